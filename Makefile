@@ -1,0 +1,83 @@
+# Needs only make and a python3 between 3.10 and 3.13. Uses the active virtual environment, or
+# creates .venv. `make help` lists the targets.
+
+PYTHON ?= python3
+PORT ?= 3000
+PYTEST_ARGS ?=
+
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),$(CURDIR)/.venv)
+BIN := $(VENV)/bin
+EXAMPLE := example_project
+
+# Assigned here, so an exported DAGSTER_HOME is not used: the example must not write into an
+# instance that somebody works with. `make dev DAGSTER_HOME=/some/where` still does.
+DAGSTER_HOME := $(CURDIR)/$(EXAMPLE)/.dagster_home
+
+# dagster-dbt and `dagster dev` look for their executables on the PATH.
+export PATH := $(BIN):$(PATH)
+# dbt and Dagster send usage statistics unless told otherwise.
+export DO_NOT_TRACK := 1
+export DAGSTER_DISABLE_TELEMETRY := yes
+
+# What the installation depends on. Compared by content: an environment may serve two checkouts.
+fingerprint = $$( (echo "$(CURDIR)"; cat pyproject.toml constraints.txt) | cksum)
+
+.PHONY: help setup dev example test test-slow lint types contracts bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' \
+	  | while IFS='|' read -r target text; do printf '  %-10s %s\n' "$$target" "$$text"; done
+
+setup: ## Create the virtual environment and install everything, when stale
+	@test -x "$(BIN)/python" || { \
+	  "$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	    echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \
+	      "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	  echo "Creating $(VENV)"; \
+	  "$(PYTHON)" -m venv "$(VENV)"; }
+	@test "$$(cat "$(VENV)/.dagster-sao" 2>/dev/null)" = "$(fingerprint)" || { \
+	  echo "Installing into $(VENV)" \
+	  && { "$(BIN)/python" -m pip --version >/dev/null 2>&1 || "$(BIN)/python" -m ensurepip -q; } \
+	  && "$(BIN)/python" -m pip install -q --disable-pip-version-check \
+	    -e '.[dev,duckdb,postgres]' -c constraints.txt \
+	  && echo "$(fingerprint)" > "$(VENV)/.dagster-sao"; }
+
+dev: setup ## Load the example's data and open it in Dagster, on PORT (3000)
+	@mkdir -p "$(DAGSTER_HOME)"
+	@test -e "$(DAGSTER_HOME)/dagster.yaml" \
+	  || printf 'telemetry:\n  enabled: false\n' > "$(DAGSTER_HOME)/dagster.yaml"
+	"$(BIN)/python" $(EXAMPLE)/load.py init
+	DAGSTER_HOME="$$(cd "$(DAGSTER_HOME)" && pwd)" \
+	  "$(BIN)/dagster" dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+# Each test module runs its own copy of the example, so that a running `make dev` is not disturbed.
+example: setup ## Run the example from end to end and in a browser, with screenshots in artefacts/
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m 'e2e or browser' $(PYTEST_ARGS)
+
+test: setup ## Run the tests, but for the slow ones and those of `make example`
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-slow: setup ## Run the long property tests
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
+
+lint: setup ## Check style and formatting
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+
+types: setup ## Check types
+	"$(BIN)/mypy"
+
+contracts: setup ## Check that imports follow the layers
+	"$(BIN)/lint-imports"
+
+bench: setup ## Run the benchmarks
+	"$(BIN)/python" -m benchmarks
+
+clean: ## Remove the example's state, caches and artefacts; .venv stays
+	rm -rf artefacts build dist benchmarks/results .mypy_cache .ruff_cache .pytest_cache \
+	  .import_linter_cache .grimp_cache .hypothesis \
+	  $(EXAMPLE)/.dagster_home $(EXAMPLE)/warehouse
+	find $(EXAMPLE) -type d \( -name target -o -name logs -o -name dbt_packages \) \
+	  -prune -exec rm -rf {} +
+	find dagster_sao tests benchmarks $(EXAMPLE) -type d -name __pycache__ -prune -exec rm -rf {} +
