@@ -1,0 +1,246 @@
+"""The decision table of state-aware orchestration: one function, first match wins.
+
+The rows stand in the order, with the reason codes and the messages, of the project's semantics (docs/semantics.md).
+Nothing here reads a clock, a file or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild
+
+_NAMED_PARENTS = 3
+_FAILURES = {
+    FailureKind.BUILD: "Its last build failed",
+    FailureKind.TEST: "Its test failed",
+    FailureKind.INTERRUPTED: "Its last build was interrupted",
+}
+
+
+class Action(str, Enum):
+    """What is done with a node."""
+
+    BUILD = "build"
+    REUSE = "reuse"
+    HOLD = "hold"
+    SKIP = "skip"
+
+
+class Reason(str, Enum):
+    """Why: one code per row of the table."""
+
+    REQUESTED = "requested"
+    UPSTREAM_FAILED = "upstream_failed"
+    FAILED_UNCHANGED = "failed_unchanged"
+    NEVER_BUILT = "never_built"
+    RELATION_MISSING = "relation_missing"
+    CODE_CHANGED = "code_changed"
+    VIEW_INVALIDATED = "view_invalidated"
+    VIEW_CURRENT = "view_current"
+    EXPIRED = "expired"
+    NO_NEW_DATA = "no_new_data"
+    WAITING_FOR_ALL = "waiting_for_all"
+    TOO_SOON = "too_soon"
+    NEW_DATA = "new_data"
+
+
+class Request(str, Enum):
+    """What the user asked for explicitly."""
+
+    BUILD = "build"
+    FULL_REFRESH = "full_refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with one node, and why."""
+
+    action: Action
+    reason: Reason
+    message: str
+    parents: tuple[str, ...] = ()
+    """The parents that the reason is about, by unique id."""
+    eligible_at: datetime | None = None
+    """When a reused or held node can be built with nothing else changing."""
+    full_refresh: bool = False
+
+    @property
+    def builds(self) -> bool:
+        """Whether the node is built."""
+        return self.action is Action.BUILD
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the decision about one node depends on."""
+
+    now: datetime
+    policy: Policy
+    fingerprint: Fingerprint
+    last_build: LastBuild | None = None
+    is_planned_code: bool = False
+    """Whether the last build was planned from this very manifest and code, though dbt may have built newer files."""
+    is_view: bool = False
+    is_incremental: bool = False
+    relation_name: str = ""
+    relation_missing: bool = False
+    relation_altered: bool = False
+    """Whether something else altered its rows since its last build."""
+    request: Request | None = None
+    failure: FailedAttempt | None = None
+    failed_parents: tuple[str, ...] = ()
+    """Parents in this plan that failed, or are held or skipped for a failure."""
+    invalidated_by: tuple[str, ...] = ()
+    """For a view, or what is dropped like one: the parents whose rebuilding its definition does not survive."""
+    parent_versions: Mapping[str, str] = field(default_factory=dict)
+    """The data version each parent will have after this plan; absent where there is none."""
+    parents: tuple[str, ...] = ()
+    first_change_at: datetime | None = None
+    """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
+    grace: timedelta = timedelta(0)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def decide(s: Situation) -> Decision:
+    """Return what is done with a node in situation `s`: the first row of the table that matches."""
+    # 1
+    if s.request is not None:
+        full = s.request is Request.FULL_REFRESH
+        message = "Full refresh requested" if full else "Requested explicitly"
+        return Decision(Action.BUILD, Reason.REQUESTED, message, full_refresh=full)
+    # 2
+    if s.failed_parents:
+        message = f"Upstream failed: {_names(s, s.failed_parents)}"
+        return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
+    # 3
+    if s.failure is not None and _is_same_attempt(s, s.failure) and s.now < s.failure.retry_at:
+        message = (
+            f"Failed {_age(s, s.failure.failed_at)} ago with the same code and data."
+            f" Retries in {format_duration(s.failure.retry_at - s.now)}, or when either changes"
+        )
+        return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
+    # 4
+    if s.last_build is None:
+        return Decision(Action.BUILD, Reason.NEVER_BUILT, "Not built before in this environment")
+    # 5
+    if s.relation_missing:
+        return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
+    # 6
+    # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
+    changes = () if s.is_planned_code else s.fingerprint.changes_since(s.last_build.fingerprint)
+    full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
+    if changes and not _code_change_waits(s, s.last_build):
+        message = f"Code changed: {', '.join(changes)}"
+        return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
+    if _failed_with_other_code(s) and not _code_change_waits(s, s.last_build):
+        message = "Code changed since a build that failed"
+        return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
+    return _decide_data(s, s.last_build, code_changed=bool(changes))
+
+
+def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
+    # 7
+    if s.invalidated_by:
+        message = f"{_names(s, s.invalidated_by)} was rebuilt"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.invalidated_by)
+    # The failed attempt may have replaced the rows of the last build. Code or data that return to what that build had
+    # are then no reason to leave them where they are.
+    is_altered = s.relation_altered and s.policy.external_changes is ExternalChanges.REBUILD
+    must_build = code_changed or s.failure is not None or is_altered
+    # 8
+    if s.is_view and not must_build:
+        return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data")
+    # 9
+    every = s.policy.rebuild_every
+    if every is not None and s.now >= last_build.started_at + every:
+        message = f"Last built {_age(s, last_build.started_at)} ago. rebuild_every is {format_duration(every)}"
+        return Decision(Action.BUILD, Reason.EXPIRED, message)
+    expires_at = last_build.started_at + every if every is not None else None
+    # 10
+    changed = tuple(changed_parents(s.parents, last_build.consumed, s.parent_versions))
+    if not changed and not must_build:
+        message = "No new changes on any upstreams"
+        return Decision(Action.REUSE, Reason.NO_NEW_DATA, message, eligible_at=expires_at)
+    # 11
+    unchanged = tuple(parent for parent in s.parents if parent not in changed)
+    if s.policy.updates_on is UpdatesOn.ALL and unchanged and not must_build:
+        message = f"No new changes on all upstreams: waiting for {_names(s, unchanged)}"
+        return Decision(Action.REUSE, Reason.WAITING_FOR_ALL, message, unchanged, expires_at)
+    # 12
+    if too_soon := _too_soon(s, last_build, changed, expires_at):
+        return too_soon
+    # 13
+    if s.failure is not None and not changed:
+        message = f"{_FAILURES[s.failure.kind]} {_age(s, s.failure.failed_at)} ago"
+        return Decision(Action.BUILD, Reason.NEW_DATA, message)
+    if is_altered and not changed:
+        return Decision(Action.BUILD, Reason.NEW_DATA, "Its rows were altered outside of Dagster")
+    return Decision(Action.BUILD, Reason.NEW_DATA, f"New changes detected: {_names(s, changed)}", changed)
+
+
+def changed_parents(
+    parents: tuple[str, ...], consumed: Mapping[str, str], versions: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the parents whose version differs from the one consumed. One without a version has not changed."""
+    for parent in parents:
+        version = versions.get(parent)
+        if version is not None and consumed.get(parent) != version:
+            yield parent
+
+
+def _is_same_attempt(s: Situation, failure: FailedAttempt) -> bool:
+    return failure.fingerprint == s.fingerprint.digest and not any(
+        changed_parents(s.parents, failure.consumed, s.parent_versions)
+    )
+
+
+def _failed_with_other_code(s: Situation) -> bool:
+    return s.failure is not None and s.failure.fingerprint not in {"", s.fingerprint.digest}
+
+
+def _code_change_waits(s: Situation, last_build: LastBuild) -> bool:
+    waits = s.policy.code_changes is CodeChanges.RESPECT_BUILD_AFTER and s.policy.build_after is not None
+    return waits and s.now < _window_end(s, last_build)
+
+
+def _window_end(s: Situation, last_build: LastBuild) -> datetime:
+    return last_build.started_at + (s.policy.build_after or timedelta(0)) - s.grace
+
+
+def _too_soon(
+    s: Situation, last_build: LastBuild, changed: tuple[str, ...], expires_at: datetime | None
+) -> Decision | None:
+    if s.policy.build_after is not None and s.now < _window_end(s, last_build):
+        end = _window_end(s, last_build)
+        message = (
+            f"New changes detected. Did not meet build_after of {format_duration(s.policy.build_after)}."
+            f" Last updated {_age(s, last_build.started_at)} ago"
+        )
+    elif s.policy.lag_tolerance and s.first_change_at and s.now < s.first_change_at + s.policy.lag_tolerance:
+        end = s.first_change_at + s.policy.lag_tolerance
+        message = (
+            f"New changes detected. Did not meet lag_tolerance of {format_duration(s.policy.lag_tolerance)}."
+            f" First new change {_age(s, s.first_change_at)} ago"
+        )
+    else:
+        return None
+    eligible_at = min(end, expires_at) if expires_at else end
+    return Decision(Action.REUSE, Reason.TOO_SOON, message, changed, eligible_at)
+
+
+def _age(s: Situation, moment: datetime) -> str:
+    return format_duration(s.now - moment)
+
+
+def _names(s: Situation, unique_ids: tuple[str, ...]) -> str:
+    names = [s.labels.get(unique_id, unique_id) for unique_id in unique_ids]
+    if len(names) > _NAMED_PARENTS:
+        return f"{', '.join(names[:_NAMED_PARENTS])} and {len(names) - _NAMED_PARENTS} more"
+    return ", ".join(names)

@@ -1,0 +1,32 @@
+"""Which sources are worth asking: those of which a node below could act on the answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dagster_sao.core.plan import Project
+from dagster_sao.core.state import StateSnapshot
+
+
+def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set[str]:
+    """Return the sources whose new data could lead to a build now.
+
+    A node within its `build_after` does nothing about new data, and so nothing below it does. A view asks for what reads
+    it, and for itself when nothing does: its source is then shown as it is.
+    """
+    graph = project.graph
+    wants: dict[str, bool] = {}
+    for uid in reversed(list(graph.nodes)):
+        children = graph.children[uid]
+        if graph.nodes[uid].is_view and children:
+            wants[uid] = any(wants[child] for child in children)
+        else:
+            wants[uid] = not _waits(uid, project, state, now)
+    return {uid for uid in graph.sources if any(wants[child] for child in graph.children[uid])}
+
+
+def _waits(unique_id: str, project: Project, state: StateSnapshot, now: datetime) -> bool:
+    build_after, build = project.policy(unique_id).build_after, state.builds.get(unique_id)
+    if build_after is None or build is None or unique_id in state.failures:
+        return False
+    return now < build.started_at + build_after

@@ -1,0 +1,15 @@
+"""What a user can have got wrong. Each message is one sentence or two: the node, the file and the remedy."""
+
+from __future__ import annotations
+
+
+class DagsterSaoError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class InvalidProjectError(DagsterSaoError):
+    """The dbt project or its manifest cannot be used."""
+
+
+class InvalidPolicyError(DagsterSaoError):
+    """A freshness, state or `meta.dagster_sao` setting has no meaning."""

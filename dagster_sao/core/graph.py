@@ -1,0 +1,354 @@
+"""The dbt project as a build graph: nodes, sources and who reads whom.
+
+Built from the dictionary of a `manifest.json`, so it knows nothing of dbt's Python classes, of Dagster or of a warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from dagster_sao.core.errors import InvalidProjectError
+
+# dbt-core 1.8 to 1.12 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
+# https://docs.getdbt.com/reference/artifacts/manifest-json
+NEWEST_MANIFEST_VERSION = 20
+OLDEST_MANIFEST_VERSION = 12
+
+_VIEW_MATERIALIZATIONS = frozenset({"view"})
+_DETERMINISTIC_MATERIALIZATIONS = frozenset({"table", "seed"})
+
+
+class NodeKind(str, Enum):
+    """What a node's build does to the rows that its children read."""
+
+    VIEW = "view"
+    DETERMINISTIC = "deterministic"
+    HISTORY_DEPENDENT = "history_dependent"
+    SEED = "seed"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A dbt resource that is built: a model, a seed or a snapshot."""
+
+    unique_id: str
+    name: str
+    resource_type: str
+    kind: NodeKind
+    materialized: str
+    language: str
+    file: str
+    fqn: tuple[str, ...]
+    relation_name: str | None
+    parents: tuple[str, ...]
+    """Unique ids of the direct parents, ephemeral models replaced by theirs."""
+    ephemerals: tuple[str, ...] = ()
+    """Unique ids of the ephemeral models that dbt inlines into this node."""
+
+    @property
+    def label(self) -> str:
+        """The name that messages use."""
+        return self.name
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the node stores no rows of its own."""
+        return self.kind is NodeKind.VIEW
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A relation that something else loads: a dbt source, or a node of another dbt project."""
+
+    unique_id: str
+    source_name: str
+    name: str
+    file: str
+    database: str | None = None
+    schema: str | None = None
+    identifier: str | None = None
+    relation_name: str | None = None
+    definition: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The manifest's own entry, for what only one reader needs (columns, external location…)."""
+
+    @property
+    def label(self) -> str:
+        """The name that messages use, such as `raw.orders`."""
+        return f"{self.source_name}.{self.name}"
+
+    @property
+    def is_external_node(self) -> bool:
+        """Whether this is a node of another dbt project (cross-project ref), not a dbt source."""
+        return not self.unique_id.startswith("source.")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectTest:
+    """A data test, with the nodes and sources that it reads."""
+
+    unique_id: str
+    name: str
+    fqn: tuple[str, ...]
+    parents: tuple[str, ...]
+    is_error: bool
+
+
+@dataclass(frozen=True)
+class ProjectGraph:
+    """A dbt project as nodes and sources, parents before children."""
+
+    project_name: str
+    adapter_type: str
+    nodes: Mapping[str, Node]
+    """By unique id, in topological order."""
+    sources: Mapping[str, Source]
+    tests: Mapping[str, ProjectTest] = field(default_factory=dict)
+
+    @cached_property
+    def children(self) -> Mapping[str, tuple[str, ...]]:
+        """The direct children of every node and source."""
+        found: dict[str, list[str]] = {unique_id: [] for unique_id in (*self.sources, *self.nodes)}
+        for node in self.nodes.values():
+            for parent in node.parents:
+                found[parent].append(node.unique_id)
+        return {unique_id: tuple(children) for unique_id, children in found.items()}
+
+    def label(self, unique_id: str) -> str:
+        """Return the name that messages use for a node or source."""
+        return (self.nodes.get(unique_id) or self.sources[unique_id]).label
+
+    def descendants(self, unique_ids: Iterable[str]) -> set[str]:
+        """Return all nodes below `unique_ids`, without them unless they are below each other."""
+        return set(_reach(unique_ids, self.children))
+
+    def ancestors(self, unique_ids: Iterable[str]) -> set[str]:
+        """Return all nodes and sources above `unique_ids`."""
+        return set(_reach(unique_ids, {n.unique_id: n.parents for n in self.nodes.values()}))
+
+
+def _reach(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    seen: set[str] = set()
+    stack = [n for unique_id in start for n in edges.get(unique_id, ())]
+    while stack:
+        unique_id = stack.pop()
+        if unique_id not in seen:
+            seen.add(unique_id)
+            yield unique_id
+            stack.extend(edges.get(unique_id, ()))
+
+
+def build_graph(
+    manifest: Mapping[str, Any],
+    volatile: AbstractSet[str] = frozenset(),
+    built: AbstractSet[str] | None = None,
+) -> ProjectGraph:
+    """Return the graph of a manifest.
+
+    `volatile` names the nodes whose SQL gives other rows at another time (`current_date`, `random()`):
+    they count as history-dependent. `built` restricts the nodes (None: all); a node outside it that others read is built by
+    somebody else, and so counts as a source.
+
+    Raises InvalidProjectError for a manifest of an unknown version, an unknown parent or a cycle.
+    """
+    check_manifest_version(manifest)
+    here = {uid: p for uid, p in _built_nodes(manifest).items() if built is None or uid in built}
+    ephemerals = _ephemerals(manifest)
+    sources = {uid: _source(props) for uid, props in manifest["sources"].items() if _enabled(props)}
+    nodes = {}
+    for unique_id, props in here.items():
+        parents, inlined = _collapse(unique_id, props, manifest, ephemerals)
+        for parent in parents:
+            if parent not in here and parent not in sources:
+                sources[parent] = _external_node(unique_id, parent, manifest, is_excluded=built is not None)
+        nodes[unique_id] = _node(props, parents, inlined, volatile=unique_id in volatile)
+    return ProjectGraph(
+        project_name=manifest["metadata"].get("project_name") or "dbt",
+        adapter_type=manifest["metadata"].get("adapter_type") or "",
+        nodes={unique_id: nodes[unique_id] for unique_id in _topological(nodes)},
+        sources=sources,
+        tests={uid: _test(props) for uid, props in manifest["nodes"].items() if _is_test(props)},
+    )
+
+
+def check_manifest_version(manifest: Mapping[str, Any]) -> None:
+    """Raise InvalidProjectError unless `manifest` has the layout this package reads."""
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, Mapping) or "nodes" not in manifest or "sources" not in manifest:
+        msg = "This is not a dbt manifest: it has no `metadata`, `nodes` and `sources`. Run `dbt parse` to write a new one."
+        raise InvalidProjectError(msg)
+    url = str(metadata.get("dbt_schema_version"))
+    digits = url.rsplit("/v", 1)[-1].removesuffix(".json")
+    version = int(digits) if digits.isdecimal() else 0
+    if version > NEWEST_MANIFEST_VERSION:
+        msg = (
+            f"The manifest has schema version {version}, written by dbt {metadata.get('dbt_version')}, and dagster_sao reads up"
+            f" to {NEWEST_MANIFEST_VERSION}. Upgrade dagster-sao, or parse the project with an older dbt."
+        )
+        raise InvalidProjectError(msg)
+    if version < OLDEST_MANIFEST_VERSION:
+        msg = (
+            f"The manifest has schema version {digits or 'unknown'}, written by dbt {metadata.get('dbt_version')}, and dagster_sao"
+            f" reads from {OLDEST_MANIFEST_VERSION} (dbt 1.8) on. Parse the project again with a newer dbt."
+        )
+        raise InvalidProjectError(msg)
+
+
+def _enabled(props: Mapping[str, Any]) -> bool:
+    return bool((props.get("config") or {}).get("enabled", True))
+
+
+def _built_nodes(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
+        unique_id: props
+        for unique_id, props in manifest["nodes"].items()
+        if props["resource_type"] in {"model", "seed", "snapshot"}
+        and _enabled(props)
+        and _materialized(props) != "ephemeral"
+        and not _belongs_elsewhere(props)
+    }
+
+
+def _belongs_elsewhere(props: Mapping[str, Any]) -> bool:
+    # dbt Mesh adds the public models of other projects to `nodes`, without code and without a file.
+    return props["resource_type"] == "model" and not props.get("original_file_path")
+
+
+def _materialized(props: Mapping[str, Any]) -> str:
+    return str((props.get("config") or {}).get("materialized") or props["resource_type"])
+
+
+def _ephemerals(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
+        unique_id: props
+        for unique_id, props in manifest["nodes"].items()
+        if props["resource_type"] == "model" and _materialized(props) == "ephemeral"
+    }
+
+
+def _depends_on(props: Mapping[str, Any]) -> Sequence[str]:
+    return list((props.get("depends_on") or {}).get("nodes") or [])
+
+
+def _collapse(
+    unique_id: str,
+    props: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    ephemerals: Mapping[str, Mapping[str, Any]],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the direct parents with ephemerals replaced by their parents, and those ephemerals."""
+    parents: dict[str, None] = {}
+    inlined: dict[str, None] = {}
+    stack = list(reversed(_depends_on(props)))
+    while stack:
+        parent = stack.pop()
+        if parent in ephemerals:
+            if parent not in inlined:
+                inlined[parent] = None
+                stack.extend(reversed(_depends_on(ephemerals[parent])))
+        elif parent.split(".", 1)[0] in {"model", "seed", "snapshot", "source"}:
+            parents[parent] = None
+        elif parent in (manifest.get("functions") or {}):
+            # A user-defined function reads relations of its own; its body is part of the fingerprint.
+            stack.extend(reversed(_depends_on(manifest["functions"][parent])))
+    parents.pop(unique_id, None)  # an incremental model may name itself
+    return tuple(parents), tuple(inlined)
+
+
+def _node(props: Mapping[str, Any], parents: tuple[str, ...], inlined: tuple[str, ...], *, volatile: bool) -> Node:
+    materialized = _materialized(props)
+    return Node(
+        unique_id=props["unique_id"],
+        name=_display_name(props),
+        resource_type=props["resource_type"],
+        kind=_kind(props["resource_type"], materialized, props.get("language") or "sql", volatile=volatile),
+        materialized=materialized,
+        language=props.get("language") or "sql",
+        file=props["original_file_path"],
+        fqn=tuple(props["fqn"]),
+        relation_name=props.get("relation_name"),
+        parents=parents,
+        ephemerals=inlined,
+    )
+
+
+def _display_name(props: Mapping[str, Any]) -> str:
+    version = props.get("version")
+    return f"{props['name']}.v{version}" if version is not None else str(props["name"])
+
+
+def _kind(resource_type: str, materialized: str, language: str, *, volatile: bool) -> NodeKind:
+    if resource_type == "seed":
+        return NodeKind.SEED
+    if materialized in _VIEW_MATERIALIZATIONS:
+        return NodeKind.VIEW
+    if materialized in _DETERMINISTIC_MATERIALIZATIONS and language == "sql" and not volatile:
+        return NodeKind.DETERMINISTIC
+    return NodeKind.HISTORY_DEPENDENT
+
+
+def _source(props: Mapping[str, Any]) -> Source:
+    return Source(
+        unique_id=props["unique_id"],
+        source_name=props["source_name"],
+        name=props["name"],
+        file=props["original_file_path"],
+        database=props.get("database"),
+        schema=props.get("schema"),
+        identifier=props.get("identifier") or props["name"],
+        relation_name=props.get("relation_name"),
+        definition=props,
+    )
+
+
+def _external_node(child: str, parent: str, manifest: Mapping[str, Any], *, is_excluded: bool) -> Source:
+    props = manifest["nodes"].get(parent)
+    if props is None or not (is_excluded or _belongs_elsewhere(props)):
+        child_props = manifest["nodes"][child]
+        known_but_off = parent in (manifest.get("disabled") or {}) or props is not None
+        why = "which is disabled" if known_but_off else "which the manifest does not contain"
+        msg = (
+            f"{child_props['name']} ({child_props['original_file_path']}) depends on {parent}, {why}."
+            " Parse the project again, or correct the ref() or source()."
+        )
+        raise InvalidProjectError(msg)
+    return Source(
+        unique_id=parent,
+        source_name=props.get("package_name") or parent.split(".")[1],
+        name=_display_name(props),
+        file="",
+        database=props.get("database"),
+        schema=props.get("schema"),
+        identifier=props.get("alias") or props["name"],
+        relation_name=props.get("relation_name"),
+        definition=props,
+    )
+
+
+def _is_test(props: Mapping[str, Any]) -> bool:
+    return props["resource_type"] == "test" and _enabled(props)
+
+
+def _test(props: Mapping[str, Any]) -> ProjectTest:
+    return ProjectTest(
+        unique_id=props["unique_id"],
+        name=props["name"],
+        fqn=tuple(props["fqn"]),
+        parents=tuple(_depends_on(props)),
+        is_error=str((props.get("config") or {}).get("severity") or "error").lower() == "error",
+    )
+
+
+def _topological(nodes: Mapping[str, Node]) -> Sequence[str]:
+    sorter = TopologicalSorter({uid: [p for p in node.parents if p in nodes] for uid, node in nodes.items()})
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        path = " → ".join(nodes[unique_id].name for unique_id in error.args[1])
+        msg = f"The project has a cycle: {path}. Remove one of these ref() calls and parse again."
+        raise InvalidProjectError(msg) from None

@@ -1,0 +1,103 @@
+"""The versions within one run: captured at its start, moved on by what it builds.
+
+A run consumes what was recorded before dbt started, and what it built itself. So rows that land while it runs look new
+to the next decision: at worst one build too many, never one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.graph import Node
+from dagster_sao.core.plan import Project, definition_inputs, replaces_relation, shape, stored_version, view_leaves
+from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
+from dagster_sao.core.versions import data_version
+
+REMEMBERED_VERSIONS = 12
+
+
+class Ledger:
+    """What each node of a run would consume now, and the record of each build."""
+
+    def __init__(self, project: Project, state: StateSnapshot) -> None:
+        """Capture the versions that `state` holds."""
+        self._project = project
+        self._tables: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
+        self._builds: dict[str, LastBuild] = dict(state.builds)
+        for uid, build in state.builds.items():
+            node = project.graph.nodes.get(uid)
+            if node is not None and not node.is_view:
+                self._tables[uid] = stored_version(uid, build, project, state)
+
+    def consumed(self, unique_id: str) -> dict[str, str]:
+        """Return the versions of a node's direct parents as they are now in this run."""
+        node = self._project.graph.nodes[unique_id]
+        return self._parent_versions(node, {})
+
+    def record(  # noqa: PLR0913 (what a run knows of a build)
+        self,
+        unique_id: str,
+        *,
+        started_at: datetime,
+        ended_at: datetime,
+        run_id: str,
+        fingerprint: Fingerprint | None = None,
+        full_refresh: bool = False,
+    ) -> LastBuild:
+        """Return the record of a build of this run that succeeded, and let its children consume it."""
+        node = self._project.graph.nodes[unique_id]
+        fingerprint = fingerprint or self._project.fingerprints[unique_id]
+        consumed = self.consumed(unique_id)
+        before = self._builds.get(unique_id)
+        is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
+        shapes = {uid: build.shape for uid, build in self._builds.items() if uid in node.parents}
+        build = LastBuild(
+            started_at=started_at,
+            ended_at=ended_at,
+            fingerprint=fingerprint,
+            consumed=consumed,
+            data_version=data_version(node.kind, fingerprint.digest, consumed, run_id),
+            run_id=run_id,
+            shape=shape(node, self._project, shapes),
+            definition_inputs=self._definition_inputs(node, shapes),
+            leaves=self._leaves(node),
+            planned_code=self._project.planned_code(unique_id),
+            replaced_in=run_id if is_replaced or before is None else before.replaced_in,
+        )
+        build = _with_history(build, before)
+        self._builds[unique_id] = build
+        if not node.is_view:
+            self._tables[unique_id] = build.data_version
+        return build
+
+    def _parent_versions(self, node: Node, known: dict[str, str | None]) -> dict[str, str]:
+        return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}
+
+    def _version(self, unique_id: str, known: dict[str, str | None]) -> str | None:
+        node = self._project.graph.nodes.get(unique_id)
+        if node is None or not node.is_view:
+            return self._tables.get(unique_id)
+        if unique_id not in known:
+            built = self._builds.get(unique_id)
+            code = built.fingerprint if built else self._project.fingerprints[unique_id]
+            known[unique_id] = data_version(node.kind, code.digest, self._parent_versions(node, known), "")
+        return known[unique_id]
+
+    def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
+        replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
+        return definition_inputs(node, self._project, shapes, replaced_in)
+
+    def _leaves(self, node: Node) -> Mapping[str, str]:
+        if self._project.policy(node.unique_id).lag_tolerance is None:
+            return {}
+        return {leaf: self._tables[leaf] for leaf in view_leaves(node, self._project.graph) if leaf in self._tables}
+
+
+def _with_history(build: LastBuild, before: LastBuild | None) -> LastBuild:
+    history: VersionHistory = before.history if before else ()
+    if not history or history[-1][0] != build.data_version:
+        history = (*history, (build.data_version, build.ended_at))[-REMEMBERED_VERSIONS:]
+    return replace(build, history=history)

@@ -1,0 +1,332 @@
+"""The decisions for a selection, parents first, and what follows from them: versions and waves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import cached_property
+
+from dagster_sao.core.decide import Action, Decision, Request, Situation, decide
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.graph import Node, NodeKind, ProjectGraph
+from dagster_sao.core.policy import ExternalChanges, Policy
+from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
+from dagster_sao.core.versions import data_version, digest
+
+# Replacing a table there drops or strands the views that read it.
+_DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
+_MATERIALIZED_VIEW = "materialized_view"
+_REPLACED_WHEN_BUILT = frozenset({"table", "view"})
+_LONGEST_GRACE = timedelta(minutes=5)
+_GRACE_SHARE = 0.05
+_NO_POLICY = Policy()
+# The build id of builds that have not happened: no run has it.
+_PLANNED = "planned"
+
+
+class Mode(str, Enum):
+    """Who asks: a sensor looks again at the next tick, a job may be the last of its hour."""
+
+    SENSOR = "sensor"
+    JOB = "job"
+
+
+@dataclass(frozen=True)
+class Project:
+    """All that the manifest says: the graph, and each node's policy and fingerprint."""
+
+    graph: ProjectGraph
+    fingerprints: Mapping[str, Fingerprint]
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    stars: frozenset[str] = frozenset()
+    """Nodes whose columns may follow from their parents' columns (`select *`)."""
+    manifest_id: str = ""
+    """What tells this manifest from any other, empty where nothing does."""
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """The name of every node and source in messages."""
+        return {uid: item.label for items in (self.graph.nodes, self.graph.sources) for uid, item in items.items()}
+
+    def policy(self, unique_id: str) -> Policy:
+        """Return a node's policy."""
+        return self.policies.get(unique_id, _NO_POLICY)
+
+    def planned_code(self, unique_id: str) -> str:
+        """Return a marker of a node's code in just this manifest, empty where the manifest cannot be told apart."""
+        return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions for a selection, in topological order."""
+
+    decisions: Mapping[str, Decision]
+    versions: Mapping[str, str]
+    """The data version of every node and source after this plan, where it has one."""
+    graph: ProjectGraph
+
+    @property
+    def builds(self) -> list[str]:
+        """The nodes to build, parents first."""
+        return [unique_id for unique_id, decision in self.decisions.items() if decision.builds]
+
+    @cached_property
+    def waves(self) -> list[list[str]]:
+        """The nodes to build in groups: each group needs only the groups before it."""
+        depth: dict[str, int] = {}
+        waves: list[list[str]] = []
+        # Through nodes that are not built, order still holds: dbt respects it only among the built ones.
+        for unique_id in self.graph.nodes:
+            above = max((depth[p] for p in self.graph.nodes[unique_id].parents if p in depth), default=-1)
+            decision = self.decisions.get(unique_id)
+            if decision is not None and decision.builds:
+                above += 1
+                if above == len(waves):
+                    waves.append([])
+                waves[above].append(unique_id)
+            depth[unique_id] = above
+        return waves
+
+
+def make_plan(  # noqa: PLR0913 (each is an input of the decision)
+    project: Project,
+    state: StateSnapshot,
+    *,
+    now: datetime,
+    selection: Iterable[str] | None = None,
+    requests: Mapping[str, Request] | None = None,
+    mode: Mode = Mode.SENSOR,
+) -> Plan:
+    """Return the decisions for `selection` (all nodes by default), given the state and the time.
+
+    Nodes outside the selection keep the version they have. `requests` names the nodes that the user asked for.
+    """
+    selected = set(project.graph.nodes) if selection is None else set(selection)
+    return _Planner(project, state, now, selected, requests or {}, mode).plan()
+
+
+class _Planner:
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        project: Project,
+        state: StateSnapshot,
+        now: datetime,
+        selected: set[str],
+        requests: Mapping[str, Request],
+        mode: Mode,
+    ) -> None:
+        self._project = project
+        self._graph = project.graph
+        self._state = state
+        self._now = now
+        self._selected = selected
+        self._requests = requests
+        self._mode = mode
+        self._drops_views = self._graph.adapter_type in _DROPS_DEPENDENT_VIEWS
+        self._decisions: dict[str, Decision] = {}
+        self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
+        self._shapes: dict[str, str] = {}
+
+    def plan(self) -> Plan:
+        for unique_id, node in self._graph.nodes.items():
+            if unique_id in self._selected:
+                self._decisions[unique_id] = decide(self._situation(node))
+            self._shapes[unique_id] = self._shape_after(node)
+            version = self._version_after(node)
+            if version is not None:
+                self._versions[unique_id] = version
+        return Plan(self._decisions, self._versions, self._graph)
+
+    def _situation(self, node: Node) -> Situation:
+        uid = node.unique_id
+        policy = self._project.policy(uid)
+        last_build = self._state.builds.get(uid)
+        return Situation(
+            now=self._now,
+            policy=policy,
+            fingerprint=self._project.fingerprints[uid],
+            last_build=last_build,
+            is_planned_code=last_build is not None
+            and last_build.planned_code == (self._project.planned_code(uid) or None),
+            is_view=node.is_view,
+            is_incremental=node.materialized == "incremental",
+            relation_name=node.relation_name or node.name,
+            relation_missing=uid in self._state.missing_relations,
+            relation_altered=uid in self._state.altered_relations,
+            request=self._requests.get(uid),
+            failure=self._state.failures.get(uid),
+            failed_parents=self._failed_parents(node),
+            invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
+            parent_versions=self._versions,
+            parents=node.parents,
+            first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
+            grace=self._grace(policy),
+            labels=self._project.labels,
+        )
+
+    def _grace(self, policy: Policy) -> timedelta:
+        if self._mode is Mode.SENSOR or policy.build_after is None:
+            return timedelta(0)
+        return min(policy.build_after * _GRACE_SHARE, _LONGEST_GRACE)
+
+    def _failed_parents(self, node: Node) -> tuple[str, ...]:
+        decisions = self._decisions
+        return tuple(
+            parent
+            for parent in node.parents
+            if parent in self._state.blocked_sources
+            or (parent in decisions and decisions[parent].action in (Action.HOLD, Action.SKIP))
+        )
+
+    def _is_built(self, unique_id: str) -> bool:
+        decision = self._decisions.get(unique_id)
+        return decision is not None and decision.action is Action.BUILD
+
+    def _version_after(self, node: Node) -> str | None:
+        uid = node.unique_id
+        last_build = self._state.builds.get(uid)
+        if node.is_view:
+            # New data passes through a view without building it; its old definition stays until it is built.
+            built = self._is_built(uid) or last_build is None
+            code = self._project.fingerprints[uid] if built else last_build.fingerprint  # type: ignore[union-attr]
+            return data_version(node.kind, code.digest, self._consumed(node), "")
+        if self._is_built(uid):
+            code_digest = self._project.fingerprints[uid].digest
+            return data_version(node.kind, code_digest, self._consumed(node), _PLANNED)
+        return stored_version(uid, last_build, self._project, self._state) if last_build else None
+
+    def _consumed(self, node: Node) -> Mapping[str, str]:
+        return consumed_versions(node, self._versions)
+
+    def _shape_after(self, node: Node) -> str:
+        last_build = self._state.builds.get(node.unique_id)
+        if last_build is not None and not self._is_built(node.unique_id):
+            return last_build.shape
+        return shape(node, self._project, self._shapes)
+
+    def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
+        needed = self._definition_inputs(node)
+        return tuple(p for p, marker in needed.items() if last_build.definition_inputs.get(p) != marker)
+
+    def _definition_inputs(self, node: Node) -> Mapping[str, str]:
+        replaced_in = {parent: self._replaced_in(parent) for parent in node.parents}
+        return definition_inputs(node, self._project, self._shapes, replaced_in)
+
+    def _replaced_in(self, unique_id: str) -> str:
+        """Return the run that will have replaced a node's relation after this plan."""
+        last_build, decision = self._state.builds.get(unique_id), self._decisions.get(unique_id)
+        if decision is not None and decision.builds:
+            node, code = self._graph.nodes[unique_id], self._project.fingerprints[unique_id]
+            if replaces_relation(node, code, last_build, full_refresh=decision.full_refresh):
+                return _PLANNED
+        return last_build.replaced_in if last_build else ""
+
+    def _first_change_at(self, node: Node, last_build: LastBuild) -> datetime | None:
+        """Return when the first change appeared, below views too, that `last_build` has not consumed."""
+        read = {**{p: v for p, v in last_build.consumed.items() if not self._is_view(p)}, **last_build.leaves}
+        moments = [
+            self._superseded_at(parent, read.get(parent))
+            for parent in (*self.leaves(node), *(p for p in node.parents if not self._is_view(p)))
+            if self._versions.get(parent) not in (None, read.get(parent))
+        ]
+        return min(moments, default=None)
+
+    def _is_view(self, unique_id: str) -> bool:
+        node = self._graph.nodes.get(unique_id)
+        return node is not None and node.is_view
+
+    def leaves(self, node: Node) -> list[str]:
+        return view_leaves(node, self._graph)
+
+    def _superseded_at(self, parent: str, version: str | None) -> datetime:
+        """Return when `version` of a parent was followed by another; long ago when that is forgotten."""
+        history: VersionHistory = ()
+        if parent in self._state.sources:
+            history = self._state.sources[parent].history
+        elif parent in self._state.builds:
+            history = self._state.builds[parent].history
+        for index, (known, _) in enumerate(history[:-1]):
+            if known == version:
+                return history[index + 1][1]
+        if self._is_built(parent) and history and history[-1][0] == version:
+            return self._now
+        # Not remembered: the lag may already be longer than tolerated, so do not wait.
+        return datetime.min.replace(tzinfo=self._now.tzinfo)
+
+
+def stored_version(unique_id: str, last_build: LastBuild, project: Project, state: StateSnapshot) -> str:
+    """Return the data version of the rows that a table-like node stores: another one when something else altered them."""
+    alteration = state.altered_relations.get(unique_id)
+    if alteration is None or project.policy(unique_id).external_changes is ExternalChanges.IGNORE:
+        return last_build.data_version
+    return digest([last_build.data_version, alteration])
+
+
+def consumed_versions(node: Node, versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of a node's direct parents, without those that have none."""
+    return {parent: versions[parent] for parent in node.parents if parent in versions}
+
+
+def shape(node: Node, project: Project, shapes: Mapping[str, str]) -> str:
+    """Return what the columns of a newly built node follow from: its code, and those it selects `*` from."""
+    code = project.fingerprints[node.unique_id].digest
+    if node.unique_id not in project.stars:
+        return code
+    return digest([code, [shapes.get(parent, "") for parent in node.parents]])
+
+
+def replaces_relation(
+    node: Node, fingerprint: Fingerprint, last_build: LastBuild | None, *, full_refresh: bool
+) -> bool:
+    """Return whether a build replaces the node's relation; otherwise it only changes rows of it.
+
+    Other code may mean another materialization, so an incremental model with changed code counts as replaced.
+    """
+    return (
+        node.materialized in _REPLACED_WHEN_BUILT
+        or full_refresh
+        or last_build is None
+        or last_build.fingerprint.digest != fingerprint.digest
+    )
+
+
+def definition_inputs(
+    node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a marker for each parent that the stored definition of a view is bound to.
+
+    A view that selects `*` is bound to its parents' columns. Where replacing a table drops the views on it, a view is
+    bound to each parent's relation: to the run in which it was last replaced.
+    """
+    drops_views = project.graph.adapter_type in _DROPS_DEPENDENT_VIEWS
+    if not node.is_view and not (drops_views and node.materialized == _MATERIALIZED_VIEW):
+        return {}
+    parents = [parent for parent in node.parents if parent in project.graph.nodes]
+    if drops_views:
+        return {parent: replaced_in.get(parent, "") for parent in parents}
+    if node.unique_id in project.stars:
+        return {parent: shapes.get(parent, "") for parent in parents}
+    return {}
+
+
+def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
+    """Return what a node reads through views: the nearest ancestors behind them that are no views."""
+    leaves: dict[str, None] = {}
+    stack = [parent for parent in node.parents if _is_view(graph, parent)]
+    seen = set(stack)
+    while stack:
+        for parent in graph.nodes[stack.pop()].parents:
+            if not _is_view(graph, parent):
+                leaves[parent] = None
+            elif parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return list(leaves)
+
+
+def _is_view(graph: ProjectGraph, unique_id: str) -> bool:
+    node = graph.nodes.get(unique_id)
+    return node is not None and node.kind is NodeKind.VIEW

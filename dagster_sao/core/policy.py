@@ -1,0 +1,267 @@
+"""What a node or source asks for: `freshness`, `state` and `meta.dagster_sao`, read from the manifest.
+
+Every level of dbt config is already merged in `nodes[*].config`, but not without loss. `unrendered_config` keeps what
+dbt-core 1.10 and 1.11 drop: an explicit `freshness: null`, and an `updates_on` written beside `build_after`.
+https://docs.getdbt.com/reference/resource-configs/freshness
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any, TypeVar
+
+from dagster_sao.core.durations import parse_duration
+from dagster_sao.core.errors import InvalidPolicyError
+
+DEFAULT_UNTRACKED_INTERVAL = timedelta(hours=1)
+_PERIODS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
+_NODE_SETTINGS = frozenset(
+    {
+        "code_changes",
+        "rebuild_every",
+        "content_fingerprint",
+        "untracked_interval",
+        "on_code_change",
+        "external_changes",
+    }
+)
+_SOURCE_SETTINGS = frozenset({"untracked_interval", "probe_every", "blocking", "trust_metadata"})
+
+
+class UpdatesOn(str, Enum):
+    """How many direct parents must have changed."""
+
+    ANY = "any"
+    ALL = "all"
+
+
+class CodeChanges(str, Enum):
+    """Whether a code change waits for `build_after`."""
+
+    IMMEDIATE = "immediate"
+    RESPECT_BUILD_AFTER = "respect_build_after"
+
+
+class OnCodeChange(str, Enum):
+    """How an incremental model whose code changed is built."""
+
+    BUILD = "build"
+    FULL_REFRESH = "full_refresh"
+
+
+class ExternalChanges(str, Enum):
+    """What becomes of a relation that something else than Dagster altered."""
+
+    PROPAGATE = "propagate"
+    """It is new data for its children."""
+    REBUILD = "rebuild"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When a node wants to be built."""
+
+    build_after: timedelta | None = None
+    updates_on: UpdatesOn = UpdatesOn.ANY
+    lag_tolerance: timedelta | None = None
+    code_changes: CodeChanges = CodeChanges.IMMEDIATE
+    rebuild_every: timedelta | None = None
+    content_fingerprint: bool = False
+    on_code_change: OnCodeChange = OnCodeChange.BUILD
+    external_changes: ExternalChanges | None = None
+    """None: `propagate`, where alterations can be told at little cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePolicy:
+    """How old a source may be, how often it is asked, and what is made of it when nothing sure tells of changes."""
+
+    untracked_interval: timedelta = DEFAULT_UNTRACKED_INTERVAL
+    warn_after: timedelta | None = None
+    error_after: timedelta | None = None
+    trust_metadata: bool = False
+    """Whether the warehouse's last-modified time is the token even where it is not known to move with every change."""
+    probe_every: timedelta | None = None
+    """How long its state is not asked for again."""
+    blocking: bool = False
+    """Whether nothing is built from it while it is older than `error_after`."""
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether its age matters."""
+        return self.warn_after is not None or self.error_after is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReading:
+    """A policy, and sentences about settings that were understood but should be written otherwise."""
+
+    policy: Policy
+    warnings: tuple[str, ...] = ()
+
+
+def read_policy(props: Mapping[str, Any]) -> PolicyReading:
+    """Return the policy of a manifest node.
+
+    Raises InvalidPolicyError, naming the node and its file, for a setting that has no meaning.
+    """
+    return _Reader(props).node_policy()
+
+
+def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[str, ...]]:
+    """Return the policy of a manifest source, and its warnings.
+
+    Raises InvalidPolicyError, naming the source and its file, for a setting that has no meaning.
+    """
+    return _Reader(props).source_policy()
+
+
+_E = TypeVar("_E", bound=Enum)
+
+
+class _Reader:
+    def __init__(self, props: Mapping[str, Any]) -> None:
+        self._props = props
+        self._config: Mapping[str, Any] = props.get("config") or {}
+        self._unrendered: Mapping[str, Any] = props.get("unrendered_config") or {}
+        self._warnings: list[str] = []
+
+    def node_policy(self) -> PolicyReading:
+        settings = self._meta_settings(_NODE_SETTINGS)
+        if settings.get("content_fingerprint"):
+            self._warnings.append(
+                f"{self._where}: `meta.dagster_sao.content_fingerprint` is read but has no effect in this release."
+            )
+        build_after, updates_on, lag_tolerance = self._waiting()
+        policy = Policy(
+            build_after=build_after,
+            updates_on=updates_on,
+            lag_tolerance=lag_tolerance,
+            code_changes=self._choice(CodeChanges, "code_changes", settings.get("code_changes"), CodeChanges.IMMEDIATE),
+            rebuild_every=self._duration("rebuild_every", settings.get("rebuild_every")),
+            content_fingerprint=self._flag("content_fingerprint", settings.get("content_fingerprint")),
+            on_code_change=self._choice(
+                OnCodeChange, "on_code_change", settings.get("on_code_change"), OnCodeChange.BUILD
+            ),
+            external_changes=self._external_changes(settings.get("external_changes")),
+        )
+        return PolicyReading(policy, tuple(self._warnings))
+
+    def source_policy(self) -> tuple[SourcePolicy, tuple[str, ...]]:
+        settings = self._meta_settings(_SOURCE_SETTINGS)
+        freshness = self._config.get("freshness") or self._props.get("freshness") or {}
+        policy = SourcePolicy(
+            untracked_interval=self._duration("untracked_interval", settings.get("untracked_interval"))
+            or DEFAULT_UNTRACKED_INTERVAL,
+            warn_after=self._time("warn_after", freshness.get("warn_after") or {}),
+            error_after=self._time("error_after", freshness.get("error_after") or {}),
+            probe_every=self._duration("probe_every", settings.get("probe_every")),
+            blocking=self._flag("blocking", settings.get("blocking")),
+            trust_metadata=self._flag("trust_metadata", settings.get("trust_metadata")),
+        )
+        return policy, tuple(self._warnings)
+
+    def _waiting(self) -> tuple[timedelta | None, UpdatesOn, timedelta | None]:
+        if "freshness" in self._unrendered and self._unrendered["freshness"] is None:
+            return None, UpdatesOn.ANY, None
+        freshness = self._mapping("freshness", self._config.get("freshness"))
+        build_after = self._mapping("freshness.build_after", freshness.get("build_after"))
+        beside = self._updates_on_beside()
+        if build_after or beside:
+            chosen = beside if beside is not None else build_after.get("updates_on")
+            return self._time("build_after", build_after), self._updates_on("updates_on", chosen), None
+        state = self._mapping("state", self._config.get("state"))
+        return (
+            None,
+            self._updates_on("require_fresh_data_from", state.get("require_fresh_data_from")),
+            self._duration("lag_tolerance", state.get("lag_tolerance")),
+        )
+
+    def _updates_on_beside(self) -> object:
+        written = self._unrendered.get("freshness")
+        if not isinstance(written, Mapping) or "updates_on" not in written:
+            return None
+        self._warnings.append(
+            f"{self._where}: `updates_on` stands beside `build_after`, where dbt drops it; it is honoured here."
+            " Move it into `build_after`."
+        )
+        return written["updates_on"]
+
+    def _external_changes(self, value: object) -> ExternalChanges | None:
+        if value is None:
+            return None
+        return self._choice(ExternalChanges, "external_changes", value, ExternalChanges.PROPAGATE)
+
+    def _updates_on(self, name: str, value: object) -> UpdatesOn:
+        return self._choice(UpdatesOn, name, value, UpdatesOn.ANY)
+
+    def _time(self, name: str, settings: Mapping[str, Any]) -> timedelta | None:
+        count, period = settings.get("count"), settings.get("period")
+        if count is None and period is None:
+            return None
+        period = getattr(period, "value", period)
+        if not isinstance(count, int) or isinstance(count, bool) or period not in _PERIODS:
+            raise self._invalid(
+                f"`{name}` needs a whole `count` and a `period` of minute, hour or day, not {count!r} {period!r}"
+            )
+        if count < 0:
+            raise self._invalid(f"`{name}.count` is {count}, and a count cannot be negative")
+        return count * _PERIODS[period]
+
+    def _duration(self, name: str, value: object) -> timedelta | None:
+        if value is None:
+            return None
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            raise self._invalid(f"`{name}`: {error}") from None
+
+    def _mapping(self, name: str, value: object) -> Mapping[str, Any]:
+        if value is None or isinstance(value, Mapping):
+            return value or {}
+        raise self._invalid(f"`{name}` is a mapping, not {value!r}")
+
+    def _flag(self, name: str, value: object) -> bool:
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        raise self._invalid(f"`{name}` is true or false, not {value!r}")
+
+    def _choice(self, choices: type[_E], name: str, value: object, default: _E) -> _E:
+        if value is None:
+            return default
+        try:
+            return choices(getattr(value, "value", value))
+        except ValueError:
+            allowed = " or ".join(f"`{choice.value}`" for choice in choices)
+            raise self._invalid(f"`{name}` is {allowed}, not {value!r}") from None
+
+    def _meta_settings(self, known: frozenset[str]) -> Mapping[str, Any]:
+        metas = (self._props.get("source_meta"), self._props.get("meta"), self._config.get("meta"))
+        settings: dict[str, Any] = {}
+        for meta in metas:
+            found = (meta or {}).get("dagster_sao")
+            if found is None:
+                continue
+            if not isinstance(found, Mapping):
+                raise self._invalid(f"`meta.dagster_sao` is a mapping of settings, not {found!r}")
+            settings.update(found)
+        for name in sorted(set(settings) - known):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            self._warnings.append(f"{self._where}: `meta.dagster_sao.{name}` is not a setting and has no effect.{hint}")
+        return settings
+
+    @property
+    def _where(self) -> str:
+        name = self._props["name"]
+        if self._props.get("source_name"):
+            name = f"{self._props['source_name']}.{name}"
+        return f"{name} ({self._props.get('original_file_path')})"
+
+    def _invalid(self, problem: str) -> InvalidPolicyError:
+        return InvalidPolicyError(f"{self._where}: {problem}.")

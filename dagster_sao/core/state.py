@@ -1,0 +1,107 @@
+"""What happened so far, as values: last builds, tokens, failed attempts. Read from Dagster elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from dagster_sao.core.fingerprint import Fingerprint
+
+FIRST_RETRY = timedelta(minutes=5)
+LONGEST_RETRY = timedelta(hours=6)
+
+
+def retry_wait(attempts: int) -> timedelta:
+    """Return how long to wait after so many attempts in vain: 5 minutes, doubling up to 6 hours.
+
+    >>> [str(retry_wait(attempts)) for attempts in (1, 2, 100)]
+    ['0:05:00', '0:10:00', '6:00:00']
+    """
+    doublings = min(attempts - 1, 20)
+    return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
+
+
+VersionHistory = tuple[tuple[str, datetime], ...]
+"""The latest data versions with the time each appeared, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastBuild:
+    """The last successful build of a node in this environment."""
+
+    started_at: datetime
+    ended_at: datetime
+    fingerprint: Fingerprint
+    consumed: Mapping[str, str]
+    """The data version of each parent, captured before the build read anything."""
+    data_version: str
+    run_id: str
+    shape: str = ""
+    """What its columns follow from: its code, and the shapes of the parents it selects `*` from."""
+    definition_inputs: Mapping[str, str] = field(default_factory=dict)
+    """For a view: the markers of the parents that its stored definition is bound to."""
+    replaced_in: str = ""
+    """The run that last replaced its relation, which another run may since have added rows to."""
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    """With `lag_tolerance`: the versions of what it reads through views."""
+    history: VersionHistory = ()
+    planned_code: str = ""
+    """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """A source's latest recorded token."""
+
+    token: str
+    recorded_at: datetime
+    history: VersionHistory = ()
+
+
+class FailureKind(str, Enum):
+    """What failed."""
+
+    BUILD = "build"
+    TEST = "test"
+    INTERRUPTED = "interrupted"
+    """Its run was killed or lost before it could say how the build went."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """The latest attempt to build a node, when it came after the last build and failed.
+
+    What it left in the warehouse is not known: an adapter may have replaced the table before the failure.
+    """
+
+    failed_at: datetime
+    attempts: int
+    """How many times in a row with the same code and data, this one included."""
+    fingerprint: str = ""
+    """Empty when it was interrupted: what it was built from is not known, so it may be tried again at once."""
+    consumed: Mapping[str, str] = field(default_factory=dict)
+    kind: FailureKind = FailureKind.BUILD
+    previous: LastBuild | None = None
+    """With a failed test: the last build before the one that failed it, which is no successful build."""
+
+    @property
+    def retry_at(self) -> datetime:
+        """When it may be tried again with nothing changed."""
+        return self.failed_at + retry_wait(self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """All that a decision needs to know of the past, by unique id."""
+
+    builds: Mapping[str, LastBuild] = field(default_factory=dict)
+    sources: Mapping[str, SourceState] = field(default_factory=dict)
+    failures: Mapping[str, FailedAttempt] = field(default_factory=dict)
+    missing_relations: frozenset[str] = frozenset()
+    """Nodes whose relation is known not to exist. Unknown is not missing."""
+    altered_relations: Mapping[str, str] = field(default_factory=dict)
+    """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
+    blocked_sources: frozenset[str] = frozenset()
+    """Sources that nothing is to be built from."""

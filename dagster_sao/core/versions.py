@@ -1,0 +1,34 @@
+"""Data versions: what identifies a node's rows to its children. Opaque; compared for equality only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from dagster_sao.core.graph import NodeKind
+
+_DIGEST_BYTES = 12
+
+
+def digest(value: object) -> str:
+    """Return a short stable hash of a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def data_version(
+    kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
+) -> str:
+    """Return the data version of rows built from `fingerprint` and the parents' versions `consumed`.
+
+    `build_id` identifies the build; it counts only where building again gives other rows. `content` is the hash of the
+    stored rows, where that is known: equal rows are then the same version however they came about.
+    """
+    if content is not None:
+        return digest(["content", content])
+    if kind is NodeKind.SEED:
+        return digest(["seed", fingerprint])
+    if kind is NodeKind.HISTORY_DEPENDENT:
+        return digest([fingerprint, consumed, build_id])
+    return digest([fingerprint, consumed])

@@ -1,0 +1,114 @@
+"""Manifests as small dictionaries, for what dbt does not produce here: other versions, other projects, broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def model(name: str, *parents: str, **changes: Any) -> dict[str, Any]:
+    """Return a model's entry that reads `parents` (unique ids, or names of models)."""
+    package = changes.pop("package_name", "shop")
+    config = {"materialized": "table", "enabled": True, **changes.pop("config", {})}
+    return {
+        "unique_id": f"model.{package}.{name}",
+        "name": name,
+        "resource_type": "model",
+        "package_name": package,
+        "original_file_path": f"models/{name}.sql",
+        "path": f"{name}.sql",
+        "fqn": [package, name],
+        "alias": name,
+        "database": "db",
+        "schema": "main",
+        "relation_name": f'"db"."main"."{name}"',
+        "language": "sql",
+        "raw_code": "select " + ", ".join(f"{{{{ ref('{p}') }}}}.id" for p in parents),
+        "checksum": {"name": "sha256", "checksum": name},
+        "config": config,
+        "columns": {},
+        "tags": [],
+        "meta": {},
+        "depends_on": {"nodes": [p if "." in p else f"model.{package}.{p}" for p in parents], "macros": []},
+        **changes,
+    }
+
+
+def source(name: str, table: str, **changes: Any) -> dict[str, Any]:
+    """Return a source table's entry."""
+    return {
+        "unique_id": f"source.shop.{name}.{table}",
+        "name": table,
+        "source_name": name,
+        "resource_type": "source",
+        "package_name": "shop",
+        "original_file_path": "models/sources.yml",
+        "fqn": ["shop", name, table],
+        "identifier": table,
+        "database": "db",
+        "schema": name,
+        "relation_name": f'"db"."{name}"."{table}"',
+        "config": {"enabled": True},
+        "columns": {},
+        "tags": [],
+        "meta": {},
+        "source_meta": {},
+        **changes,
+    }
+
+
+def seed(name: str, **changes: Any) -> dict[str, Any]:
+    """Return a seed's entry."""
+    entry = model(name, **{"config": {"materialized": "seed"}, "raw_code": "", **changes})
+    return {
+        **entry,
+        "unique_id": f"seed.shop.{name}",
+        "resource_type": "seed",
+        "original_file_path": f"seeds/{name}.csv",
+    }
+
+
+def manifest(
+    nodes: Iterable[Mapping[str, Any]],
+    sources: Iterable[Mapping[str, Any]] = (),
+    *,
+    version: int = 12,
+    adapter: str = "duckdb",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return a manifest of `nodes` and `sources`."""
+    return {
+        "metadata": {
+            "dbt_schema_version": f"https://schemas.getdbt.com/dbt/manifest/v{version}.json",
+            "dbt_version": "1.11.16",
+            "project_name": "shop",
+            "adapter_type": adapter,
+        },
+        "nodes": {n["unique_id"]: n for n in nodes},
+        "sources": {s["unique_id"]: s for s in sources},
+        "macros": {},
+        "disabled": {},
+        "unit_tests": {},
+        "exposures": {},
+        "groups": {},
+        "group_map": {},
+        "metrics": {},
+        "semantic_models": {},
+        "saved_queries": {},
+        "docs": {},
+        "selectors": {},
+        "parent_map": {n["unique_id"]: list(n["depends_on"]["nodes"]) for n in nodes},
+        "child_map": {},
+        **more,
+    }
+
+
+def macro(name: str, sql: str, *calls: str, package: str = "shop") -> dict[str, Any]:
+    """Return a macro's entry."""
+    return {
+        "unique_id": f"macro.{package}.{name}",
+        "name": name,
+        "package_name": package,
+        "macro_sql": sql,
+        "depends_on": {"macros": [c if "." in c else f"macro.{package}.{c}" for c in calls]},
+    }

@@ -1,0 +1,1 @@
+{{ config(alias='old_alias') }} select 1 as id

@@ -1,0 +1,1 @@
+{{ config(materialized='ephemeral') }} select {{ cents('id') }} as cents, id from {{ source('raw', 'orders') }}

@@ -1,0 +1,1 @@
+select id, 'Red' as colour from {{ source('raw', 'orders') }}

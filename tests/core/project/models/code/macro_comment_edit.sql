@@ -1,0 +1,1 @@
+select {{ commented() }} as x

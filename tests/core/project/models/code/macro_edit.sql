@@ -1,0 +1,1 @@
+select {{ cents('id') }} as cents from {{ source('raw', 'orders') }}

@@ -1,0 +1,1 @@
+{{ config(materialized='special') }} select 1 as id

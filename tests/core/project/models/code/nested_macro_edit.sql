@@ -1,0 +1,1 @@
+select {{ nested_outer() }} as x

@@ -1,0 +1,1 @@
+select {{ var('unset', 1) }} as v

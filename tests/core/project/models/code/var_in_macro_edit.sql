@@ -1,0 +1,1 @@
+select {{ reads_var() }} as v

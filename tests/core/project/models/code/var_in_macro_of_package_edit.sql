@@ -1,0 +1,1 @@
+select {{ pack.packed_value() }} as v

@@ -1,0 +1,1 @@
+select {{ var('scoped') }} as v

@@ -1,0 +1,1 @@
+select {{ var('everywhere') }} as v

@@ -1,0 +1,1 @@
+select id, current_date as today from {{ ref('a_view') }}

@@ -1,0 +1,1 @@
+select * from {{ ref('versioned', v=1) }} union all select * from {{ ref('versioned') }}

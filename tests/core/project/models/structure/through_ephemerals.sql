@@ -1,0 +1,1 @@
+select * from {{ ref('outer_ephemeral') }} union all select * from {{ ref('inner_ephemeral') }}

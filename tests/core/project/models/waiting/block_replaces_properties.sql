@@ -1,0 +1,1 @@
+{{ config(freshness={"build_after": {"count": 30, "period": "minute"}}) }} select 1 as id

@@ -1,0 +1,1 @@
+{{ config(freshness=none) }} select 1 as id

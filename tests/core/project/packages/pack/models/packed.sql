@@ -1,0 +1,1 @@
+select id, '{{ var("of_ephemeral") }}' as of_ephemeral from {{ source('raw', 'orders') }}

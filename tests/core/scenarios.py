@@ -1,0 +1,196 @@
+"""The language of the case files in `cases/`: one step a line, read by people first.
+
+== a name, which is the promise            starts a case
+graph src.orders >> view:stg >> orders     the project (see graphs.py); further lines may be indented
+adapter postgres                           what it runs on (duckdb unless said)
+policy orders build_after=1h updates_on=all
+star stg                                   the node selects `*`
+build [taking 10m]                         plan and build what the plan says, with the sensor's eyes
+run [taking 10m]                           the same with a job's eyes
+hand orders stg                            build just these, because somebody asked
+fail orders / failtest orders              plan and build; this one fails, or its data test does
+load src.orders [token]                    the source has another token (or this one)
+edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
+drop orders                                its relation is gone from the warehouse
+wait 1h 30m
+builds stg orders                          plan: exactly these are built (none: `builds nothing`)
+waves stg / orders, customers
+expect orders reuse no_new_data: No new changes on any upstreams
+expect in a job orders build new_data: New changes detected: stg
+expect when asked orders build requested: Requested explicitly
+expect when full refresh is asked orders build requested: Full refresh requested
+full refresh orders / no full refresh orders
+eligible orders in 30m / not eligible orders
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dagster_sao.core.decide import Request
+from dagster_sao.core.durations import parse_duration
+from dagster_sao.core.plan import Mode
+from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, UpdatesOn
+from tests.core.graphs import World, graph
+
+_SETTINGS = {
+    "build_after": parse_duration,
+    "lag_tolerance": parse_duration,
+    "rebuild_every": parse_duration,
+    "updates_on": UpdatesOn,
+    "code_changes": CodeChanges,
+    "on_code_change": OnCodeChange,
+    "external_changes": ExternalChanges,
+}
+
+
+@dataclass
+class Scenario:
+    """One case of a file."""
+
+    name: str
+    file: str
+    line: int
+    steps: list[tuple[int, str]] = field(default_factory=list)
+
+
+def read_scenarios(folder: Path) -> Iterator[Scenario]:
+    """Yield the cases of all files in `folder`."""
+    for path in sorted(folder.glob("*.txt")):
+        current: Scenario | None = None
+        for number, text in enumerate(path.read_text().splitlines(), 1):
+            if text.startswith("== "):
+                if current:
+                    yield current
+                current = Scenario(text[3:].strip(), path.stem, number)
+            elif current and text.startswith("    ") and current.steps[-1][1].startswith("graph"):
+                line, before = current.steps[-1]
+                current.steps[-1] = (line, f"{before}; {text.strip()}")
+            elif current and text.strip() and not text.startswith("#"):
+                current.steps.append((number, text.strip()))
+        if current:
+            yield current
+
+
+class Play:
+    """Plays one case."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._adapter_type = "duckdb"
+        self._world: World | None = None
+
+    @property
+    def world(self) -> World:
+        assert self._world is not None, "the case has no graph"
+        return self._world
+
+    def run(self) -> None:
+        for number, text in self._scenario.steps:
+            verb, _, rest = text.partition(" ")
+            where = f"{self._scenario.file}.txt:{number}: {text}"
+            step = getattr(self, f"_{verb}", None)
+            assert step is not None, f"{where}: no such step"
+            step(rest.strip(), where)
+
+    def _graph(self, rest: str, _where: str) -> None:
+        self._world = World(graph(rest, self._adapter_type))
+
+    def _adapter(self, rest: str, _where: str) -> None:
+        self._adapter_type = rest
+
+    def _policy(self, rest: str, _where: str) -> None:
+        node, *settings = rest.split()
+        pairs = (setting.split("=") for setting in settings)
+        self.world.ask(node, **{name: _SETTINGS[name](value) for name, value in pairs})
+
+    def _star(self, rest: str, _where: str) -> None:
+        self.world.stars.update(rest.split())
+
+    def _build(self, rest: str, _where: str, mode: Mode = Mode.SENSOR) -> None:
+        taking = parse_duration(rest.removeprefix("taking ") or "0s")
+        self.world.apply(self.world.plan(mode=mode), taking=taking)
+
+    def _run(self, rest: str, where: str) -> None:
+        self._build(rest, where, Mode.JOB)
+
+    def _hand(self, rest: str, _where: str) -> None:
+        nodes = rest.split()
+        self.world.build(selection=nodes, requests=dict.fromkeys(nodes, Request.BUILD))
+
+    def _refresh(self, rest: str, _where: str) -> None:
+        nodes = rest.split()
+        self.world.build(selection=nodes, requests=dict.fromkeys(nodes, Request.FULL_REFRESH))
+
+    def _fail(self, rest: str, _where: str) -> None:
+        self.world.apply(self.world.plan(), failing=rest.split())
+
+    def _failtest(self, rest: str, _where: str) -> None:
+        self.world.apply(self.world.plan(), failing_tests=rest.split())
+
+    def _interrupt(self, rest: str, _where: str) -> None:
+        self.world.interrupt(rest)
+
+    def _load(self, rest: str, _where: str) -> None:
+        source, _, token = rest.partition(" ")
+        self.world.load(source, token or None)
+
+    def _edit(self, rest: str, _where: str) -> None:
+        node, _, part = rest.partition(" ")
+        name, _, value = part.rpartition("=")
+        self.world.edit(node, **({name: value} if name else {}))
+
+    def _drop(self, rest: str, _where: str) -> None:
+        self.world.missing.update(rest.split())
+
+    def _alter(self, rest: str, _where: str) -> None:
+        node, _, token = rest.partition(" ")
+        self.world.altered[node] = token
+
+    def _block(self, rest: str, _where: str) -> None:
+        self.world.blocked.add(rest)
+
+    def _unblock(self, rest: str, _where: str) -> None:
+        self.world.blocked.remove(rest)
+
+    def _wait(self, rest: str, _where: str) -> None:
+        self.world.now += parse_duration(rest)
+
+    def _builds(self, rest: str, where: str) -> None:
+        expected = [] if rest == "nothing" else rest.split()
+        assert sorted(self.world.plan().builds) == sorted(expected), where
+
+    def _waves(self, rest: str, where: str) -> None:
+        expected = [sorted(wave.replace(",", " ").split()) for wave in rest.split("/")]
+        assert [sorted(wave) for wave in self.world.plan().waves] == expected, where
+
+    def _expect(self, rest: str, where: str) -> None:
+        options: dict[str, object] = {}
+        if rest.startswith("in a job "):
+            rest, options = rest.removeprefix("in a job "), {"mode": Mode.JOB}
+        for words, request in (
+            ("when asked ", Request.BUILD),
+            ("when full refresh is asked ", Request.FULL_REFRESH),
+        ):
+            if rest.startswith(words):
+                rest = rest.removeprefix(words)
+                options = {"requests": {rest.split()[0]: request}}
+        head, _, message = rest.partition(": ")
+        node, action, reason = head.split()
+        decision = self.world.decision(node, **options)
+        assert (decision.action.value, decision.reason.value, decision.message) == (action, reason, message), where
+
+    def _full(self, rest: str, where: str) -> None:
+        assert self.world.decision(rest.removeprefix("refresh ")).full_refresh, where
+
+    def _no(self, rest: str, where: str) -> None:
+        assert not self.world.decision(rest.removeprefix("full refresh ")).full_refresh, where
+
+    def _eligible(self, rest: str, where: str) -> None:
+        node, _, wait = rest.partition(" in ")
+        assert self.world.decision(node).eligible_at == self.world.now + parse_duration(wait), where
+
+    def _not(self, rest: str, where: str) -> None:
+        assert self.world.decision(rest.removeprefix("eligible ")).eligible_at is None, where
