@@ -1,0 +1,37 @@
+"""Find SQL that gives other rows at another time, or at another run, over the same data."""
+
+from __future__ import annotations
+
+import re
+
+_KEYWORDS = (
+    "current_date|current_time|current_timestamp|localtime|localtimestamp|sysdate|systimestamp|tablesample|"
+    "run_started_at|invocation_id"
+)
+_FUNCTIONS = (
+    "now|today|getdate|getutcdate|sysdatetime|sysutcdatetime|clock_timestamp|statement_timestamp|transaction_timestamp|"
+    "get_current_timestamp|get_current_time|unix_timestamp|curdate|curtime|rand|random|randn|randstr|uniform|uuid|uuidv4|uuidv7|"
+    "gen_random_uuid|generate_uuid|uuid_string|newid|nextval|txid_current"
+)
+_VOLATILE = re.compile(
+    rf"""\b(?:{_KEYWORDS})\b
+    | \b(?:{_FUNCTIONS})\s*\(
+    | '(?:now|today|yesterday|tomorrow)'\s*::
+    | \b(?:date|time|timestamp|timestamptz|cast\s*\()\s*'(?:now|today|yesterday|tomorrow)'
+    | \busing\s+sample\b
+    | \bmodules\s*\.\s*datetime\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Strings are matched to be kept: what looks like a comment within one is none.
+_COMMENTS = re.compile(r"(?P<string>'(?:[^']|'')*')|\{#.*?#\}|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def is_volatile(template: str) -> bool:
+    """Return whether SQL, Jinja or a macro's body mentions the time, a random value or a sequence.
+
+    >>> is_volatile("select current_date as today")
+    True
+    >>> is_volatile("select now from events -- not random()")
+    False
+    """
+    return _VOLATILE.search(_COMMENTS.sub(lambda found: found["string"] or " ", template)) is not None
