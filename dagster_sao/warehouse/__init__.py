@@ -1,0 +1,22 @@
+"""What the warehouse says, asked through dbt's own adapter. Knows nothing of Dagster."""
+
+from dagster_sao.core.graph import Source
+from dagster_sao.warehouse.errors import StatementError, WarehouseBusyError, WarehouseError
+from dagster_sao.warehouse.existence import Existence, Presence, existing_relations
+from dagster_sao.warehouse.probes import Observation, Probe, ProbeKind, SourceProber
+from dagster_sao.warehouse.session import WarehouseSession
+
+__all__ = [
+    "Existence",
+    "Observation",
+    "Presence",
+    "Probe",
+    "ProbeKind",
+    "Source",
+    "SourceProber",
+    "StatementError",
+    "WarehouseBusyError",
+    "WarehouseError",
+    "WarehouseSession",
+    "existing_relations",
+]

@@ -1,0 +1,48 @@
+"""What a warehouse or its profile can refuse. Messages are one sentence and a remedy, and never show a credential."""
+
+from __future__ import annotations
+
+import re
+
+from dagster_sao.core.errors import DagsterSaoError
+
+_LONGEST_REASON = 300
+# dbt heads the database's own words with a line such as `Database Error`; DuckDB and PostgreSQL quote
+# our generated statement after theirs. Neither helps the person who wrote the source.
+_HEADING = re.compile(r"^\s*(?:\w+ )*Error(?: in [^\n]*)?\s*\n")
+_QUOTED_STATEMENT = re.compile(r"\s*\bLINE \d+:.*", re.DOTALL)
+
+_MISSING = re.compile(
+    r"does not exist|doesn't exist|not exist|not found|cannot be found|no such table|invalid object name|unknown table",
+    re.IGNORECASE,
+)
+
+
+class WarehouseError(DagsterSaoError):
+    """The warehouse, or the profile that leads to it, cannot be used at all."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """A writer holds the database file. The data is fine: look again at the next tick."""
+
+
+class StatementError(DagsterSaoError):
+    """One statement failed. Only the sources in it are affected."""
+
+
+class StatementTimeoutError(StatementError):
+    """One statement took too long, or waited too long for another session's lock."""
+
+
+def says_missing(error: StatementError) -> bool:
+    """Return whether the warehouse refused a statement about one relation because that does not exist."""
+    return _MISSING.search(str(error)) is not None
+
+
+def reason(error: BaseException) -> str:
+    """Return what a database or dbt said, as one line without our SQL."""
+    text = str(error).strip() or type(error).__name__
+    text = _HEADING.sub("", text + "\n")
+    text = " ".join(_QUOTED_STATEMENT.sub("", text).split())
+    text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+    return text.rstrip(". ")

@@ -1,0 +1,230 @@
+"""Which relations exist. What cannot be seen is unknown, never missing: one permission error must rebuild nothing."""
+
+# ruff: noqa: S608  # names from the manifest, quoted, in a read-only connection
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from dagster_sao.core.graph import Node
+from dagster_sao.warehouse.errors import StatementError
+from dagster_sao.warehouse.names import listed_name, parse_relation_name
+from dagster_sao.warehouse.postgres_catalog import name_array
+from dagster_sao.warehouse.session import WarehouseSession
+
+_NO_RELATION = "its relation has no plain name"
+_EMPTY = "the warehouse lists nothing in its schema, which is also what a role sees that may not look into it"
+
+_POSTGRES_TYPES = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized_view"}
+_INFORMATION_SCHEMA_TYPES = {"BASE TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "materialized_view"}
+
+
+class Presence(str, Enum):
+    """Whether a relation is in the warehouse."""
+
+    EXISTS = "exists"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Existence:
+    """What is known of one node's relation."""
+
+    presence: Presence
+    relation_type: str | None = None
+    """`table`, `view` or `materialized_view`, where it exists and the warehouse says so. Not always what dbt configured."""
+    reason: str | None = None
+    """Why it is unknown, a clause without an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The relations of one schema: type by name."""
+
+    relations: Mapping[str, str | None]
+    doubt: str | None = None
+    """Why a relation may exist that is not among them."""
+
+    def of(self, identifier: str) -> Existence:
+        if identifier in self.relations:
+            return Existence(Presence.EXISTS, self.relations[identifier])
+        if self.doubt is not None:
+            return Existence(Presence.UNKNOWN, reason=self.doubt)
+        return Existence(Presence.MISSING)
+
+
+_Schema = tuple[str, str]
+"""A database and a schema, as the database keeps their names."""
+
+
+def existing_relations(session: WarehouseSession, nodes: Iterable[Node]) -> dict[str, Existence]:
+    """Return by unique id whether each node's relation exists: one listing per database where it can be, else per schema.
+
+    Raises WarehouseError when the warehouse cannot be reached, WarehouseBusyError while a writer holds a DuckDB file.
+    """
+    adapter_type = session.adapter_type
+    names = {
+        node.unique_id: parse_relation_name(node.relation_name, adapter_type) if node.relation_name else None
+        for node in nodes
+    }
+    default = listed_name(session.database, adapter_type)
+    places = {
+        uid: ((name.database or default, name.schema), name.identifier)
+        for uid, name in names.items()
+        if name is not None
+    }
+    wanted = {schema for schema, _ in places.values()}
+    listings = _LISTERS.get(adapter_type, _list_by_schema)(session, wanted) if wanted else {}
+    return {
+        uid: listings[places[uid][0]].of(places[uid][1])
+        if uid in places
+        else Existence(Presence.UNKNOWN, reason=_NO_RELATION)
+        for uid in names
+    }
+
+
+def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
+    here = session.database.lower()
+    reachable = {schema for schema in wanted if schema[0].lower() == here}
+    elsewhere = _Listing({}, f"it is not in {session.database}, the database of the target")
+    listings = dict.fromkeys(wanted - reachable, elsewhere)
+    # `pg_class` shows every relation to everyone, `information_schema` only what the role may use.
+    sql = (
+        "select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, c.relkind::text"
+        " from pg_namespace n left join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'f', 'v', 'm')"
+        f" where n.nspname = any({name_array(sorted({schema for _, schema in reachable}))})"
+    )
+    try:
+        with session.connection():
+            rows = session.execute(sql)
+    except StatementError as error:
+        return {**listings, **dict.fromkeys(reachable, _Listing({}, _cannot_list(error)))}
+    found: dict[str, dict[str, str | None]] = {}
+    closed = set()
+    for schema, is_open, name, kind in rows:
+        relations = found.setdefault(schema, {})
+        if name is not None:
+            relations[name] = _POSTGRES_TYPES[kind]
+        if not is_open:
+            closed.add(schema)
+    for key in reachable:
+        schema = key[1]
+        doubt = f"permission denied for schema {schema}" if schema in closed else None
+        listings[key] = _Listing(found.get(schema, {}), doubt)
+    return listings
+
+
+def _list_duckdb(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
+    file = session.duckdb_file
+    # Looked at first: a file that is created meanwhile is then listed.
+    is_absent = file is not None and not file.exists() and file.parent.is_dir()
+    listings = {}
+    with session.connection():
+        attached = {str(row[0]).lower() for row in session.execute("select database_name from duckdb_databases()")}
+        for database in {database for database, _ in wanted}:
+            schemas = {schema for schema in wanted if schema[0] == database}
+            if is_absent and database == session.database.lower() and database not in attached:
+                listings.update(dict.fromkeys(schemas, _Listing({})))
+            elif database not in attached:
+                listings.update(dict.fromkeys(schemas, _Listing({}, f"the database {database} is not attached")))
+            elif database == "memory":
+                doubt = "the target keeps its tables in the memory of another process"
+                listings.update(dict.fromkeys(schemas, _Listing({}, doubt)))
+            else:
+                listings.update(_list_duckdb_database(session, database, schemas))
+    return listings
+
+
+def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
+    # Only this database: an attached PostgreSQL would list all of its tables.
+    within = f"where lower(database_name) = {_literal(database)}"
+    sql = (
+        f"select lower(schema_name), lower(table_name), 'table' from duckdb_tables() {within}"
+        f" union all select lower(schema_name), lower(view_name), 'view' from duckdb_views() {within}"
+    )
+    return _group(schemas, lambda: session.execute(sql))
+
+
+def _list_snowflake(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
+    listings = {}
+    with session.connection():
+        for database in {database for database, _ in wanted}:
+            schemas = {schema for schema in wanted if schema[0] == database}
+            listings.update(_list_snowflake_database(session, database, schemas))
+    return listings
+
+
+def _list_snowflake_database(
+    session: WarehouseSession, database: str, schemas: set[_Schema]
+) -> dict[_Schema, _Listing]:
+    quoted = '"' + database.replace('"', '""') + '"'
+    within = ", ".join(_literal(schema) for _, schema in sorted(schemas))
+    sql = (
+        f"select s.schema_name, t.table_name, t.table_type from {quoted}.information_schema.schemata s"
+        f" left join {quoted}.information_schema.tables t on t.table_schema = s.schema_name"
+        f" where s.schema_name in ({within})"
+    )
+    visible: set[str] = set()
+
+    def rows() -> Iterable[tuple[str, str | None, str | None]]:
+        for schema, name, kind in session.execute(sql):
+            visible.add(schema)
+            yield schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower())
+
+    listings = _group(schemas, rows)
+    # A dropped schema and one that the role may not see look the same.
+    return {
+        key: listing if key[1] in visible or listing.doubt else _Listing({}, _EMPTY)
+        for key, listing in listings.items()
+    }
+
+
+def _list_by_schema(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
+    """List as dbt does, schema by schema: every adapter can."""
+    listings: dict[_Schema, _Listing] = {}
+    waiting = deque(sorted(wanted))
+    while waiting:
+        with session.connection():
+            while waiting:
+                key = waiting.popleft()
+                try:
+                    listed = session.list_relations(*key)
+                except StatementError as error:
+                    listings[key] = _Listing({}, _cannot_list(error))
+                    break  # a failed statement may spoil the connection
+                relations = {listed_name(name, session.adapter_type): kind for name, kind in listed}
+                listings[key] = _Listing(relations, None if relations else _EMPTY)
+    return listings
+
+
+def _group(
+    schemas: set[_Schema], rows: Callable[[], Iterable[tuple[str, str | None, str | None]]]
+) -> dict[_Schema, _Listing]:
+    """Return the listings of schemas of one database, from rows of schema, name (null in an empty schema) and type."""
+    found: dict[str, dict[str, str | None]] = {schema: {} for _, schema in schemas}
+    try:
+        for schema, name, kind in rows():
+            if schema in found and name is not None:
+                found[schema][name] = kind
+    except StatementError as error:
+        return dict.fromkeys(schemas, _Listing({}, _cannot_list(error)))
+    return {key: _Listing(found[key[1]]) for key in schemas}
+
+
+def _cannot_list(error: StatementError) -> str:
+    return f"its schema cannot be listed: {error}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+_LISTERS: Mapping[str, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {
+    "postgres": _list_postgres,
+    "duckdb": _list_duckdb,
+    "snowflake": _list_snowflake,
+}

@@ -1,0 +1,78 @@
+"""Names of relations as dbt writes them, and as each database keeps them. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A doubled quote inside of a quoted part stands for one; brackets are T-SQL's.
+_PART = re.compile(
+    r'"(?P<double>(?:[^"]|"")+)"|`(?P<back>(?:[^`]|``)+)`|\[(?P<square>(?:[^\]]|\]\])+)\]|(?P<bare>[^\s."`\[\]\'()]+)'
+)
+# In bytes; PostgreSQL cuts longer ones.
+_LONGEST_POSTGRES_NAME = 63
+_FOLDS_UP = frozenset({"snowflake", "oracle"})
+_IGNORES_CASE = frozenset({"duckdb", "databricks", "spark", "sqlserver", "fabric", "redshift", "athena", "trino"})
+
+
+@dataclass(frozen=True, slots=True)
+class RelationName:
+    """A relation as its database keeps it; `database` and `schema` are empty where the name leaves them out."""
+
+    database: str
+    schema: str
+    identifier: str
+
+
+def parse_relation_name(text: str, adapter_type: str) -> RelationName | None:
+    """Return the relation that a dbt `relation_name` means on an adapter, None when the text is no plain name.
+
+    Names that an adapter compares without regard to case come in lower case.
+
+    >>> parse_relation_name('"Shop"."raw".Orders', "postgres")
+    RelationName(database='Shop', schema='raw', identifier='orders')
+    >>> parse_relation_name('SHOP."Raw".orders', "snowflake")
+    RelationName(database='SHOP', schema='Raw', identifier='ORDERS')
+    >>> parse_relation_name('"a ""b"".c"', "postgres").identifier
+    'a "b".c'
+    >>> parse_relation_name("read_csv('x.csv')", "duckdb") is None
+    True
+    """
+    parts: list[str] = []
+    position = 0
+    while match := _PART.match(text, position):
+        parts.append(_kept(match, adapter_type))
+        position = match.end()
+        if position == len(text):
+            break
+        if text[position] != ".":
+            return None
+        position += 1
+    most = 3
+    if not parts or position != len(text) or len(parts) > most:
+        return None
+    database, schema, identifier = ("",) * (most - len(parts)) + tuple(parts)
+    return RelationName(database, schema, identifier)
+
+
+def listed_name(text: str, adapter_type: str) -> str:
+    """Return a name from the database's own list, so that it can be compared with a parsed one."""
+    if adapter_type == "postgres":
+        return text.encode()[:_LONGEST_POSTGRES_NAME].decode(errors="ignore")
+    return text.lower() if adapter_type in _IGNORES_CASE else text
+
+
+def _kept(match: re.Match[str], adapter_type: str) -> str:
+    if match["bare"] is not None:
+        return listed_name(_folded(match["bare"], adapter_type), adapter_type)
+    for group, quote in (("double", '"'), ("back", "`"), ("square", "]")):
+        if match[group] is not None:
+            return listed_name(match[group].replace(quote * 2, quote), adapter_type)
+    raise AssertionError  # one of the alternatives matched
+
+
+def _folded(bare: str, adapter_type: str) -> str:
+    if adapter_type in _FOLDS_UP:
+        return bare.upper()
+    # BigQuery keeps bare names as they are written.
+    return bare if adapter_type == "bigquery" else bare.lower()

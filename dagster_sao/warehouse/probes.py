@@ -1,0 +1,63 @@
+"""Which probe answers for which source. A new way of knowing is one more row in `SourceProber`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from dagster_sao.core.graph import Source
+from dagster_sao.warehouse.duckdb_content import DuckDBContentProbe
+from dagster_sao.warehouse.ducklake import DuckLakeProbe
+from dagster_sao.warehouse.files import FileProbe
+from dagster_sao.warehouse.loaded_at import LoadedAtProbe
+from dagster_sao.warehouse.metadata import MetadataProbe
+from dagster_sao.warehouse.observation import Observation, Probe, ProbeKind
+from dagster_sao.warehouse.postgres_token import PostgresProbe
+from dagster_sao.warehouse.session import WarehouseSession
+from dagster_sao.warehouse.third_party import load_third_party_probes
+from dagster_sao.warehouse.untracked import OptedOutProbe, UntrackedProbe
+
+__all__ = ["Observation", "Probe", "ProbeKind", "SourceProber"]
+
+
+class SourceProber:
+    """Look at sources again and again. Keeps what makes the next look cheap, so keep one per session."""
+
+    def __init__(self, session: WarehouseSession, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self.session = session
+        third_party, problems = load_third_party_probes(session)
+        self.problems: Sequence[str] = tuple(problems)
+        """A sentence for each probe of another package that cannot be used."""
+        loaded_at = LoadedAtProbe(session)
+        opted_out = OptedOutProbe()
+        files = FileProbe(session, now_ns)
+        # DuckLake first: it lies in DuckDB, and its snapshots cost less than a hash of the rows.
+        of_adapter: tuple[Probe, ...] = (
+            DuckLakeProbe(session),
+            DuckDBContentProbe(session, now_ns),
+            PostgresProbe(session),
+            MetadataProbe(session),
+        )
+        untracked = UntrackedProbe(session.adapter_type)
+        # Who answers: the first that claims a source (semantics: Sources without a usable token).
+        self._order: tuple[Probe, ...] = (loaded_at, *third_party, opted_out, files, *of_adapter, untracked)
+        # Who is asked first: what costs nothing is known even when the warehouse is down or the time is short,
+        # and a probe of another package can be slow.
+        self._turns: tuple[Probe, ...] = (opted_out, untracked, files, *of_adapter, loaded_at, *third_party)
+
+    def probe_of(self, source: Source) -> Probe:
+        """Return the probe that answers for `source`. Asks nobody."""
+        return next(probe for probe in self._order if probe.claims(source))
+
+    def observe(self, sources: Sequence[Source], *, deadline: float | None = None) -> Iterator[tuple[str, Observation]]:
+        """Yield `(unique id, Observation)` per source as soon as it is known, no connection open meanwhile.
+
+        Ends early, between two statements, once `time.monotonic()` passes `deadline` (seconds): sources not yielded
+        have not been looked at. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
+        while a writer holds a DuckDB file; what was yielded before stays true.
+        """
+        by_probe: dict[Probe, list[Source]] = {probe: [] for probe in self._turns}
+        for source in sources:
+            by_probe[self.probe_of(source)].append(source)
+        for probe, group in by_probe.items():
+            yield from probe.observe(group, lambda: deadline is not None and time.monotonic() >= deadline)

@@ -1,0 +1,370 @@
+"""One warm private dbt adapter: open, ask, release. Knows connections and their errors, nothing of sources."""
+
+# ruff: noqa: ANN401  # values of a profile or manifest, of any type until they are looked at
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dagster_sao.core.graph import Source
+from dagster_sao.warehouse import dbt_private
+from dagster_sao.warehouse.errors import (
+    StatementError,
+    StatementTimeoutError,
+    WarehouseBusyError,
+    WarehouseError,
+    reason,
+)
+from dagster_sao.warehouse.redaction import Redactor, secrets_in
+
+# Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
+BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
+
+# On PostgreSQL. A tick starts its last statement after 40 s at the latest, and Dagster ends the tick after 60 s.
+STATEMENT_TIMEOUT_SECONDS = 15
+# A swap of two tables holds its lock for an instant; a long rewrite of one must not use up the tick.
+LOCK_TIMEOUT_SECONDS = 2
+
+_QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "57014", "55P03"
+
+_BUSY = (
+    "Could not set lock on file",
+    "different configuration than existing connections",
+    "being used by another process",
+    "already attached by database",
+)
+
+# Sent first on every connection: a query may call a function that writes, and a timestamp's text must be exact
+# whatever the role prefers. (psycopg2 asks for ISO dates by itself; a zone is part of the text and read from it.)
+_PREAMBLES: Mapping[str, tuple[str, ...]] = {
+    "postgres": (
+        (
+            "set transaction read only;"
+            f" set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
+            f" set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+        ),
+    ),
+    "redshift": ("set datestyle = 'ISO'",),
+    # The default formats of Snowflake end at milliseconds.
+    "snowflake": (
+        (
+            "alter session set timestamp_ntz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9',"
+            " timestamp_ltz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
+            " timestamp_tz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
+            " date_output_format = 'YYYY-MM-DD'"
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What asking the warehouse costs."""
+
+    statements: int = 0
+    seconds: float = 0.0
+    bytes_processed: int = 0
+    """Where the warehouse says so, as BigQuery does."""
+
+    def since(self, before: Cost) -> Cost:
+        """Return what was added to `before`."""
+        return Cost(
+            self.statements - before.statements,
+            self.seconds - before.seconds,
+            self.bytes_processed - before.bytes_processed,
+        )
+
+    def __str__(self) -> str:
+        scanned = f", {self.bytes_processed:,} bytes" if self.bytes_processed else ""
+        return f"{self.statements} statement{'' if self.statements == 1 else 's'} in {self.seconds:.2f} s{scanned}"
+
+
+class WarehouseSession:
+    """One warm private dbt adapter for a project and target. Never in dbt's global FACTORY.
+
+    Safe to use beside dbt invocations in the same process. One thread at a time is inside `connection()`.
+    """
+
+    def __init__(
+        self,
+        adapter: dbt_private.PrivateAdapter,
+        project_dir: Path,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._adapter = adapter
+        self._sleep = sleep
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._closed = False
+        self._statements, self._seconds = 0, 0.0
+        self.project_dir = project_dir
+        self.redact = Redactor(secrets_in(adapter.credentials, os.environ, public=adapter.public_names))
+
+    @classmethod
+    def open(  # noqa: PLR0913  # what a profile leaves open
+        cls,
+        *,
+        project_dir: Path,
+        profiles_dir: Path,
+        manifest: Mapping[str, Any],
+        profile: str | None = None,
+        target: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> WarehouseSession:
+        """Build the adapter. Nothing connects yet.
+
+        Raises WarehouseError for a broken or missing project, profile, target or adapter plugin, and for a manifest
+        that was parsed for another adapter.
+        """
+        project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+        try:
+            config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables or {})
+            adapter = dbt_private.PrivateAdapter(config, manifest)
+        except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
+            raise _cannot_load(error, project_dir, profiles_dir, target) from None
+        parsed_for = (manifest.get("metadata") or {}).get("adapter_type")
+        if parsed_for and parsed_for != adapter.type:
+            msg = (
+                f"The manifest was parsed for {parsed_for}, but target {adapter.target} is {adapter.type}."
+                " Parse the project again with this target."
+            )
+            raise WarehouseError(msg)
+        return cls(adapter, project_dir)
+
+    @property
+    def adapter_type(self) -> str:
+        """The adapter's name, such as `duckdb`."""
+        return self._adapter.type
+
+    @property
+    def database(self) -> str:
+        """The database (catalog) of the target."""
+        return self._adapter.database
+
+    @property
+    def text_type(self) -> str:
+        """The name of the adapter's unbounded text type."""
+        return self._adapter.text_type
+
+    @property
+    def duckdb_file(self) -> Path | None:
+        """The main database file of a local DuckDB target, which may not exist yet. Only ever `stat` it."""
+        return self._adapter.duckdb_file
+
+    @property
+    def ducklakes(self) -> frozenset[str]:
+        """The names, in lower case, of the databases that the profile attaches as `ducklake:`."""
+        return self._adapter.ducklakes
+
+    @property
+    def is_motherduck(self) -> bool:
+        """Whether the main database is MotherDuck's."""
+        return self._adapter.is_motherduck
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """Connect, and release everything at the end: no connection, no lock of a DuckDB file stays.
+
+        Raises WarehouseBusyError while a writer holds the DuckDB file, and WarehouseError when the warehouse cannot
+        be reached.
+        """
+        with self._lock:
+            if self._depth == 0:
+                self._connect()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._adapter.release()
+
+    def execute(self, sql: str, limit: int | None = None) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement, at most `limit`, as the driver gives them.
+
+        Raises StatementError with the warehouse's reason, credentials masked, and StatementTimeoutError on PostgreSQL
+        when it took too long. Only inside `connection()`.
+        """
+        if self._depth == 0:
+            msg = "execute() is called outside of `with session.connection():`"
+            raise RuntimeError(msg)
+        started = time.perf_counter()
+        try:
+            with self._refusals():
+                return self._adapter.run(sql, limit)
+        finally:
+            self._statements += 1
+            self._seconds += time.perf_counter() - started
+
+    def cost(self) -> Cost:
+        """Return what all statements so far cost."""
+        return Cost(self._statements, self._seconds, self._adapter.bytes_processed)
+
+    def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
+        """Return the relations of a schema, name and type, as the adapter lists them for dbt.
+
+        Raises StatementError like `execute`. Only inside `connection()`. Most adapters list nothing where there is no
+        such schema, and some where the role may not look into it.
+        """
+        with self._refusals():
+            return self._adapter.list_relations(database, schema)
+
+    def render(self, unique_id: str, template: str) -> str:
+        """Return the Jinja `template` of a source as dbt renders it.
+
+        Raises StatementError with dbt's reason, credentials masked.
+        """
+        with self._refusals():
+            return self._adapter.render(unique_id, template)
+
+    @property
+    def has_last_modified(self) -> bool:
+        """Whether the warehouse's metadata tells when a table last changed."""
+        return self._adapter.has_last_modified
+
+    @property
+    def has_batched_last_modified(self) -> bool:
+        """Whether `last_modified` of many sources is one query."""
+        return self._adapter.has_batched_last_modified
+
+    @property
+    def shows_redshift_tables(self) -> bool:
+        """Whether `last_modified` reads Redshift's SHOW TABLES (`datasharing: true`) instead of its query log."""
+        return self._adapter.shows_redshift_tables
+
+    def last_modified(self, sources: Sequence[Source]) -> Mapping[str, datetime]:
+        """Return when the tables of one database last changed, by unique id, without those that have no such time.
+
+        No two of `sources` may share schema and identifier but for upper and lower case.
+        Raises StatementError with the warehouse's reason, credentials masked. Only inside `connection()`.
+        """
+        with self._refusals():
+            return self._adapter.last_modified(sources)
+
+    def relation_kinds(self, source: Source) -> Mapping[str, tuple[str, ...]]:
+        """Return what the relations in the source's schema are (`table`, `view`…), by identifier in lower case.
+
+        More than one where names differ only in upper and lower case.
+        Raises StatementError with the warehouse's reason, credentials masked. Only inside `connection()`.
+        """
+        with self._refusals():
+            return self._adapter.relation_kinds(source)
+
+    def close(self) -> None:
+        """Refuse further connections. None is open between two uses, so there is nothing else to do."""
+        with self._lock:
+            self._closed = True
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
+            raise _timeout(error) or StatementError(self.redact(reason(error))) from None
+
+    def _connect(self) -> None:
+        if self._closed:
+            msg = "The warehouse session is closed."
+            raise WarehouseError(msg)
+        for wait in (*BUSY_RETRY_SECONDS, None):
+            try:
+                self._adapter.open()
+                for statement in _PREAMBLES.get(self.adapter_type, ()):
+                    self._adapter.run(statement)
+            except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
+                self._adapter.release()
+                if self.adapter_type != "duckdb" or not _is_busy(error):
+                    raise self._unreachable(error) from None
+                if wait is None:
+                    raise self._busy() from None
+            else:
+                return
+            self._sleep(wait)
+
+    def _busy(self) -> WarehouseBusyError:
+        which = f"The DuckDB database {self.duckdb_file}" if self.duckdb_file else "A DuckDB file of the profile"
+        return WarehouseBusyError(f"{which} is in use by a writer. It is looked at again at the next tick.")
+
+    def _unreachable(self, error: Exception) -> WarehouseError:
+        return WarehouseError(
+            f"Cannot connect to {self.adapter_type} with target {self._adapter.target}: {self.redact(reason(error))}."
+            " Check that it is running and that `dbt debug` succeeds with this target."
+        )
+
+
+def _is_busy(error: BaseException) -> bool:
+    return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
+
+
+def _timeout(error: BaseException) -> StatementTimeoutError | None:
+    """Return what to say of a statement that PostgreSQL gave up on. By its code: its words are in any language."""
+    for seen in _causes(error):
+        code = getattr(seen, "pgcode", None)
+        if code == _LOCK_NOT_AVAILABLE:
+            return StatementTimeoutError(f"another session has kept it locked for more than {LOCK_TIMEOUT_SECONDS} s")
+        if code == _QUERY_CANCELED:
+            return StatementTimeoutError(f"there was no answer within {STATEMENT_TIMEOUT_SECONDS} s")
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target: str | None) -> WarehouseError:
+    profiles = profiles_dir / "profiles.yml"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "dbt":
+        return WarehouseError(
+            "dbt is not installed beside dagster_sao. Install dbt-core and the adapter of your profile."
+        )
+    if not (project_dir / "dbt_project.yml").is_file():
+        return WarehouseError(f"There is no dbt_project.yml in {project_dir}. Correct the project directory.")
+    if not profiles.is_file():
+        return WarehouseError(f"There is no profiles.yml in {profiles_dir}. Correct the profiles directory.")
+    try:
+        raw = _yaml(profiles)
+    except ValueError as where:
+        # dbt's own message quotes the lines around the mistake, and the password may be one of them.
+        return WarehouseError(f"{profiles} is not valid YAML{where}. Correct it and run `dbt debug`.")
+    text = Redactor(secrets_in(_targets(raw), os.environ))(reason(error))
+    text = text.removeprefix("dbt encountered an error while trying to read your profiles.yml file. ")
+    text = text.removeprefix("Runtime Error ").rstrip(". ")
+    chosen = f" (target `{target}`)" if target else ""
+    if "Could not find adapter type" in text:
+        adapter = text.split("adapter type", 1)[1].strip(" !.`'\"").split()[0].strip("!.")
+        return WarehouseError(
+            f"The profile in {profiles}{chosen} needs the dbt adapter {adapter}, which is not installed."
+            f" Run `pip install dbt-{adapter}`, or correct `type`."
+        )
+    return WarehouseError(
+        f"The dbt profile in {profiles}{chosen} cannot be used: {text}. Correct it and run `dbt debug`."
+    )
+
+
+def _targets(raw: Any) -> list[Any]:
+    """Return the targets of all profiles, without their names: one called `by_token` is no secret."""
+    profiles = [profile for profile in raw.values() if isinstance(profile, dict)] if isinstance(raw, dict) else []
+    outputs = [profile["outputs"] for profile in profiles if isinstance(profile.get("outputs"), dict)]
+    return [target for targets in outputs for target in targets.values()]
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f" near line {mark.line + 1}" if mark else "") from None

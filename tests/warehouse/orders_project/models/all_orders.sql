@@ -1,0 +1,1 @@
+{{ config(materialized='view') }} select id, item from {{ source('raw', 'orders') }}

@@ -1,0 +1,1 @@
+{% macro latest(relation) %}select max(loaded_at) from {{ relation }}{% endmacro %}
