@@ -1,0 +1,1 @@
+"""Dagster: reads state, calls the core, writes events. Holds no rule of its own."""

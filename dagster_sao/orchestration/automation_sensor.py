@@ -1,0 +1,321 @@
+"""The automation sensor: one bulk plan per tick for a whole dbt project.
+
+A subclass of Dagster's automation condition sensor, so that it looks and is switched like one and Dagster's default sensor
+leaves its assets alone. Its tick does not evaluate conditions one by one: it makes one plan, asks for one run, and returns
+the evaluations that the UI shows. Conditions that a user composed are evaluated by Dagster, with the same plan behind them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.decide import Action, Decision, Reason, Request
+from dagster_sao.core.plan import Plan, make_plan
+from dagster_sao.core.state import FIRST_RETRY, FailureKind, StateSnapshot
+from dagster_sao.core.versions import digest
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.conditions import StateAwareCondition, planned
+from dagster_sao.orchestration.private import (
+    AutomationConditionEvaluation,
+    evaluate_conditions,
+    evaluation_node,
+    sensor_evaluation,
+    sensor_result,
+)
+from dagster_sao.orchestration.project import LoadedProject, StateAwareProject
+from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.state import (
+    CONDITION_TAG,
+    PROJECT_TAG,
+    EndedRun,
+    RunActivity,
+    event_log_state,
+    run_activity,
+    tick_instance,
+)
+
+_CURSOR_LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a tick does with one node: the decision, and what else may hold it back."""
+
+    decision: Decision
+    requested: bool
+    waits: str = ""
+
+
+class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
+    """Requests one run per tick for all models of a dbt project that are to be built."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        project: StateAwareProject,
+        target: Any,  # noqa: ANN401 (Dagster's CoercibleToAssetSelection is private)
+        **options: Any,  # noqa: ANN401 (those of the base class)
+    ) -> None:
+        """Take what AutomationConditionSensorDefinition takes, and the project whose assets `target` are."""
+        self.project = project
+        self._options = {"target": target, **options}
+        self._reasons: dict[str, str] = {}
+        self.requested: dict[str, str] = {}
+        """What each node was last asked to be built from; lost with the process, which only costs a wait."""
+        with warnings.catch_warnings():
+            # That it runs in the user's code server is beta in Dagster, and chosen here on purpose.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            super().__init__(name, target=target, use_user_code_server=True, **options)
+        self._raw_fn = self._tick
+        self._evaluation_fn = sensor_evaluation(name, self._tick)
+
+    def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> StateAwareAutomationSensor:  # noqa: ANN401, ARG002
+        """Return a copy with other metadata, which Dagster asks for when definitions are merged."""
+        options = self._options if metadata is None else {**self._options, "metadata": metadata}
+        return StateAwareAutomationSensor(self.name, project=self.project, **options)
+
+    def _tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        tick = _Tick(self, self.project, context, _read_cursor(context))
+        verdicts, evaluations, conditions_cursor = tick.run()
+        evaluations = [*evaluations, *self._changed_evaluations(verdicts, tick.loaded)]
+        requests = tick.run_requests(verdicts)
+        skip_reason = None if requests else _nothing_to_build(verdicts)
+        return sensor_result(requests, _write_cursor(conditions_cursor), evaluations, skip_reason=skip_reason)
+
+    def _changed_evaluations(
+        self, verdicts: Mapping[str, _Verdict], loaded: LoadedProject
+    ) -> list[AutomationConditionEvaluation[Any]]:
+        """Return the evaluations to store: of what is requested, and where the reason is another than before.
+
+        The first tick of a process knows no reasons; what it reuses it leaves out, since thousands of rows cost seconds.
+        """
+        is_first = not self._reasons
+        evaluations = []
+        for uid, verdict in verdicts.items():
+            # Ages in a message change every second without the reason being another.
+            signature = f"{verdict.decision.reason.value} {verdict.decision.parents} {verdict.waits}"
+            is_news = self._reasons.get(uid) != signature and not (
+                is_first and verdict.decision.action.value == "reuse"
+            )
+            self._reasons[uid] = signature
+            if verdict.requested or is_news:
+                evaluations.append(_evaluation(self.project.keys().by_unique_id[uid], verdict, loaded))
+        return evaluations
+
+
+class _Log:
+    """A tick's log, opened by its first message: with it Dagster opens the instance anew, see `tick_instance`."""
+
+    def __init__(self, context: dg.SensorEvaluationContext) -> None:
+        self._context = context
+
+    def warning(self, message: str) -> None:
+        self._context.log.warning(message)
+
+
+class _Tick:
+    def __init__(
+        self,
+        sensor: StateAwareAutomationSensor,
+        project: StateAwareProject,
+        context: dg.SensorEvaluationContext,
+        conditions_cursor: str | None,
+    ) -> None:
+        self._sensor = sensor
+        self._project = project
+        self._context = context
+        self._conditions_cursor = conditions_cursor
+        self._instance = tick_instance(context)
+        self._now = clock.now()
+        self.loaded = project.refresh(_Log(context))
+        self._keys = project.keys()
+        self._asked: set[str] = set()
+        self._origins_now: Mapping[str, str] | None = None
+
+    def run(self) -> tuple[Mapping[str, _Verdict], Sequence[AutomationConditionEvaluation[Any]], str | None]:
+        """Return what is done with each node, Dagster's evaluations of composed conditions, and their cursor."""
+        started = time.perf_counter()
+        selected, composed = self._targets()
+        # Runs first, then events: a run that is seen as finished then has its events seen too.
+        activity = run_activity(
+            self._instance, self._keys, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
+        )
+        state = take_snapshot(self._instance, self._project, self._now)
+        plan = self._plan(state, selected, {})
+        evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()
+        cursor = self._conditions_cursor
+        asked: set[str] = set()
+        if composed:
+            asked, evaluations, cursor = self._evaluate_composed(plan, composed)
+            plan = self._plan(state, (selected - composed) | asked, dict.fromkeys(asked, Request.BUILD))
+        verdicts = self._verdicts(plan, state, activity)
+        self._asked = asked
+        self._remember(state, verdicts)
+        builds = [uid for uid, verdict in verdicts.items() if verdict.requested]
+        if builds:
+            self._context.log.info(
+                f"Planned {len(selected)} models of {self._project.name} in {time.perf_counter() - started:.2f} s: "
+                f"{len(builds)} to build, {len(selected) - len(builds)} not."
+            )
+        return verdicts, evaluations, cursor
+
+    def run_requests(self, verdicts: Mapping[str, _Verdict]) -> list[dg.RunRequest]:
+        """Return one request for everything that is to be built, or none."""
+        builds = [uid for uid, verdict in verdicts.items() if verdict.requested]
+        if not builds:
+            return []
+        tags = {PROJECT_TAG: self._project.name}
+        asked = sorted(self._asked & set(builds))
+        if asked:
+            tags[CONDITION_TAG] = json.dumps(asked)
+        keys = self._keys.by_unique_id
+        return [dg.RunRequest(asset_selection=[keys[uid] for uid in builds], tags=tags)]
+
+    def _targets(self) -> tuple[set[str], set[str]]:
+        """Return the project's nodes that this sensor targets, and those of them with a composed condition."""
+        repository = self._context.repository_def
+        if repository is None:
+            return set(self._keys.nodes), set()
+        graph = repository.asset_graph
+        selected, composed = set(), set()
+        for key in self._sensor.asset_selection.resolve(graph):
+            uid = self._keys.unique_ids.get(key)
+            condition = graph.get(key).automation_condition
+            if uid in self._keys.nodes and condition is not None:
+                selected.add(uid)
+                if not isinstance(condition, StateAwareCondition):
+                    composed.add(uid)
+        return selected, composed
+
+    def _plan(self, state: StateSnapshot, selected: set[str], requests: Mapping[str, Request]) -> Plan:
+        return make_plan(self.loaded.project, state, now=self._now, selection=selected, requests=requests)
+
+    def _evaluate_composed(
+        self, plan: Plan, composed: set[str]
+    ) -> tuple[set[str], Sequence[AutomationConditionEvaluation[Any]], str]:
+        keys = [self._keys.by_unique_id[uid] for uid in sorted(composed)]
+        with planned(plan):
+            requested, evaluations, cursor = evaluate_conditions(
+                self._sensor, self._context, keys, self._conditions_cursor
+            )
+        return {self._keys.unique_ids[key] for key in requested}, evaluations, cursor
+
+    def _verdicts(self, plan: Plan, state: StateSnapshot, activity: RunActivity) -> Mapping[str, _Verdict]:
+        graph = self.loaded.project.graph
+        # A node below one that is being built would be built twice: it waits for that run.
+        below = graph.descendants(activity.building) if activity.building else set()
+        verdicts = {}
+        waiting: set[str] = set()
+        for uid, decision in plan.decisions.items():
+            waits = ""
+            waits_for = [parent for parent in graph.nodes[uid].parents if parent in waiting]
+            if decision.builds and uid in activity.building:
+                waits = f"Run {activity.building[uid][:8]} is building it"
+            elif decision.builds and uid in below:
+                waits = "A run is building one of its upstreams"
+            elif decision.builds and waits_for:
+                waits = f"Waits for {', '.join(graph.label(parent) for parent in waits_for)}"
+            elif decision.builds and uid in activity.ended:
+                waits = self._waits_after(uid, state, activity.ended[uid])
+            if waits or waits_for:
+                waiting.add(uid)
+            verdicts[uid] = _Verdict(decision, requested=decision.builds and not waits, waits=waits)
+        return verdicts
+
+    def _waits_after(self, uid: str, state: StateSnapshot, run: EndedRun) -> str:
+        """Return why a node waits that a run was asked for, and that came out of it neither built nor failed.
+
+        Without this, a run that dies before it records anything, or that sees another environment than this process,
+        would be asked for again at every tick. Other code or data than it was asked for ends the wait.
+        """
+        build = state.builds.get(uid)
+        # Wiping the history of what the run built asks for it anew.
+        wiped_at = event_log_state(self._instance, self._project).wiped_at(self._keys.by_unique_id[uid])
+        answers = [m for m in (build and build.ended_at, wiped_at) if m]
+        # What failed has a wait of its own, and the run skipped what is below it.
+        at_or_above = {uid} | self.loaded.project.graph.ancestors([uid])
+        answers += [
+            failure.failed_at
+            for failed, failure in state.failures.items()
+            if failed in at_or_above and failure.kind is not FailureKind.INTERRUPTED
+        ]
+        retry_at = run.ended_at + FIRST_RETRY
+        is_answered = any(moment >= run.created_at for moment in answers)
+        is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
+        if is_answered or is_news or self._now >= retry_at:
+            return ""
+        return f"The last run for it ended without building it. Retries at {retry_at:%H:%M:%S} UTC"
+
+    def _origins(self, state: StateSnapshot) -> Mapping[str, str]:
+        """Return what each node follows from in the end: the code at and above it, and the sources' data.
+
+        What a run built before it died is not in it, so that is no news.
+        """
+        if self._origins_now is None:
+            origins = {uid: source.token for uid, source in state.sources.items()}
+            for uid, node in self.loaded.project.graph.nodes.items():
+                code = self.loaded.project.fingerprints[uid].digest
+                origins[uid] = digest([code, [origins.get(parent, "") for parent in node.parents]])
+            self._origins_now = origins
+        return self._origins_now
+
+    def _remember(self, state: StateSnapshot, verdicts: Mapping[str, _Verdict]) -> None:
+        asked = [uid for uid, verdict in verdicts.items() if verdict.requested]
+        self._sensor.requested.update({uid: self._origins(state)[uid] for uid in asked})
+
+
+def _nothing_to_build(verdicts: Mapping[str, _Verdict]) -> str:
+    """Return a tick's one line when it asks for nothing: how many models are held back, and by what."""
+    actions = [verdict.decision.action for verdict in verdicts.values()]
+    held_back = {
+        "held after a failure": actions.count(Action.HOLD),
+        "skipped below it": actions.count(Action.SKIP),
+        "waiting for a run": sum(bool(verdict.waits) for verdict in verdicts.values()),
+    }
+    parts = [f"{count} {why}" for why, count in held_back.items() if count]
+    return "; ".join([f"0 of {len(verdicts)} models to build", *parts]) + "."
+
+
+def _evaluation(key: dg.AssetKey, verdict: _Verdict, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
+    timestamp = time.time()
+    value = verdict.requested
+    path = key.to_user_string()
+    reasons = [verdict.decision.message, verdict.waits, *_parent_lines(verdict, loaded)]
+    children = [
+        evaluation_node(key, text, unique_id=f"{path}-{index}", value=value, timestamp=timestamp)
+        for index, text in enumerate(reason for reason in reasons if reason)
+    ]
+    return evaluation_node(key, "state_aware", unique_id=path, value=value, timestamp=timestamp, children=children)
+
+
+def _parent_lines(verdict: _Verdict, loaded: LoadedProject) -> list[str]:
+    if verdict.decision.reason is not Reason.NEW_DATA:
+        return []
+    return [f"{loaded.project.graph.label(parent)} has changed" for parent in verdict.decision.parents]
+
+
+def _read_cursor(context: dg.SensorEvaluationContext) -> str | None:
+    """Return Dagster's own cursor for composed conditions. An unreadable cursor only costs their memory."""
+    if not context.cursor:
+        return None
+    try:
+        cursor = json.loads(context.cursor)
+        if isinstance(cursor, dict) and cursor.get("layout") == _CURSOR_LAYOUT:
+            conditions = cursor.get("conditions")
+            return conditions if isinstance(conditions, str) else None
+    except ValueError:
+        pass
+    context.log.warning("The sensor's cursor was written by another version and is started anew; no state is lost.")
+    return None
+
+
+def _write_cursor(conditions: str | None) -> str:
+    return json.dumps({"layout": _CURSOR_LAYOUT, **({"conditions": conditions} if conditions else {})})

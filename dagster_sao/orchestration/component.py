@@ -1,0 +1,96 @@
+"""The component of a state-aware dbt project, for `defs.yaml`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+from dagster.components.resolved.model import Resolver
+from dagster.components.scaffold.scaffold import scaffold_with
+from dagster_dbt import DbtCliResource, DbtProject, DbtProjectComponent
+
+from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher
+from dagster_sao.orchestration.execution import execute_dbt_assets
+from dagster_sao.orchestration.freshness_checks import build_freshness_checks
+from dagster_sao.orchestration.private import DbtProjectComponentScaffolder
+from dagster_sao.orchestration.project import Selection, StateAwareProject, ensure_manifest
+from dagster_sao.orchestration.settings import StateAwareSettings
+from dagster_sao.orchestration.translator import attach_project, state_aware_spec
+
+
+@scaffold_with(DbtProjectComponentScaffolder)
+@dataclass
+class StateAwareDbtProjectComponent(DbtProjectComponent):
+    """Expose a dbt project as assets that are rebuilt only when their code or upstream data changed.
+
+    Takes the attributes of `dagster_dbt.DbtProjectComponent`, and a block `state_aware`.
+
+    Example:
+
+        .. code-block:: yaml
+
+            # defs.yaml
+
+            type: dagster_sao.StateAwareDbtProjectComponent
+            attributes:
+              project: "{{ project_root }}/path/to/dbt_project"
+              state_aware:
+                sensors_enabled: true
+                freshness_interval_seconds: 60
+    """
+
+    state_aware: Annotated[
+        StateAwareSettings,
+        Resolver.default(
+            description="How often the sensors look, and what they leave alone.",
+            examples=[{"sensors_enabled": True, "freshness_interval_seconds": 60}],
+        ),
+    ] = field(default_factory=StateAwareSettings)
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """Return the spec of a dbt resource, with condition and code version."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        props = self.get_resource_props(manifest, unique_id)
+        return state_aware_spec(spec, props, self._state_aware_project)
+
+    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+        """Return the assets, the sources and the two sensors of the project."""
+        ensure_manifest(self._project_manager.get_project(state_path))
+        attach_project(self.translator, self._state_aware_project)
+        loaded = self._state_aware_project.load()
+        defs = super().build_defs_from_state(context, state_path)
+        models = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
+        sources = finish_project(self._state_aware_project, loaded, self.state_aware)
+        sensors = build_sensors(self._state_aware_project, models, self.state_aware)
+        checks = build_freshness_checks(self._state_aware_project, loaded)
+        return dg.Definitions.merge(defs, dg.Definitions(assets=sources, asset_checks=checks, sensors=sensors))
+
+    def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        """Build what is to be built of the selected assets, and report the rest as reused."""
+        yield from execute_dbt_assets(
+            context,
+            dbt,
+            self._state_aware_project,
+            translator=self.translator,
+            args=self.get_cli_args(context),
+            finish=finisher(self.include_metadata),
+        )
+
+    @cached_property
+    def _state_aware_project(self) -> StateAwareProject:
+        return StateAwareProject(
+            self.dbt_project,
+            self.translator,
+            variables=_variables(self.cli_args),
+            selection=Selection(self.select, self.exclude, self.selector),
+            probe_target=self.state_aware.probe_target,
+        )
+
+
+def _variables(cli_args: list[str | dict[str, Any]]) -> dict[str, Any]:
+    """Return the `--vars` that are written as a mapping: they are part of the code."""
+    given = [arg["--vars"] for arg in cli_args if isinstance(arg, dict) and isinstance(arg.get("--vars"), dict)]
+    return {name: value for variables in given for name, value in variables.items()}

@@ -1,0 +1,107 @@
+"""The automation condition of dbt models: true when the plan of the whole project says that the model is to be built.
+
+It holds no rule: the decision, and its reason, come from `core.decide`. It composes with Dagster's own conditions, as in
+`state_aware() & ~dg.AutomationCondition.in_progress()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from dagster_sao.core.plan import Plan, make_plan
+from dagster_sao.orchestration.private import (
+    DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
+    AutomationContext,
+    condition_result,
+)
+from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.snapshot import take_snapshot
+
+PROJECT_ATTRIBUTE = "state_aware_project"
+"""Set on the dbt translator, which dagster-dbt keeps in the metadata of every asset."""
+
+_tick_plan: ContextVar[Plan | None] = ContextVar("dagster_sao_tick_plan", default=None)
+_plans: WeakKeyDictionary[Any, dict[int, Plan]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)  # equal to each other, so that `condition.replace(state_aware(), …)` finds it
+class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
+    """True when the code of a dbt model changed or new data arrived upstream, as often as the model asks for."""
+
+    @property
+    def name(self) -> str:
+        """The name in the UI."""
+        return "state_aware"
+
+    @property
+    def description(self) -> str:
+        """What the UI says of it."""
+        return "The model would come out different: its code changed, or new data arrived upstream"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Nothing is kept between ticks: the event log is the state."""
+        return False
+
+    def get_label(self) -> str | None:
+        """Return the label in the evaluation tree."""
+        return "state_aware"
+
+    def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        """Return whether the plan builds the asset, with the reason as a child node."""
+        project = project_of(context.asset_graph, context.key)
+        unique_id = project.keys().unique_ids[context.key]
+        decision = (_tick_plan.get() or _plan_for(context, project)).decisions[unique_id]
+        return condition_result(context, value=decision.builds, reason=decision.message)
+
+
+def state_aware() -> StateAwareCondition:
+    """Return the condition that requests a dbt model when, and only when, its build would come out different.
+
+    It is false while a tick would build nothing new, and within `build_after`. It does not look at runs in progress: the
+    project's automation sensor does. With other sensors, add `& ~dg.AutomationCondition.in_progress()`.
+    """
+    return StateAwareCondition()
+
+
+@contextmanager
+def planned(plan: Plan) -> Iterator[None]:
+    """Let the conditions that are evaluated within answer from `plan`."""
+    token = _tick_plan.set(plan)
+    try:
+        yield
+    finally:
+        _tick_plan.reset(token)
+
+
+def project_of(asset_graph: Any, key: dg.AssetKey) -> StateAwareProject:  # noqa: ANN401 (private in Dagster)
+    """Return the dbt project of an asset.
+
+    Raises DagsterInvalidDefinitionError for an asset that is no dbt model of a state-aware project.
+    """
+    translator = asset_graph.get(key).metadata.get(DAGSTER_DBT_TRANSLATOR_METADATA_KEY)
+    project = getattr(getattr(translator, "value", translator), PROJECT_ATTRIBUTE, None)
+    if not isinstance(project, StateAwareProject):
+        msg = (
+            f"state_aware() is on {key.to_user_string()}, which is not a dbt model of a state-aware project. Build the dbt"
+            " assets with build_state_aware_definitions or StateAwareDbtProjectComponent, or use another condition."
+        )
+        raise dg.DagsterInvalidDefinitionError(msg)
+    return project
+
+
+def _plan_for(context: AutomationContext[dg.AssetKey], project: StateAwareProject) -> Plan:
+    view = context.asset_graph_view
+    plans = _plans.setdefault(view, {})
+    if id(project) not in plans:
+        now = context.evaluation_time
+        state = take_snapshot(view.instance, project, now)
+        plans[id(project)] = make_plan(project.load().project, state, now=now)
+    return plans[id(project)]

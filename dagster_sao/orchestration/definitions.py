@@ -1,0 +1,197 @@
+"""The definitions of a state-aware dbt project, in Python."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotation of `context` at run time.
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, DbtProject, dbt_assets
+
+from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
+from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
+from dagster_sao.orchestration.freshness_checks import build_freshness_checks
+from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
+from dagster_sao.orchestration.project import LoadedProject, Selection, StateAwareProject, ensure_manifest
+from dagster_sao.orchestration.settings import StateAwareSettings
+from dagster_sao.orchestration.translator import StateAwareDbtTranslator, attach_project
+
+logger = dg.get_dagster_logger("dagster_sao")
+
+
+def build_state_aware_definitions(  # noqa: PLR0913
+    project: DbtProject,
+    *,
+    assets: Sequence[Any] = (),
+    translator: StateAwareDbtTranslator | None = None,
+    select: str = "fqn:*",
+    exclude: str = "",
+    selector: str = "",
+    dbt: DbtCliResource | None = None,
+    dbt_args: Sequence[str] = ("build",),
+    variables: Mapping[str, Any] | None = None,
+    include_metadata: Sequence[str] = (),
+    default_sensor_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    freshness_interval_seconds: int = 30,
+    automation_interval_seconds: int = 30,
+    tick_seconds: float = 40.0,
+    loaded_by_dagster: Sequence[str] = (),
+    probe_target: str | None = None,
+) -> dg.Definitions:
+    """Return the assets, the sources and the two sensors of a dbt project.
+
+    Args:
+        project: The dbt project. Its manifest is written when there is none, and under `dagster dev` always.
+        assets: Other assets of the code location. A dbt source that one of them loads is left to it, and not probed.
+        translator: How dbt resources become assets.
+        select: The dbt selection of what becomes an asset.
+        exclude: What of it does not.
+        selector: A yaml selector in their place.
+        dbt: The resource that runs dbt.
+        dbt_args: The dbt command of a run.
+        variables: Values of `var()` that runs pass to dbt with `--vars`.
+        include_metadata: `row_count` and `column_metadata`, fetched for each model that is built.
+        default_sensor_status: Whether the sensors run from the start.
+        freshness_interval_seconds: Seconds between two looks at the sources.
+        automation_interval_seconds: Seconds between two decisions about the models.
+        tick_seconds: Seconds that a look at the sources may take; the next one goes on from there.
+        loaded_by_dagster: Sources that assets of other code locations load, as `source.table` or `source.*`.
+        probe_target: The target of the profile that sources are probed with, such as one with a small virtual warehouse.
+
+    Raises:
+        InvalidProjectError: There is no dbt project, or no manifest that can be used.
+        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
+    """
+    ensure_manifest(project)
+    translator = translator or StateAwareDbtTranslator()
+    settings = StateAwareSettings(
+        freshness_interval_seconds=freshness_interval_seconds,
+        automation_interval_seconds=automation_interval_seconds,
+        tick_seconds=tick_seconds,
+        sensors_enabled=default_sensor_status is dg.DefaultSensorStatus.RUNNING,
+        loaded_by_dagster=list(loaded_by_dagster),
+        probe_target=probe_target,
+    )
+    state_aware_project = StateAwareProject(
+        project,
+        translator,
+        variables=variables,
+        selection=Selection(select, exclude, selector),
+        probe_target=settings.probe_target,
+    )
+    attach_project(translator, state_aware_project)
+    loaded = state_aware_project.load()
+    args = [*dbt_args, *_vars_args(variables)]
+
+    @dbt_assets(
+        manifest=loaded.manifest,
+        select=select,
+        exclude=exclude or None,
+        selector=selector or None,
+        name=f"{project.name}_dbt_assets",
+        project=project,
+        dagster_dbt_translator=translator,
+        required_resource_keys={_resource_key(project)},
+    )
+    def models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        resource = getattr(context.resources, _resource_key(project))
+        yield from execute_dbt_assets(
+            context, resource, state_aware_project, translator=translator, args=args, finish=finisher(include_metadata)
+        )
+
+    sources = finish_project(state_aware_project, loaded, settings, other_assets=assets)
+    return dg.Definitions(
+        assets=[models, *sources, *assets],
+        asset_checks=build_freshness_checks(state_aware_project, loaded),
+        sensors=build_sensors(state_aware_project, models, settings),
+        resources={_resource_key(project): dbt or DbtCliResource(project)},
+    )
+
+
+def finish_project(
+    project: StateAwareProject,
+    loaded: LoadedProject,
+    settings: StateAwareSettings,
+    *,
+    other_assets: Iterable[Any] = (),
+) -> list[dg.AssetSpec]:
+    """Tell the project what becomes of its resources, and return its sources as external assets.
+
+    Raises InvalidProjectError when two sources have one asset key.
+    """
+    for warning in loaded.warnings:
+        logger.warning(warning)
+    keys = project.keys()
+    loads = {key for asset in other_assets if isinstance(asset, dg.AssetsDefinition) for key in asset.keys}
+    patterns = [_pattern(name) for name in settings.loaded_by_dagster]
+    specs: dict[dg.AssetKey, dg.AssetSpec] = {}
+    owners: dict[dg.AssetKey, str] = {}
+    for uid, source in loaded.project.graph.sources.items():
+        key = keys.by_unique_id[uid]
+        if key in owners:
+            msg = (
+                f"The sources {owners[key]} and {source.label} ({source.file}) have the same asset key"
+                f" {key.to_user_string()}. Give one of them another key with `meta.dagster.asset_key`."
+            )
+            raise InvalidProjectError(msg)
+        owners[key] = source.label
+        if any(pattern.fullmatch(source.label) for pattern in patterns):
+            loads.add(key)
+        if key not in loads and not source.is_external_node:
+            specs[key] = project.spec(uid).replace_attributes(automation_condition=None, deps=[], skippable=False)
+    project.loaded_by_dagster = frozenset(loads & set(owners))
+    return list(specs.values())
+
+
+def build_sensors(
+    project: StateAwareProject, models: dg.AssetsDefinition, settings: StateAwareSettings
+) -> list[dg.SensorDefinition]:
+    """Return a project's freshness sensor and its automation sensor."""
+    return [
+        build_freshness_sensor(
+            project,
+            name=f"{project.name}_freshness_sensor",
+            interval_seconds=settings.freshness_interval_seconds,
+            default_status=settings.default_sensor_status,
+            tick_seconds=settings.tick_seconds,
+        ),
+        StateAwareAutomationSensor(
+            f"{project.name}_automation_sensor",
+            project=project,
+            # With their checks: the UI cannot abbreviate a selection that leaves checks out.
+            target=dg.AssetSelection.assets(*models.keys),
+            minimum_interval_seconds=settings.automation_interval_seconds,
+            default_status=settings.default_sensor_status,
+            description=f"Builds the models of the dbt project {project.name} whose code or upstream data changed.",
+        ),
+    ]
+
+
+def finisher(include_metadata: Sequence[str]) -> Finish:
+    """Return what fetches the metadata that was asked for, as dagster-dbt's component does."""
+
+    def finish(events: Any) -> Any:  # noqa: ANN401
+        if "column_metadata" in include_metadata:
+            events = events.fetch_column_metadata()
+        if "row_count" in include_metadata:
+            events = events.fetch_row_counts()
+        if "insights" in include_metadata:
+            events = events.with_insights()
+        return events
+
+    return finish
+
+
+def _resource_key(project: DbtProject) -> str:
+    # One per project, so that the definitions of two projects can be merged.
+    return f"dbt_{project.name}"
+
+
+def _vars_args(variables: Mapping[str, Any] | None) -> list[str]:
+    return ["--vars", json.dumps(dict(variables))] if variables else []
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(r"\*", ".*"))

@@ -1,0 +1,121 @@
+"""What a source's probe becomes in the event log: a materialization of its asset, only when the token changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.graph import Source
+from dagster_sao.core.policy import SourcePolicy
+from dagster_sao.core.state import SourceState
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.project import LoadedProject, StateAwareProject, source_policy
+from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, history_with
+from dagster_sao.warehouse.probes import Observation, ProbeKind, SourceProber
+from dagster_sao.warehouse.session import WarehouseSession
+
+_UNTRACKED_PREFIX = "untracked "
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedSource:
+    """One source with what the warehouse said of it."""
+
+    source: Source
+    observation: Observation
+    seconds: float
+
+
+def open_session(project: StateAwareProject, loaded: LoadedProject) -> WarehouseSession:
+    """Return a session with the project's warehouse. Raises WarehouseError with one sentence."""
+    dbt_project = project.dbt_project
+    return WarehouseSession.open(
+        project_dir=dbt_project.project_dir,
+        profiles_dir=dbt_project.profiles_dir,
+        manifest=loaded.manifest,
+        profile=dbt_project.profile,
+        target=project.probe_target,
+        variables=project.variables,
+    )
+
+
+def probed_sources(project: StateAwareProject, loaded: LoadedProject) -> list[Source]:
+    """Return the sources that some model reads and that no Dagster asset loads."""
+    graph = loaded.project.graph
+    return [
+        source for uid, source in graph.sources.items() if graph.children[uid] and not project.is_loaded_by_dagster(uid)
+    ]
+
+
+def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:
+    """Return the token to record, None when there is nothing new.
+
+    A source that cannot be tracked counts as updated, at most every `untracked_interval`.
+    """
+    if observation.kind == ProbeKind.UNTRACKED:
+        is_due = last is None or now >= last.recorded_at + policy.untracked_interval
+        # Counted in intervals, so that a sensor and a run that look at the same moment say the same.
+        return (
+            f"{_UNTRACKED_PREFIX}{now.timestamp() // policy.untracked_interval.total_seconds():.0f}" if is_due else None
+        )
+    if observation.token is None or (last is not None and last.token == observation.token):
+        return None
+    return observation.token
+
+
+def source_event(
+    key: dg.AssetKey, probed: ProbedSource, token: str, last: SourceState | None, now: datetime
+) -> dg.AssetMaterialization:
+    """Return the event that records a source's new token."""
+    observation = probed.observation
+    metadata: dict[str, Any] = {
+        "dagster_sao/probe": observation.kind,
+        "dagster_sao/probe_seconds": round(probed.seconds, 4),
+        HISTORY_KEY: dg.MetadataValue.json(history_with(last, token, now)),
+    }
+    if observation.loaded_at is not None:
+        metadata["dagster_sao/max_loaded_at"] = dg.MetadataValue.timestamp(observation.loaded_at)
+        metadata["dagster_sao/age_seconds"] = round((now - observation.loaded_at).total_seconds(), 3)
+    return dg.AssetMaterialization(
+        asset_key=key,
+        description=f"New data in {probed.source.label}",
+        metadata=metadata,
+        tags={DATA_VERSION_TAG: token},
+    )
+
+
+def record_unseen_sources(  # noqa: PLR0913 (each is an input of the capture)
+    instance: dg.DagsterInstance,
+    project: StateAwareProject,
+    loaded: LoadedProject,
+    unseen: Iterable[Source],
+    *,
+    states: Mapping[str, SourceState],
+    now: datetime,
+) -> dict[str, str]:
+    """Probe sources without a recorded token and record what they say, before a run reads them.
+
+    Returns the tokens by unique id. Raises WarehouseError when the warehouse cannot be asked at all.
+    """
+    sources = list(unseen)
+    tokens: dict[str, str] = {}
+    if not sources:
+        return tokens
+    session = open_session(project, loaded)
+    try:
+        by_id = {source.unique_id: source for source in sources}
+        for unique_id, observation in SourceProber(session, now_ns=clock.now_ns).observe(sources):
+            last = states.get(unique_id)
+            token = new_token(observation, source_policy(loaded, by_id[unique_id]), last, now)
+            if token is not None:
+                probed = ProbedSource(by_id[unique_id], observation, 0.0)
+                key = project.keys().by_unique_id[unique_id]
+                instance.report_runless_asset_event(source_event(key, probed, token, last, now))
+                tokens[unique_id] = token
+    finally:
+        session.close()
+    return tokens

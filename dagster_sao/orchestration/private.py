@@ -1,0 +1,256 @@
+"""Everything that is imported from Dagster's and dagster-dbt's internals, and nothing else is.
+
+`tests/orchestration/test_private.py` names each of these, so that an upgrade which moves one fails there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
+from dagster._core.definitions.declarative_automation.serialized_objects import (
+    AutomationConditionEvaluation,
+    AutomationConditionNodeSnapshot,
+)
+from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
+from dagster._core.event_api import EventRecordsFilter
+from dagster._core.events import DagsterEventType
+from dagster._core.instance.utils import RUNLESS_RUN_ID
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+)
+from dagster_dbt.asset_utils import (
+    DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
+    DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
+    build_dbt_specs,
+    get_asset_check_key_for_test,
+)
+from dagster_dbt.components.dbt_project.scaffolder import DbtProjectComponentScaffolder
+from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
+from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
+from dagster_dbt.dbt_manifest import validate_manifest
+from dagster_dbt.dbt_project import using_dagster_dev
+from dagster_dbt.utils import select_unique_ids
+
+__all__ = [
+    "DAGSTER_DBT_TRANSLATOR_METADATA_KEY",
+    "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY",
+    "FINISHED_STATUSES",
+    "NOT_FINISHED_STATUSES",
+    "AutomationConditionEvaluation",
+    "AutomationContext",
+    "DagsterEventType",
+    "DbtCliInvocation",
+    "DbtEventIterator",
+    "DbtProjectComponentScaffolder",
+    "RunsFilter",
+    "asset_events_of_run",
+    "build_dbt_specs",
+    "condition_result",
+    "evaluate_conditions",
+    "evaluation_node",
+    "events_after",
+    "get_asset_check_key_for_test",
+    "last_check_evaluation",
+    "last_check_evaluations",
+    "maximum_event_id",
+    "read_value",
+    "select_unique_ids",
+    "sensor_evaluation",
+    "sensor_result",
+    "using_dagster_dev",
+    "validate_manifest",
+    "wipes_after",
+    "write_value",
+]
+
+
+def maximum_event_id(instance: dg.DagsterInstance) -> int:
+    """Return the id of the newest event of the instance, 0 where there is none."""
+    return instance.event_log_storage.get_maximum_record_id() or 0
+
+
+def events_after(
+    instance: dg.DagsterInstance, event_type: DagsterEventType, after_id: int
+) -> Sequence[dg.EventLogRecord]:
+    """Return the events of a type after an id, oldest first."""
+    events = EventRecordsFilter(event_type, after_cursor=after_id)
+    return instance.event_log_storage.get_event_records(events, ascending=True)
+
+
+def asset_events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:
+    """Return what a run was to materialize, what it did, and what it observed, oldest first."""
+    types = {
+        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        DagsterEventType.ASSET_MATERIALIZATION,
+        DagsterEventType.ASSET_OBSERVATION,
+    }
+    return instance.get_records_for_run(run_id, of_type=types).records
+
+
+def wipes_after(instance: dg.DagsterInstance, cursor: str | None) -> tuple[Mapping[dg.AssetKey, float], str]:
+    """Return when assets' histories were wiped after `cursor` (None: ever), and the cursor for the next time.
+
+    Unlike other asset events, on SQLite a wipe is only in the log of events without a run, which counts ids of its own.
+    """
+    found = instance.get_records_for_run(RUNLESS_RUN_ID, cursor, of_type=DagsterEventType.ASSET_WIPED)
+    return {record.asset_key: record.timestamp for record in found.records if record.asset_key}, found.cursor
+
+
+def read_value(instance: dg.DagsterInstance, key: str) -> str | None:
+    """Return what is kept under a key in the instance's key-value store."""
+    return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+
+
+def write_value(instance: dg.DagsterInstance, key: str, value: str) -> None:
+    """Keep a value in the instance's key-value store, for all processes."""
+    instance.daemon_cursor_storage.set_cursor_values({key: value})
+
+
+def last_check_evaluations(
+    instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey]
+) -> Mapping[dg.AssetCheckKey, dg.AssetCheckEvaluation]:
+    """Return the latest result of each check that was ever run, in one read."""
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    found = {}
+    for key, record in latest.items():
+        event = record.event.dagster_event if record.event else None
+        if event is not None and isinstance(event.event_specific_data, dg.AssetCheckEvaluation):
+            found[key] = event.event_specific_data
+    return found
+
+
+def last_check_evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
+    """Return the latest result of a check, None where it was never run."""
+    completed = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=completed):
+        event = record.event.dagster_event if record.event else None
+        if event is not None and isinstance(event.event_specific_data, dg.AssetCheckEvaluation):
+            return event.event_specific_data
+    return None
+
+
+def evaluation_node(  # noqa: PLR0913 (one argument for each thing that the UI shows)
+    key: dg.AssetKey,
+    name: str,
+    *,
+    unique_id: str,
+    value: bool,
+    timestamp: float,
+    children: Sequence[AutomationConditionEvaluation[Any]] = (),
+) -> AutomationConditionEvaluation[Any]:
+    """Return a node of an evaluation tree. The UI shows only names, so `name` carries the reason."""
+    return AutomationConditionEvaluation(
+        condition_snapshot=AutomationConditionNodeSnapshot(
+            class_name="StateAwareCondition",
+            description=name,
+            unique_id=unique_id,
+            label=name if children else None,
+            name=name,
+            operator_type="and" if children else "identity",
+        ),
+        start_timestamp=timestamp,
+        end_timestamp=timestamp,
+        true_subset=SerializableEntitySubset(key=key, value=value),
+        candidate_subset=SerializableEntitySubset(key=key, value=True),
+        subsets_with_metadata=[],
+        child_evaluations=list(children),
+    )
+
+
+class _ResultWithReason(dg.AutomationResult[dg.AssetKey]):
+    """The result of a condition whose evaluation has a node of its own for the reason."""
+
+    def __init__(self, context: AutomationContext[Any], *, value: bool, reason: str) -> None:
+        subset = context.candidate_subset if value else context.get_empty_subset()
+        super().__init__(context, true_subset=subset)
+        self._reason = reason
+
+    @property
+    def value_hash(self) -> str:
+        # Dagster writes an evaluation only when this changes, and the reason is part of it.
+        return f"{super().value_hash}{self._reason}"
+
+    @property
+    def serializable_evaluation(self) -> AutomationConditionEvaluation[Any]:
+        evaluation = super().serializable_evaluation
+        node = evaluation_node(
+            self.key,
+            self._reason,
+            unique_id=f"{self.condition_unique_id}-reason",
+            value=not self.true_subset.is_empty,
+            timestamp=self.end_timestamp,
+        )
+        evaluation.child_evaluations = [node]
+        return evaluation
+
+
+def condition_result(context: AutomationContext[Any], *, value: bool, reason: str) -> dg.AutomationResult[Any]:
+    """Return the result of a condition for the entity of `context`, with its reason as a child node."""
+    return _ResultWithReason(context, value=value, reason=reason)
+
+
+def evaluate_conditions(
+    sensor: dg.AutomationConditionSensorDefinition,
+    context: dg.SensorEvaluationContext,
+    keys: Iterable[dg.AssetKey],
+    cursor: str | None,
+) -> tuple[set[dg.AssetKey], Sequence[AutomationConditionEvaluation[Any]], str]:
+    """Let Dagster evaluate the conditions of `keys`.
+
+    Returns the keys that are requested, the evaluations that changed and the cursor for the next time.
+    """
+    if context.repository_def is None:
+        msg = "An automation sensor can only be evaluated within a repository."
+        raise dg.DagsterInvariantViolationError(msg)
+    graph = context.repository_def.asset_graph
+    try:
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(cursor, graph)
+    except Exception:  # noqa: BLE001 (whatever another version of Dagster may have written)
+        context.log.warning("What conditions remembered was written by another version and is started anew.")
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(None, graph)
+    tick = AutomationTickEvaluationContext(
+        evaluation_id=before.evaluation_id,
+        instance=context.instance,
+        asset_graph=graph,
+        cursor=before,
+        materialize_run_tags=sensor.run_tags,
+        observe_run_tags={},
+        auto_observe_asset_keys=set(),
+        asset_selection=dg.AssetSelection.assets(*keys).without_checks(),
+        emit_backfills=False,
+        logger=context.log,
+    )
+    requests, after, evaluations = tick.evaluate()
+    requested = {key for request in requests for key in request.asset_selection or ()}
+    return requested, evaluations, asset_daemon_cursor_to_instigator_serialized_cursor(after)
+
+
+def sensor_evaluation(
+    name: str, tick: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+) -> Callable[[dg.SensorEvaluationContext], Any]:
+    """Return `tick` as a sensor's evaluation function."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return tick(context)
+
+    return wrap_sensor_evaluation(name, evaluate)
+
+
+def sensor_result(
+    run_requests: Sequence[dg.RunRequest],
+    cursor: str,
+    evaluations: Sequence[AutomationConditionEvaluation[Any]],
+    *,
+    skip_reason: str | None = None,
+) -> dg.SensorResult:
+    """Return a tick's result with evaluations, which the public constructor accepts but does not document."""
+    hidden: Mapping[str, Any] = {"automation_condition_evaluations": evaluations}
+    return dg.SensorResult(run_requests=list(run_requests), skip_reason=skip_reason, cursor=cursor, **hidden)

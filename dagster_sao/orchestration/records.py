@@ -1,0 +1,144 @@
+"""The records that events carry, and their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, VersionHistory
+
+BUILD_KEY = "dagster_sao/build"
+FAILURE_KEY = "dagster_sao/failure"
+HISTORY_KEY = "dagster_sao/history"
+DECISION_KEY = "dagster_sao/decision"
+REASON_KEY = "dagster_sao/reason"
+REASON_CODE_KEY = "dagster_sao/reason_code"
+SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
+DURATION_KEY = "dagster_sao/duration_seconds"
+DATA_VERSION_TAG = "dagster/data_version"
+REMEMBERED_TOKENS = 20
+_LAYOUT = 1
+
+
+def build_to_json(build: LastBuild, *, invocation_id: str | None = None) -> dict[str, Any]:
+    """Return a build record as JSON; empty parts are left out."""
+    record = {
+        "layout": _LAYOUT,
+        "started_at": build.started_at.isoformat(),
+        "ended_at": build.ended_at.isoformat(),
+        "fingerprint": dict(build.fingerprint.parts),
+        "compiled": build.fingerprint.compiled,
+        "consumed": dict(build.consumed),
+        "data_version": build.data_version,
+        "run_id": build.run_id,
+        "shape": build.shape,
+        "definition_inputs": dict(build.definition_inputs),
+        "leaves": dict(build.leaves),
+        "planned_code": build.planned_code,
+        "replaced_in": build.replaced_in,
+        "history": _history_to_json(build.history),
+        "invocation_id": invocation_id,
+    }
+    return {name: value for name, value in record.items() if value not in (None, "", {}, [])}
+
+
+def build_from_json(record: object) -> LastBuild | None:
+    """Return the build of a record, None for one that this version cannot read: the node then counts as never built."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return LastBuild(
+            started_at=_moment(record["started_at"]),
+            ended_at=_moment(record["ended_at"]),
+            fingerprint=Fingerprint(_strings(record.get("fingerprint")), record.get("compiled")),
+            consumed=_strings(record.get("consumed")),
+            data_version=record["data_version"],
+            run_id=record["run_id"],
+            shape=record.get("shape") or "",
+            definition_inputs=_strings(record.get("definition_inputs")),
+            leaves=_strings(record.get("leaves")),
+            planned_code=str(record.get("planned_code") or ""),
+            replaced_in=str(record.get("replaced_in") or ""),
+            history=_history_from_json(record.get("history")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def failure_to_json(failure: FailedAttempt) -> dict[str, Any]:
+    """Return a failed attempt as JSON."""
+    return {
+        "layout": _LAYOUT,
+        "failed_at": failure.failed_at.isoformat(),
+        "attempts": failure.attempts,
+        "fingerprint": failure.fingerprint,
+        "consumed": dict(failure.consumed),
+        "kind": failure.kind.value,
+        "previous": build_to_json(failure.previous) if failure.previous else None,
+    }
+
+
+def failure_from_json(record: object) -> FailedAttempt | None:
+    """Return the failed attempt of a record, None for one that this version cannot read."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return FailedAttempt(
+            failed_at=_moment(record["failed_at"]),
+            attempts=int(record["attempts"]),
+            fingerprint=record["fingerprint"],
+            consumed=_strings(record["consumed"]),
+            kind=FailureKind(record["kind"]),
+            previous=build_from_json(record.get("previous")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def history_with(before: SourceState | None, token: str, now: datetime) -> list[list[str]]:
+    """Return the history that goes with a new token, as JSON, with the latest tokens only."""
+    history: VersionHistory = before.history if before else ()
+    if before and not history:
+        history = ((before.token, before.recorded_at),)
+    return _history_to_json((*history, (token, now))[-REMEMBERED_TOKENS:])
+
+
+def source_state(token: str, recorded_at: datetime, history: object) -> SourceState:
+    """Return a source's state from the parts of its latest event."""
+    return SourceState(token, recorded_at, _history_from_json(history))
+
+
+def from_timestamp(timestamp: float) -> datetime:
+    """Return seconds since the epoch as a time in UTC."""
+    return datetime.fromtimestamp(timestamp, timezone.utc)
+
+
+def _history_to_json(history: VersionHistory) -> list[list[str]]:
+    return [[version, moment.isoformat()] for version, moment in history]
+
+
+def _history_from_json(history: object) -> VersionHistory:
+    # Only how long ago a change was follows from it: unreadable is as good as none.
+    if not isinstance(history, list):
+        return ()
+    try:
+        return tuple((str(version), _moment(moment)) for version, moment in history)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _strings(value: object) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return value
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment

@@ -1,0 +1,56 @@
+"""The settings that Python and `defs.yaml` have in common."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import dagster as dg
+from dagster.components.resolved.model import Resolver
+
+DEFAULT_INTERVAL_SECONDS = 30
+
+
+@dataclass
+class StateAwareSettings(dg.Resolvable):
+    """How often the sensors of a project look, and what they leave alone."""
+
+    freshness_interval_seconds: Annotated[
+        int, Resolver.default(description="Seconds between two looks at the sources.", examples=[30, 300])
+    ] = DEFAULT_INTERVAL_SECONDS
+    automation_interval_seconds: Annotated[
+        int, Resolver.default(description="Seconds between two decisions about the models.", examples=[30, 300])
+    ] = DEFAULT_INTERVAL_SECONDS
+    tick_seconds: Annotated[
+        float,
+        Resolver.default(description="Seconds a look at the sources may take; the next one goes on from there."),
+    ] = 40.0
+    sensors_enabled: Annotated[
+        bool,
+        Resolver.default(description="Whether the sensors run from the start, without being switched on in the UI."),
+    ] = False
+    loaded_by_dagster: Annotated[
+        list[str],
+        Resolver.default(
+            description=(
+                "Sources that a Dagster asset loads, as `source.table` or `source.*`. They are not probed: that asset's own"
+                " materialization is their state."
+            ),
+            examples=[["stripe.payments", "dlt.*"]],
+        ),
+    ] = field(default_factory=list)
+
+    probe_target: Annotated[
+        str | None,
+        Resolver.default(
+            description=(
+                "The target of the dbt profile that sources are probed with, such as one with a small virtual warehouse."
+                " By default the one that dbt builds with."
+            ),
+            examples=["probes"],
+        ),
+    ] = None
+
+    @property
+    def default_sensor_status(self) -> dg.DefaultSensorStatus:
+        """The status that the sensors have until somebody switches them."""
+        return dg.DefaultSensorStatus.RUNNING if self.sensors_enabled else dg.DefaultSensorStatus.STOPPED

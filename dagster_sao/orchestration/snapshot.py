@@ -1,0 +1,26 @@
+"""All that a decision needs to know of the past and the present, from where each part of it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_sao.core.state import StateSnapshot
+from dagster_sao.orchestration.freshness_checks import blocked_sources
+from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.relations import read_relations
+from dagster_sao.orchestration.state import event_log_state
+
+
+def take_snapshot(instance: dg.DagsterInstance, project: StateAwareProject, now: datetime) -> StateSnapshot:
+    """Return the state of a project in an instance."""
+    state = event_log_state(instance, project).snapshot(project.keys(), now)
+    relations = read_relations(instance, project.name)
+    return replace(
+        state,
+        missing_relations=relations.missing(state.builds),
+        altered_relations=relations.altered(state.builds),
+        blocked_sources=blocked_sources(instance, project, project.load()),
+    )

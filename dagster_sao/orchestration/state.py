@@ -1,0 +1,301 @@
+"""The event log as state: read in bulk once, then only what is new.
+
+Dagster's event log is the only store. A node's materialization carries its build record, its observation a failed
+attempt; a source's materialization carries its token. Only the freshness sensor and the runs write there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot
+from dagster_sao.orchestration.private import (
+    FINISHED_STATUSES,
+    NOT_FINISHED_STATUSES,
+    DagsterEventType,
+    RunsFilter,
+    asset_events_of_run,
+    events_after,
+    maximum_event_id,
+    wipes_after,
+)
+from dagster_sao.orchestration.project import AssetKeys, StateAwareProject
+from dagster_sao.orchestration.records import (
+    BUILD_KEY,
+    DATA_VERSION_TAG,
+    DECISION_KEY,
+    FAILURE_KEY,
+    HISTORY_KEY,
+    build_from_json,
+    failure_from_json,
+    from_timestamp,
+    source_state,
+)
+
+# On PostgreSQL an event with a lower id may be committed after one with a higher id.
+_OVERLAP = 500
+_FULL_READ_EVERY = timedelta(minutes=30)
+
+PROJECT_TAG = "dagster_sao/project"
+"""On the runs that a sensor of this package started: the dbt project's name."""
+CONDITION_TAG = "dagster_sao/requested_by_condition"
+"""On such a run: the nodes that a condition composed by the user asked for, which the run builds in any case."""
+_UNSETTLED_TAG = "dagster_sao/unsettled."
+"""With the project's name, on a run from before dbt starts: "yes" until all that it failed to build was built later."""
+
+
+@dataclass
+class _Assets:
+    """What the event log says of each asset, by unique id."""
+
+    builds: dict[str, LastBuild] = field(default_factory=dict)
+    sources: dict[str, SourceState] = field(default_factory=dict)
+    failures: dict[str, FailedAttempt] = field(default_factory=dict)
+    failed_in: dict[str, str] = field(default_factory=dict)
+    """The run of each failure."""
+    materialized: dict[str, int] = field(default_factory=dict)
+    """The id of the newest materialization that was read."""
+    unsettled: set[str] = field(default_factory=set)
+    """The ended runs that may have left a failure, and were read."""
+
+
+class EventLogState:
+    """The state of one project in one Dagster instance, kept up to date by reading what is new."""
+
+    def __init__(self, instance: dg.DagsterInstance, project_name: str) -> None:
+        """Read nothing yet."""
+        self._instance = instance
+        self._unsettled_tag = _UNSETTLED_TAG + project_name
+        self._keys: AssetKeys | None = None
+        self._assets = _Assets()
+        self._read_to = 0
+        self._wipes: str | None = None
+        self._wiped_at: dict[dg.AssetKey, float] = {}
+        self._full_read_at: datetime | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self, keys: AssetKeys, now: datetime) -> StateSnapshot:
+        """Return the state of the nodes and sources of `keys`, as it is now: what is read later does not show in it."""
+        with self._lock:
+            # First, so that what is wiped from here on is seen the next time.
+            wiped, self._wipes = wipes_after(self._instance, self._wipes)
+            self._wiped_at.update(wiped)
+            newest = maximum_event_id(self._instance)
+            if wiped or self._needs_full_read(keys, now) or newest < self._read_to:
+                self._read_all(keys, now)
+            elif newest > self._read_to:
+                self._read_new()
+            self._read_to = newest
+            self._read_unsettled_runs()
+            assets = self._assets
+            return StateSnapshot(
+                builds=dict(assets.builds), sources=dict(assets.sources), failures=dict(assets.failures)
+            )
+
+    def unsettle(self, run_id: str) -> None:
+        """Note that dbt starts in a run. What the run then leaves without a word was interrupted."""
+        self._instance.add_run_tags(run_id, {self._unsettled_tag: "yes"})
+
+    def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
+        """Forget the runs whose failures were all made good since, and `ended_well`, a run that leaves none."""
+        self.snapshot(keys, now)
+        with self._lock:
+            settled = self._assets.unsettled.difference(self._assets.failed_in.values())
+            self._assets.unsettled -= settled
+        for run_id in settled | ({ended_well} if ended_well else set()):
+            self._instance.add_run_tags(run_id, {self._unsettled_tag: "no"})
+
+    def wiped_at(self, key: dg.AssetKey) -> datetime | None:
+        """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
+        timestamp = self._wiped_at.get(key)
+        return from_timestamp(timestamp) if timestamp is not None else None
+
+    def _needs_full_read(self, keys: AssetKeys, now: datetime) -> bool:
+        return keys is not self._keys or self._full_read_at is None or now >= self._full_read_at + _FULL_READ_EVERY
+
+    def _read_all(self, keys: AssetKeys, now: datetime) -> None:
+        self._keys, self._assets, self._full_read_at = keys, _Assets(), now
+        for record in self._instance.get_asset_records(list(keys.unique_ids)):
+            self._absorb_materialization(record.asset_entry.last_materialization_record)
+
+    def _read_new(self) -> None:
+        after = self._read_to - _OVERLAP
+        for record in events_after(self._instance, DagsterEventType.ASSET_MATERIALIZATION, after):
+            self._absorb_materialization(record)
+        for record in events_after(self._instance, DagsterEventType.ASSET_OBSERVATION, after):
+            self._absorb_observation(record)
+
+    def _read_unsettled_runs(self) -> None:
+        runs = RunsFilter(tags={self._unsettled_tag: "yes"}, statuses=FINISHED_STATUSES)
+        for run in self._instance.get_run_records(runs):
+            run_id = run.dagster_run.run_id
+            if run_id not in self._assets.unsettled:
+                self._assets.unsettled.add(run_id)
+                self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()))
+
+    def _absorb_run(self, run_id: str, ended_at: datetime) -> None:
+        """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
+        silent: set[str] = set()
+        for record in asset_events_of_run(self._instance, run_id):
+            unique_id, event = self._unique_id(record), record.event_log_entry.dagster_event
+            if event is None or unique_id is None or not self._is_node(unique_id):
+                continue
+            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+                silent.add(unique_id)
+            elif self._absorb_observation(record) or event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+                silent.discard(unique_id)
+        for unique_id in silent:
+            self._absorb_failure(unique_id, FailedAttempt(ended_at, 1, kind=FailureKind.INTERRUPTED), run_id)
+
+    def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
+        unique_id = self._unique_id(record)
+        if record is None or unique_id is None or record.storage_id <= self._assets.materialized.get(unique_id, 0):
+            return
+        materialization = record.asset_materialization
+        if materialization is None:
+            return
+        self._assets.materialized[unique_id] = record.storage_id
+        metadata = _plain(materialization.metadata)
+        if self._is_node(unique_id):
+            self._absorb_build(unique_id, build_from_json(metadata.get(BUILD_KEY)))
+        else:
+            token = (materialization.tags or {}).get(DATA_VERSION_TAG) or str(record.storage_id)
+            self._assets.sources[unique_id] = source_state(
+                token, from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
+            )
+
+    def _absorb_build(self, unique_id: str, build: LastBuild | None) -> None:
+        # A materialization that somebody reported without building says nothing of what was read.
+        if build is None:
+            self._assets.builds.pop(unique_id, None)
+            return
+        self._assets.builds[unique_id] = build
+        failure = self._assets.failures.get(unique_id)
+        if failure is not None and failure.failed_at <= build.ended_at:
+            del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
+
+    def _absorb_observation(self, record: dg.EventLogRecord) -> bool:
+        """Learn of a failure. Returns whether the observation is what a run says of a node."""
+        unique_id, observation = self._unique_id(record), record.event_log_entry.asset_observation
+        if unique_id is None or observation is None:
+            return False
+        metadata = _plain(observation.metadata)
+        failure = failure_from_json(metadata.get(FAILURE_KEY))
+        if failure is not None:
+            self._absorb_failure(unique_id, failure, record.run_id)
+        return DECISION_KEY in metadata
+
+    def _absorb_failure(self, unique_id: str, failure: FailedAttempt, run_id: str) -> None:
+        build, before = self._assets.builds.get(unique_id), self._assets.failures.get(unique_id)
+        if build is not None and build.ended_at > failure.failed_at:
+            return
+        if before is not None and before.failed_at > failure.failed_at:
+            return
+        self._assets.failures[unique_id] = failure
+        self._assets.failed_in[unique_id] = run_id
+        if failure.kind is FailureKind.TEST:
+            # The build whose test failed is not a successful one: its children are not built on it.
+            if failure.previous is None:
+                self._assets.builds.pop(unique_id, None)
+            else:
+                self._assets.builds[unique_id] = failure.previous
+
+    def _is_node(self, unique_id: str) -> bool:
+        return self._keys is not None and unique_id in self._keys.nodes
+
+    def _unique_id(self, record: dg.EventLogRecord | None) -> str | None:
+        event = record.event_log_entry.dagster_event if record else None
+        if self._keys is None or record is None or event is None or event.asset_key is None:
+            return None
+        # On PostgreSQL the events of a wiped asset stay in the log.
+        if record.timestamp <= self._wiped_at.get(event.asset_key, 0):
+            return None
+        return self._keys.unique_ids.get(event.asset_key)
+
+
+_states: WeakKeyDictionary[dg.DagsterInstance, dict[int, EventLogState]] = WeakKeyDictionary()
+
+
+def event_log_state(instance: dg.DagsterInstance, project: StateAwareProject) -> EventLogState:
+    """Return the state of a project in an instance, one for the life of this process."""
+    states = _states.setdefault(instance, {})
+    return states.setdefault(id(project), EventLogState(instance, project.name))
+
+
+_open_instance: dg.DagsterInstance | None = None
+
+
+def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Return the instance of a tick, in a code server one for the life of the process.
+
+    Dagster opens it anew for every tick, which costs more than the rest of a tick that finds nothing, and ends the state
+    that was read from it. The daemon, too, keeps its own open as long as it lives.
+    """
+    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
+    ref = context.instance_ref
+    if ref is None:  # somebody else opened it and closes it
+        return context.instance
+    if _open_instance is None or _open_instance.get_ref() != ref:
+        _open_instance = dg.DagsterInstance.from_ref(ref)
+    return _open_instance
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that a sensor of this package asked for and that has ended."""
+
+    created_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunActivity:
+    """What runs of the project are doing, and what they just did."""
+
+    building: Mapping[str, str]
+    """The nodes in the selection of an unfinished run, with the run's id."""
+    ended: Mapping[str, EndedRun]
+    """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
+
+
+def run_activity(
+    instance: dg.DagsterInstance,
+    keys: AssetKeys,
+    project_name: str,
+    repository: dg.RepositoryDefinition | None,
+    since: datetime,
+) -> RunActivity:
+    """Return what unfinished runs will write, and what runs that ended after `since` were asked for."""
+    building: dict[str, str] = {}
+    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        for key in _selected_keys(run, repository):
+            if key in keys.unique_ids:
+                building[keys.unique_ids[key]] = run.run_id
+    ended: dict[str, EndedRun] = {}
+    recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
+    for record in reversed(instance.get_run_records(recent)):
+        if record.dagster_run.is_finished and record.end_time is not None:
+            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time))
+            ended.update(
+                {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
+            )
+    return RunActivity(building, ended)
+
+
+def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
+    if run.asset_selection is not None:
+        return run.asset_selection
+    if repository is None or not repository.has_job(run.job_name):
+        return ()
+    return repository.get_job(run.job_name).asset_layer.executable_asset_keys
+
+
+def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in metadata.items()}

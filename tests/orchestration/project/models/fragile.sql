@@ -1,0 +1,1 @@
+select cast('x' as int) as id from {{ ref('stg') }}

@@ -1,0 +1,181 @@
+"""Projects for the tests of the Dagster layer: a manifest as a dict on disk, its definitions, and events by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    DagsterEvent,
+    DagsterEventType,
+)
+from dagster._core.test_utils import create_run_for_test
+from dagster_dbt import DbtProject
+
+from dagster_sao import StateAwareDbtTranslator, build_state_aware_definitions
+from dagster_sao.core.ledger import Ledger
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
+from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.records import (
+    BUILD_KEY,
+    DATA_VERSION_TAG,
+    DECISION_KEY,
+    FAILURE_KEY,
+    build_to_json,
+    failure_to_json,
+)
+from dagster_sao.orchestration.translator import attach_project
+from tests.core.manifests import manifest, model, source
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+ORDERS = "model.shop.orders"
+STG = "model.shop.stg"
+RAW = "source.shop.raw.orders"
+
+
+def shop_manifest(**changes: Any) -> dict[str, Any]:
+    """Return raw.orders >> stg >> orders, customers."""
+    return manifest(
+        [model("stg", RAW), model("orders", "stg"), model("customers", "stg")], [source("raw", "orders")], **changes
+    )
+
+
+def write_project(folder: Path, world: Mapping[str, Any] | None) -> DbtProject:
+    """Write a dbt project that is nothing but its manifest."""
+    (folder / "target").mkdir(parents=True, exist_ok=True)
+    (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\n")
+    (folder / "profiles.yml").write_text(
+        "shop: {target: dev, outputs: {dev: {type: duckdb, path: ':memory:'}}}\n",
+    )
+    if world is not None:
+        (folder / "target" / "manifest.json").write_text(json.dumps(world))
+    return DbtProject(folder)
+
+
+def load_project(folder: Path, world: Mapping[str, Any]) -> StateAwareProject:
+    """Return the project of a manifest, as definitions would make it."""
+    translator = StateAwareDbtTranslator()
+    project = StateAwareProject(write_project(folder, world), translator)
+    attach_project(translator, project)
+    return project
+
+
+def definitions(folder: Path, world: Mapping[str, Any], **options: Any) -> dg.Definitions:
+    """Return the definitions of a manifest."""
+    return build_state_aware_definitions(write_project(folder, world), **options)
+
+
+def project_in(defs: dg.Definitions) -> StateAwareProject:
+    """Return the project behind definitions."""
+    (sensor,) = (s for s in defs.sensors if s.name.endswith("automation_sensor"))
+    return sensor.project
+
+
+class Log:
+    """Writes what runs and sensors would into an instance's event log."""
+
+    def __init__(self, instance: dg.DagsterInstance, project: StateAwareProject) -> None:
+        self.instance = instance
+        self.project = project
+        self.runs = 0
+
+    def snapshot(self, now: datetime | None = None) -> StateSnapshot:
+        """Return the state as a process that starts now reads it."""
+        from dagster_sao.orchestration.state import EventLogState
+
+        return EventLogState(self.instance, self.project.name).snapshot(
+            self.project.keys(), now or datetime.now(timezone.utc)
+        )
+
+    def token(self, token: str, uid: str = RAW) -> None:
+        self.materialize(uid, tags={DATA_VERSION_TAG: token})
+
+    def materialize(self, uid: str, **options: Any) -> None:
+        key = self.project.keys().by_unique_id[uid]
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, **options))
+
+    def build(self, *uids: str, at: datetime | None = None) -> LastBuild:
+        """Record builds as a run does; return the last."""
+        self.runs += 1
+        at = at or datetime.now(timezone.utc)
+        ledger = Ledger(self.project.load().project, self.snapshot())
+        build = None
+        for uid in uids or self.project.load().project.graph.nodes:
+            build = ledger.record(uid, started_at=at - timedelta(seconds=7), ended_at=at, run_id=f"run {self.runs}")
+            self.materialize(
+                uid,
+                metadata={BUILD_KEY: dg.MetadataValue.json(build_to_json(build))},
+                tags={DATA_VERSION_TAG: build.data_version},
+            )
+        assert build is not None
+        return build
+
+    def fail(
+        self,
+        uid: str,
+        kind: FailureKind = FailureKind.BUILD,
+        previous: LastBuild | None = None,
+        at: datetime | None = None,
+    ) -> FailedAttempt:
+        """Record a failed attempt as a run does."""
+        loaded = self.project.load().project
+        failure = FailedAttempt(
+            failed_at=at or datetime.now(timezone.utc),
+            attempts=1,
+            fingerprint=loaded.fingerprints[uid].digest,
+            consumed=Ledger(loaded, self.snapshot()).consumed(uid),
+            kind=kind,
+            previous=previous,
+        )
+        run_id = self.start_run(uid)
+        self.say(run_id, uid, {DECISION_KEY: "failed", FAILURE_KEY: dg.MetadataValue.json(failure_to_json(failure))})
+        self.end_run(run_id)
+        return failure
+
+    def start_run(self, *uids: str) -> str:
+        """Create a run that comes so far as to start dbt for these nodes. Returns its id."""
+        run_id = create_run_for_test(self.instance, status=dg.DagsterRunStatus.STARTED).run_id
+        self.plan(run_id, *uids)
+        self.start_dbt(run_id)
+        return run_id
+
+    def plan(self, run_id: str, *uids: str) -> None:
+        """Note what a run is to materialize."""
+        for uid in uids:
+            self._report(run_id, AssetMaterializationPlannedData(self.project.keys().by_unique_id[uid]))
+
+    def start_dbt(self, run_id: str) -> None:
+        """Let a run start dbt."""
+        from dagster_sao.orchestration.state import EventLogState
+
+        EventLogState(self.instance, self.project.name).unsettle(run_id)
+
+    def say(self, run_id: str, uid: str, metadata: Mapping[str, Any]) -> None:
+        """Let a run observe a node."""
+        observation = dg.AssetObservation(self.project.keys().by_unique_id[uid], metadata=metadata)
+        self._report(run_id, AssetObservationData(observation))
+
+    def end_run(self, run_id: str) -> None:
+        """End a run in failure."""
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        self.instance.report_run_failed(run)
+
+    def _report(self, run_id: str, data: AssetObservationData | AssetMaterializationPlannedData) -> None:
+        planned = isinstance(data, AssetMaterializationPlannedData)
+        event_type = DagsterEventType.ASSET_MATERIALIZATION_PLANNED if planned else DagsterEventType.ASSET_OBSERVATION
+        event = DagsterEvent(event_type.value, job_name="a job", event_specific_data=data)
+        self.instance.report_dagster_event(event, run_id)
+
+    def observe(self, uid: str, metadata: Mapping[str, Any]) -> None:
+        key = self.project.keys().by_unique_id[uid]
+        self.instance.report_runless_asset_event(dg.AssetObservation(key, metadata=metadata))
+
+    def wipe(self, uid: str) -> None:
+        self.instance.wipe_assets([self.project.keys().by_unique_id[uid]])

@@ -1,0 +1,95 @@
+"""The freshness sensor on a real PostgreSQL server: what happens to connections, passwords and many sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster_dbt import DbtProject
+
+from dagster_sao import build_state_aware_definitions
+from tests.conftest import run_dbt
+from tests.support.postgres_server import Server
+
+SECRETS = "hunter4-secret", "hunter5-secret"
+MANY, BROKEN = 1000, 10
+PROFILE = """
+yard:
+  target: dev
+  outputs:
+    dev: {{type: postgres, host: 127.0.0.1, port: {port}, user: looker, password: {password}, dbname: postgres, schema: yard}}
+"""
+
+
+@dataclass
+class Yard:
+    """A project of many sources, and its sensor."""
+
+    server: Server
+    folder: Path
+    sensor: dg.SensorDefinition
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+
+    def tick(self):
+        repository = self.definitions.get_repository_def()
+        result = self.sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, repository_def=repository))
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return result
+
+    def set_profile(self, password: str) -> None:
+        (self.folder / "profiles.yml").write_text(PROFILE.format(port=self.server.port, password=password))
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory, postgres_server):
+    """One for all tests, each of which goes on where the one before it stopped."""
+    tables = "".join(f"create table yard.t{n} (id integer);" for n in range(BROKEN, MANY))
+    postgres_server.ask(
+        "drop schema if exists yard cascade; drop role if exists looker; create schema yard;"
+        f"create role looker login password '{SECRETS[0]}'; grant usage on schema yard to looker;"
+        f"alter default privileges in schema yard grant select on tables to looker; {tables}"
+    )
+    folder = tmp_path_factory.mktemp("yards") / "yard"
+    (folder / "models").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text("{name: yard, profile: yard}")
+    names = "".join(f"\n      - name: t{n}" for n in range(MANY))
+    (folder / "models" / "sources.yml").write_text(f"sources:\n  - name: yard\n    tables:{names}\n")
+    reads = " union all ".join(f"select id from {{{{ source('yard', 't{n}') }}}}" for n in range(MANY))
+    (folder / "models" / "all_of_them.sql").write_text(reads)
+    (folder / "profiles.yml").write_text(PROFILE.format(port=postgres_server.port, password=SECRETS[0]))
+    run_dbt(folder, "parse")
+    definitions = build_state_aware_definitions(DbtProject(folder))
+    sensor = next(sensor for sensor in definitions.sensors if "freshness" in sensor.name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Yard(postgres_server, folder, sensor, definitions, instance)
+    postgres_server.ask("drop schema yard cascade; drop role looker")
+
+
+def test_ten_of_a_thousand_sources_fail_and_the_others_are_told(yard):
+    result = yard.tick()
+    assert len(result.asset_events) == MANY - BROKEN
+    assert f"{MANY - BROKEN} of {MANY} sources have new data" in result.skip_message
+    assert f"; {BROKEN} failing: yard.t0, yard.t1, yard.t2, yard.t3, yard.t4 and 5 more." in result.skip_message
+
+
+def test_a_password_that_is_changed_under_a_running_sensor_is_one_sentence_until_the_profile_has_it(yard):
+    yard.server.ask(f"alter role looker password '{SECRETS[1]}'", "insert into yard.t10 values (1)")
+    refused = yard.tick()
+    assert refused.asset_events == []
+    assert "password authentication failed" in refused.skip_message
+    assert not any(secret in refused.skip_message for secret in SECRETS)
+    yard.set_profile(SECRETS[1])
+    (event,) = yard.tick().asset_events
+    assert event.asset_key.path[-1] == "t10"
+
+
+def test_a_server_that_restarts_under_a_running_sensor_loses_nothing(yard):
+    yard.server.stop("fast")
+    assert "Cannot connect to postgres" in yard.tick().skip_message
+    yard.server.start()
+    yard.server.ask("insert into yard.t11 values (1)")
+    assert "yard.t11" in yard.tick().skip_message

@@ -1,0 +1,137 @@
+"""A real PostgreSQL server for the tests, started from the programs of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_sao.warehouse import WarehouseSession
+from tests.support.polling import wait_for
+
+USER = "loader"
+PASSWORD = "hunter2-secret"
+
+
+def programs() -> Path | None:
+    folders = [*Path("/usr/lib/postgresql").glob("*/bin"), Path(shutil.which("initdb") or "/nonexistent").parent]
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One data folder and its port. Stopped by whoever made it."""
+
+    programs: Path
+    folder: Path
+    port: int
+
+    def run(self, program: str, *arguments: str) -> None:
+        # The server refuses to run as root.
+        as_user = {"user": "postgres"} if os.getuid() == 0 else {}
+        subprocess.run(
+            [str(self.programs / program), *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            env={**os.environ, "PGPASSWORD": PASSWORD},
+            **as_user,
+        )
+
+    def control(self, *arguments: str) -> None:
+        self.run("pg_ctl", "-w", "-D", f"{self.folder}/db", *arguments)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -h 127.0.0.1 -F"
+        self.control("-l", f"{self.folder}/log", "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self.control("-m", mode, "stop")
+
+    def kill(self, pid: int) -> None:
+        """Kill one process of the server, as a crash or the kernel would: all others end, and it recovers."""
+        os.kill(pid, signal.SIGKILL)
+
+    def wait_until_ready(self) -> None:
+        """Return when the server takes connections again."""
+        wait_for("PostgreSQL to recover", self._is_ready, seconds=60)
+
+    def _is_ready(self) -> bool:
+        import psycopg2
+
+        try:
+            self.connect().close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def connect(self, database: str = "postgres", user: str = USER):
+        import psycopg2
+
+        connection = psycopg2.connect(host="127.0.0.1", port=self.port, user=user, password=PASSWORD, dbname=database)
+        connection.autocommit = True
+        return connection
+
+    def ask(self, *statements: str, database: str = "postgres", user: str = USER):
+        """Run statements in one session, counters written at its end; return the rows of the last."""
+        with closing(self.connect(database, user)) as connection, connection.cursor() as cursor:
+            rows = None
+            for statement in statements:
+                cursor.execute(statement)
+                rows = cursor.fetchall() if cursor.description else None
+            cursor.execute("select pg_stat_force_next_flush()")
+            return rows
+
+
+@contextmanager
+def folder_for_server():
+    # A short path: that of the socket has a limit.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        if os.getuid() == 0:
+            shutil.chown(name, "postgres")
+        yield Path(name), port
+
+
+@contextmanager
+def running_server(binaries: Path):
+    with folder_for_server() as (folder, port):
+        server = Server(binaries, folder, port)
+        secret = folder / "secret"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        server.run("initdb", "-D", f"{folder}/db", "-A", "scram-sha-256", "-U", USER, f"--pwfile={secret}", "-N")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+EMPTY_MANIFEST = {"metadata": {"adapter_type": "postgres"}, "macros": {}, "sources": {}}
+PROFILE = """
+shop:
+  target: it
+  outputs:
+    it:
+      {{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, dbname: {database}, schema: raw}}
+"""
+
+
+def session_with(
+    server: Server, folder: Path, *, database: str = "postgres", user: str = USER, manifest: dict | None = None
+) -> WarehouseSession:
+    """Return a session for a project without anything in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\nflags: {send_anonymous_usage_stats: false}")
+    profile = PROFILE.format(port=server.port, user=user, password=PASSWORD, database=database)
+    (folder / "profiles.yml").write_text(profile)
+    return WarehouseSession.open(project_dir=folder, profiles_dir=folder, manifest=manifest or EMPTY_MANIFEST)
