@@ -1,0 +1,260 @@
+"""A history on PostgreSQL: what happens to tables there, and whether views survive it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+from hypothesis import strategies as st
+
+from tests.histories.inprocess_dbt import Accident, InProcessDbt, run_dbt
+from tests.histories.simulated_time import SimulatedTime
+from tests.histories.station import Station
+from tests.histories.steps import PAUSE, Step
+from tests.support.postgres_server import PASSWORD, USER, Server
+
+_LONG_ENOUGH = timedelta(hours=7)
+
+_FILES = {
+    "dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
+    "models/sources.yml": """
+sources:
+  - name: raw
+    tables: [{name: orders}, {name: parts}, {name: sums}, {name: shown}, {name: mixed, identifier: Mixed Case}]
+""",
+    "models/v_orders.sql": "select * from {{ source('raw', 'orders') }}",
+    "models/v_shown.sql": "select * from {{ source('raw', 'shown') }}",
+    "models/t_orders.sql": "select id, amount from {{ ref('v_orders') }}",
+    "models/v_on_table.sql": "select * from {{ ref('t_orders') }}",
+    "models/v_on_view.sql": "select * from {{ ref('v_on_table') }} where amount > 0",
+    "models/t_top.sql": "select count(*) as n, sum(amount) as s from {{ ref('v_on_view') }}",
+    "models/v_top.sql": "select * from {{ ref('t_top') }}",
+    "models/t_parts.sql": "select kind, count(*) as n from {{ source('raw', 'parts') }} group by kind",
+    "models/t_sums.sql": "select * from {{ source('raw', 'sums') }}",
+    "models/t_shown.sql": "select sum(amount) as s from {{ ref('v_shown') }}",
+    "models/t_mixed.sql": "select * from {{ source('raw', 'mixed') }}",
+    "models/inc.sql": """
+{{ config(materialized='incremental', unique_key='id') }}
+select id, amount from {{ ref('t_orders') }}
+""",
+    "models/v_on_inc.sql": "select * from {{ ref('inc') }}",
+    "models/m_orders.sql": "{{ config(materialized='materialized_view') }} select sum(amount) as s from {{ ref('t_orders') }}",
+    "models/kept.sql": """
+{{ config(meta={'dagster_sao': {'external_changes': 'rebuild'}}) }}
+select id from {{ ref('v_orders') }}
+""",
+}
+_TABLES = ("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept")
+_VIEWS = ("v_orders", "v_shown", "v_on_table", "v_on_view", "v_top", "v_on_inc")
+_COMPARED = tuple(name for name in (*_TABLES, *_VIEWS) if "inc" not in name)
+"""All but what keeps rows that its source has lost."""
+
+_RAW = """
+create table raw.orders (id integer, amount integer);
+create table raw.parts (id integer, kind text) partition by list (kind);
+create table raw.parts_a partition of raw.parts for values in ('a');
+create table raw.parts_b partition of raw.parts for values in ('b');
+create materialized view raw.sums as select count(*) as n from raw.orders;
+create view raw.inner_view as select id, amount from raw.orders;
+create view raw.shown as select id, amount * 2 as amount from raw.inner_view;
+create table raw."Mixed Case" (id integer);
+insert into raw.orders select i, i from generate_series(1, 3) i;
+insert into raw.parts values (1, 'a'), (2, 'b');
+"""
+
+
+def write_project(folder: Path, server: Server) -> None:
+    """Write the project, and the profile for its warehouse and for the oracle, another schema of the same database."""
+    target = f"{{type: postgres, host: 127.0.0.1, port: {server.port}, user: {USER}, password: {PASSWORD}, threads: 1"
+    profiles = "".join(
+        f"    {name}: {target}, dbname: postgres, schema: {name}}}\n" for name in ("warehouse", "oracle")
+    )
+    files = {**_FILES, "profiles.yml": f"shop:\n  target: warehouse\n  outputs:\n{profiles}"}
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.startswith("models/v_"):
+            text = "{{ config(materialized='view') }} " + text  # noqa: PLW2901
+        elif name.endswith(".sql") and "config(" not in text:
+            text = "{{ config(materialized='table') }} " + text  # noqa: PLW2901
+        path.write_text(text, encoding="utf-8")
+
+
+class Works:
+    """The project, parsed once, on one server for all histories of a session."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.server = folder, server
+        self.parsed = folder / "target" / "current"
+        write_project(folder, server)
+        result = run_dbt(["parse", "--target", "warehouse"], folder, self.parsed)
+        assert result.success, result.exception
+        shutil.copy(self.parsed / "manifest.json", folder / "target" / "manifest.json")
+
+    @contextmanager
+    def world(self) -> Iterator[PostgresWorld]:
+        """Start from an empty database, with everything built once."""
+        drop = "".join(f"drop schema if exists {name} cascade;" for name in ("raw", "warehouse", "oracle"))
+        self.server.ask(drop + "create schema raw;" + _RAW)
+        time = SimulatedTime()
+        with time.in_force(), dg.DagsterInstance.ephemeral() as instance:
+            world = PostgresWorld(self, instance, time)
+            world.quiesce()
+            world.assert_current()
+            yield world
+
+
+class PostgresWorld(Station):
+    """One history in progress."""
+
+    def __init__(self, works: Works, instance: dg.DagsterInstance, time: SimulatedTime) -> None:
+        self._server = works.server
+        self._next_id = 100
+        self._is_detached = False
+        self._lost: set[str] = set()
+        super().__init__(works.folder, works.parsed, instance, time)
+
+    # What others do
+
+    def _statement(self, sql: str) -> None:
+        self._next_id += 1
+        self._server.ask(sql.format(id=self._next_id))
+
+    def _copy(self) -> None:
+        self._next_id += 1
+        with self._server.connect() as connection, connection.cursor() as cursor:
+            import io
+
+            cursor.copy_expert("copy raw.orders from stdin", io.StringIO(f"{self._next_id}\t5\n"))
+            cursor.execute("select pg_stat_force_next_flush()")
+
+    def _roll_back(self, sql: str) -> None:
+        self._next_id += 1
+        self._server.ask("begin", sql.format(id=self._next_id), "rollback")
+
+    def _partition(self) -> None:
+        """Detach a partition, or attach it again with its rows."""
+        sql = (
+            "attach partition raw.parts_b for values in ('b')" if self._is_detached else "detach partition raw.parts_b"
+        )
+        self._server.ask(f"alter table raw.parts {sql}")
+        self._is_detached = not self._is_detached
+
+    def _kill_backend(self) -> None:
+        """Kill a process of the server in the midst of a transaction: all recover from the log."""
+        import psycopg2
+
+        connection = self._server.connect()
+        connection.autocommit = False
+        cursor = connection.cursor()
+        cursor.execute("select pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+        cursor.execute("insert into raw.orders values (-1, -1)")
+        self._server.kill(pid)
+        with suppress(psycopg2.Error):
+            cursor.execute("select 1")
+        self._server.wait_until_ready()
+
+    def _restart_server(self, mode: str) -> None:
+        self._server.stop(mode)
+        self._server.start()
+
+    def _lose(self, name: str) -> None:
+        """Drop a relation of a model, and what hangs on it."""
+        rows = self._server.ask(
+            "select relname, relkind::text from pg_class where relnamespace = 'warehouse'::regnamespace"
+        )
+        kinds = {"r": "table", "v": "view", "m": "materialized view"}
+        kind = kinds[dict(rows)[name]] if name in dict(rows) else None
+        if kind:
+            self._server.ask(f"drop {kind} warehouse.{name} cascade")
+
+    def _alter(self) -> None:
+        """Change rows of a model by hand."""
+        rows = self._server.ask("select to_regclass('warehouse.kept') is not null")
+        if rows[0][0]:
+            self._server.ask("insert into warehouse.kept values (-7)")
+
+    # What must hold
+
+    def _cycle(self) -> bool:
+        happened = super()._cycle()
+        self.assert_readable()
+        return happened
+
+    def assert_readable(self) -> None:
+        """No view that a run could have dropped stays away when the run has ended."""
+        for name in _VIEWS:
+            rows = self._server.ask(f"select to_regclass('warehouse.{name}') is not null")
+            if rows[0][0]:
+                self._server.ask(f"select * from warehouse.{name} limit 1")
+
+    def settle(self) -> None:
+        """Come to rest, with all waits elapsed, and compare the warehouse with a full build."""
+        InProcessDbt.stage.accident = Accident()
+        self.quiesce()
+        self._time.advance(_LONG_ENOUGH)
+        self.watch.advances += 1
+        self.quiesce()
+        self.assert_current()
+
+    def assert_current(self) -> None:
+        """Compare each relation with what a full `dbt build` makes of the current data."""
+        self._server.ask("drop schema if exists oracle cascade")
+        result = run_dbt(["build", "--target", "oracle"], self._folder, self._folder / "target" / "oracle")
+        assert result.success, result.exception
+        for name in _COMPARED:
+            expected, found = (self._rows(f"{schema}.{name}") for schema in ("oracle", "warehouse"))
+            assert found == expected, f"missed update: {name} holds {found}, a full build makes {expected}"
+
+    def _rows(self, relation: str) -> list[tuple[object, ...]] | str:
+        import psycopg2
+
+        try:
+            return sorted(self._server.ask(f"select * from {relation}"), key=repr)
+        except psycopg2.Error as error:
+            return f"unreadable: {error}"
+
+
+_WRITES = (
+    "insert into raw.orders values ({id}, {id})",
+    "update raw.orders set amount = {id} where id = (select min(id) from raw.orders)",
+    "delete from raw.orders where id = (select max(id) from raw.orders)",
+    "truncate raw.orders",
+    "vacuum full raw.orders",
+    "alter table raw.orders alter amount type bigint",
+    "insert into raw.parts_a values ({id}, 'a')",
+    "truncate raw.parts_a",
+    "refresh materialized view raw.sums",
+    'insert into raw."Mixed Case" values ({id})',
+    "create or replace view raw.inner_view as select id, amount + {id} as amount from raw.orders",
+    (
+        "begin; alter table raw.parts_a rename to parts_old; create table raw.parts_a (like raw.parts_old);"
+        " insert into raw.parts_a values ({id}, 'a'); drop table raw.parts_old;"
+        " alter table raw.parts attach partition raw.parts_a for values in ('a'); commit"
+    ),
+)
+_world = st.one_of(
+    st.tuples(st.just("statement"), st.sampled_from(_WRITES)),
+    st.tuples(st.just("roll back"), st.sampled_from(_WRITES[:4])),
+    st.just(("copy",)),
+    st.just(("partition",)),
+    st.tuples(st.just("lose"), st.sampled_from((*_TABLES, *_VIEWS))),
+    st.just(("alter",)),
+    st.tuples(st.just("restart server"), st.sampled_from(["fast", "immediate"])),
+    st.just(("kill backend",)),
+)
+_work = st.one_of(
+    st.just(("cycle",)),
+    st.just(("cycle",)),
+    st.just(("freshness",)),
+    st.tuples(st.just("materialize"), st.lists(st.sampled_from(_TABLES), min_size=1, max_size=2, unique=True)),
+    st.tuples(st.just("advance"), st.sampled_from([1, 6, 61])),
+    st.just(("restart",)),
+)
+step = st.one_of(st.just(PAUSE), _world, _world, _work)
+postgres_histories: st.SearchStrategy[list[Step]] = st.lists(step, min_size=8, max_size=8)

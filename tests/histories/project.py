@@ -1,0 +1,180 @@
+"""The dbt project under test, as text with holes that edits fill. Two targets: the warehouse and the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NAME = "shop"
+WAREHOUSE, ORACLE = "warehouse", "oracle"
+
+_PROJECT = """
+name: shop
+version: "1.0"
+profile: shop
+vars:
+  scale: {scale}
+  unused: {unused}
+flags:
+  send_anonymous_usage_stats: false
+"""
+_PROFILES = """
+shop:
+  target: warehouse
+  outputs:
+    warehouse: {type: duckdb, path: "PATH/warehouse.duckdb", threads: 1}
+    oracle: {type: duckdb, path: "PATH/oracle.duckdb", threads: 1}
+"""
+_SOURCES = """
+sources:
+  - name: raw
+    schema: raw
+    tables:
+      - name: plain
+      - name: window
+      - name: events
+        config: {loaded_at_field: loaded_at}
+      - name: ledger
+        config: {loaded_at_query: "select max(finished_at) from {{ this.database }}.raw.loads"}
+  - name: files
+    tables:
+      - name: people
+        config: {external_location: "PATH/people.csv"}
+"""
+_PROPERTIES = """
+models:
+  - name: t_totals
+    columns:
+      - {name: grp, data_tests: [not_null]}
+  - name: t_people
+    columns:
+      - {name: id, data_tests: [unique]}
+  - name: t_windowed
+    columns:
+      - {name: grp, data_tests: [{accepted_values: {arguments: {values: [a]}, config: {severity: warn}}}]}
+"""
+_MACROS = """
+{{% macro times(column) %}}{{{{ column }}}} * {factor}{comment}{{% endmacro %}}
+"""
+_SNAPSHOT = """
+snapshots:
+  - name: snap_plain
+    relation: source('raw', 'plain')
+    config: {schema: main, unique_key: id, strategy: check, check_cols: all}
+"""
+
+# Each model ends with `{extra}`, one more column, so that an edit of the code shows in the rows.
+_MODELS = {
+    "stg_plain": "select id, value, grp{extra} from {{{{ source('raw', 'plain') }}}}",
+    "stg_events": "select *{extra} from {{{{ source('raw', 'events') }}}}",
+    "eph_people": "select id, name, grp{extra} from {{{{ source('files', 'people') }}}}",
+    "v_joined": (
+        "select e.id, e.grp, p.value{extra} from {{{{ ref('stg_events') }}}} e join {{{{ ref('stg_plain') }}}} p using (grp)"
+    ),
+    "t_totals": (
+        "select grp, {{{{ times('sum(cast(value as integer))') }}}} * {{{{ var('scale') }}}} as total{extra}"
+        " from {{{{ ref('v_joined') }}}} group by grp"
+    ),
+    "t_people": (
+        "select p.id, p.name, r.rate{extra} from {{{{ ref('eph_people') }}}} p left join {{{{ ref('rates') }}}} r using (grp)"
+    ),
+    "t_windowed": "select grp, count(*) as events{extra} from {{{{ ref('stg_events') }}}} group by grp",
+    "t_all": (
+        "select 'ledger' as side, count(*) as n, sum(amount) as s{extra} from {{{{ source('raw', 'ledger') }}}} union all"
+        " select 'events', count(*), sum(amount){extra} from {{{{ source('raw', 'events') }}}}"
+    ),
+    "t_window": "select max(value) as largest, count(*) as n{extra} from {{{{ source('raw', 'window') }}}}",
+    "t_top": (
+        "select t.*, w.events{extra} from {{{{ ref('t_totals') }}}} t left join {{{{ ref('t_windowed') }}}} w using (grp)"
+    ),
+    "v_top": "select *{extra} from {{{{ ref('t_top') }}}}",
+    "inc_events": (
+        "select id, grp, amount, loaded_at{extra} from {{{{ ref('stg_events') }}}}"
+        " {{% if is_incremental() %}}where loaded_at > (select max(loaded_at) from {{{{ this }}}}){{% endif %}}"
+    ),
+    "t_from_inc": "select grp, count(*) as n{extra} from {{{{ ref('inc_events') }}}} group by grp",
+    "t_clock": "select current_timestamp as built_at, count(*) as n{extra} from {{{{ ref('t_people') }}}}",
+}
+_CONFIGS: dict[str, dict[str, str]] = {
+    "stg_plain": {"materialized": "'view'"},
+    "stg_events": {"materialized": "'view'"},
+    "eph_people": {"materialized": "'ephemeral'"},
+    "v_joined": {"materialized": "'view'"},
+    "v_top": {"materialized": "'view'"},
+    "inc_events": {
+        "materialized": "'incremental'",
+        "unique_key": "'id'",
+        "on_schema_change": "'sync_all_columns'",
+        "meta": "{'dagster_sao': {'on_code_change': 'full_refresh'}}",
+    },
+    "t_windowed": {"freshness": "{'build_after': {'count': 2, 'period': 'hour'}}"},
+    "t_all": {"freshness": "{'build_after': {'updates_on': 'all'}}"},
+}
+MODELS = tuple(_MODELS)
+SWITCHED_MODELS = ("stg_plain", "v_joined", "t_totals", "t_top", "v_top", "t_people")
+"""Models whose materialization an edit switches between table and view."""
+
+NODES = (*(name for name in MODELS if name != "eph_people"), "rates", "snap_plain")
+"""All that is built."""
+
+NOT_COMPARED = frozenset({"t_clock", "snap_plain"})
+"""What depends on when, or how often, it was built."""
+INCREMENTAL = frozenset({"inc_events", "t_from_inc"})
+BELOW_UNTRACKED = frozenset({"t_window"})
+
+DOUBLED = "cross join (values (1), (2)) as twice(time)"
+"""Appended to `t_people`, it makes each row appear twice, which its test does not allow."""
+
+ORIGINAL_RATES = (("a", 2), ("b", 3))
+
+
+@dataclass
+class Model:
+    """What edits made of one model."""
+
+    extra: str = ""
+    decoration: str = ""
+    config: dict[str, str] = field(default_factory=dict)
+
+
+class ProjectFiles:
+    """The project's folder. Every edit is written at once; `revision` counts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reset()
+        for name in ("models", "macros", "seeds", "snapshots"):
+            (folder / name).mkdir(exist_ok=True)
+        self._write("profiles.yml", _PROFILES.replace("PATH", str(folder)))
+        self._write("models/sources.yml", _SOURCES.replace("PATH", str(folder)))
+        self._write("models/properties.yml", _PROPERTIES)
+        self._write("snapshots/snapshots.yml", _SNAPSHOT)
+        self.write()
+
+    def reset(self) -> None:
+        """Return to the project as it was at first."""
+        self.revision = 0
+        self.scale, self.unused, self.factor, self.macro_comment = 1, 0, 1, ""
+        self.rates = list(ORIGINAL_RATES)
+        self.models = {name: Model(config=dict(_CONFIGS.get(name, {"materialized": "'table'"}))) for name in MODELS}
+        for name in ("t_windowed", "t_all"):
+            self.models[name].config.setdefault("materialized", "'table'")
+
+    def write(self) -> None:
+        """Write what differs from the files on disk, so that dbt parses no more than that."""
+        self.revision += 1
+        self._write("dbt_project.yml", _PROJECT.format(scale=self.scale, unused=self.unused))
+        self._write("macros/times.sql", _MACROS.format(factor=self.factor, comment=self.macro_comment))
+        self._write("seeds/rates.csv", "grp,rate\n" + "".join(f"{grp},{rate}\n" for grp, rate in self.rates))
+        for name, model in self.models.items():
+            self._write(f"models/{name}.sql", self._model_sql(name, model))
+
+    def _model_sql(self, name: str, model: Model) -> str:
+        config = ", ".join(f"{key}={value}" for key, value in model.config.items())
+        body = _MODELS[name].format(extra=model.extra)
+        return f"{{{{ config({config}) }}}}\n{body}\n{model.decoration}"
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")

@@ -1,0 +1,178 @@
+"""What others load: the sources' rows, in the warehouse and as a copy for the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+SOURCES = ("plain", "events", "ledger", "people")
+GROUPS = ("a", "b", "c")
+BAD_VALUE = "not a number"
+
+_TABLES = {
+    "plain": "id integer, value varchar, grp varchar",
+    "events": "id integer, grp varchar, amount integer, loaded_at timestamp",
+    "ledger": "id integer, amount integer, moment integer",
+    "loads": "finished_at timestamp",
+}
+Row = tuple[Any, ...]
+Content = list[dict[str, Any]] | str
+
+
+class RawData:
+    """The rows of the sources, kept here and written whole: a source is small, and so every write is the same code.
+
+    `events` and `ledger` keep the contract of `loaded_at_*`: each change has a later timestamp, and a restored state
+    has the timestamp and the rows that it had.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Create all sources with some rows."""
+        self._folder = folder
+        self.rows: dict[str, list[Row]] = {}
+        self.restored: set[str] = set()
+        self._earlier: dict[str, list[list[Row]]] = {}
+        self._next_id = 0
+        with self._connect() as db:
+            db.execute("create schema if not exists raw")
+            for table, columns in _TABLES.items():
+                db.execute(f"create or replace table raw.{table} ({columns})")
+            db.execute("create or replace view raw.window as select * from raw.plain")
+        for source in SOURCES:
+            self.rows[source], self._earlier[source] = [], []
+        for source in SOURCES:
+            self.insert(source, 3)
+            self._earlier[source].clear()
+
+    def insert(self, source: str, count: int) -> None:
+        self._remember(source)
+        for _ in range(count):
+            self._next_id += 1
+            self.rows[source].append(self._new_row(source, self._next_id))
+        self._write(source)
+
+    def update(self, source: str) -> None:
+        """Change one row, if there is one."""
+        if self.rows[source]:
+            self._remember(source)
+            self._next_id += 1
+            new = self._new_row(source, self._next_id)
+            self.rows[source][0] = (self.rows[source][0][0], *new[1:])
+            self._write(source)
+
+    def delete(self, source: str) -> None:
+        """Delete one row; of a source with timestamps, go back to the state before the last change."""
+        if source in {"events", "ledger"}:
+            if self._earlier[source]:
+                self.restored.add(source)
+                self.rows[source] = self._earlier[source].pop()
+                self._write(source)
+        elif self.rows[source]:
+            self.rows[source].pop()
+            self._write(source)
+
+    def rewrite(self, source: str) -> None:
+        """Write the same rows again."""
+        self._write(source)
+
+    def recreate(self, source: str) -> None:
+        """Drop the table and create it with the same rows."""
+        if source != "people":
+            with self._connect() as db:
+                db.execute("drop view raw.window")
+                db.execute(f"drop table raw.{source}")
+                db.execute(f"create table raw.{source} ({_TABLES[source]})")
+                db.execute("create view raw.window as select * from raw.plain")
+        self._write(source)
+
+    def spoil_value(self) -> None:
+        """Add a row whose value is no number, for the model that casts it to fail."""
+        self._next_id += 1
+        self.rows["plain"].append((self._next_id, BAD_VALUE, "a"))
+        self._write("plain")
+
+    def repair_values(self) -> None:
+        self.rows["plain"] = [row for row in self.rows["plain"] if row[1] != BAD_VALUE]
+        self._write("plain")
+
+    def duplicate_id(self) -> None:
+        """Add a person twice, for the test of severity error to fail."""
+        self.rows["people"].extend(self.rows["people"][:1])
+        self._write("people")
+
+    def deduplicate(self) -> None:
+        self.rows["people"] = list(dict.fromkeys(self.rows["people"]))
+        self._write("people")
+
+    def copy_to(self, other: Path) -> None:
+        """Create a database with the same sources and nothing else."""
+        other.unlink(missing_ok=True)
+        other.with_name(other.name + ".wal").unlink(missing_ok=True)
+        with duckdb.connect(str(other)) as db:
+            db.execute(f"attach '{self._database}' as warehouse (read_only)")
+            db.execute("create schema raw")
+            for table in _TABLES:
+                db.execute(f"create table raw.{table} as select * from warehouse.raw.{table}")
+            db.execute("create view raw.window as select * from raw.plain")
+
+    def _remember(self, source: str) -> None:
+        self._earlier[source].append(list(self.rows[source]))
+
+    def _new_row(self, source: str, number: int) -> Row:
+        grp = GROUPS[number % len(GROUPS)]
+        if source == "plain":
+            return number, str(number * 10), grp
+        if source == "people":
+            return number, f"name{number}", grp
+        if source == "ledger":
+            return number, number * 7, number
+        return number, grp, number * 3, datetime(2024, 1, 1) + timedelta(seconds=number)  # noqa: DTZ001
+
+    def _write(self, source: str) -> None:
+        rows = self.rows[source]
+        if source == "people":
+            lines = ["id,name,grp", *(",".join(map(str, row)) for row in rows)]
+            (self._folder / "people.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            return
+        with self._connect() as db:
+            db.execute("begin")
+            db.execute(f"delete from raw.{source}")
+            if rows:
+                db.executemany(f"insert into raw.{source} values ({', '.join('?' * len(rows[0]))})", rows)
+            if source == "ledger":
+                moment = max((row[-1] for row in rows), default=0)
+                db.execute("delete from raw.loads")
+                db.execute("insert into raw.loads values (timestamp '2024-01-01' + to_seconds(?))", [moment])
+            db.execute("commit")
+
+    @property
+    def _database(self) -> Path:
+        return self._folder / "warehouse.duckdb"
+
+    @contextmanager
+    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with duckdb.connect(str(self._database)) as db:
+            yield db
+
+
+def read_relations(database: Path, relations: Iterable[str]) -> dict[str, Content]:
+    """Return the rows of each relation in a fixed order, or in one word why there are none."""
+    with duckdb.connect(str(database), read_only=True) as db:
+        return {relation: _read(db, relation) for relation in relations}
+
+
+def _read(db: duckdb.DuckDBPyConnection, relation: str) -> Content:
+    try:
+        cursor = db.execute(f'select * from main."{relation}"')
+        names = [column[0] for column in cursor.description or ()]
+        rows = [dict(sorted(zip(names, row, strict=True))) for row in cursor.fetchall()]
+    except duckdb.CatalogException:
+        return "missing"
+    except duckdb.Error:
+        return "unreadable"
+    return sorted(rows, key=repr)

@@ -1,0 +1,198 @@
+"""Dagster's side of a history: a code server with its sensors, and the runs that they or a person ask for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.events import DagsterEventType
+from dagster._core.execution.api import execute_run
+from dagster._core.storage.runs.schema import RunsTable
+from dagster_dbt import DbtProject
+
+from dagster_sao import build_state_aware_definitions
+from dagster_sao.orchestration.records import FAILURE_KEY
+from tests.histories.inprocess_dbt import Accident, InProcessDbt
+from tests.histories.project import NAME
+from tests.histories.simulated_time import SimulatedTime
+from tests.histories.steps import PAUSE, History, Step
+from tests.histories.watch import EndedRun, Watch
+
+_MOST_CYCLES = 12
+_SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class _Run:
+    """A run that was asked for."""
+
+    run: dg.DagsterRun
+    job: dg.JobDefinition
+    names: frozenset[str]
+    is_automated: bool
+
+
+class Station(ABC):
+    """Takes the steps of one history, those that are Dagster's; what else can happen is added below this class."""
+
+    def __init__(
+        self,
+        folder: Path,
+        parsed: Path,
+        instance: dg.DagsterInstance,
+        time: SimulatedTime,
+        last_build: EndedRun | None = None,
+    ) -> None:
+        self._folder = folder
+        self._instance, self._time = instance, time
+        self._pending: list[_Run] = []
+        self._running: _Run | None = None
+        InProcessDbt.stage.accident = Accident()
+        InProcessDbt.stage.offset = lambda: time.offset
+        InProcessDbt.stage.parsed = parsed
+        self.restart()
+        self.watch = Watch(self._descendants, timedelta(hours=2), last_build=last_build)
+
+    def live(self, history: History) -> None:
+        """Take each step, come to rest, and see that all is as it should be."""
+        for step in history:
+            self.take(step)
+        self.settle()
+        self._assert_quiet()
+
+    def take(self, step: Step) -> None:
+        """Take one step."""
+        if step != PAUSE:
+            what, *words = step
+            getattr(self, "_" + what.replace(" ", "_"))(*words)
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Come to rest, and compare the warehouse with a full build."""
+
+    def restart(self) -> None:
+        """Start the code server anew: what it kept in memory is lost."""
+        dbt_project = DbtProject(self._folder)
+        self._definitions = dg.Definitions.merge(
+            build_state_aware_definitions(dbt_project, dbt=InProcessDbt(dbt_project)),
+            dg.Definitions(executor=dg.in_process_executor),
+        )
+        self._repository = self._definitions.get_repository_def()
+        self._sensors = {sensor.name: sensor for sensor in self._repository.sensor_defs}
+        self._cursors: dict[str, str | None] = {}
+        self.project = self._sensors[f"{NAME}_automation_sensor"].project  # type: ignore[attr-defined]
+
+    _restart = restart
+
+    def _advance(self, minutes: int) -> None:
+        self._time.advance(timedelta(minutes=minutes))
+        self.watch.advances += 1
+
+    def _freshness(self) -> bool:
+        """Tick the freshness sensor. Returns whether it recorded anything."""
+        events = self._tick("freshness_sensor").asset_events
+        for event in events:
+            self._instance.report_runless_asset_event(event)
+        self.watch.learned(event.asset_key.path[-1] for event in events)
+        return bool(events)
+
+    def _automation(self) -> bool:
+        """Tick the automation sensor. Returns whether it asked for a run."""
+        requests = self._tick("automation_sensor").run_requests or []
+        for request in requests:
+            names = frozenset(key.path[-1] for key in request.asset_selection or ())
+            unfinished = [run.names for run in (*self._pending, self._running) if run is not None]
+            self.watch.requested(names, unfinished)
+            self._pending.append(self._new_run(names, request.tags, is_automated=True))
+        return bool(requests)
+
+    def _tick(self, name: str) -> Any:
+        name = f"{NAME}_{name}"
+        context = dg.build_sensor_context(
+            instance=self._instance, cursor=self._cursors.get(name), repository_def=self._repository
+        )
+        data = self._sensors[name].evaluate_tick(context)
+        self._cursors[name] = data.cursor
+        return data
+
+    def _new_run(self, names: Iterable[str], tags: Any = None, *, is_automated: bool) -> _Run:
+        names = frozenset(names)
+        keys = {key for key in self._repository.asset_graph.executable_asset_keys if key.path[-1] in names}
+        job = self._repository.get_implicit_global_asset_job_def().get_subset(asset_selection=keys)
+        run = self._instance.create_run_for_job(job, asset_selection=frozenset(keys), tags=tags, run_config=_SILENT)
+        created = self._time.now().replace(tzinfo=None)
+        with self._instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+            # The database has a clock of its own.
+            is_this = RunsTable.c.run_id == run.run_id
+            connection.execute(
+                RunsTable.update().where(is_this).values(create_timestamp=created, update_timestamp=created)
+            )
+        return _Run(run, job, names, is_automated)
+
+    def _run(self, which: str) -> None:
+        if self._pending:
+            self._execute(self._pending.pop(0 if which == "oldest" else -1))
+
+    def _materialize(self, names: list[str]) -> None:
+        if self._running is None:
+            self._execute(self._new_run(names, is_automated=False))
+
+    def _execute(self, asked: _Run) -> None:
+        started_at, self._running = self._time.now(), asked
+        InProcessDbt.stage.broken.clear()
+        execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
+        self._running = None
+        built, failed = self._outcome(asked.run.run_id)
+        # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
+        failed |= self._names & InProcessDbt.stage.broken
+        self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
+
+    def _outcome(self, run_id: str) -> tuple[AbstractSet[str], AbstractSet[str]]:
+        built, failed = set(), set()
+        kinds = {DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION}
+        for entry in self._instance.all_logs(run_id, of_type=kinds):
+            event = entry.get_dagster_event()
+            name = event.asset_key.path[-1] if event.asset_key else ""
+            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+                built.add(name)
+            elif FAILURE_KEY in event.asset_observation_data.asset_observation.metadata:
+                failed.add(name)
+        return built, failed
+
+    def _cycle(self) -> bool:
+        """Tick both sensors and execute all runs. Returns whether anything happened."""
+        news = self._freshness()
+        requested = self._automation()
+        for _ in range(len(self._pending)):
+            self._run("oldest")
+        return news or requested
+
+    def quiesce(self) -> None:
+        """Go on until nothing is found and nothing is asked for."""
+        for _ in range(_MOST_CYCLES):
+            if not self._cycle() and not self._pending:
+                return
+        raise AssertionError(f"hot loop: no rest after {_MOST_CYCLES} cycles")
+
+    def _assert_quiet(self) -> None:
+        for _ in range(2):
+            self._advance(1)
+            assert not self._freshness(), "hot loop: news of a source that nobody touched"
+            assert not self._automation(), f"hot loop: {sorted(self._pending[-1].names)} with nothing new"
+
+    @property
+    def _names(self) -> AbstractSet[str]:
+        return {uid.rsplit(".", 1)[-1] for uid in self.project.load().project.graph.nodes}
+
+    def _descendants(self, names: Iterable[str]) -> AbstractSet[str]:
+        graph = self.project.load().project.graph
+        names = set(names)
+        ids = [uid for uid in (*graph.nodes, *graph.sources) if uid.rsplit(".", 1)[-1] in names]
+        return {uid.rsplit(".", 1)[-1] for uid in graph.descendants(ids)}

@@ -1,0 +1,52 @@
+"""Random histories on a real PostgreSQL server: no update is missed, and views can be read after each run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.histories.living import live, live_random_histories
+from tests.histories.postgres_world import Works, postgres_histories
+from tests.histories.steps import History
+
+FEW, MANY = 3, 40
+
+KNOWN: dict[str, History] = {
+    "views follow a table that is rebuilt": [("statement", "insert into raw.orders values ({id}, {id})"), ("cycle",)],
+    "views on views follow a table that is rebuilt by hand": [("materialize", ["t_orders"]), ("cycle",)],
+    "a truncated table is a change": [("statement", "truncate raw.orders"), ("cycle",)],
+    "a partition that comes and goes is a change": [("partition",), ("cycle",), ("partition",), ("cycle",)],
+    "counters that a crash resets hide nothing": [
+        ("statement", "insert into raw.orders values ({id}, {id})"),
+        ("restart server", "immediate"),
+        ("cycle",),
+        ("kill backend",),
+        ("cycle",),
+    ],
+    "a table that is dropped is built again with its views": [("lose", "t_orders"), ("cycle",)],
+    "rows that were altered by hand are replaced": [
+        ("advance", 6),
+        ("freshness",),
+        ("alter",),
+        ("advance", 6),
+        ("cycle",),
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def works(tmp_path_factory, postgres_server):
+    return Works(tmp_path_factory.mktemp("works").resolve(), postgres_server)
+
+
+@pytest.mark.parametrize("promise", KNOWN)
+def test_known_histories_keep_every_promise_on_postgres(works, promise):
+    live(works, KNOWN[promise])
+
+
+def test_a_few_random_histories_keep_every_promise_on_postgres(works):
+    live_random_histories(works, postgres_histories, FEW)
+
+
+@pytest.mark.slow
+def test_many_random_histories_keep_every_promise_on_postgres(works):
+    live_random_histories(works, postgres_histories, MANY)
