@@ -1,0 +1,49 @@
+"""Fixtures for all tests: manifests that dbt itself wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres_server import programs, running_server
+
+CORE_PROJECT = Path(__file__).parent / "core" / "project"
+
+
+def run_dbt(folder: Path, *args: str) -> dict:
+    """Run dbt in this process in the project at `folder`; return the manifest that it wrote."""
+    from dbt.cli.main import dbtRunner
+
+    result = dbtRunner().invoke(["--quiet", *args, "--project-dir", str(folder), "--profiles-dir", str(folder)])
+    if result.exception:
+        raise result.exception
+    assert result.success, result.result
+    return json.loads((folder / "target" / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def core_project(tmp_path_factory):
+    """Return a copy of the project with every trap, for reading."""
+    folder = tmp_path_factory.mktemp("core") / "shop"
+    shutil.copytree(CORE_PROJECT, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def core_manifest(core_project):
+    """Return the manifest of the project with every trap."""
+    return run_dbt(core_project, "parse")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A running PostgreSQL server, one for all tests of this process."""
+    pytest.importorskip("psycopg2")
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server programs here")
+    with running_server(binaries) as server:
+        yield server
