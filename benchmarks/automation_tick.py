@@ -49,7 +49,7 @@ from benchmarks._support import (
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.definitions import build_state_aware_definitions
 from dagster_sao.orchestration.private import evaluate_conditions
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.records import BUILD_KEY, DATA_VERSION_TAG, build_to_json
 
 REPEATS = 7
@@ -68,7 +68,7 @@ class StateAware:
         definitions = build_state_aware_definitions(dbt_project)
         self.repository = definitions.get_repository_def()
         sensor = self.repository.get_sensor_def(SENSOR)
-        self.project: StateAwareProject = sensor.project
+        self.project: OrchestratedProject = sensor.project
 
     def tick(self) -> None:
         """Let the code server's own function evaluate one tick, and serialize what it sends to the daemon."""
@@ -118,7 +118,7 @@ class Eager:
         self.payload = self._cursor + serialize_value(list(evaluations))
 
 
-def record_builds(instance: dg.DagsterInstance, project: StateAwareProject, state: StateSnapshot) -> None:
+def record_builds(instance: dg.DagsterInstance, project: OrchestratedProject, state: StateSnapshot) -> None:
     """Write the events that a run of the whole project would have left, sources first."""
     keys = project.keys().by_unique_id
     with _without_waiting_for_the_disk():

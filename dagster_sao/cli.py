@@ -20,7 +20,7 @@ from dagster_sao.core.decide import Decision
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.plan import Plan, make_plan
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.snapshot import take_snapshot
 
 _STYLES = {"build": "green", "reuse": "dim", "hold": "yellow", "skip": "yellow"}
@@ -81,7 +81,7 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _projects(definitions: dg.Definitions) -> Iterator[StateAwareProject]:
+def _projects(definitions: dg.Definitions) -> Iterator[OrchestratedProject]:
     for sensor in definitions.get_repository_def().sensor_defs:
         if isinstance(sensor, StateAwareAutomationSensor):
             yield sensor.project
@@ -95,7 +95,7 @@ def _instance() -> dg.DagsterInstance:
         raise click.ClickException(msg) from error
 
 
-def _plan(project: StateAwareProject, instance: dg.DagsterInstance) -> Plan:
+def _plan(project: OrchestratedProject, instance: dg.DagsterInstance) -> Plan:
     now = datetime.now(timezone.utc)
     state = take_snapshot(instance, project, now)
     return make_plan(project.load().project, state, now=now)
@@ -117,7 +117,7 @@ def _as_json(unique_id: str, decision: Decision) -> Mapping[str, object]:
     }
 
 
-def _print_table(project: StateAwareProject, made: Plan) -> None:
+def _print_table(project: OrchestratedProject, made: Plan) -> None:
     table = Table(title=f"{project.name}: {len(made.builds)} of {len(made.decisions)} to build", title_justify="left")
     for heading in ("model", "decision", "reason"):
         table.add_column(heading)

@@ -29,7 +29,7 @@ from dagster_sao.orchestration.private import (
     sensor_evaluation,
     sensor_result,
 )
-from dagster_sao.orchestration.project import LoadedProject, StateAwareProject
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import (
     CONDITION_TAG,
@@ -60,7 +60,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self,
         name: str,
         *,
-        project: StateAwareProject,
+        project: OrchestratedProject,
         target: Any,  # noqa: ANN401 (Dagster's CoercibleToAssetSelection is private)
         **options: Any,  # noqa: ANN401 (those of the base class)
     ) -> None:
@@ -125,7 +125,7 @@ class _Tick:
     def __init__(
         self,
         sensor: StateAwareAutomationSensor,
-        project: StateAwareProject,
+        project: OrchestratedProject,
         context: dg.SensorEvaluationContext,
         conditions_cursor: str | None,
     ) -> None:

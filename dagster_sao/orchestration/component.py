@@ -16,7 +16,8 @@ from dagster_sao.orchestration.definitions import build_sensors, finish_project,
 from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.private import DbtProjectComponentScaffolder
-from dagster_sao.orchestration.project import Selection, StateAwareProject, ensure_manifest
+from dagster_sao.orchestration.project import OrchestratedProject, Selection, ensure_manifest
+from dagster_sao.orchestration.run_config import StateAwareRunConfig, read_run_config
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import attach_project, state_aware_spec
 
@@ -50,22 +51,27 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         ),
     ] = field(default_factory=StateAwareSettings)
 
+    @property
+    def config_cls(self) -> type[dg.Config] | None:
+        """The config of a run: that of the package unless the user set `op_config_schema`."""
+        return super().config_cls or StateAwareRunConfig
+
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """Return the spec of a dbt resource, with condition and code version."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         props = self.get_resource_props(manifest, unique_id)
-        return state_aware_spec(spec, props, self._state_aware_project)
+        return state_aware_spec(spec, props, self._orchestrated_project)
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources and the two sensors of the project."""
         ensure_manifest(self._project_manager.get_project(state_path))
-        attach_project(self.translator, self._state_aware_project)
-        loaded = self._state_aware_project.load()
+        attach_project(self.translator, self._orchestrated_project)
+        loaded = self._orchestrated_project.load()
         defs = super().build_defs_from_state(context, state_path)
         models = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
-        sources = finish_project(self._state_aware_project, loaded, self.state_aware)
-        sensors = build_sensors(self._state_aware_project, models, self.state_aware)
-        checks = build_freshness_checks(self._state_aware_project, loaded)
+        sources = finish_project(self._orchestrated_project, loaded, self.state_aware)
+        sensors = build_sensors(self._orchestrated_project, models, self.state_aware)
+        checks = build_freshness_checks(self._orchestrated_project, loaded)
         return dg.Definitions.merge(defs, dg.Definitions(assets=sources, asset_checks=checks, sensors=sensors))
 
     def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
@@ -73,15 +79,16 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         yield from execute_dbt_assets(
             context,
             dbt,
-            self._state_aware_project,
+            self._orchestrated_project,
             translator=self.translator,
             args=self.get_cli_args(context),
+            config=read_run_config(context),
             finish=finisher(self.include_metadata),
         )
 
     @cached_property
-    def _state_aware_project(self) -> StateAwareProject:
-        return StateAwareProject(
+    def _orchestrated_project(self) -> OrchestratedProject:
+        return OrchestratedProject(
             self.dbt_project,
             self.translator,
             variables=_variables(self.cli_args),

@@ -21,10 +21,10 @@ from dagster_sao.orchestration.private import (
     AutomationContext,
     condition_result,
 )
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.snapshot import take_snapshot
 
-PROJECT_ATTRIBUTE = "state_aware_project"
+PROJECT_ATTRIBUTE = "orchestrated_project"
 """Set on the dbt translator, which dagster-dbt keeps in the metadata of every asset."""
 
 _tick_plan: ContextVar[Plan | None] = ContextVar("dagster_sao_tick_plan", default=None)
@@ -81,14 +81,14 @@ def planned(plan: Plan) -> Iterator[None]:
         _tick_plan.reset(token)
 
 
-def project_of(asset_graph: Any, key: dg.AssetKey) -> StateAwareProject:  # noqa: ANN401 (private in Dagster)
+def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # noqa: ANN401 (private in Dagster)
     """Return the dbt project of an asset.
 
     Raises DagsterInvalidDefinitionError for an asset that is no dbt model of a state-aware project.
     """
     translator = asset_graph.get(key).metadata.get(DAGSTER_DBT_TRANSLATOR_METADATA_KEY)
     project = getattr(getattr(translator, "value", translator), PROJECT_ATTRIBUTE, None)
-    if not isinstance(project, StateAwareProject):
+    if not isinstance(project, OrchestratedProject):
         msg = (
             f"state_aware() is on {key.to_user_string()}, which is not a dbt model of a state-aware project. Build the dbt"
             " assets with build_state_aware_definitions or StateAwareDbtProjectComponent, or use another condition."
@@ -97,7 +97,7 @@ def project_of(asset_graph: Any, key: dg.AssetKey) -> StateAwareProject:  # noqa
     return project
 
 
-def _plan_for(context: AutomationContext[dg.AssetKey], project: StateAwareProject) -> Plan:
+def _plan_for(context: AutomationContext[dg.AssetKey], project: OrchestratedProject) -> Plan:
     view = context.asset_graph_view
     plans = _plans.setdefault(view, {})
     if id(project) not in plans:

@@ -14,7 +14,8 @@ from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSens
 from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
-from dagster_sao.orchestration.project import LoadedProject, Selection, StateAwareProject, ensure_manifest
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection, ensure_manifest
+from dagster_sao.orchestration.run_config import StateAwareRunConfig
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator, attach_project
 
@@ -74,15 +75,15 @@ def build_state_aware_definitions(  # noqa: PLR0913
         loaded_by_dagster=list(loaded_by_dagster),
         probe_target=probe_target,
     )
-    state_aware_project = StateAwareProject(
+    orchestrated_project = OrchestratedProject(
         project,
         translator,
         variables=variables,
         selection=Selection(select, exclude, selector),
         probe_target=settings.probe_target,
     )
-    attach_project(translator, state_aware_project)
-    loaded = state_aware_project.load()
+    attach_project(translator, orchestrated_project)
+    loaded = orchestrated_project.load()
     args = [*dbt_args, *_vars_args(variables)]
 
     @dbt_assets(
@@ -95,23 +96,29 @@ def build_state_aware_definitions(  # noqa: PLR0913
         dagster_dbt_translator=translator,
         required_resource_keys={_resource_key(project)},
     )
-    def models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def models(context: dg.AssetExecutionContext, config: StateAwareRunConfig) -> Iterator[Any]:
         resource = getattr(context.resources, _resource_key(project))
         yield from execute_dbt_assets(
-            context, resource, state_aware_project, translator=translator, args=args, finish=finisher(include_metadata)
+            context,
+            resource,
+            orchestrated_project,
+            translator=translator,
+            args=args,
+            config=config,
+            finish=finisher(include_metadata),
         )
 
-    sources = finish_project(state_aware_project, loaded, settings, other_assets=assets)
+    sources = finish_project(orchestrated_project, loaded, settings, other_assets=assets)
     return dg.Definitions(
         assets=[models, *sources, *assets],
-        asset_checks=build_freshness_checks(state_aware_project, loaded),
-        sensors=build_sensors(state_aware_project, models, settings),
+        asset_checks=build_freshness_checks(orchestrated_project, loaded),
+        sensors=build_sensors(orchestrated_project, models, settings),
         resources={_resource_key(project): dbt or DbtCliResource(project)},
     )
 
 
 def finish_project(
-    project: StateAwareProject,
+    project: OrchestratedProject,
     loaded: LoadedProject,
     settings: StateAwareSettings,
     *,
@@ -146,7 +153,7 @@ def finish_project(
 
 
 def build_sensors(
-    project: StateAwareProject, models: dg.AssetsDefinition, settings: StateAwareSettings
+    project: OrchestratedProject, models: dg.AssetsDefinition, settings: StateAwareSettings
 ) -> list[dg.SensorDefinition]:
     """Return a project's freshness sensor and its automation sensor."""
     return [

@@ -34,7 +34,7 @@ from dagster_sao.orchestration.private import (
 )
 from dagster_sao.orchestration.project import (
     LoadedProject,
-    StateAwareProject,
+    OrchestratedProject,
     read_code,
     read_manifest,
     sentence,
@@ -50,6 +50,7 @@ from dagster_sao.orchestration.records import (
     build_to_json,
     failure_to_json,
 )
+from dagster_sao.orchestration.run_config import StateAwareRunConfig
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 
@@ -62,10 +63,11 @@ Finish = Callable[[DbtEventIterator[Any]], Iterable[Any]]
 def execute_dbt_assets(  # noqa: PLR0913
     context: dg.AssetExecutionContext,
     dbt: DbtCliResource,
-    project: StateAwareProject,
+    project: OrchestratedProject,
     *,
     translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
     args: Sequence[str] = ("build",),
+    config: StateAwareRunConfig | None = None,
     finish: Finish | None = None,
 ) -> Iterator[Any]:
     """Build the selected dbt assets that are to be built, and report the others as reused.
@@ -75,7 +77,9 @@ def execute_dbt_assets(  # noqa: PLR0913
 
     Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was.
     """
-    yield from _Execution(context, dbt, project, translator, list(args), finish or iter).run()
+    yield from _Execution(
+        context, dbt, project, translator, list(args), config or StateAwareRunConfig(), finish or iter
+    ).run()
 
 
 class _Execution:
@@ -83,9 +87,10 @@ class _Execution:
         self,
         context: dg.AssetExecutionContext,
         dbt: DbtCliResource,
-        project: StateAwareProject,
+        project: OrchestratedProject,
         translator: Any,  # noqa: ANN401
         args: list[str],
+        config: StateAwareRunConfig,
         finish: Finish,
     ) -> None:
         self._context = context
@@ -93,6 +98,7 @@ class _Execution:
         self._project = project
         self._translator = translator
         self._args = args
+        self._config = config
         self._finish = finish
         self._keys = project.keys()
         self._loaded = project.load()
@@ -376,7 +382,7 @@ class _Execution:
 class _BuiltCode:
     """The code that dbt itself read for a run, which may be newer than the manifest that the plan was made from."""
 
-    def __init__(self, invocation: DbtCliInvocation, project: StateAwareProject, nodes: set[str]) -> None:
+    def __init__(self, invocation: DbtCliInvocation, project: OrchestratedProject, nodes: set[str]) -> None:
         self._invocation = invocation
         self._project = project
         self._nodes = nodes

@@ -13,7 +13,7 @@ from dagster_sao.core.graph import Source
 from dagster_sao.core.policy import SourcePolicy
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project import LoadedProject, StateAwareProject, source_policy
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, history_with
 from dagster_sao.warehouse.probes import Observation, ProbeKind, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
@@ -30,7 +30,7 @@ class ProbedSource:
     seconds: float
 
 
-def open_session(project: StateAwareProject, loaded: LoadedProject) -> WarehouseSession:
+def open_session(project: OrchestratedProject, loaded: LoadedProject) -> WarehouseSession:
     """Return a session with the project's warehouse. Raises WarehouseError with one sentence."""
     dbt_project = project.dbt_project
     return WarehouseSession.open(
@@ -43,7 +43,7 @@ def open_session(project: StateAwareProject, loaded: LoadedProject) -> Warehouse
     )
 
 
-def probed_sources(project: StateAwareProject, loaded: LoadedProject) -> list[Source]:
+def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[Source]:
     """Return the sources that some model reads and that no Dagster asset loads."""
     graph = loaded.project.graph
     return [
@@ -90,7 +90,7 @@ def source_event(
 
 def record_unseen_sources(  # noqa: PLR0913 (each is an input of the capture)
     instance: dg.DagsterInstance,
-    project: StateAwareProject,
+    project: OrchestratedProject,
     loaded: LoadedProject,
     unseen: Iterable[Source],
     *,

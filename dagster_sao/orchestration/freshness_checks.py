@@ -15,7 +15,7 @@ from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import open_session, probed_sources
 from dagster_sao.orchestration.private import last_check_evaluations
-from dagster_sao.orchestration.project import LoadedProject, StateAwareProject, source_policy
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.state import event_log_state
 from dagster_sao.warehouse.observation import Observation
 from dagster_sao.warehouse.probes import SourceProber
@@ -23,7 +23,7 @@ from dagster_sao.warehouse.probes import SourceProber
 CHECK_NAME = "freshness"
 
 
-def checked_sources(project: StateAwareProject, loaded: LoadedProject) -> dict[dg.AssetCheckKey, Source]:
+def checked_sources(project: OrchestratedProject, loaded: LoadedProject) -> dict[dg.AssetCheckKey, Source]:
     """Return the sources with thresholds that some node reads and no Dagster asset loads, by their check."""
     keys = project.keys().by_unique_id
     return {
@@ -84,7 +84,7 @@ def _freshness(
 class FreshnessReports:
     """Reports the check of a source when its answer changed. Starts from what the instance knows."""
 
-    def __init__(self, instance: dg.DagsterInstance, project: StateAwareProject, loaded: LoadedProject) -> None:
+    def __init__(self, instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject) -> None:
         """Read the latest result of each check."""
         self._project = project
         checks = checked_sources(project, loaded)
@@ -105,7 +105,9 @@ class FreshnessReports:
             )
 
 
-def blocked_sources(instance: dg.DagsterInstance, project: StateAwareProject, loaded: LoadedProject) -> frozenset[str]:
+def blocked_sources(
+    instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject
+) -> frozenset[str]:
     """Return the sources that nothing is built from, as they asked for: those older than their `error_after`."""
     blocking = {
         key: source.unique_id
@@ -120,7 +122,7 @@ def blocked_sources(instance: dg.DagsterInstance, project: StateAwareProject, lo
     )
 
 
-def build_freshness_checks(project: StateAwareProject, loaded: LoadedProject) -> list[dg.AssetChecksDefinition]:
+def build_freshness_checks(project: OrchestratedProject, loaded: LoadedProject) -> list[dg.AssetChecksDefinition]:
     """Return the checks of a project's sources, for definitions. Executed by hand, they ask the warehouse anew."""
     sources = checked_sources(project, loaded)
     if not sources:
@@ -144,7 +146,7 @@ def build_freshness_checks(project: StateAwareProject, loaded: LoadedProject) ->
 
 
 def _ask(
-    instance: dg.DagsterInstance, project: StateAwareProject, sources: Mapping[dg.AssetCheckKey, Source]
+    instance: dg.DagsterInstance, project: OrchestratedProject, sources: Mapping[dg.AssetCheckKey, Source]
 ) -> Iterator[dg.AssetCheckResult]:
     loaded, now = project.load(), clock.now()
     states = event_log_state(instance, project).snapshot(project.keys(), now).sources

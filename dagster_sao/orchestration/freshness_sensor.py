@@ -19,7 +19,7 @@ from dagster_sao.orchestration.freshness import ProbedSource, new_token, open_se
 from dagster_sao.orchestration.freshness_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.project import (
     LoadedProject,
-    StateAwareProject,
+    OrchestratedProject,
     profile_stamp,
     sentence,
     source_policy,
@@ -67,7 +67,7 @@ class _Tick:
 class FreshnessProber:
     """A project's warm session, kept between ticks and opened anew when the manifest or the profile changed."""
 
-    def __init__(self, project: StateAwareProject, tick_seconds: float) -> None:
+    def __init__(self, project: OrchestratedProject, tick_seconds: float) -> None:
         """Connect to nothing yet. `tick_seconds` is the time that a tick may take."""
         self._project = project
         self._tick_seconds = tick_seconds
@@ -192,7 +192,7 @@ class FreshnessProber:
 
 
 def build_freshness_sensor(
-    project: StateAwareProject,
+    project: OrchestratedProject,
     *,
     name: str,
     interval_seconds: int,

@@ -95,7 +95,7 @@ class AssetKeys:
         object.__setattr__(self, "unique_ids", {key: uid for uid, key in self.by_unique_id.items()})
 
 
-class StateAwareProject:
+class OrchestratedProject:
     """A dbt project in this process. Shared by the assets, the sensors and the conditions of a code location."""
 
     def __init__(  # noqa: PLR0913 (what a project consists of)

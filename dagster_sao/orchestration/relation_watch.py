@@ -14,7 +14,7 @@ from dagster_sao.core.policy import ExternalChanges
 from dagster_sao.core.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project import LoadedProject, StateAwareProject
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY
 from dagster_sao.orchestration.relations import (
     Baselines,
@@ -55,7 +55,7 @@ class _Look:
 class RelationWatch:
     """What a freshness sensor remembers of the models' relations."""
 
-    def __init__(self, project: StateAwareProject) -> None:
+    def __init__(self, project: OrchestratedProject) -> None:
         """Look at nothing yet."""
         self._project = project
         self._baselines: Baselines | None = None

@@ -9,12 +9,12 @@ import dagster as dg
 
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.freshness_checks import blocked_sources
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.relations import read_relations
 from dagster_sao.orchestration.state import event_log_state
 
 
-def take_snapshot(instance: dg.DagsterInstance, project: StateAwareProject, now: datetime) -> StateSnapshot:
+def take_snapshot(instance: dg.DagsterInstance, project: OrchestratedProject, now: datetime) -> StateSnapshot:
     """Return the state of a project in an instance."""
     state = event_log_state(instance, project).snapshot(project.keys(), now)
     relations = read_relations(instance, project.name)

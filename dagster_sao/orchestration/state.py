@@ -26,7 +26,7 @@ from dagster_sao.orchestration.private import (
     maximum_event_id,
     wipes_after,
 )
-from dagster_sao.orchestration.project import AssetKeys, StateAwareProject
+from dagster_sao.orchestration.project import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -223,7 +223,7 @@ class EventLogState:
 _states: WeakKeyDictionary[dg.DagsterInstance, dict[int, EventLogState]] = WeakKeyDictionary()
 
 
-def event_log_state(instance: dg.DagsterInstance, project: StateAwareProject) -> EventLogState:
+def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
     """Return the state of a project in an instance, one for the life of this process."""
     states = _states.setdefault(instance, {})
     return states.setdefault(id(project), EventLogState(instance, project.name))

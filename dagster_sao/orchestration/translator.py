@@ -11,7 +11,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtP
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.policy import read_source_policy
 from dagster_sao.orchestration.conditions import PROJECT_ATTRIBUTE, state_aware
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 
 _EMPTY_SQL = "#### Raw SQL:\n```sql\n\n```"
 _NODES = ("model.", "seed.", "snapshot.")
@@ -27,7 +27,7 @@ class StateAwareDbtTranslator(DagsterDbtTranslator):
     def __init__(self, settings: DagsterDbtTranslatorSettings | None = None) -> None:
         """Take dagster-dbt's translator settings."""
         super().__init__(settings)
-        self.state_aware_project: StateAwareProject | None = None
+        self.orchestrated_project: OrchestratedProject | None = None
         self._state_aware_specs: dict[tuple[int, str], dg.AssetSpec] = {}
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
@@ -36,11 +36,11 @@ class StateAwareDbtTranslator(DagsterDbtTranslator):
         if key not in self._state_aware_specs:
             spec = super().get_asset_spec(manifest, unique_id, project)
             props = self.get_resource_props(manifest, unique_id)
-            self._state_aware_specs[key] = state_aware_spec(spec, props, self.state_aware_project)
+            self._state_aware_specs[key] = state_aware_spec(spec, props, self.orchestrated_project)
         return self._state_aware_specs[key]
 
 
-def state_aware_spec(spec: dg.AssetSpec, props: Mapping[str, Any], project: StateAwareProject | None) -> dg.AssetSpec:
+def state_aware_spec(spec: dg.AssetSpec, props: Mapping[str, Any], project: OrchestratedProject | None) -> dg.AssetSpec:
     """Return a dbt resource's spec with what this package adds to it."""
     unique_id = str(props["unique_id"])
     if unique_id.startswith("source."):
@@ -54,7 +54,7 @@ def state_aware_spec(spec: dg.AssetSpec, props: Mapping[str, Any], project: Stat
     return spec.replace_attributes(code_version=fingerprint) if fingerprint else spec
 
 
-def attach_project(translator: object, project: StateAwareProject) -> None:
+def attach_project(translator: object, project: OrchestratedProject) -> None:
     """Let the assets that `translator` describes find their project."""
     setattr(translator, PROJECT_ATTRIBUTE, project)
 

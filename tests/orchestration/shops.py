@@ -21,7 +21,7 @@ from dagster_dbt import DbtProject
 from dagster_sao import StateAwareDbtTranslator, build_state_aware_definitions
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -58,10 +58,10 @@ def write_project(folder: Path, world: Mapping[str, Any] | None) -> DbtProject:
     return DbtProject(folder)
 
 
-def load_project(folder: Path, world: Mapping[str, Any]) -> StateAwareProject:
+def load_project(folder: Path, world: Mapping[str, Any]) -> OrchestratedProject:
     """Return the project of a manifest, as definitions would make it."""
     translator = StateAwareDbtTranslator()
-    project = StateAwareProject(write_project(folder, world), translator)
+    project = OrchestratedProject(write_project(folder, world), translator)
     attach_project(translator, project)
     return project
 
@@ -71,7 +71,7 @@ def definitions(folder: Path, world: Mapping[str, Any], **options: Any) -> dg.De
     return build_state_aware_definitions(write_project(folder, world), **options)
 
 
-def project_in(defs: dg.Definitions) -> StateAwareProject:
+def project_in(defs: dg.Definitions) -> OrchestratedProject:
     """Return the project behind definitions."""
     (sensor,) = (s for s in defs.sensors if s.name.endswith("automation_sensor"))
     return sensor.project
@@ -80,7 +80,7 @@ def project_in(defs: dg.Definitions) -> StateAwareProject:
 class Log:
     """Writes what runs and sensors would into an instance's event log."""
 
-    def __init__(self, instance: dg.DagsterInstance, project: StateAwareProject) -> None:
+    def __init__(self, instance: dg.DagsterInstance, project: OrchestratedProject) -> None:
         self.instance = instance
         self.project = project
         self.runs = 0

@@ -12,7 +12,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import StateAwareCondition, StateAwareDbtProjectComponent, build_state_aware_definitions
 from dagster_sao.core.errors import DagsterSaoError, InvalidPolicyError, InvalidProjectError
-from dagster_sao.orchestration.project import StateAwareProject
+from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.settings import StateAwareSettings
 from tests.core.manifests import manifest, model, source
 from tests.orchestration.shops import definitions, project_in, shop_manifest, write_project
@@ -173,7 +173,7 @@ def test_a_manifest_that_is_no_object_is_named(tmp_path, content):
 
 
 def test_no_manifest_says_how_to_write_one(tmp_path):
-    project = StateAwareProject(write_project(tmp_path, None), translator=None)
+    project = OrchestratedProject(write_project(tmp_path, None), translator=None)
     text = message(InvalidProjectError, project.load)
     assert text == (
         f"There is no manifest at {project.dbt_project.manifest_path}."
@@ -268,7 +268,7 @@ def test_a_component_is_loaded_from_yaml_with_a_state_aware_block(component):
         sensors = {s.name: s for s in defs.sensors}
         assert sensors["shop_freshness_sensor"].minimum_interval_seconds == 300
         assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
-        assert found._state_aware_project.is_loaded_by_dagster("source.shop.raw.orders")
+        assert found._orchestrated_project.is_loaded_by_dagster("source.shop.raw.orders")
 
 
 def test_a_component_gives_the_assets_and_sources_that_python_gives(component, tmp_path):
