@@ -17,10 +17,10 @@ from dagster_sao.orchestration.state import event_log_state
 def take_snapshot(instance: dg.DagsterInstance, project: OrchestratedProject, now: datetime) -> StateSnapshot:
     """Return the state of a project in an instance."""
     state = event_log_state(instance, project).snapshot(project.keys(), now)
-    relations = read_relations(instance, project.name)
+    relations = read_relations(instance, project.state_name)
     return replace(
         state,
         missing_relations=relations.missing(state.builds),
         altered_relations=relations.altered(state.builds),
-        blocked_sources=blocked_sources(instance, project, project.load()),
+        blocked=blocked_sources(instance, project, project.load()),
     )

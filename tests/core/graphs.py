@@ -124,7 +124,7 @@ class World:
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
             altered_relations=dict(self.altered),
-            blocked_sources=frozenset(self.blocked),
+            blocked=frozenset(self.blocked),
         )
 
     def load(self, source: str, token: str | None = None) -> None:
