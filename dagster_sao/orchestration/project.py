@@ -18,6 +18,7 @@ import yaml
 from dagster_dbt import DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
+from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter, Variables
 from dagster_sao.core.graph import Source, check_manifest_version
 from dagster_sao.core.plan import Project
@@ -280,10 +281,12 @@ def load_manifest(
         for uid, source in graph.sources.items()
         if not source.is_external_node
     }
+    source_policies = {uid: policy for uid, (policy, _) in sources.items()}
+    policies = with_expiry({uid: reading.policy for uid, reading in readings.items()}, graph, source_policies)
     project = Project(
         graph=graph,
         fingerprints={uid: fingerprinter.fingerprint(node) for uid, node in graph.nodes.items()},
-        policies={uid: reading.policy for uid, reading in readings.items()},
+        policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
     )
@@ -292,10 +295,14 @@ def load_manifest(
     return LoadedProject(
         manifest=manifest,
         project=project,
-        source_policies={uid: policy for uid, (policy, _) in sources.items()},
+        source_policies=source_policies,
         warnings=tuple(
             warning
-            for warnings in (*(r.warnings for r in readings.values()), *(w for _, w in sources.values()))
+            for warnings in (
+                *(r.warnings for r in readings.values()),
+                *(w for _, w in sources.values()),
+                expiry_warnings(policies, graph),
+            )
             for warning in warnings
         ),
         variables=values,
