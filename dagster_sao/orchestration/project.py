@@ -18,6 +18,7 @@ import yaml
 from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
+from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter, Variables
 from dagster_sao.core.graph import Source, check_manifest_version
 from dagster_sao.core.plan import Project
@@ -332,7 +333,7 @@ def load_manifest(
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """
-    values = _read_variables(dbt_project.project_dir, dict(variables or {}))
+    values = read_variables(dbt_project.project_dir, dict(variables or {}))
     cache_path = dbt_project.manifest_path.parent / _CACHE_FILE
     cache = _read_cache(cache_path)
     known = len(cache)
@@ -344,10 +345,12 @@ def load_manifest(
         for uid, source in graph.sources.items()
         if not source.is_external_node
     }
+    source_policies = {uid: policy for uid, (policy, _) in sources.items()}
+    policies = with_expiry({uid: reading.policy for uid, reading in readings.items()}, graph, source_policies)
     project = Project(
         graph=graph,
         fingerprints={uid: fingerprinter.fingerprint(node) for uid, node in graph.nodes.items()},
-        policies={uid: reading.policy for uid, reading in readings.items()},
+        policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
     )
@@ -356,10 +359,14 @@ def load_manifest(
     return LoadedProject(
         manifest=manifest,
         project=project,
-        source_policies={uid: policy for uid, (policy, _) in sources.items()},
+        source_policies=source_policies,
         warnings=tuple(
             warning
-            for warnings in (*(r.warnings for r in readings.values()), *(w for _, w in sources.values()))
+            for warnings in (
+                *(r.warnings for r in readings.values()),
+                *(w for _, w in sources.values()),
+                expiry_warnings(policies, graph),
+            )
             for warning in warnings
         ),
         variables=values,
@@ -389,7 +396,11 @@ def source_policy(loaded: LoadedProject, source: Source) -> SourcePolicy:
     return loaded.source_policies.get(source.unique_id) or SourcePolicy()
 
 
-def _read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variables:
+def read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variables:
+    """Return the variables that a dbt project and its packages set, beside those of the command line.
+
+    Raises InvalidProjectError when there is no project that can be read.
+    """
     root = _read_yaml(project_dir / "dbt_project.yml")
     packages_dir = project_dir / str(root.get("packages-install-path") or "dbt_packages")
     packages = {}
