@@ -28,7 +28,6 @@ from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
 )
-from dagster_shared.check import CheckError
 from dagster_dbt.asset_utils import (
     DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
     DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
@@ -41,6 +40,7 @@ from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 from dagster_dbt.dbt_manifest import validate_manifest
 from dagster_dbt.dbt_project import using_dagster_dev
 from dagster_dbt.utils import select_unique_ids
+from dagster_shared.check import CheckError
 
 __all__ = [
     "DAGSTER_DBT_TRANSLATOR_METADATA_KEY",

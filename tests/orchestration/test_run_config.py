@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,8 @@ class Shop:
         self.folder, self.instance = folder, instance
         self.database = folder / "shop.duckdb"
         outputs = "".join(
-            f"    {target}: {{type: duckdb, path: '{folder}/{target}.duckdb', threads: 1}}\n" for target in ("shop", "other")
+            f"    {target}: {{type: duckdb, path: '{folder}/{target}.duckdb', threads: 1}}\n"
+            for target in ("shop", "other")
         )
         profiles = f"shop:\n  target: shop\n  outputs:\n{outputs}"
         for name, text in {**PROJECT, "profiles.yml": profiles, **files}.items():
@@ -183,7 +183,7 @@ FLAKY = {
     "macros/flaky.sql": """
 {% macro flaky(marker) %}{% if execute %}
   {% set seen = run_query("select count(*) from raw.attempts where name = '" ~ marker ~ "'").rows[0][0] %}
-  {% do run_query("insert into raw.attempts values ('" ~ marker ~ "'); commit; begin") %}
+  {% do run_query("insert into raw.attempts values ('" ~ marker ~ "')") %}
   {% if seen < 1 %}{{ exceptions.raise_compiler_error("not yet") }}{% endif %}
 {% endif %}{% endmacro %}
 """,
