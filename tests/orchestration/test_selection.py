@@ -24,6 +24,7 @@ from dagster_sao.orchestration.selection import (
 )
 from dagster_sao.orchestration.translator import attach_project
 from tests.conftest import run_dbt
+from tests.orchestration.shops import RAW, STG, load_project, shop_manifest
 
 PROJECT = Path(__file__).parent / "selection_project"
 ALL = {"countries", "stg_orders", "stg_customers", "orders", "customers", "report.v1", "report.v2", "kept"}
@@ -231,6 +232,22 @@ def test_results_of_the_state_are_selected(edited):
     expected = listed_by_dbt(edited, "--select", "result:success+", "--state", "state")
     assert expected == {"countries", "customers", "report.v1", "report.v2"}
     assert resolve(open_project(edited), "result:success+", state=Path("state")) == expected
+
+
+def test_a_manifest_of_an_engine_that_writes_less_is_selected_from(tmp_path):
+    world = shop_manifest()
+    assert "loader" not in world["sources"][RAW]
+    assert resolve(load_project(tmp_path, world), "source:raw+1") == {"stg"}
+
+
+def test_a_manifest_that_the_installed_dbt_does_not_know_is_refused_in_one_sentence(tmp_path):
+    world = shop_manifest()
+    del world["nodes"][STG]["checksum"]
+    with pytest.raises(InvalidSelectionError) as error:
+        resolve(load_project(tmp_path, world), "stg")
+    message = str(error.value)
+    assert message.startswith("The installed dbt cannot select from this manifest, which dbt 1.11.16 wrote: ")
+    assert message.endswith(". Parse the project again with the installed dbt.")
 
 
 # All, and the default
