@@ -13,3 +13,15 @@ class InvalidProjectError(DagsterSaoError):
 
 class InvalidPolicyError(DagsterSaoError):
     """A freshness, state or `meta.dagster_sao` setting has no meaning."""
+
+
+class InvalidSelectionError(DagsterSaoError):
+    """A selection of nodes has no meaning in this project."""
+
+
+class EmptySelectionError(InvalidSelectionError):
+    """A selection that names no node of the project."""
+
+
+class UnknownNodeError(DagsterSaoError):
+    """There is no such node or source in the project."""

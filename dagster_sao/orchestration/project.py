@@ -285,7 +285,7 @@ def load_manifest(
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """
-    values = _read_variables(dbt_project.project_dir, dict(variables or {}))
+    values = read_variables(dbt_project.project_dir, dict(variables or {}))
     cache_path = dbt_project.manifest_path.parent / _CACHE_FILE
     cache = _read_cache(cache_path)
     known = len(cache)
@@ -342,7 +342,11 @@ def source_policy(loaded: LoadedProject, source: Source) -> SourcePolicy:
     return loaded.source_policies.get(source.unique_id) or SourcePolicy()
 
 
-def _read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variables:
+def read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variables:
+    """Return the variables that a dbt project and its packages set, beside those of the command line.
+
+    Raises InvalidProjectError when there is no project that can be read.
+    """
     root = _read_yaml(project_dir / "dbt_project.yml")
     packages_dir = project_dir / str(root.get("packages-install-path") or "dbt_packages")
     packages = {}

@@ -78,6 +78,12 @@ def _load_config(
         return RuntimeConfig.from_parts(project, chosen, args)
 
 
+def ensure_flags(project_dir: Path, profiles_dir: Path) -> None:
+    """Give dbt's functions the process-wide flags that they read, where no invocation has."""
+    with _FLAGS_LOCK:
+        _ensure_flags(project_dir, profiles_dir)
+
+
 def _ensure_flags(project_dir: Path, profiles_dir: Path) -> Any:
     """Return dbt's global flags, setting them only where no invocation has: another thread may be in one."""
     import dbt.flags

@@ -1,0 +1,1 @@
+select id, amount * {{ var('discount') }} as amount from {{ ref('paid') }}

@@ -1,0 +1,1 @@
+{{ config(materialized='ephemeral') }} select id, amount from {{ ref('stg_orders') }}
