@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtProject
+from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.doctor import Findings, Patient, examine
@@ -423,11 +424,10 @@ class StateAwareProject:
 
     def _run_config(self, request: BuildRequest, log_level: str) -> dict[str, Any]:
         job = self._job()
-        config = request.run_config(self._project).model_dump(mode="json")
-        ops = {name: {"config": config} for name in self._op_names()}
-        # A definition with loggers of its own says by itself what is logged where.
+        config = request.run_config(self._project)
+        # Definitions with loggers of their own say by themselves what is logged where.
         loggers = {} if job.has_specified_loggers else {"console": {"config": {"log_level": log_level}}}
-        return {"ops": ops, "loggers": loggers}
+        return {**dg.RunConfig(ops=dict.fromkeys(self._op_names(), config)).to_config_dict(), "loggers": loggers}
 
     def _op_names(self) -> set[str]:
         keys = self._project.keys()
@@ -472,13 +472,10 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> str:
     """Return what a run failed of, as one line."""
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            failure = event.step_failure_data.user_failure_data
-            if failure is not None and failure.description:
-                return failure.description
-            if error is not None:
-                cause = error
-                while cause.cause is not None:
-                    cause = cause.cause
-                return " ".join(cause.message.split())
+            failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            text = (failure.description if failure else None) or (error.message if error else "")
+            # dbt's colours are for a terminal.
+            return " ".join(Text.from_ansi(text).plain.split())
     return "The run failed before any model was built"

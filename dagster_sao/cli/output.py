@@ -35,7 +35,7 @@ class Output:
         self.quiet = quiet
         # rich leaves colours out by itself where stdout is no terminal or NO_COLOR is set.
         self._out = _console(sys.stdout)
-        self.err = _console(sys.stderr)
+        self.err = _console(_own_copy(sys.stderr))
 
     def show(self, result: Shown) -> None:
         """Show a result."""
@@ -61,6 +61,14 @@ class Output:
         """Warn on stderr, unless it is to be quiet."""
         if not self.quiet:
             self.err.print(f"Warning: {text}", style="yellow", markup=False, highlight=False)
+
+
+def _own_copy(stream: Any) -> Any:  # noqa: ANN401 (a stream)
+    """Return a stream of our own to the same place: Dagster takes the usual one over while a step runs."""
+    try:
+        return os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
+    except (OSError, io.UnsupportedOperation):
+        return stream
 
 
 def _console(stream: Any) -> Console:  # noqa: ANN401 (a stream)
