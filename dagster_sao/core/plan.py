@@ -177,7 +177,7 @@ class _Planner:
         return tuple(
             parent
             for parent in node.parents
-            if parent in self._state.blocked_sources
+            if parent in self._state.blocked
             or (parent in decisions and decisions[parent].action in (Action.HOLD, Action.SKIP))
         )
 

@@ -23,6 +23,7 @@ _NODE_SETTINGS = frozenset(
     {
         "code_changes",
         "rebuild_every",
+        "expire_with_sources",
         "content_fingerprint",
         "untracked_interval",
         "on_code_change",
@@ -75,6 +76,8 @@ class Policy:
     on_code_change: OnCodeChange = OnCodeChange.BUILD
     external_changes: ExternalChanges | None = None
     """None: `propagate`, where alterations can be told at little cost."""
+    expire_with_sources: bool = False
+    """Whether `rebuild_every` follows from the freshness thresholds of the sources above (`core.expiry`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class SourcePolicy:
     def has_thresholds(self) -> bool:
         """Whether its age matters."""
         return self.warn_after is not None or self.error_after is not None
+
+    @property
+    def expires_after(self) -> timedelta | None:
+        """The age at which what was built from it counts as old: `error_after`, else `warn_after`."""
+        return self.error_after or self.warn_after or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +151,13 @@ class _Reader:
             updates_on=updates_on,
             lag_tolerance=lag_tolerance,
             code_changes=self._choice(CodeChanges, "code_changes", settings.get("code_changes"), CodeChanges.IMMEDIATE),
-            rebuild_every=self._duration("rebuild_every", settings.get("rebuild_every")),
+            rebuild_every=self._expiry("rebuild_every", settings.get("rebuild_every")),
             content_fingerprint=self._flag("content_fingerprint", settings.get("content_fingerprint")),
             on_code_change=self._choice(
                 OnCodeChange, "on_code_change", settings.get("on_code_change"), OnCodeChange.BUILD
             ),
             external_changes=self._external_changes(settings.get("external_changes")),
+            expire_with_sources=self._flag("expire_with_sources", settings.get("expire_with_sources")),
         )
         return PolicyReading(policy, tuple(self._warnings))
 
@@ -220,6 +229,12 @@ class _Reader:
             return parse_duration(value)
         except ValueError as error:
             raise self._invalid(f"`{name}`: {error}") from None
+
+    def _expiry(self, name: str, value: object) -> timedelta | None:
+        duration = self._duration(name, value)
+        if duration == timedelta(0):
+            raise self._invalid(f"`{name}` is {value}, so the model would be built without end; write a longer time")
+        return duration
 
     def _mapping(self, name: str, value: object) -> Mapping[str, Any]:
         if value is None or isinstance(value, Mapping):

@@ -103,5 +103,5 @@ class StateSnapshot:
     """Nodes whose relation is known not to exist. Unknown is not missing."""
     altered_relations: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
-    blocked_sources: frozenset[str] = frozenset()
-    """Sources that nothing is to be built from."""
+    blocked: frozenset[str] = frozenset()
+    """Sources and nodes that nothing is to be built from."""

@@ -1,4 +1,4 @@
-"""The body of the dbt assets: capture, decide, build, record.
+"""The body of the dbt assets: capture, decide, lease, build, record.
 
 The versions that a build consumes are frozen before dbt starts; its record is part of the event that dbt's own success
 leads to. So a run that is killed at any instant leaves the state at or behind the warehouse, never ahead of it.
@@ -7,54 +7,34 @@ leads to. So a run that is killed at any instant leaves the state at or behind t
 from __future__ import annotations
 
 import json
-import os
-import warnings
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request
-from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.plan import Plan, make_plan
-from dagster_sao.core.state import FailedAttempt, FailureKind, SourceState, StateSnapshot
+from dagster_sao.core.plan import Mode, Plan, make_plan
+from dagster_sao.core.state import StateSnapshot
+from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.freshness import record_unseen_sources
+from dagster_sao.orchestration.dbt_process import DbtProcess
 from dagster_sao.orchestration.invocations import Invocation, Invocations
-from dagster_sao.orchestration.private import (
-    DbtCliInvocation,
-    DbtEventIterator,
-    last_check_evaluation,
-)
-from dagster_sao.orchestration.project import (
-    LoadedProject,
-    OrchestratedProject,
-    read_code,
-    read_manifest,
-    sentence,
-)
-from dagster_sao.orchestration.records import (
-    BUILD_KEY,
-    DECISION_KEY,
-    DURATION_KEY,
-    FAILURE_KEY,
-    REASON_CODE_KEY,
-    REASON_KEY,
-    SECONDS_SAVED_KEY,
-    build_to_json,
-    failure_to_json,
-)
-from dagster_sao.orchestration.run_config import StateAwareRunConfig
-from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.leases import Leases
+from dagster_sao.orchestration.private import DbtEventIterator, report_engine_event
+from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.recording import Recorder, recorded_build
+from dagster_sao.orchestration.reporting import RunReport, reused_checks
+from dagster_sao.orchestration.run_capture import RunCapture, deferred_parents
+from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.run_tests import RunTests
+from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 
-_INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
+_POLL_SECONDS = 1.0
 
 Finish = Callable[[DbtEventIterator[Any]], Iterable[Any]]
 """What to do with the events of an invocation before they are yielded, such as fetching row counts."""
@@ -72,14 +52,34 @@ def execute_dbt_assets(  # noqa: PLR0913
 ) -> Iterator[Any]:
     """Build the selected dbt assets that are to be built, and report the others as reused.
 
-    In a run that the automation sensor asked for, each node is decided again; in any other run the user asked for what is
-    selected, and all of it is built. Yields what dagster-dbt yields, with the build record on each output.
+    In a run that is state-aware, such as the automation sensor's, each node is decided again; in any other run the user
+    asked for what is selected, and all of it is built. Yields what dagster-dbt yields, with the build record on each
+    output.
 
     Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was.
     """
-    yield from _Execution(
-        context, dbt, project, translator, list(args), config or StateAwareRunConfig(), finish or iter
-    ).run()
+    config = config or StateAwareRunConfig()
+    variant = project.variant(config.target, config.vars)
+    if variant is not project:
+        dbt = dbt.model_copy(update={"target": variant.dbt_project.target})
+    arguments = _dbt_arguments(args, config, variant)
+    yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
+
+
+@dataclass
+class _Round:
+    """What a run builds at one time: all that it may, under leases and decided while it holds them."""
+
+    state: StateSnapshot
+    plan: Plan
+    waiting: frozenset[str]
+    """What others are building, and all below it."""
+    held_by: Mapping[str, str]
+    """What others are building, with the id of their run."""
+    builds: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.builds = [uid for uid in self.plan.builds if uid not in self.waiting]
 
 
 class _Execution:
@@ -91,355 +91,310 @@ class _Execution:
         translator: Any,  # noqa: ANN401
         args: list[str],
         config: StateAwareRunConfig,
-        finish: Finish,
+        finish: Finish | None,
     ) -> None:
         self._context = context
         self._dbt = dbt
         self._project = project
         self._translator = translator
-        self._args = args
         self._config = config
-        self._finish = finish
-        self._keys = project.keys()
+        self._args = args
+        self._finish = finish or iter
         self._loaded = project.load()
-        self._started_at = clock.now()
+        self._graph = self._loaded.project.graph
+        self._keys = project.keys()
+        self._started = time.monotonic()
         self._log_state = event_log_state(context.instance, project)
-        self._selected = {
-            uid for key in context.selected_asset_keys if (uid := self._keys.unique_ids.get(key)) in self._keys.nodes
-        }
-        self._state = self._capture()
-        self._plan = self._make_plan()
-        self._invocations = Invocations(self._loaded, self._plan)
-        self._ledger = Ledger(self._loaded.project, self._state)
-        self._built: set[str] = set()
-        self._failed: set[str] = set()
+        self._is_automated = PROJECT_TAG in context.run.tags
+        aware = config.state_aware
+        self._is_state_aware = self._is_automated if aware is None else aware
+        self._selected = self._selection()
+        self._requests = self._requested()
+        self._tests = RunTests(context, project, self._loaded, self._selected)
+        self._leases = Leases(context.instance, context.run.run_id)
+        self._relations = {uid: self._relation(uid) for uid in self._selected}
+        self._capture = RunCapture(
+            context,
+            project,
+            self._selected,
+            refresh=config.refresh_sources and not self._is_automated,
+            state_aware=self._is_state_aware,
+        )
+        self._report = RunReport(context.log, self._graph, self._keys, project.environment)
+        self._recorder = Recorder(
+            context.run.run_id, self._loaded.project, self._report, self._log_state.builds_elsewhere
+        )
+        self._invocations = Invocations(self._loaded, self._recorder.decisions)
+        self._process: DbtProcess | None = None
+        self._said_waiting: dict[str, str] = {}
+        self._lost = ""
         self._errors: list[str] = []
 
     def run(self) -> Iterator[Any]:
-        tests = self._reported_tests()
-        due = {uid for uid in tests if self._is_due(uid)}
-        self._log_plan()
-        yield from self._reuse(tests - due)
-        invocations = self._invocations.choose(due, all_tests=self._dbt_may_choose_tests(due))
-        if self._plan.builds:
-            self._log_state.unsettle(self._context.run.run_id)
-        for invocation in invocations:
-            yield from self._run_invocation(invocation)
-        ended_well = None if self._failed else self._context.run.run_id
+        self._capture.look()
+        with self._leases.heartbeat(self._lose):
+            yield from self._rounds()
+            if self._config.test_strategy is TestStrategy.DEFERRED:
+                yield from self._deferred_tests()
+        ended_well = None if self._recorder.failed else self._context.run.run_id
         self._log_state.settle(self._keys, clock.now(), ended_well)
+        if self._report.outcomes:
+            report_engine_event(self._context, *self._report.summary(time.monotonic() - self._started))
         if self._errors:
             raise dg.Failure(" ".join(dict.fromkeys(self._errors)))
 
-    # What is known before dbt starts
+    # What is asked for
 
-    def _capture(self) -> StateSnapshot:
-        graph = self._loaded.project.graph
-        state = take_snapshot(self._context.instance, self._project, self._started_at)
-        above = graph.ancestors(self._selected)
-        unseen = [
-            source
-            for uid, source in graph.sources.items()
-            if uid in above and uid not in state.sources and not self._project.is_loaded_by_dagster(uid)
-        ]
-        try:
-            tokens = record_unseen_sources(
-                self._context.instance, self._project, self._loaded, unseen, states=state.sources, now=self._started_at
+    def _selection(self) -> set[str]:
+        assets = self._context.selected_asset_keys
+        selected = {uid for key in assets if (uid := self._keys.unique_ids.get(key)) in self._keys.nodes}
+        config = self._config
+        if not (config.select or config.exclude or config.selector):
+            return selected
+        wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
+        return selected & resolve_selection(self._project, self._loaded, wanted)
+
+    def _requested(self) -> dict[str, Request]:
+        if "--full-refresh" in self._args:
+            return dict.fromkeys(self._selected, Request.FULL_REFRESH)
+        if not self._is_state_aware:
+            return dict.fromkeys(self._selected, Request.BUILD)
+        asked = set(json.loads(self._context.run.tags.get(CONDITION_TAG, "[]")))
+        for select in self._config.force:
+            wanted = NodeSelection(select, state=self._config.state_path)
+            asked |= resolve_selection(self._project, self._loaded, wanted)
+        return dict.fromkeys(asked & self._selected, Request.BUILD)
+
+    def _relation(self, uid: str) -> str:
+        node = self._graph.nodes[uid]
+        return digest([self._graph.adapter_type, (node.relation_name or f"{self._project.name}.{uid}").lower()])
+
+    # Rounds: one, unless others are building some of it, or what failed is tried again
+
+    def _rounds(self) -> Iterator[Any]:
+        todo, retries = set(self._selected), self._config.retries
+        while not self._is_stopped:
+            round_ = self._begin(todo)
+            if todo and todo == round_.waiting:
+                yield from self._wait(round_)
+                continue
+            yield from self._build(round_, is_last=not retries)
+            todo = set(round_.waiting)
+            if not todo and retries and self._recorder.retryable:
+                self._pause_before_retry(retries)
+                todo, retries = self._again(), retries - 1
+            if not todo:
+                break
+        yield from self._not_started(uid for uid in self._graph.nodes if uid in todo)
+        if self._lost:
+            self._errors.append(self._lost)
+
+    def _begin(self, todo: set[str]) -> _Round:
+        """Decide, claim what is to be built, and decide again until nothing more has to be claimed."""
+        while True:
+            state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
+            if self._config.defer:
+                parents = deferred_parents(self._project, state, self._selected, self._context.run.run_id)
+                state = replace(state, sources={**state.sources, **parents})
+            plan = make_plan(
+                self._loaded.project,
+                state,
+                now=clock.now(),
+                selection=todo,
+                requests=self._requests,
+                mode=Mode.SENSOR if self._is_automated else Mode.JOB,
             )
-        except DagsterSaoError as error:
-            # Without a token the next probe looks like new data: one build too many, none too few.
-            self._context.log.warning(f"Sources without a recorded state could not be probed: {error}")
-            tokens = {}
-        seen = {uid: SourceState(token, self._started_at) for uid, token in tokens.items()}
-        return replace(
-            state, sources={**state.sources, **seen}, builds=dict(state.builds), failures=dict(state.failures)
+            claim = self._leases.claim(self._relations[uid] for uid in plan.builds)
+            held_by = {
+                uid: claim.held_by[self._relations[uid]] for uid in plan.builds if self._relations[uid] in claim.held_by
+            }
+            waiting = frozenset(held_by) | (self._graph.descendants(held_by) & todo if held_by else set())
+            round_ = _Round(state, plan, waiting, held_by)
+            # Nothing is held while something is waited for.
+            self._leases.release(self._leases.held - {self._relations[uid] for uid in round_.builds})
+            if not claim.granted & self._leases.held:
+                return round_
+
+    def _wait(self, round_: _Round) -> Iterator[Any]:
+        """Wait until one of the models that others are building is free."""
+        yield from self._say_waiting(round_)
+        relations = {self._relations[uid] for uid in round_.held_by}
+        while len(self._leases.holders(relations)) == len(relations) and not self._lost:
+            time.sleep(_POLL_SECONDS)
+
+    def _say_waiting(self, round_: _Round) -> Iterator[Any]:
+        for uid in (uid for uid in self._graph.nodes if uid in round_.waiting):
+            run_id = round_.held_by.get(uid)
+            message = f"Waits for run {run_id[:8]}, which is building it" if run_id else "Waits for what it reads"
+            if self._said_waiting.get(uid) != message:
+                self._said_waiting[uid] = message
+                yield self._report.waits(uid, message)
+
+    def _again(self) -> set[str]:
+        """Return what is tried again: what failed for a reason that may pass, and what it blocked."""
+        failed = set(self._recorder.retryable)
+        blocked = self._graph.descendants(failed) & self._recorder.skipped
+        self._recorder.start_anew(failed | blocked)
+        # The reason of the first attempt still holds, but a node that just failed would be held.
+        self._requests = {**self._requests, **{uid: self._requests.get(uid, Request.BUILD) for uid in failed}}
+        self._tests.reopen(failed | blocked)
+        return failed | blocked
+
+    def _pause_before_retry(self, retries: int) -> None:
+        attempt = self._config.retries - retries
+        seconds = self._config.retry_delay_seconds * 2**attempt
+        names = ", ".join(self._graph.label(uid) for uid in sorted(self._recorder.retryable))
+        self._context.log.warning(
+            f"Tries {names} again in {seconds:g} s (retry {attempt + 1} of {self._config.retries})."
         )
+        if self._recorder.failed == self._recorder.retryable:
+            self._errors.clear()
+        time.sleep(seconds)
 
     @property
-    def _is_automated(self) -> bool:
-        return PROJECT_TAG in self._context.run.tags
+    def _is_stopped(self) -> bool:
+        return bool(self._lost) or (self._config.fail_fast and bool(self._recorder.failed))
 
-    def _make_plan(self) -> Plan:
-        if self._is_automated:
-            asked = set(json.loads(self._context.run.tags.get(CONDITION_TAG, "[]")))
-        else:
-            asked = self._selected
-        full = "--full-refresh" in self._args
-        request = Request.FULL_REFRESH if full else Request.BUILD
-        return make_plan(
-            self._loaded.project,
-            self._state,
-            now=self._started_at,
-            selection=self._selected,
-            requests=dict.fromkeys(asked & self._selected, request),
+    def _not_started(self, nodes: Iterable[str]) -> Iterator[Any]:
+        """Say of nodes that the run does not come to them."""
+        why = self._lost or "Not started: the run stops at the first failure (fail_fast)"
+        for uid in nodes:
+            self._recorder.skipped.add(uid)
+            yield self._report.not_started(uid, why)
+
+    # One round
+
+    def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
+        self._recorder.begin(round_.plan, round_.state, round_.waiting)
+        self._log_plan(round_)
+        yield from self._say_waiting(round_)
+        yield from self._reuse(round_)
+        builds = set(round_.builds)
+        ready = self._tests.ready(round_.waiting)
+        due = self._tests.due(ready, self._recorder.built | builds)
+        yield from self._reuse_checks(ready - due)
+        if builds:
+            self._log_state.unsettle(self._context.run.run_id)
+        yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
+        for invocation in self._invocations_of(round_, due):
+            yield from self._run_invocation(invocation, is_last=is_last)
+        if self._config.test_strategy is not TestStrategy.DEFERRED:
+            self._tests.answer(due)
+        self._leases.release()
+
+    def _invocations_of(self, round_: _Round, due: set[str]) -> list[Invocation]:
+        builds = set(round_.builds)
+        if self._config.test_strategy is not TestStrategy.IMMEDIATE:
+            return self._invocations.choose(round_.builds, ())
+        if self._tests.may_be_chosen_by_dbt(due, builds, round_.waiting):
+            return self._invocations.choose(round_.builds, None)
+        return self._invocations.choose(round_.builds, due, unit_tests_of=round_.builds)
+
+    def _log_plan(self, round_: _Round) -> None:
+        builds, waiting = len(round_.builds), len(round_.waiting)
+        selected = len(round_.plan.decisions)
+        waits = f", {waiting} waiting" if waiting else ""
+        self._context.log.info(f"{builds} to build, {selected - builds - waiting} not{waits}, of {selected} selected.")
+
+    def _reuse(self, round_: _Round) -> Iterator[Any]:
+        for uid, decision in round_.plan.decisions.items():
+            if not decision.builds and uid not in round_.waiting:
+                if decision.action is not Action.REUSE:
+                    self._recorder.skipped.add(uid)
+                yield self._report.not_built(uid, decision, round_.state.builds.get(uid))
+
+    def _reuse_checks(self, tests: set[str]) -> Iterator[Any]:
+        self._tests.answer(tests)
+        yield from reused_checks(
+            self._context.instance, [self._tests.checks[uid] for uid in sorted(tests) if uid in self._tests.checks]
         )
 
-    def _reported_tests(self) -> set[str]:
-        """Return the tests that this run answers for: the selected checks, and the tests of its nodes without a check."""
-        checks = self._project.check_keys()
-        selected = self._context.selected_asset_check_keys
-        return {
-            uid
-            for uid in self._loaded.project.graph.tests
-            if (checks[uid] in selected if uid in checks else self._read_by_test(uid) & self._selected)
-        }
-
-    def _is_due(self, test: str) -> bool:
-        """Whether a test is run: when any node that it reads is built, or when it was selected without its nodes."""
-        read = self._read_by_test(test)
-        return bool(read & set(self._plan.builds)) or not read & self._selected
-
-    def _dbt_may_choose_tests(self, due: set[str]) -> bool:
-        """Whether the tests to run are those that dbt would run by itself: all that read a node which is built."""
-        builds = set(self._plan.builds)
-        checks = self._project.check_keys()
-        wanted = {checks[uid] for uid in due if uid in checks}
-        left_out = any(
-            key not in wanted and self._read_by_test(uid) & builds
-            for uid, key in checks.items()
-            if key.asset_key in self._context.selected_asset_keys
-        )
-        return not left_out and all(self._read_by_test(uid) & builds for uid in due)
-
-    def _read_by_test(self, test: str) -> set[str]:
-        parents = self._loaded.project.graph.tests[test].parents
-        return {uid for parent in parents for uid in _through_ephemerals(parent, self._loaded)}
-
-    def _log_plan(self) -> None:
-        builds, selected = len(self._plan.builds), len(self._plan.decisions)
-        self._context.log.info(f"{builds} to build, {selected - builds} not, of {selected} selected.")
-
-    # What is not built
-
-    def _reuse(self, tests: set[str]) -> Iterator[Any]:
-        for uid, decision in self._plan.decisions.items():
-            if not decision.builds:
-                yield self._observation(uid, decision)
-        checks = self._project.check_keys()
-        for uid in sorted(tests & set(checks)):
-            last = last_check_evaluation(self._context.instance, checks[uid])
-            # A planned check that is not reported would replace its last result by `skipped`.
-            if last is not None:
-                yield dg.AssetCheckResult(
-                    asset_key=last.asset_key,
-                    check_name=last.check_name,
-                    passed=last.passed,
-                    severity=last.severity,
-                    metadata={
-                        **last.metadata,
-                        DECISION_KEY: Action.REUSE.value,
-                        REASON_KEY: "Skipped due to model reuse",
-                    },
-                )
-
-    def _observation(self, uid: str, decision: Decision) -> dg.AssetObservation:
-        action = "reused" if decision.action is Action.REUSE else decision.action.value
-        metadata: dict[str, Any] = {
-            DECISION_KEY: action,
-            REASON_CODE_KEY: decision.reason.value,
-            REASON_KEY: decision.message,
-        }
-        last_build = self._state.builds.get(uid)
-        if last_build is not None:
-            metadata[SECONDS_SAVED_KEY] = (last_build.ended_at - last_build.started_at).total_seconds()
-        self._context.log.info(f"{self._label(uid)}: {action}. {decision.message}")
-        return dg.AssetObservation(self._keys.by_unique_id[uid], description=decision.message, metadata=metadata)
-
-    def _label(self, uid: str) -> str:
-        return self._loaded.project.graph.label(uid)
-
-    # What is built
-
-    def _run_invocation(self, invocation: Invocation) -> Iterator[Any]:
-        below = self._loaded.project.graph.descendants(self._failed) if self._failed else set()
+    def _run_invocation(self, invocation: Invocation, *, is_last: bool) -> Iterator[Any]:
+        if self._is_stopped:
+            yield from self._not_started(invocation.nodes)
+            return
+        below = self._graph.descendants(self._recorder.failed) if self._recorder.failed else set()
         yield from (self._skipped(uid) for uid in invocation.nodes if uid in below)
         nodes = [uid for uid in invocation.nodes if uid not in below]
-        if not nodes and not invocation.tests:
+        if invocation.nodes and not nodes and not invocation.tests:
             return
-        process = self._start_dbt(invocation, nodes)
-        yield from self._finish(DbtEventIterator(self._events(process, nodes), process))
-        yield from self._failures(process, nodes)
-
-    def _start_dbt(self, invocation: Invocation, nodes: Sequence[str]) -> DbtCliInvocation:
-        with _environment(_INDIRECT_SELECTION, None if invocation.tests is None else "empty"):
-            process = self._dbt.cli(
-                self._invocations.arguments(invocation, nodes, self._args),
-                manifest=self._loaded.manifest,
-                dagster_dbt_translator=self._translator,
-                raise_on_error=False,
-            )
-        # dagster-dbt would select by itself if it were given the context, so it gets it after.
-        process.context = self._context
-        process.project = self._project.dbt_project
-        return process
-
-    def _events(self, invocation: DbtCliInvocation, nodes: Sequence[str]) -> Iterator[Any]:
-        built_code = _BuiltCode(invocation, self._project, set(nodes))
-        for event in invocation.stream_raw_events():
-            for asset_event in event.to_default_asset_events(
-                manifest=self._loaded.manifest,
-                dagster_dbt_translator=self._translator,
-                context=self._context,
-                target_path=invocation.target_path,
-                project=self._project.dbt_project,
-            ):
-                if isinstance(asset_event, dg.Output):
-                    yield self._recorded(asset_event, event.raw_event, built_code)
-                else:
-                    yield asset_event
-
-    def _recorded(self, output: dg.Output[Any], raw_event: Mapping[str, Any], built_code: _BuiltCode) -> dg.Output[Any]:
-        """Return dbt's output with the build record, and let the children in this run consume the new version."""
-        node_info = raw_event["data"]["node_info"]
-        uid = node_info["unique_id"]
-        decision = self._plan.decisions[uid]
-        build = self._ledger.record(
-            uid,
-            started_at=_moment(node_info.get("node_started_at"), self._started_at),
-            ended_at=clock.now(),
-            run_id=self._context.run.run_id,
-            fingerprint=built_code.fingerprint(uid),
-            full_refresh=decision.full_refresh,
+        arguments = self._invocations.arguments(invocation, nodes, self._args)
+        # A failure that is tried again is none yet.
+        if self._config.fail_fast and is_last:
+            arguments.append("--fail-fast")
+        self._process = DbtProcess(
+            self._context,
+            self._dbt,
+            self._project,
+            arguments,
+            translator=self._translator,
+            selects_tests=invocation.tests is not None,
         )
-        self._built.add(uid)
-        metadata = {
-            **output.metadata,
-            DECISION_KEY: Action.BUILD.value,
-            REASON_CODE_KEY: decision.reason.value,
-            REASON_KEY: decision.message,
-            DURATION_KEY: (build.ended_at - build.started_at).total_seconds(),
-            BUILD_KEY: dg.MetadataValue.json(
-                build_to_json(build, invocation_id=raw_event["info"].get("invocation_id"))
-            ),
-        }
-        with warnings.catch_warnings():
-            # That an output names its data version is beta in Dagster, and chosen here on purpose.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.Output(
-                value=None,
-                output_name=output.output_name,
-                metadata=metadata,
-                data_version=dg.DataVersion(build.data_version),
-                tags=output.tags,
-            )
+        events = DbtEventIterator(self._events(self._process, nodes), self._process.invocation)
+        for event in self._finish(events):
+            yield event
+            # Stored by now: others may build what this run has built.
+            if (uid := recorded_build(event)) is not None:
+                self._leases.release([self._relations[uid]])
+        yield from self._failures(self._process, nodes)
+        self._process = None
 
-    # What failed
+    def _events(self, process: DbtProcess, nodes: Sequence[str]) -> Iterator[Any]:
+        code = cache(lambda: process.code(nodes))
+        for event in process.events():
+            for asset_event in event.asset_events:
+                yield self._recorder.recorded(asset_event, event.raw, lambda uid: code().get(uid))
 
-    def _failures(self, invocation: DbtCliInvocation, nodes: Sequence[str]) -> Iterator[Any]:
-        error = invocation.get_error()
-        if error is None:
+    def _failures(self, process: DbtProcess, nodes: Sequence[str]) -> Iterator[Any]:
+        error = process.error()
+        if not error:
             return
-        self._errors.append(sentence(error))
-        results = _run_results(invocation)
+        self._errors.append(error)
+        statuses = process.statuses()
         for uid in nodes:
-            if uid in self._built:
+            if uid in self._recorder.built:
                 continue
-            status = results.get(uid, "error")
-            if status == "skipped":
-                yield self._skipped(uid)
+            if statuses.get(uid, "error") == "skipped":
+                is_below = bool(self._graph.ancestors([uid]) & self._recorder.failed)
+                yield from [self._skipped(uid)] if is_below or not self._config.fail_fast else self._not_started([uid])
             else:
-                self._failed.add(uid)
-                yield self._failed_attempt(uid, FailureKind.BUILD, "dbt could not build it")
-        graph = self._loaded.project.graph
-        for test_id, status in results.items():
-            test = graph.tests.get(test_id)
+                yield self._recorder.build_failed(uid)
+        for test_id, status in statuses.items():
+            test = self._graph.tests.get(test_id)
             if test is not None and status in {"fail", "error"} and test.is_error:
-                for uid in {
-                    n for parent in test.parents for n in _through_ephemerals(parent, self._loaded)
-                } & self._built:
-                    self._failed.add(uid)
-                    yield self._failed_attempt(uid, FailureKind.TEST, f"Its test {test.name} failed")
-
-    def _failed_attempt(self, uid: str, kind: FailureKind, message: str) -> dg.AssetObservation:
-        fingerprint = self._loaded.project.fingerprints[uid].digest
-        consumed = self._ledger.consumed(uid)
-        before = self._state.failures.get(uid)
-        is_repeated = before is not None and before.fingerprint == fingerprint and before.consumed == consumed
-        failure = FailedAttempt(
-            failed_at=clock.now(),
-            attempts=before.attempts + 1 if before is not None and is_repeated else 1,
-            fingerprint=fingerprint,
-            consumed=consumed,
-            kind=kind,
-            previous=self._state.builds.get(uid),
-        )
-        return dg.AssetObservation(
-            self._keys.by_unique_id[uid],
-            description=message,
-            metadata={
-                DECISION_KEY: "failed",
-                REASON_KEY: message,
-                FAILURE_KEY: dg.MetadataValue.json(failure_to_json(failure)),
-            },
-        )
+                for uid in sorted(self._tests.read_by(test_id) & self._recorder.built):
+                    yield self._recorder.test_failed(uid, test.name, could_run=status == "fail")
 
     def _skipped(self, uid: str) -> dg.AssetObservation:
-        graph = self._loaded.project.graph
-        parents = [p for p in graph.nodes[uid].parents if p in self._failed] or list(graph.nodes[uid].parents)
-        names = ", ".join(graph.label(parent) for parent in parents)
-        return self._observation(uid, Decision(Action.SKIP, Reason.UPSTREAM_FAILED, f"Upstream failed: {names}"))
+        self._recorder.skipped.add(uid)
+        parents = [p for p in self._graph.nodes[uid].parents if p in self._recorder.failed | self._recorder.skipped]
+        names = ", ".join(self._graph.label(parent) for parent in parents or self._graph.nodes[uid].parents)
+        decision = Decision(Action.SKIP, Reason.UPSTREAM_FAILED, f"Upstream failed: {names}")
+        return self._report.not_built(uid, decision, None)
+
+    def _deferred_tests(self) -> Iterator[Any]:
+        """Run the tests of all that was built, after it."""
+        due = self._tests.due(self._tests.open, self._recorder.built)
+        for invocation in self._invocations.choose([], due, unit_tests_of=self._recorder.built):
+            yield from self._run_invocation(invocation, is_last=True)
+
+    def _lose(self, why: str) -> None:
+        """Stop writing, in the thread of the heartbeat: others may build what this run was building."""
+        self._lost = why
+        if self._process is not None:
+            self._process.stop()
 
 
-class _BuiltCode:
-    """The code that dbt itself read for a run, which may be newer than the manifest that the plan was made from."""
-
-    def __init__(self, invocation: DbtCliInvocation, project: OrchestratedProject, nodes: set[str]) -> None:
-        self._invocation = invocation
-        self._project = project
-        self._nodes = nodes
-        self._fingerprints: dict[str, Fingerprint] | None = None
-
-    def fingerprint(self, uid: str) -> Fingerprint | None:
-        if self._fingerprints is None:
-            self._fingerprints = self._read()
-        return self._fingerprints.get(uid)
-
-    def _read(self) -> dict[str, Fingerprint]:
-        path = self._invocation.target_path / "manifest.json"
-        project = self._project
-        try:
-            variables = project.load().variables
-            fingerprinter = read_code(project.dbt_project, read_manifest(path), variables, project.selection)
-            graph = fingerprinter.graph
-            return {uid: fingerprinter.fingerprint(graph.nodes[uid]) for uid in self._nodes if uid in graph.nodes}
-        except (OSError, ValueError, DagsterSaoError):
-            # `--no-write-json`, or an engine that writes none: the plan's own manifest is what is known.
-            return {}
-
-
-def _through_ephemerals(uid: str, loaded: LoadedProject) -> Iterator[str]:
-    """Yield `uid`, or for an ephemeral model the nodes that it is inlined from."""
-    graph = loaded.project.graph
-    if uid in graph.nodes or uid in graph.sources:
-        yield uid
-        return
-    for parent in (loaded.manifest["nodes"].get(uid, {}).get("depends_on") or {}).get("nodes") or []:
-        yield from _through_ephemerals(parent, loaded)
-
-
-def _run_results(invocation: DbtCliInvocation) -> Mapping[str, str]:
-    try:
-        return {r["unique_id"]: r["status"] for r in invocation.get_artifact("run_results.json")["results"]}
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def _moment(text: str | None, default: datetime) -> datetime:
-    if not text:
-        return default
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-@contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set a variable for the process that is started within; None leaves it as it is."""
-    before = os.environ.get(name)
-    if value is not None:
-        os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before
-        elif value is not None:
-            del os.environ[name]
+def _dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:
+    arguments = list(args)
+    if config.vars:
+        arguments += ["--vars", json.dumps(dict(project.variables))]
+    if config.full_refresh and "--full-refresh" not in arguments:
+        arguments.append("--full-refresh")
+    if config.threads is not None:
+        arguments += ["--threads", str(config.threads)]
+    if config.defer:
+        arguments += ["--defer", "--state", str(config.state_path)]
+        if config.favor_state:
+            arguments.append("--favor-state")
+    return arguments

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,6 @@ import dagster as dg
 from dagster_sao.core.graph import Source
 from dagster_sao.core.policy import SourcePolicy
 from dagster_sao.core.state import SourceState
-from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, history_with
 from dagster_sao.warehouse.probes import Observation, ProbeKind, SourceProber
@@ -88,34 +87,30 @@ def source_event(
     )
 
 
-def record_unseen_sources(  # noqa: PLR0913 (each is an input of the capture)
+def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     instance: dg.DagsterInstance,
     project: OrchestratedProject,
-    loaded: LoadedProject,
-    unseen: Iterable[Source],
+    prober: SourceProber,
+    sources: Sequence[Source],
     *,
     states: Mapping[str, SourceState],
     now: datetime,
-) -> dict[str, str]:
-    """Probe sources without a recorded token and record what they say, before a run reads them.
+    untracked_token: str | None = None,
+) -> Iterator[str]:
+    """Probe sources and record what is new, before a run reads them. Yields what cannot be known, a sentence each.
 
-    Returns the tokens by unique id. Raises WarehouseError when the warehouse cannot be asked at all.
+    A source that cannot be tracked has `untracked_token`, or one that changes with its `untracked_interval`.
+    Raises WarehouseError when the warehouse cannot be asked at all.
     """
-    sources = list(unseen)
-    tokens: dict[str, str] = {}
-    if not sources:
-        return tokens
-    session = open_session(project, loaded)
-    try:
-        by_id = {source.unique_id: source for source in sources}
-        for unique_id, observation in SourceProber(session, now_ns=clock.now_ns).observe(sources):
-            last = states.get(unique_id)
-            token = new_token(observation, source_policy(loaded, by_id[unique_id]), last, now)
-            if token is not None:
-                probed = ProbedSource(by_id[unique_id], observation, 0.0)
-                key = project.keys().by_unique_id[unique_id]
-                instance.report_runless_asset_event(source_event(key, probed, token, last, now))
-                tokens[unique_id] = token
-    finally:
-        session.close()
-    return tokens
+    loaded, keys = project.load(), project.keys()
+    by_id = {source.unique_id: source for source in sources}
+    for unique_id, observation in prober.observe(sources):
+        source, last = by_id[unique_id], states.get(unique_id)
+        if problem := observation.error or observation.warning:
+            yield problem
+        token = new_token(observation, source_policy(loaded, source), last, now)
+        if untracked_token and observation.kind == ProbeKind.UNTRACKED:
+            token = untracked_token
+        if token is not None:
+            probed = ProbedSource(source, observation, 0.0)
+            instance.report_runless_asset_event(source_event(keys.by_unique_id[unique_id], probed, token, last, now))

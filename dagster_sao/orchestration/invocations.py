@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dagster_sao.core.decide import Reason
+from dagster_sao.core.decide import Decision, Reason
 from dagster_sao.core.graph import ProjectGraph
-from dagster_sao.core.plan import Plan
 from dagster_sao.orchestration.project import LoadedProject
 
 # One argument of a command may hold 128 KiB on Linux.
@@ -25,31 +24,38 @@ class Invocation:
     tests: list[str] | None = None
     """The tests to run; None for all that read a node which is built, as dbt chooses by itself."""
     full_refresh: bool | None = None
+    unit_tests_of: list[str] = field(default_factory=list)
+    """With `tests`: the nodes whose unit tests are run too, where their code is new."""
 
 
 class Invocations:
-    """The dbt commands that carry out a plan."""
+    """The dbt commands that carry out decisions."""
 
-    def __init__(self, loaded: LoadedProject, plan: Plan) -> None:
+    def __init__(self, loaded: LoadedProject, decisions: Mapping[str, Decision]) -> None:
         """Choose nothing yet."""
         self._loaded = loaded
         self._graph: ProjectGraph = loaded.project.graph
-        self._plan = plan
+        self._decisions = decisions
 
-    def choose(self, tests: Iterable[str], *, all_tests: bool) -> list[Invocation]:
-        """Return the commands, in an order in which all that a node reads comes in its own or an earlier one.
+    def choose(
+        self, builds: Sequence[str], tests: Iterable[str] | None, *, unit_tests_of: Iterable[str] = ()
+    ) -> list[Invocation]:
+        """Return the commands that build `builds`, parents first: all that a node reads comes in its own or an earlier one.
 
-        One is enough unless some nodes need a full refresh or the selection is too long for a command line. With
-        `all_tests` dbt chooses the tests by itself; else just `tests` are run, each with the last of what it reads.
+        One is enough unless some nodes need a full refresh or the selection is too long for a command line. With None
+        for `tests` dbt chooses the tests by itself; else just these are run, each with the last of what it reads, and
+        the unit tests of `unit_tests_of`.
         """
-        chosen = list(self._of_nodes())
-        if all_tests:
+        chosen = list(self._of_nodes(builds))
+        if tests is None:
             return chosen
         home = {uid: invocation for invocation in chosen for uid in invocation.nodes}
         order = {id(invocation): index for index, invocation in enumerate(chosen)}
+        alone = Invocation(tests=[])
         for invocation in chosen:
             invocation.tests = []
-        alone = Invocation(tests=[])
+        for uid in unit_tests_of:
+            home.get(uid, alone).unit_tests_of.append(uid)
         for uid in sorted(tests):
             read = [home[parent] for parent in self._graph.tests[uid].parents if parent in home]
             last = max(read, key=lambda invocation: order[id(invocation)], default=alone)
@@ -61,7 +67,7 @@ class Invocations:
         arguments = list(args)
         if invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
-        tests_code = any(self._plan.decisions[uid].reason in _FOR_CODE for uid in nodes)
+        tests_code = any(self._decisions[uid].reason in _FOR_CODE for uid in nodes)
         if invocation.tests is None:
             if arguments[:1] == ["build"] and not tests_code:
                 # Unit tests run on data of their own, so only code can change their result.
@@ -69,17 +75,17 @@ class Invocations:
             selection = [] if self._is_everything(nodes) else [self._selector(uid) for uid in nodes]
         else:
             selection = [self._selector(uid) for uid in nodes] + [self._test_selector(uid) for uid in invocation.tests]
-            selection += self._unit_tests(nodes)
+            selection += self._unit_tests(invocation.unit_tests_of)
         return [*arguments, "--select", " ".join(selection)] if selection else arguments
 
-    def _of_nodes(self) -> Iterator[Invocation]:
+    def _of_nodes(self, builds: Sequence[str]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
-        for uid in self._plan.builds:
+        for uid in builds:
             node = self._graph.nodes[uid]
-            refresh = self._plan.decisions[uid].full_refresh if node.materialized in _REFRESHABLE else None
+            refresh = self._decisions[uid].full_refresh if node.materialized in _REFRESHABLE else None
             is_other_kind = None not in {refresh, current.full_refresh} and refresh is not current.full_refresh
             length = len(self._selector(uid)) + 1
-            if is_other_kind or (size + length > _LONGEST_SELECTION and not self._is_everything(self._plan.builds)):
+            if is_other_kind or (size + length > _LONGEST_SELECTION and not self._is_everything(builds)):
                 yield current
                 current, size = Invocation(), 0
             current.nodes.append(uid)
@@ -91,7 +97,7 @@ class Invocations:
     def _split_tests(self, invocation: Invocation) -> Iterator[Invocation]:
         """Yield the invocation with as many tests as fit on a command line, then the others on their own."""
         size = sum(len(self._selector(uid)) + 1 for uid in invocation.nodes)
-        part = Invocation(invocation.nodes, [], invocation.full_refresh)
+        part = Invocation(invocation.nodes, [], invocation.full_refresh, invocation.unit_tests_of)
         for uid in invocation.tests or []:
             length = len(self._test_selector(uid)) + 1
             if size + length > _LONGEST_SELECTION:
@@ -100,7 +106,7 @@ class Invocations:
             if part.tests is not None:
                 part.tests.append(uid)
             size += length
-        if part.nodes or part.tests:
+        if part.nodes or part.tests or list(self._unit_tests(part.unit_tests_of)):
             yield part
 
     def _is_everything(self, nodes: Sequence[str]) -> bool:
@@ -123,8 +129,8 @@ class Invocations:
         nodes = self._graph.nodes.values()
         return {node.fqn[:length] for node in nodes for length in range(1, len(node.fqn))}
 
-    def _unit_tests(self, nodes: Sequence[str]) -> list[str]:
-        tested = {uid for uid in nodes if self._plan.decisions[uid].reason in _FOR_CODE}
+    def _unit_tests(self, nodes: Iterable[str]) -> list[str]:
+        tested = {uid for uid in nodes if self._decisions[uid].reason in _FOR_CODE}
         unit_tests: Mapping[str, Mapping[str, object]] = self._loaded.manifest.get("unit_tests") or {}
         return [
             f"unit_test:{test['name']}"

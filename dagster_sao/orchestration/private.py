@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
 from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
 from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
@@ -19,10 +20,11 @@ from dagster._core.definitions.declarative_automation.serialized_objects import 
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.event_api import EventRecordsFilter
-from dagster._core.events import DagsterEventType
+from dagster._core.events import DagsterEventType, EngineEventData
 from dagster._core.instance.utils import RUNLESS_RUN_ID
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
@@ -39,6 +41,7 @@ from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 from dagster_dbt.dbt_manifest import validate_manifest
 from dagster_dbt.dbt_project import using_dagster_dev
 from dagster_dbt.utils import select_unique_ids
+from dagster_shared.check import CheckError
 
 __all__ = [
     "DAGSTER_DBT_TRANSLATOR_METADATA_KEY",
@@ -55,6 +58,7 @@ __all__ = [
     "asset_events_of_run",
     "build_dbt_specs",
     "condition_result",
+    "database_engine",
     "evaluate_conditions",
     "evaluation_node",
     "events_after",
@@ -64,6 +68,8 @@ __all__ = [
     "listen_to_run",
     "maximum_event_id",
     "read_value",
+    "report_engine_event",
+    "repository_of",
     "schema_revisions",
     "select_unique_ids",
     "sensor_evaluation",
@@ -141,6 +147,32 @@ def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[
             listener(entry.dagster_event)
 
     instance.add_event_listener(run_id, hear)
+
+
+def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:
+    """Return the database that the instance keeps its runs in, None where that is no SQL database.
+
+    Its transactions are real ones: Dagster's own connections to PostgreSQL commit every statement by itself.
+    """
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        return None
+    with storage.connect() as connection:
+        engine = connection.engine
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition | None:
+    """Return the code location of a run, None for a run without one, as `dagster.materialize` starts it."""
+    try:
+        return context.repository_def
+    except CheckError:
+        return None
+
+
+def report_engine_event(context: dg.AssetExecutionContext, message: str, metadata: Mapping[str, Any]) -> None:
+    """Write a message with metadata into a run's log: the one kind of event that is about the run, not an asset."""
+    context.instance.report_engine_event(message, context.run, EngineEventData(metadata=metadata))
 
 
 def last_check_evaluations(

@@ -15,14 +15,17 @@ from typing import Any, Protocol
 
 import dagster as dg
 import yaml
-from dagster_dbt import DbtProject
+from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
+from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter, Variables
 from dagster_sao.core.graph import Source, check_manifest_version
 from dagster_sao.core.plan import Project
 from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy
+from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
+from dagster_sao.warehouse.session import default_target
 
 _LONGEST_SENTENCE = 600
 _PARSED_VARIABLE = "DAGSTER_SAO_PARSED_MANIFEST"
@@ -107,19 +110,23 @@ class OrchestratedProject:
         selection: Selection | None = None,
         loaded_by_dagster: Iterable[dg.AssetKey] = (),
         probe_target: str | None = None,
+        environment: str = "",
     ) -> None:
         """Read nothing yet.
 
         `selection` is what of the project becomes assets; the rest is built by somebody else, so it counts as sources.
         `variables` are those that runs pass to dbt with `--vars`. `loaded_by_dagster` are the assets of sources that an
         asset materializes: their state is what that asset records, and they are not probed. `probe_target` is the
-        target of the profile that sources are probed with, by default the one that dbt builds with.
+        target of the profile that sources are probed with, by default the one that dbt builds with. `environment` names
+        the target of a variant whose state is its own.
         """
         self.dbt_project = dbt_project
         self.loaded_by_dagster = frozenset(loaded_by_dagster)
         self.probe_target = probe_target or dbt_project.target
         self.variables = dict(variables or {})
         self.selection = selection or Selection()
+        self.environment = environment
+        self._variants: dict[str, OrchestratedProject] = {}
         self._translator = translator
         self._lock = threading.RLock()
         self._loaded: LoadedProject | None = None
@@ -131,6 +138,50 @@ class OrchestratedProject:
     def name(self) -> str:
         """The dbt project's name."""
         return self.dbt_project.name
+
+    @property
+    def state_name(self) -> str:
+        """What tells the state of this project and environment from that of others."""
+        return f"{self.name}.{self.environment}" if self.environment else self.name
+
+    def variant(self, target: str | None, variables: Mapping[str, Any]) -> OrchestratedProject:
+        """Return this project with another target or other variables, parsed for them: itself where they are its own.
+
+        Another target is another environment, with a state of its own. Raises InvalidProjectError when dbt cannot parse it.
+        """
+        given = {**self.variables, **variables}
+        is_other_target = target is not None and target not in (self.dbt_project.target, self._default_target())
+        if not is_other_target and given == self.variables:
+            return self
+        own = self.dbt_project
+        target = target if is_other_target else own.target
+        key = digest([target or "", json.dumps(given, sort_keys=True, default=str)])
+        with self._lock:
+            if key not in self._variants:
+                dbt_project = DbtProject(
+                    project_dir=own.project_dir,
+                    target_path=own.target_path / "dagster_sao" / key,
+                    profiles_dir=own.profiles_dir,
+                    profile=own.profile,
+                    target=target,
+                )
+                self._variants[key] = OrchestratedProject(
+                    dbt_project,
+                    self._translator,
+                    variables=given,
+                    selection=self.selection,
+                    loaded_by_dagster=self.loaded_by_dagster,
+                    probe_target=target if is_other_target else self.probe_target,
+                    environment=str(target) if is_other_target else self.environment,
+                )
+            variant = self._variants[key]
+            _parse_if_stale(variant.dbt_project, given, newer_than=own.manifest_path)
+            return variant
+
+    def _default_target(self) -> str | None:
+        """Return the target of a project that names none: the profile's."""
+        own = self.dbt_project
+        return own.target or default_target(own.project_dir, own.profiles_dir, own.profile)
 
     def load(self) -> LoadedProject:
         """Return what the manifest says, read again if the file changed.
@@ -242,6 +293,20 @@ def newer_than_manifest(dbt_project: DbtProject) -> str | None:
     return None
 
 
+def _parse_if_stale(dbt_project: DbtProject, variables: Mapping[str, Any], *, newer_than: Path) -> None:
+    """Write the manifest of a variant unless it is newer than the project's files and its own manifest."""
+    stamp = _stamp(newer_than)
+    files = [*_watched_files(dbt_project), (str(newer_than), stamp)]
+    if _is_newest(dbt_project.manifest_path, files):
+        return
+    arguments = ["parse", "--quiet", "--vars", json.dumps(dict(variables))]
+    try:
+        DbtCliResource(dbt_project).cli(arguments, target_path=dbt_project.target_path).wait()
+    except Exception as error:
+        msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"
+        raise InvalidProjectError(msg) from error
+
+
 def _is_parsed(dbt_project: DbtProject) -> bool:
     """Whether the manifest was written by this code server and no file is newer."""
     parsed_at = dbt_project.manifest_path.stat().st_mtime
@@ -297,10 +362,12 @@ def load_manifest(
         for uid, source in graph.sources.items()
         if not source.is_external_node
     }
+    source_policies = {uid: policy for uid, (policy, _) in sources.items()}
+    policies = with_expiry({uid: reading.policy for uid, reading in readings.items()}, graph, source_policies)
     project = Project(
         graph=graph,
         fingerprints={uid: fingerprinter.fingerprint(node) for uid, node in graph.nodes.items()},
-        policies={uid: reading.policy for uid, reading in readings.items()},
+        policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
     )
@@ -309,10 +376,14 @@ def load_manifest(
     return LoadedProject(
         manifest=manifest,
         project=project,
-        source_policies={uid: policy for uid, (policy, _) in sources.items()},
+        source_policies=source_policies,
         warnings=tuple(
             warning
-            for warnings in (*(r.warnings for r in readings.values()), *(w for _, w in sources.values()))
+            for warnings in (
+                *(r.warnings for r in readings.values()),
+                *(w for _, w in sources.values()),
+                expiry_warnings(policies, graph),
+            )
             for warning in warnings
         ),
         variables=values,

@@ -10,6 +10,8 @@ from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, VersionHistory
 
 BUILD_KEY = "dagster_sao/build"
+ELSEWHERE_KEY = "dagster_sao/builds_elsewhere"
+"""With a build: the last builds of the node in the other targets of the profile, by target."""
 FAILURE_KEY = "dagster_sao/failure"
 HISTORY_KEY = "dagster_sao/history"
 DECISION_KEY = "dagster_sao/decision"
@@ -17,12 +19,14 @@ REASON_KEY = "dagster_sao/reason"
 REASON_CODE_KEY = "dagster_sao/reason_code"
 SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
 DURATION_KEY = "dagster_sao/duration_seconds"
+STARTS = "starts"
+"""The decision of a node that a run builds after it said that it waits for it."""
 DATA_VERSION_TAG = "dagster/data_version"
 REMEMBERED_TOKENS = 20
 _LAYOUT = 1
 
 
-def build_to_json(build: LastBuild, *, invocation_id: str | None = None) -> dict[str, Any]:
+def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environment: str = "") -> dict[str, Any]:
     """Return a build record as JSON; empty parts are left out."""
     record = {
         "layout": _LAYOUT,
@@ -40,6 +44,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None) -> dict
         "replaced_in": build.replaced_in,
         "history": _history_to_json(build.history),
         "invocation_id": invocation_id,
+        "environment": environment,
     }
     return {name: value for name, value in record.items() if value not in (None, "", {}, [])}
 
@@ -67,9 +72,15 @@ def build_from_json(record: object) -> LastBuild | None:
         return None
 
 
-def failure_to_json(failure: FailedAttempt) -> dict[str, Any]:
+def environment_of(record: object) -> str:
+    """Return the environment of a build or failure record: empty for the one that the project is configured with."""
+    return str(record.get("environment") or "") if isinstance(record, Mapping) else ""
+
+
+def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, Any]:
     """Return a failed attempt as JSON."""
     return {
+        "environment": environment,
         "layout": _LAYOUT,
         "failed_at": failure.failed_at.isoformat(),
         "attempts": failure.attempts,

@@ -89,7 +89,7 @@ class RelationWatch:
         if stamp is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
         look = _Look(instance, prober, loaded, state, nodes, now)
-        before = read_relations(instance, self._project.name)
+        before = read_relations(instance, self._project.state_name)
         found = existing_relations(prober.session, nodes)
         alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
         seen, waits = {}, []
@@ -106,7 +106,7 @@ class RelationWatch:
         # What a run is writing is not looked at, so what was noted of it stays until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
         if seen != before.seen:
-            write_relations(instance, self._project.name, Relations(seen))
+            write_relations(instance, self._project.state_name, Relations(seen))
         self._seen, self._again_at = stamp, min(waits, default=None)
         return [event for node in nodes for event in self._news(node, seen.get(node.unique_id), before)]
 
@@ -130,10 +130,10 @@ class RelationWatch:
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return for each relation that was read its token if it was altered since its build, else None."""
-        if self._baselines is None:
-            self._baselines = read_baselines(look.instance, self._project.name)
-        baselines = self._baselines
         is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
+        if self._baselines is None or is_due:  # a job may have looked meanwhile
+            self._baselines = read_baselines(look.instance, self._project.state_name)
+        baselines = self._baselines
         if is_due:
             self._looked_at = look.now
         builds = look.state.builds
@@ -152,7 +152,7 @@ class RelationWatch:
                 baselines.tokens[uid], is_new = (build_id(builds[uid]), token), True
             found[uid] = token if baseline not in {None, token} else None
         if is_new:
-            write_baselines(look.instance, self._project.name, baselines)
+            write_baselines(look.instance, self._project.state_name, baselines)
         return found
 
 

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a config at run time.
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -59,6 +60,11 @@ class StateAwareRunConfig(dg.Config):
     )
     defer: bool = Field(default=False, description="Read what is not built here from the environment of `state`.")
     favor_state: bool = Field(default=False, description="With defer: read it from there also where it exists here.")
+
+    @property
+    def state_path(self) -> Path | None:
+        """The folder of another environment's manifest."""
+        return Path(self.state) if self.state else None
 
 
 def read_run_config(context: dg.AssetExecutionContext) -> StateAwareRunConfig:

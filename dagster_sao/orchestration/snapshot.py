@@ -18,11 +18,11 @@ from dagster_sao.orchestration.state import event_log_state
 def take_snapshot(instance: dg.DagsterInstance, project: OrchestratedProject, now: datetime) -> StateSnapshot:
     """Return the state of a project in an instance."""
     state = event_log_state(instance, project).snapshot(project.keys(), now)
-    state = read_forgotten(instance, project.name).hide(state)
-    relations = read_relations(instance, project.name)
+    state = read_forgotten(instance, project.state_name).hide(state)
+    relations = read_relations(instance, project.state_name)
     return replace(
         state,
         missing_relations=relations.missing(state.builds),
         altered_relations=relations.altered(state.builds),
-        blocked_sources=blocked_sources(instance, project, project.load()),
+        blocked=blocked_sources(instance, project, project.load()),
     )

@@ -31,9 +31,12 @@ from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
     DECISION_KEY,
+    ELSEWHERE_KEY,
     FAILURE_KEY,
     HISTORY_KEY,
+    STARTS,
     build_from_json,
+    environment_of,
     failure_from_json,
     from_timestamp,
     source_state,
@@ -60,6 +63,8 @@ class _Assets:
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     failed_in: dict[str, str] = field(default_factory=dict)
     """The run of each failure."""
+    records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The record of the last build of each node in every environment."""
     materialized: dict[str, int] = field(default_factory=dict)
     """The id of the newest materialization that was read."""
     unsettled: set[str] = field(default_factory=set)
@@ -69,10 +74,11 @@ class _Assets:
 class EventLogState:
     """The state of one project in one Dagster instance, kept up to date by reading what is new."""
 
-    def __init__(self, instance: dg.DagsterInstance, project_name: str) -> None:
-        """Read nothing yet."""
+    def __init__(self, instance: dg.DagsterInstance, project_name: str, environment: str = "") -> None:
+        """Read nothing yet. `environment` is empty for the target that the project is configured with."""
         self._instance = instance
-        self._unsettled_tag = _UNSETTLED_TAG + project_name
+        self._environment = environment
+        self._unsettled_tag = _UNSETTLED_TAG + ".".join(filter(None, (project_name, environment)))
         self._keys: AssetKeys | None = None
         self._assets = _Assets()
         self._read_to = 0
@@ -112,6 +118,11 @@ class EventLogState:
         for run_id in settled | ({ended_well} if ended_well else set()):
             self._instance.add_run_tags(run_id, {self._unsettled_tag: "no"})
 
+    def builds_elsewhere(self, unique_id: str) -> Mapping[str, Any]:
+        """Return the records of a node's last builds in other environments, by environment."""
+        known = self._assets.records.get(unique_id, {})
+        return {name: record for name, record in known.items() if name != self._environment}
+
     def wiped_at(self, key: dg.AssetKey) -> datetime | None:
         """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
         timestamp = self._wiped_at.get(key)
@@ -147,7 +158,7 @@ class EventLogState:
             unique_id, event = self._unique_id(record), record.event_log_entry.dagster_event
             if event is None or unique_id is None or not self._is_node(unique_id):
                 continue
-            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED or _starts(record):
                 silent.add(unique_id)
             elif self._absorb_observation(record) or event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
                 silent.discard(unique_id)
@@ -164,12 +175,22 @@ class EventLogState:
         self._assets.materialized[unique_id] = record.storage_id
         metadata = _plain(materialization.metadata)
         if self._is_node(unique_id):
-            self._absorb_build(unique_id, build_from_json(metadata.get(BUILD_KEY)))
+            self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
             token = (materialization.tags or {}).get(DATA_VERSION_TAG) or str(record.storage_id)
             self._assets.sources[unique_id] = source_state(
                 token, from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
             )
+
+    def _own_record(self, unique_id: str, metadata: Mapping[str, Any]) -> object:
+        """Return the record of the last build in this environment, from a materialization in any."""
+        record, elsewhere = metadata.get(BUILD_KEY), metadata.get(ELSEWHERE_KEY)
+        if record is None:
+            self._assets.records.pop(unique_id, None)
+            return None
+        known = dict(elsewhere) if isinstance(elsewhere, Mapping) else {}
+        self._assets.records[unique_id] = known = {**known, environment_of(record): record}
+        return known.get(self._environment)
 
     def _absorb_build(self, unique_id: str, build: LastBuild | None) -> None:
         # A materialization that somebody reported without building says nothing of what was read.
@@ -181,15 +202,16 @@ class EventLogState:
         if failure is not None and failure.failed_at <= build.ended_at:
             del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
 
-    def _absorb_observation(self, record: dg.EventLogRecord) -> bool:
+    def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
         """Learn of a failure. Returns whether the observation is what a run says of a node."""
-        unique_id, observation = self._unique_id(record), record.event_log_entry.asset_observation
+        unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
         if unique_id is None or observation is None:
             return False
         metadata = _plain(observation.metadata)
-        failure = failure_from_json(metadata.get(FAILURE_KEY))
-        if failure is not None:
-            self._absorb_failure(unique_id, failure, record.run_id)
+        record = metadata.get(FAILURE_KEY)
+        failure = failure_from_json(record)
+        if failure is not None and environment_of(record) == self._environment:
+            self._absorb_failure(unique_id, failure, event.run_id)
         return DECISION_KEY in metadata
 
     def _absorb_failure(self, unique_id: str, failure: FailedAttempt, run_id: str) -> None:
@@ -226,7 +248,7 @@ _states: WeakKeyDictionary[dg.DagsterInstance, dict[int, EventLogState]] = WeakK
 def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
     """Return the state of a project in an instance, one for the life of this process."""
     states = _states.setdefault(instance, {})
-    return states.setdefault(id(project), EventLogState(instance, project.name))
+    return states.setdefault(id(project), EventLogState(instance, project.name, project.environment))
 
 
 _open_instance: dg.DagsterInstance | None = None
@@ -295,6 +317,11 @@ def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | Non
     if repository is None or not repository.has_job(run.job_name):
         return ()
     return repository.get_job(run.job_name).asset_layer.executable_asset_keys
+
+
+def _starts(record: dg.EventLogRecord) -> bool:
+    observation = record.event_log_entry.asset_observation
+    return observation is not None and _plain(observation.metadata).get(DECISION_KEY) == STARTS
 
 
 def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

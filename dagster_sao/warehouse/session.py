@@ -301,6 +301,15 @@ class WarehouseSession:
         )
 
 
+def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -> str:
+    """Return the target of a profile that dbt uses when none is named. Raises WarehouseError for a broken profile."""
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        return str(dbt_private.load_config(project_dir, profiles_dir, profile, None, {}).target_name)
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise _cannot_load(error, project_dir, profiles_dir, None) from None
+
+
 def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 

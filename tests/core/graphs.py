@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
 from dagster_sao.core.decide import Decision, Request
+from dagster_sao.core.expiry import with_expiry
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, Source
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.plan import Mode, Plan, Project, make_plan
-from dagster_sao.core.policy import Policy
+from dagster_sao.core.policy import Policy, SourcePolicy
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -95,6 +96,7 @@ class World:
     graph: ProjectGraph
     now: datetime = START
     policies: dict[str, Policy] = field(default_factory=dict)
+    source_policies: dict[str, SourcePolicy] = field(default_factory=dict)
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     stars: set[str] = field(default_factory=set)
     tokens: dict[str, SourceState] = field(default_factory=dict)
@@ -114,7 +116,8 @@ class World:
 
     @property
     def project(self) -> Project:
-        return Project(self.graph, dict(self.fingerprints), dict(self.policies), frozenset(self.stars))
+        policies = with_expiry(self.policies, self.graph, self.source_policies)
+        return Project(self.graph, dict(self.fingerprints), policies, frozenset(self.stars))
 
     @property
     def state(self) -> StateSnapshot:
@@ -124,7 +127,7 @@ class World:
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
             altered_relations=dict(self.altered),
-            blocked_sources=frozenset(self.blocked),
+            blocked=frozenset(self.blocked),
         )
 
     def load(self, source: str, token: str | None = None) -> None:

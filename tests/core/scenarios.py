@@ -4,6 +4,7 @@
 graph src.orders >> view:stg >> orders     the project (see graphs.py); further lines may be indented
 adapter postgres                           what it runs on (duckdb unless said)
 policy orders build_after=1h updates_on=all
+thresholds src.orders error_after=1d       how old the source may be
 star stg                                   the node selects `*`
 build [taking 10m]                         plan and build what the plan says, with the sensor's eyes
 run [taking 10m]                           the same with a job's eyes
@@ -32,13 +33,14 @@ from pathlib import Path
 from dagster_sao.core.decide import Request
 from dagster_sao.core.durations import parse_duration
 from dagster_sao.core.plan import Mode
-from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, UpdatesOn
+from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, SourcePolicy, UpdatesOn
 from tests.core.graphs import World, graph
 
 _SETTINGS = {
     "build_after": parse_duration,
     "lag_tolerance": parse_duration,
     "rebuild_every": parse_duration,
+    "expire_with_sources": {"true": True, "false": False}.__getitem__,
     "updates_on": UpdatesOn,
     "code_changes": CodeChanges,
     "on_code_change": OnCodeChange,
@@ -105,6 +107,11 @@ class Play:
         node, *settings = rest.split()
         pairs = (setting.split("=") for setting in settings)
         self.world.ask(node, **{name: _SETTINGS[name](value) for name, value in pairs})
+
+    def _thresholds(self, rest: str, _where: str) -> None:
+        source, *thresholds = rest.split()
+        pairs = (threshold.split("=") for threshold in thresholds)
+        self.world.source_policies[source] = SourcePolicy(**{name: parse_duration(value) for name, value in pairs})
 
     def _star(self, rest: str, _where: str) -> None:
         self.world.stars.update(rest.split())

@@ -40,6 +40,7 @@ POLICIES = {
     "of_deeper_folder": Policy(rebuild_every=2 * DAY),
     "of_model": Policy(rebuild_every=3 * DAY, content_fingerprint=True),
     "of_properties": Policy(on_code_change=OnCodeChange.FULL_REFRESH),
+    "expiring": Policy(expire_with_sources=True),
 }
 
 WARNINGS = {
@@ -208,6 +209,14 @@ def test_meta_beside_config_counts_where_config_says_nothing():
         (
             {"meta": {"dagster_sao": {"rebuild_every": 3}}},
             "`rebuild_every`: `3` is no duration: write a count and a unit, such as 30m, 12h, 1d or 1h 30m.",
+        ),
+        (
+            {"meta": {"dagster_sao": {"rebuild_every": "0h"}}},
+            "`rebuild_every` is 0h, so the model would be built without end; write a longer time.",
+        ),
+        (
+            {"meta": {"dagster_sao": {"expire_with_sources": "1d"}}},
+            "`expire_with_sources` is true or false, not '1d'.",
         ),
         (
             {"meta": {"dagster_sao": {"code_changes": "later"}}},

@@ -8,7 +8,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.postgres_world import Works, postgres_histories
 from tests.histories.steps import History
 
-FEW, MANY = 3, 40
+FEW, MANY, SHARDS = 3, 20, 2
 
 KNOWN: dict[str, History] = {
     "views follow a table that is rebuilt": [("statement", "insert into raw.orders values ({id}, {id})"), ("cycle",)],
@@ -48,5 +48,6 @@ def test_a_few_random_histories_keep_every_promise_on_postgres(works):
 
 
 @pytest.mark.slow
-def test_many_random_histories_keep_every_promise_on_postgres(works):
-    live_random_histories(works, postgres_histories, MANY)
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_many_random_histories_keep_every_promise_on_postgres(works, shard):
+    live_random_histories(works, postgres_histories, MANY, shard=shard)

@@ -16,7 +16,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.state import FailureKind
-from dagster_sao.orchestration.execution import _BuiltCode
+from dagster_sao.orchestration.dbt_process import code_read_by_dbt
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DECISION_KEY,
@@ -256,24 +256,15 @@ def test_checks_alone_are_run_without_building_anything(story):
 # The code that dbt itself read
 
 
-class Invocation:
-    """What is needed of dbt's invocation: where its manifest is."""
-
-    def __init__(self, target_path, world=None):
-        self.target_path = target_path
-        if world is not None:
-            (target_path / "manifest.json").write_text(json.dumps(world))
-
-
-def built_code(tmp_path, project, world):
-    nodes = set(project.load().project.graph.nodes)
-    return _BuiltCode(Invocation(tmp_path, world), project, nodes)
+def built_code(tmp_path, project, world, uid):
+    (tmp_path / "manifest.json").write_text(json.dumps(world))
+    return code_read_by_dbt(tmp_path, project, [uid])[uid]
 
 
 def test_the_code_that_was_built_is_what_dbt_read_not_what_the_plan_was_made_from(tmp_path):
     project = load_project(tmp_path / "shop", manifest([model("m", raw_code="select 1 as id")]))
     newer = manifest([model("m", raw_code="select 2 as id")])
-    built = built_code(tmp_path, project, newer).fingerprint("model.shop.m")
+    built = built_code(tmp_path, project, newer, "model.shop.m")
     planned = project.load().project.fingerprints["model.shop.m"]
     assert planned.changes_since(built) == ("sql",)
 
@@ -284,7 +275,7 @@ def test_a_large_seed_that_was_built_is_not_changed_code_at_once(tmp_path):
     (tmp_path / "shop" / "seeds").mkdir(parents=True)
     (tmp_path / "shop" / "seeds" / "big.csv").write_text("id\n1\n")
     project = load_project(tmp_path / "shop", world)
-    built = built_code(tmp_path, project, world).fingerprint("seed.shop.big")
+    built = built_code(tmp_path, project, world, "seed.shop.big")
     planned = project.load().project.fingerprints["seed.shop.big"]
     assert planned.changes_since(built) == ()
 
@@ -296,7 +287,7 @@ def test_a_model_that_reads_what_others_build_is_not_changed_code_at_once(tmp_pa
     project = load_project(tmp_path / "shop", world)
     project.selection = Selection(select="b")
     planned = project.load().project.fingerprints["model.shop.b"]
-    assert planned.changes_since(built_code(tmp_path, project, world).fingerprint("model.shop.b")) == ()
+    assert planned.changes_since(built_code(tmp_path, project, world, "model.shop.b")) == ()
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"nodes": {}}'])
@@ -304,7 +295,7 @@ def test_where_dbt_left_no_manifest_the_plans_code_counts(tmp_path, content):
     project = load_project(tmp_path / "shop", manifest([model("m")]))
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    assert _BuiltCode(Invocation(tmp_path), project, {"model.shop.m"}).fingerprint("model.shop.m") is None
+    assert code_read_by_dbt(tmp_path, project, ["model.shop.m"]) == {}
 
 
 def test_failure_metadata_is_what_the_state_reads(story):

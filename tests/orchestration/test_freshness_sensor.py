@@ -224,10 +224,10 @@ def test_a_source_that_cannot_be_asked_is_a_warning(depot):
 
 def test_nothing_is_built_from_a_source_that_is_too_old_when_it_asks_for_that(depot):
     depot.tick()
-    assert depot.state().blocked_sources == set()
+    assert depot.state().blocked == set()
     depot.ahead += timedelta(hours=5)
     depot.tick()
-    assert depot.state().blocked_sources == {ORDERS}
+    assert depot.state().blocked == {ORDERS}
 
 
 def test_a_check_can_be_executed_by_hand(depot):

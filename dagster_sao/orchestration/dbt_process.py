@@ -1,0 +1,158 @@
+"""One dbt process of a run: started, watched over, and what it says turned into Dagster's events and build records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.orchestration.private import DbtCliInvocation
+from dagster_sao.orchestration.project import OrchestratedProject, read_code, read_manifest, sentence
+
+_INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
+_WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
+_STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class DbtEvent:
+    """What dbt said of one node or test, and what dagster-dbt makes of it."""
+
+    raw: Mapping[str, Any]
+    asset_events: list[Any]
+
+
+class DbtProcess:
+    """A dbt command that runs. Ends with its run, also when that is killed."""
+
+    def __init__(  # noqa: PLR0913 (what a command consists of)
+        self,
+        context: dg.AssetExecutionContext,
+        dbt: DbtCliResource,
+        project: OrchestratedProject,
+        arguments: Sequence[str],
+        *,
+        translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
+        selects_tests: bool,
+    ) -> None:
+        """Start dbt. With `selects_tests` the arguments name the tests to run; else dbt chooses them by itself."""
+        self._context = context
+        self._project = project
+        self._manifest = project.load().manifest
+        self._translator = translator
+        with _environment(_INDIRECT_SELECTION, "empty" if selects_tests else None):
+            self.invocation: DbtCliInvocation = dbt.cli(
+                arguments, manifest=self._manifest, dagster_dbt_translator=translator, raise_on_error=False
+            )
+        self._watchdog = _start_watchdog(self.invocation.process)
+        # dagster-dbt would select by itself if it were given the context, so it gets it after.
+        self.invocation.context = context
+        self.invocation.project = project.dbt_project
+
+    def events(self) -> Iterator[DbtEvent]:
+        """Yield what dbt says, until it has ended."""
+        try:
+            for event in self.invocation.stream_raw_events():
+                asset_events = event.to_default_asset_events(
+                    manifest=self._manifest,
+                    dagster_dbt_translator=self._translator,
+                    context=self._context,
+                    target_path=self.invocation.target_path,
+                    project=self._project.dbt_project,
+                )
+                yield DbtEvent(event.raw_event, list(asset_events))
+        finally:
+            self._dismiss_watchdog()
+
+    def stop(self) -> None:
+        """End dbt from another thread: as ctrl-c does, and with force when that does not help."""
+        process = self.invocation.process
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def error(self) -> str:
+        """Return why dbt did not end well, in one sentence; empty when it did."""
+        error = self.invocation.get_error()
+        return sentence(error) if error is not None else ""
+
+    def statuses(self) -> Mapping[str, str]:
+        """Return the status of each node and test that dbt came to, by unique id; empty when it wrote none."""
+        try:
+            results = self.invocation.get_artifact("run_results.json")["results"]
+            return {result["unique_id"]: result["status"] for result in results}
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    def code(self, nodes: Iterable[str]) -> Mapping[str, Fingerprint]:
+        """Return the code of nodes that dbt itself read, by unique id."""
+        return code_read_by_dbt(self.invocation.target_path, self._project, nodes)
+
+    def _dismiss_watchdog(self) -> None:
+        if self._watchdog is None or self._watchdog.stdin is None:
+            return
+        # Only of a dbt that has ended: one that goes on without a run that listens is to be ended.
+        message = b"done\n" if self.invocation.process.poll() is not None else b""
+        self._watchdog.communicate(message)
+
+
+def code_read_by_dbt(
+    target_path: Path, project: OrchestratedProject, nodes: Iterable[str]
+) -> Mapping[str, Fingerprint]:
+    """Return the code of nodes that dbt read, which may be newer than the manifest that the plan was made from.
+
+    Empty where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
+    """
+    try:
+        manifest = read_manifest(target_path / "manifest.json")
+        fingerprinter = read_code(project.dbt_project, manifest, project.load().variables, project.selection)
+        graph = fingerprinter.graph
+        return {uid: fingerprinter.fingerprint(graph.nodes[uid]) for uid in nodes if uid in graph.nodes}
+    except (OSError, ValueError, DagsterSaoError):
+        return {}
+
+
+def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
+    if os.name != "posix" or process.poll() is not None:
+        return None
+    watchdog = subprocess.Popen(
+        # Nothing of the environment's packages: it starts in an instant.
+        [sys.executable, "-I", "-S", str(_WATCHDOG)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Out of reach of what ends the run's own group of processes.
+        start_new_session=True,
+    )
+    if watchdog.stdin is not None:
+        watchdog.stdin.write(f"{process.pid}\n".encode())
+        watchdog.stdin.flush()
+    return watchdog
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set a variable for the process that is started within; None leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+        elif value is not None:
+            del os.environ[name]

@@ -1,0 +1,240 @@
+"""One writer per relation, across runs and processes: a table of leases in the database of the Dagster instance.
+
+A run claims what it is about to build in one transaction, holds it with a heartbeat, and lets go of each relation when its
+build is recorded. It never holds a lease while it waits for another one, so no order of claims can deadlock. The leases of
+a process that is killed run out by themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import dagster as dg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.orchestration.private import database_engine
+
+LEASE_SECONDS = 60.0
+"""How long a lease lasts without a heartbeat."""
+HEARTBEAT_SECONDS = 10.0
+_ATTEMPTS = 10
+# Databases limit the parameters of a statement; SQLite's limit was 999 once.
+_ROWS_PER_STATEMENT = 200
+
+T = TypeVar("T")
+
+_METADATA = sa.MetaData()
+_LEASES = sa.Table(
+    "dagster_sao_leases",
+    _METADATA,
+    # MySQL cannot index longer ones, and a digest tells relations apart as well.
+    sa.Column("relation", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False, index=True),
+    sa.Column("run_id", sa.String(255), nullable=False),
+    sa.Column("expires_at", sa.Float(53), nullable=False),
+)
+# Workers on several machines must agree on the time, so the database tells it.
+_NOW = {
+    "sqlite": "select (julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "select extract(epoch from clock_timestamp())",
+    "mysql": "select unix_timestamp(now(6))",
+}
+
+
+class LeaseError(DagsterSaoError):
+    """The leases cannot be kept, so nothing may be built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of asking for relations."""
+
+    granted: frozenset[str]
+    held_by: Mapping[str, str]
+    """What another holds, with the id of its run."""
+
+
+class Leases:
+    """The leases of one process of a run."""
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        """Take none yet. Raises LeaseError when the instance's database can hold none."""
+        self._engine = _engine(instance)
+        self._run_id = run_id
+        # A step that is tried again is another process of the same run.
+        self._owner = uuid.uuid4().hex
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> frozenset[str]:
+        """What this process holds."""
+        return frozenset(self._held)
+
+    def claim(self, relations: Iterable[str]) -> Claim:
+        """Take those of `relations` that nobody else holds, all in one transaction.
+
+        Raises LeaseError when the database does not answer.
+        """
+        wanted = sorted(set(relations) - self._held)
+        if not wanted:
+            return Claim(frozenset(), {})
+        claim = _retried(lambda: self._claim_once(wanted))
+        with self._lock:
+            self._held |= claim.granted
+        return claim
+
+    def holders(self, relations: Iterable[str]) -> Mapping[str, str]:
+        """Return the relations that another process holds, with the id of its run."""
+        return _retried(lambda: self._holders_once(sorted(set(relations) - self._held)))
+
+    def renew(self) -> bool:
+        """Let what is held last longer. Returns False when some of it was lost to another process."""
+        with self._lock:
+            if not self._held:
+                return True
+            with self._engine.begin() as connection:
+                until = _now(connection) + LEASE_SECONDS
+                mine = _LEASES.c.owner == self._owner
+                renewed = connection.execute(sa.update(_LEASES).where(mine).values(expires_at=until))
+                return renewed.rowcount >= len(self._held)
+
+    def release(self, relations: Iterable[str] | None = None) -> None:
+        """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself."""
+        given = sorted(self._held if relations is None else self._held & set(relations))
+        with self._lock:
+            self._held -= set(given)
+        for part in _parts(given):
+            mine = sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(part))
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(sa.delete(_LEASES).where(mine))
+            except SQLAlchemyError:
+                return
+
+    @contextmanager
+    def heartbeat(self, lost: Callable[[str], None]) -> Iterator[None]:
+        """Renew what is held as long as the block runs; everything is released at its end.
+
+        Calls `lost` with a sentence, in another thread, once the leases cannot be kept: then nothing more may be written.
+        """
+        ended = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(ended, lost), name="dagster_sao-leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+    def _beat(self, ended: threading.Event, lost: Callable[[str], None]) -> None:
+        missed = 0
+        while not ended.wait(HEARTBEAT_SECONDS):
+            try:
+                if not self.renew():
+                    lost("Another run took over a model that this run was building, since its leases ran out.")
+                    return
+                missed = 0
+            except SQLAlchemyError as error:
+                missed += 1
+                # Before they run out: what is being written must have ended by then.
+                if missed * HEARTBEAT_SECONDS >= LEASE_SECONDS / 2:
+                    lost(f"The leases cannot be renewed in the Dagster instance's database: {_reason(error)}")
+                    return
+
+    def _claim_once(self, wanted: list[str]) -> Claim:
+        with self._engine.begin() as connection:
+            # A write first: on SQLite it locks out every other writer until the end of the transaction.
+            now = _now(connection)
+            connection.execute(sa.delete(_LEASES).where(_LEASES.c.expires_at < now))
+            taken = dict(_rows(connection, wanted))
+            free = [relation for relation in wanted if relation not in taken]
+            for part in _parts(free):
+                connection.execute(
+                    sa.insert(_LEASES),
+                    [
+                        {
+                            "relation": relation,
+                            "owner": self._owner,
+                            "run_id": self._run_id,
+                            "expires_at": now + LEASE_SECONDS,
+                        }
+                        for relation in part
+                    ],
+                )
+        return Claim(frozenset(free), taken)
+
+    def _holders_once(self, relations: list[str]) -> Mapping[str, str]:
+        with self._engine.begin() as connection:
+            return dict(_rows(connection, relations, after=_now(connection)))
+
+
+def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0) -> Iterator[tuple[str, str]]:
+    for part in _parts(relations):
+        wanted = sa.and_(_LEASES.c.relation.in_(part), _LEASES.c.expires_at >= after)
+        found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(wanted))
+        yield from ((str(relation), str(run_id)) for relation, run_id in found)
+
+
+def _parts(relations: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(relations), _ROWS_PER_STATEMENT):
+        yield relations[start : start + _ROWS_PER_STATEMENT]
+
+
+def _now(connection: sa.Connection) -> float:
+    return float(connection.execute(sa.text(_NOW[connection.dialect.name])).scalar_one())
+
+
+def _retried(action: Callable[[], T]) -> T:
+    """Return what `action` returns, tried again when two transactions met: the other one then has won."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS - 1:
+                msg = f"The leases cannot be taken in the Dagster instance's database: {_reason(error)}"
+                raise LeaseError(msg) from None
+    raise AssertionError
+
+
+def _engine(instance: dg.DagsterInstance) -> sa.Engine:
+    engine = database_engine(instance)
+    if engine is None or engine.dialect.name not in _NOW:
+        msg = (
+            "This Dagster instance keeps its runs in no database of its own (SQLite, PostgreSQL or MySQL), so two runs could"
+            " build one model at once. Use one of these storages."
+        )
+        raise LeaseError(msg)
+    try:
+        if not sa.inspect(engine).has_table(_LEASES.name):
+            _create_table(engine)
+    except SQLAlchemyError as error:
+        msg = (
+            f"The table {_LEASES.name} cannot be created in the Dagster instance's database: {_reason(error)}."
+            " Let its role create tables, or create it once with a role that may."
+        )
+        raise LeaseError(msg) from None
+    return engine
+
+
+def _create_table(engine: sa.Engine) -> None:
+    try:
+        _METADATA.create_all(engine)
+    except SQLAlchemyError:
+        # Another process may have created it in the same instant.
+        if not sa.inspect(engine).has_table(_LEASES.name):
+            raise
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    # The driver's own words: SQLAlchemy adds the statement and its parameters.
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()).rstrip(".")

@@ -1,0 +1,131 @@
+"""What a run says of what it did not build, and of all it did in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.state import FailedAttempt, LastBuild
+from dagster_sao.orchestration.private import last_check_evaluation
+from dagster_sao.orchestration.project import AssetKeys
+from dagster_sao.orchestration.records import (
+    DECISION_KEY,
+    FAILURE_KEY,
+    REASON_CODE_KEY,
+    REASON_KEY,
+    SECONDS_SAVED_KEY,
+    STARTS,
+    failure_to_json,
+)
+
+_LONGEST_TABLE = 500
+_PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
+
+
+@dataclass
+class RunReport:
+    """The events of a run that dbt does not cause, and what became of each node."""
+
+    log: Any
+    graph: ProjectGraph
+    keys: AssetKeys
+    environment: str = ""
+    outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What became of each node, and why: built, failed, reused, held, skipped."""
+    seconds_saved: float = 0.0
+
+    def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
+        """Return what the run says of a node that it does not build."""
+        said = "reused" if decision.action is Action.REUSE else decision.action.value
+        metadata: dict[str, Any] = {
+            DECISION_KEY: said,
+            REASON_CODE_KEY: decision.reason.value,
+            REASON_KEY: decision.message,
+        }
+        if last_build is not None:
+            metadata[SECONDS_SAVED_KEY] = seconds = (last_build.ended_at - last_build.started_at).total_seconds()
+            if decision.action is Action.REUSE:
+                self.seconds_saved += seconds
+        self.outcomes[uid] = _PAST[decision.action], decision.message
+        self.log.info(f"{self.graph.label(uid)}: {said}. {decision.message}")
+        return self._observation(uid, decision.message, metadata)
+
+    def not_started(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it did not come to."""
+        self.outcomes[uid] = "skipped", message
+        return self._observation(uid, message, {DECISION_KEY: Action.SKIP.value, REASON_KEY: message})
+
+    def waits(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it cannot build yet."""
+        self.log.info(f"{self.graph.label(uid)}: {message}")
+        return self._observation(uid, message, {DECISION_KEY: "waits", REASON_KEY: message})
+
+    def starts(self, uid: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it waited for, when it builds it after all."""
+        message = "Starts after waiting"
+        return self._observation(uid, message, {DECISION_KEY: STARTS, REASON_KEY: message})
+
+    def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that failed."""
+        self.outcomes[uid] = "failed", message
+        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
+        return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
+
+    def built(self, uid: str, message: str) -> None:
+        """Note that a node was built."""
+        self.outcomes[uid] = "built", message
+
+    def summary(self, seconds: float) -> tuple[str, Mapping[str, Any]]:
+        """Return the end of the run's log: the counts, and as metadata also seconds saved and the table of decisions."""
+        counts = dict.fromkeys(("built", "reused", "failed", "held", "skipped"), 0)
+        for what, _ in self.outcomes.values():
+            counts[what] += 1
+        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if self.seconds_saved:
+            text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
+        return f"{text}.", {
+            **counts,
+            "seconds": round(seconds, 3),
+            "seconds_saved": round(self.seconds_saved, 3),
+            "decisions": dg.MetadataValue.md(self._table()),
+        }
+
+    def _table(self) -> str:
+        # What happened first: in a large project most is reused.
+        order = {"failed": 0, "skipped": 1, "held": 2, "built": 3, "reused": 4}
+        rows = sorted(self.outcomes.items(), key=lambda item: order[item[1][0]])
+        lines = ["| model | decision | reason |", "|---|---|---|"]
+        for uid, (what, why) in rows[:_LONGEST_TABLE]:
+            reason = why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
+        if len(rows) > _LONGEST_TABLE:
+            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
+        return "\n".join(lines)
+
+    def _observation(self, uid: str, message: str, metadata: Mapping[str, Any]) -> dg.AssetObservation:
+        return dg.AssetObservation(self.keys.by_unique_id[uid], description=message, metadata=metadata)
+
+
+def reused_checks(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]) -> Iterator[dg.AssetCheckResult]:
+    """Yield the last result of each check again: one that is planned and not reported would be replaced by `skipped`."""
+    for key in checks:
+        last = last_check_evaluation(instance, key)
+        if last is not None:
+            yield dg.AssetCheckResult(
+                asset_key=last.asset_key,
+                check_name=last.check_name,
+                passed=last.passed,
+                severity=last.severity,
+                metadata={
+                    **last.metadata,
+                    DECISION_KEY: Action.REUSE.value,
+                    REASON_KEY: "Skipped due to model reuse",
+                },
+            )

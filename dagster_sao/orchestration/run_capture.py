@@ -1,0 +1,108 @@
+"""What a run knows before it builds: the state, and what the warehouse says of the sources above its selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.graph import Source
+from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.freshness import open_session, record_sources
+from dagster_sao.orchestration.private import repository_of
+from dagster_sao.orchestration.project import OrchestratedProject, sentence
+from dagster_sao.orchestration.relation_watch import RelationWatch
+from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.state import run_activity
+from dagster_sao.warehouse.probes import SourceProber
+
+
+class RunCapture:
+    """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        project: OrchestratedProject,
+        selected: set[str],
+        *,
+        refresh: bool,
+        state_aware: bool,
+    ) -> None:
+        """Ask nothing yet. With `refresh` every source above `selected` is probed; else those without a known state."""
+        self._context = context
+        self._project = project
+        self._selected = selected
+        self._refresh = refresh
+        self._state_aware = state_aware
+
+    def look(self) -> None:
+        """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
+        now = clock.now()
+        loaded = self._project.load()
+        state = take_snapshot(self._context.instance, self._project, now)
+        above = loaded.project.graph.ancestors(self._selected)
+        sources = [
+            source
+            for uid, source in loaded.project.graph.sources.items()
+            if uid in above
+            and (self._refresh or uid not in state.sources)
+            and not self._project.is_loaded_by_dagster(uid)
+        ]
+        if not sources and not self._refresh:
+            return
+        try:
+            self._ask(sources, state, now)
+        except DagsterSaoError as error:
+            # With an old token the next probe looks like new data: one build too many, none too few.
+            self._context.log.warning(f"The warehouse could not be asked for new data: {sentence(error)}")
+
+    def state(self, blocked: frozenset[str]) -> StateSnapshot:
+        """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
+        state = take_snapshot(self._context.instance, self._project, clock.now())
+        return replace(state, blocked=state.blocked | blocked)
+
+    def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> None:
+        loaded = self._project.load()
+        session = open_session(self._project, loaded)
+        try:
+            prober = SourceProber(session, now_ns=clock.now_ns)
+            if sources:
+                counts_untracked = self._refresh and self._state_aware
+                for problem in record_sources(
+                    self._context.instance,
+                    self._project,
+                    prober,
+                    sources,
+                    states=state.sources,
+                    now=now,
+                    untracked_token=f"untracked {self._context.run.run_id}" if counts_untracked else None,
+                ):
+                    self._context.log.warning(problem)
+            if self._refresh and self._state_aware:
+                self._look_at_relations(prober, state, now)
+        finally:
+            session.close()
+
+    def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
+        instance, keys = self._context.instance, self._project.keys()
+        repository = repository_of(self._context)
+        building = run_activity(instance, keys, self._project.name, repository, now).building
+        others = {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
+        watch = RelationWatch(self._project)
+        for observation in watch.look(instance, prober, self._project.load(), state, others, now):
+            instance.report_runless_asset_event(observation)
+
+
+def deferred_parents(
+    project: OrchestratedProject, state: StateSnapshot, selected: set[str], run_id: str
+) -> Mapping[str, SourceState]:
+    """Return a state for the nodes that a run reads from another environment: always new, since nothing is known of it."""
+    graph = project.load().project.graph
+    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
+    now = clock.now()
+    return {uid: SourceState(f"deferred {run_id}", now) for uid in read - selected if uid not in state.builds}
