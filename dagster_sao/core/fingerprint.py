@@ -130,6 +130,10 @@ class Fingerprinter:
             found += self._code_parts(node, props)
         return Fingerprint(_by_name(found), self._compiled(node, props))
 
+    def written_config(self, node: Node) -> Mapping[str, Any]:
+        """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
+        return self._nodes[node.unique_id].get("unrendered_config") or {}
+
     def selects_star(self, node: Node) -> bool:
         """Return whether the node's columns may follow from its parents' columns."""
         if node.resource_type == "seed":

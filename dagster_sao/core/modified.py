@@ -55,7 +55,9 @@ class Comparison:
             known = ", ".join(["new", "old", "modified", "unmodified", *_ASPECTS])
             msg = f"'state:{criterion}' means nothing: after `state:` stands one of {known}."
             raise InvalidSelectionError(msg)
-        return self.new | {uid for uid, parts in self.changed.items() if _has(parts, criterion)}
+        changed = {uid for uid, parts in self.changed.items() if _has(parts, criterion)}
+        # So it is with dbt: a new node counts as modified in all but its macros.
+        return changed if criterion == "modified.macros" else self.new | changed
 
 
 def compare(current: Fingerprinter, other: Fingerprinter) -> Comparison:
@@ -74,7 +76,7 @@ def compare(current: Fingerprinter, other: Fingerprinter) -> Comparison:
 
 
 def without_environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest in which relations and configs are as the project's files spell them, before rendering."""
+    """Return a manifest in which relations are named as the project's files spell them, before rendering."""
     return {
         **manifest,
         "nodes": {uid: _node_as_written(props) for uid, props in manifest["nodes"].items()},
@@ -86,7 +88,14 @@ def _changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> tu
     before = other.graph.nodes.get(unique_id)
     if before is None:
         return ()
-    return current.fingerprint(current.graph.nodes[unique_id]).changes_since(other.fingerprint(before))
+    node = current.graph.nodes[unique_id]
+    written, written_before = current.written_config(node), other.written_config(before)
+    # What a template makes of the target is no change; another template is.
+    kept = {
+        f"{_CONFIG}{name}" for name, text in written.items() if _is_template(text) and written_before.get(name) == text
+    }
+    changes = current.fingerprint(node).changes_since(other.fingerprint(before))
+    return tuple(part for part in changes if part not in kept)
 
 
 def _source_changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> Iterator[str]:
@@ -103,10 +112,7 @@ def _has(parts: tuple[str, ...], criterion: str) -> bool:
 
 def _node_as_written(props: Mapping[str, Any]) -> Mapping[str, Any]:
     config, written = props.get("config") or {}, props.get("unrendered_config") or {}
-    place = [str(written.get(key) or config.get(key) or "") for key in _PLACE]
-    # What a template makes of the target is no change; what is written in its place is.
-    templates = {key: text for key, text in written.items() if key in config and _is_template(text)}
-    return {**props, "relation_name": ".".join(place), "config": {**config, **templates}}
+    return {**props, "relation_name": ".".join(str(written.get(key) or config.get(key) or "") for key in _PLACE)}
 
 
 def _source_as_written(props: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -351,8 +351,7 @@ def load_manifest(
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """
     values = read_variables(dbt_project.project_dir, dict(variables or {}))
-    cache_path = dbt_project.manifest_path.parent / _CACHE_FILE
-    cache = _read_cache(cache_path)
+    cache = known_forms(dbt_project)
     known = len(cache)
     fingerprinter = read_code(dbt_project, manifest, values, selection, cache)
     graph = fingerprinter.graph
@@ -372,7 +371,7 @@ def load_manifest(
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
     )
     if len(cache) > known:
-        _write_cache(cache_path, cache)
+        _write_cache(_cache_path(dbt_project), cache)
     return LoadedProject(
         manifest=manifest,
         project=project,
@@ -479,12 +478,17 @@ def _watched_files(dbt_project: DbtProject) -> Iterator[tuple[str, _Stamp | None
                     yield str(path), _stamp(path)
 
 
-def _read_cache(path: Path) -> dict[str, str]:
+def known_forms(dbt_project: DbtProject) -> dict[str, str]:
+    """Return the normal forms of code, by content, that were computed before for this project."""
     try:
-        cache = json.loads(path.read_bytes())
+        cache = json.loads(_cache_path(dbt_project).read_bytes())
     except (OSError, ValueError):
         return {}
     return cache if isinstance(cache, dict) else {}
+
+
+def _cache_path(dbt_project: DbtProject) -> Path:
+    return dbt_project.manifest_path.parent / _CACHE_FILE
 
 
 def _write_cache(path: Path, cache: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from dagster_sao.orchestration.dbt_private import DbtSelector, check_methods
 from dagster_sao.orchestration.project import (
     LoadedProject,
     OrchestratedProject,
+    known_forms,
     read_code,
     read_manifest,
     read_variables,
@@ -246,7 +247,7 @@ class _Resolver:
         return self._selector.previous_state(folder, self._project.manifest_path.parent)
 
     def _compare(self, folder: Path) -> Comparison:
-        cache: dict[str, str] = {}
+        cache = known_forms(self._project)
 
         def code(manifest: Mapping[str, Any], variables: Variables) -> Fingerprinter:
             return read_code(self._project, without_environment(manifest), variables, cache=cache)
