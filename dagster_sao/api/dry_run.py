@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dagster_sao.api.display import as_text, styled
+from dagster_sao.api.display import as_text, seconds_text, styled
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.forecast import Forecast
 from dagster_sao.core.plan import Plan
@@ -48,19 +48,45 @@ class DryRun:
         """The nodes that would be reused."""
         return [uid for uid, decision in self.decisions.items() if decision.action is Action.REUSE]
 
+    @property
+    def seconds(self) -> float:
+        """How long the builds are predicted to take, from how long they took before."""
+        return self.forecast.wall_seconds
+
+    @property
+    def parallelism(self) -> float:
+        """How many threads the builds can keep busy on average."""
+        return self.forecast.parallelism
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {
             "project": self.project_name,
             "made_at": self.made_at.isoformat(),
             "waves": self.waves,
+            "forecast": {
+                "threads": self.forecast.threads,
+                "seconds": round(self.seconds, 3),
+                "critical_path_seconds": round(self.forecast.critical_path_seconds, 3),
+                "saved_seconds": round(self.forecast.saved_seconds, 3),
+                "parallelism": round(self.parallelism, 2),
+                "widest_wave": self.forecast.widest_wave,
+                "guessed": sorted(self.forecast.guessed),
+            },
             "decisions": [_decision_to_dict(uid, decision) for uid, decision in self.decisions.items()],
             "notes": list(self.notes),
         }
 
     def summary(self) -> str:
         """Return one line: how much would be built, in how many waves and for how long."""
-        return f"{self.project_name}: {len(self.builds)} of {len(self.decisions)} to build"
+        text = f"{self.project_name}: {len(self.builds)} of {len(self.decisions)} to build"
+        if self.builds:
+            about = f"about {seconds_text(self.seconds)}" if self.seconds else "an unknown time"
+            waves = f"{len(self.waves)} wave{'' if len(self.waves) == 1 else 's'}"
+            text += f" in {waves}, {about} with {self.forecast.threads} threads"
+        if self.forecast.saved_seconds:
+            text += f", {seconds_text(self.forecast.saved_seconds)} saved"
+        return text
 
     def __rich__(self) -> RenderableType:
         """Return it as a table."""

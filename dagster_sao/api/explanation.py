@@ -20,7 +20,7 @@ from dagster_sao.core.plan import Plan
 from dagster_sao.core.policy import Policy
 from dagster_sao.core.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.records import REASON_KEY
+from dagster_sao.orchestration.records import BUILD_KEY, REASON_KEY
 
 _SHOWN_VERSION = 12
 
@@ -164,7 +164,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         file=node.file,
         materialized=node.materialized,
         decision=plan.decisions[unique_id],
-        last_reason=_last_reason(instance, project, unique_id) if build else "",
+        last_reason=_last_reason(instance, project, unique_id, build) if build else "",
         state=node_state(project, loaded, unique_id, state),
         parents=tuple(_parent(parent, loaded, build, plan) for parent in node.parents),
         code_changes=tuple(fingerprint.changes_since(build.fingerprint)) if build else (),
@@ -190,11 +190,13 @@ def _parent(unique_id: str, loaded: LoadedProject, build: LastBuild | None, plan
     )
 
 
-def _last_reason(instance: dg.DagsterInstance, project: OrchestratedProject, unique_id: str) -> str:
+def _last_reason(instance: dg.DagsterInstance, project: OrchestratedProject, unique_id: str, build: LastBuild) -> str:
     event = instance.get_latest_materialization_event(project.keys().by_unique_id[unique_id])
     materialization = event.asset_materialization if event else None
-    reason = materialization.metadata.get(REASON_KEY) if materialization else None
-    return str(getattr(reason, "value", "") or "")
+    metadata: dict[str, Any] = {k: v.value for k, v in materialization.metadata.items()} if materialization else {}
+    # The latest may be of another environment, or the one whose test failed.
+    is_this_one = (metadata.get(BUILD_KEY) or {}).get("run_id") == build.run_id
+    return str(metadata.get(REASON_KEY) or "") if is_this_one else ""
 
 
 def _settings(policy: Policy, *, is_view: bool) -> dict[str, str]:

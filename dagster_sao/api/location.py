@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.definitions import build_state_aware_definitions
 from dagster_sao.orchestration.project import OrchestratedProject, newer_than_manifest, prepare_manifest
@@ -26,13 +26,12 @@ def dbt_project(
     *,
     profiles_dir: Path | str | None = None,
     profile: str | None = None,
-    target: str | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> DbtProject:
     """Return the dbt project in a folder, with profiles where dbt looks for them.
 
-    The manifest for another target or other variables is kept apart, so that a code location that reads the usual one
-    is not disturbed.
+    Its manifest for another profile or with variables is kept apart, so that a code location that reads the usual one is
+    not disturbed.
 
     Raises InvalidProjectError when there is no dbt project.
     """
@@ -40,15 +39,12 @@ def dbt_project(
     if not (path / "dbt_project.yml").is_file():
         msg = f"There is no dbt project in {path}: it has no dbt_project.yml."
         raise InvalidProjectError(msg)
-    options = {"profile": profile, "target": target, "vars": dict(variables or {})}
-    arguments = ["--vars", json.dumps(options["vars"])] if options["vars"] else []
     return DbtProject(
         path,
-        target_path=_target_path(options),
+        target_path=_target_path(profile, variables),
         profiles_dir=_profiles_dir(path, profiles_dir),
         profile=profile,
-        target=target,
-        prepare_project_cli_args=["parse", "--quiet", *arguments],
+        prepare_project_cli_args=["parse", "--quiet", *(["--vars", json.dumps(dict(variables))] if variables else [])],
     )
 
 
@@ -73,11 +69,11 @@ def state_aware_projects(definitions: dg.Definitions) -> list[OrchestratedProjec
     return [sensor.project for sensor in sensors if isinstance(sensor, StateAwareAutomationSensor)]
 
 
-def _target_path(options: Mapping[str, Any]) -> Path:
-    if not any(options.values()):
+def _target_path(profile: str | None, variables: Mapping[str, Any] | None) -> Path:
+    if not profile and not variables:
         return Path(_TARGET_PATH)
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return Path(_TARGET_PATH) / "dagster_sao" / f"{options['target'] or 'default'}-{digest}"
+    key = json.dumps([profile, dict(variables or {})], sort_keys=True, default=str)
+    return Path(_TARGET_PATH) / "dagster_sao" / digest([key])
 
 
 def _profiles_dir(project_dir: Path, given: Path | str | None) -> Path:

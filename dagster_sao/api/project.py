@@ -31,7 +31,7 @@ from dagster_sao.api.sources import (
     with_new_tokens,
 )
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
-from dagster_sao.core.forecast import Forecast, forecast
+from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration import clock
@@ -42,6 +42,7 @@ from dagster_sao.orchestration.run_config import TestStrategy
 from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, resolve_selection
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
+from dagster_sao.warehouse.session import threads_of
 
 Listener = Callable[[NodeResult], None]
 
@@ -81,7 +82,8 @@ class StateAwareProject:
             instance: The Dagster instance with the state, by default the one in DAGSTER_HOME.
             profiles_dir: The folder of `profiles.yml`; by default where dbt looks for it.
             profile: The profile, by default the one that the project names.
-            target: The target of the profile, by default the one that the profile names.
+            target: The target of the profile, by default the one that the profile names. Another one is another
+                environment, with a state of its own.
             variables: Values of `var()`, over those of the project.
             translator: How dbt resources become assets.
 
@@ -90,26 +92,41 @@ class StateAwareProject:
             InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
         """
         if not isinstance(project, DbtProject):
-            project = dbt_project(
-                project, profiles_dir=profiles_dir, profile=profile, target=target, variables=variables
-            )
-        self._start(project_definitions(project, variables=variables, translator=translator), None, instance)
+            project = dbt_project(project, profiles_dir=profiles_dir, profile=profile, variables=variables)
+        definitions = project_definitions(project, variables=variables, translator=translator)
+        self._start(definitions, None, instance, target, {})
 
     @classmethod
     def from_definitions(
-        cls, definitions: dg.Definitions, *, name: str | None = None, instance: dg.DagsterInstance | None = None
+        cls,
+        definitions: dg.Definitions,
+        *,
+        name: str | None = None,
+        instance: dg.DagsterInstance | None = None,
+        target: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> StateAwareProject:
         """Return the state-aware dbt project that definitions hold, the one called `name` where they hold several.
 
-        Raises InvalidProjectError when there is none, or several and no name.
+        With another `target` than its own, its state is that of another environment.
+
+        Raises InvalidProjectError when there is none, several and no name, or dbt cannot parse it.
         """
         self = cls.__new__(cls)
-        self._start(definitions, name, instance)
+        self._start(definitions, name, instance, target, variables or {})
         return self
 
-    def _start(self, definitions: dg.Definitions, name: str | None, instance: dg.DagsterInstance | None) -> None:
+    def _start(
+        self,
+        definitions: dg.Definitions,
+        name: str | None,
+        instance: dg.DagsterInstance | None,
+        target: str | None,
+        variables: Mapping[str, Any],
+    ) -> None:
         self._definitions = definitions
-        self._project = _choose(state_aware_projects(definitions), name)
+        self._variables = dict(variables)
+        self._project = _choose(state_aware_projects(definitions), name).variant(target, variables)
         self._given_instance = instance
         self._opened_instance: dg.DagsterInstance | None = None
         if instance is not None:
@@ -402,7 +419,7 @@ class StateAwareProject:
         selected = resolve_selection(self._project, loaded, selection)
         known = take_snapshot(self.instance, self._project, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
-        forgotten = forget(self.instance, self.name, ordered, known, now)
+        forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
         keys = self._project.keys().by_unique_id
         for uid in forgotten:
             note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
@@ -422,12 +439,12 @@ class StateAwareProject:
     def _job(self) -> dg.JobDefinition:
         return self._definitions.resolve_implicit_global_asset_job_def()
 
-    def _run_config(self, request: BuildRequest, log_level: str) -> dict[str, Any]:
-        job = self._job()
-        config = request.run_config(self._project)
+    def _run_config(self, request: BuildRequest, log_level: str) -> dg.RunConfig:
+        config = request.run_config(self._project, self._variables)
         # Definitions with loggers of their own say by themselves what is logged where.
-        loggers = {} if job.has_specified_loggers else {"console": {"config": {"log_level": log_level}}}
-        return {**dg.RunConfig(ops=dict.fromkeys(self._op_names(), config)).to_config_dict(), "loggers": loggers}
+        has_own = self._job().has_specified_loggers
+        loggers = {} if has_own else {"console": {"config": {"log_level": log_level}}}
+        return dg.RunConfig(ops=dict.fromkeys(self._op_names(), config), loggers=loggers)
 
     def _op_names(self) -> set[str]:
         keys = self._project.keys()
@@ -436,7 +453,9 @@ class StateAwareProject:
         return {found[key].op.name for key in nodes if key in found}
 
     def _forecast(self, plan: Plan, state: StateSnapshot, request: BuildRequest) -> Forecast:
-        return forecast(plan, state, request.threads or 1)
+        own = self._project.dbt_project
+        threads = request.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
+        return make_forecast(plan, state, threads)
 
     def _listen(self, run_id: str, listener: Listener) -> None:
         def hear(event: dg.DagsterEvent) -> None:

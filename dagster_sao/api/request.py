@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.decide import Request
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.run_capture import deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
 from dagster_sao.orchestration.selection import NodeSelection, StateMode, resolve_selection
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
 
+_DRY = "dry run"
 _E = TypeVar("_E", bound=Enum)
 
 
@@ -40,7 +42,7 @@ class BuildRequest:
     defer: bool = False
     favor_state: bool = False
 
-    def run_config(self, project: OrchestratedProject) -> StateAwareRunConfig:
+    def run_config(self, project: OrchestratedProject, variables: Mapping[str, Any]) -> StateAwareRunConfig:
         """Return the config of a run of the project. What is selected is not part of it: a run is given its assets."""
         state = self.selection.state
         return StateAwareRunConfig(
@@ -53,6 +55,8 @@ class BuildRequest:
             retry_delay_seconds=self.retry_delay_seconds,
             fail_fast=self.fail_fast,
             threads=self.threads,
+            target=project.environment or None,
+            vars=dict(variables),
             state=str(project.dbt_project.project_dir / state) if state else None,
             defer=self.defer,
             favor_state=self.favor_state,
@@ -67,24 +71,29 @@ class BuildRequest:
         now: datetime,
     ) -> Plan:
         """Return what a run with this request would decide."""
-        asked = set(selected)
-        if self.state_aware and not self.full_refresh:
-            asked = self._forced(project, loaded, selected)
-        request = Request.FULL_REFRESH if self.full_refresh else Request.BUILD
+        if self.defer:
+            parents = deferred_parents(project, state, selected, _DRY)
+            state = replace(state, sources={**state.sources, **parents})
         return make_plan(
             loaded.project,
             state,
             now=now,
             selection=selected,
-            requests=dict.fromkeys(asked, request),
+            requests=self._requests(project, loaded, selected),
             mode=Mode.JOB,
         )
 
+    def _requests(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> dict[str, Request]:
+        if self.full_refresh:
+            return dict.fromkeys(selected, Request.FULL_REFRESH)
+        if not self.state_aware:
+            return dict.fromkeys(selected, Request.BUILD)
+        return dict.fromkeys(self._forced(project, loaded, selected), Request.BUILD)
+
     def _forced(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> set[str]:
-        if not self.force:
-            return set()
-        forced = resolve_selection(project, loaded, NodeSelection(select=" ".join(self.force))) & selected
-        if not forced:
+        wanted = [NodeSelection(select, state=self.selection.state) for select in self.force]
+        forced = {uid for selection in wanted for uid in resolve_selection(project, loaded, selection)} & selected
+        if self.force and not forced:
             msg = f"Nothing of what is selected is in force={' '.join(self.force)!r}. Select it too, or force something else."
             raise ConflictingOptionsError(msg)
         return forced

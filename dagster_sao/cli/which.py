@@ -26,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_OF_DBT = ("project_dir", "profiles_dir", "profile", "target", "variables")
+_OF_A_FOLDER = ("project_dir", "profiles_dir", "profile")
 
 
 def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  # noqa: ANN401 (a function of a sentence)
@@ -36,12 +36,13 @@ def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  #
     definitions that the pyproject.toml here names. Raises ConflictingOptionsError or InvalidProjectError.
     """
     python_file, module_name = options["python_file"], options["module_name"]
-    given = [f"--{name.replace('_', '-')}" for name in _OF_DBT if options[name]]
+    target, variables = options["target"], _variables(options["variables"])
+    given = [f"--{name.replace('_', '-')}" for name in _OF_A_FOLDER if options[name]]
     if python_file and module_name:
         msg = "--python-file and --module-name both name Dagster definitions: give one of them."
         raise ConflictingOptionsError(msg)
     if (python_file or module_name) and given:
-        msg = f"{', '.join(given).replace('variables', 'vars')} cannot be given with Dagster definitions, which say it themselves."
+        msg = f"{', '.join(given)} cannot be given with Dagster definitions, which say it themselves."
         raise ConflictingOptionsError(msg)
     if not (python_file or module_name):
         named = options["project_dir"] or os.environ.get("DBT_PROJECT_DIR")
@@ -51,11 +52,14 @@ def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  #
                 folder,
                 profiles_dir=options["profiles_dir"],
                 profile=options["profile"],
-                target=options["target"],
-                variables=_variables(options["variables"]),
+                target=target,
+                variables=variables,
             )
         module_name = _module_of_pyproject(folder)
-    project = StateAwareProject.from_definitions(_definitions(python_file, module_name), name=options["project_name"])
+    definitions = _definitions(python_file, module_name)
+    project = StateAwareProject.from_definitions(
+        definitions, name=options["project_name"], target=target, variables=variables
+    )
     newer = newer_than_manifest(project.orchestrated.dbt_project)
     if newer is not None:
         warn(

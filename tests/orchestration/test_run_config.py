@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,8 @@ class Shop:
         self.folder, self.instance = folder, instance
         self.database = folder / "shop.duckdb"
         outputs = "".join(
-            f"    {target}: {{type: duckdb, path: '{folder}/{target}.duckdb', threads: 1}}\n" for target in ("shop", "other")
+            f"    {target}: {{type: duckdb, path: '{folder}/{target}.duckdb', threads: 1}}\n"
+            for target in ("shop", "other")
         )
         profiles = f"shop:\n  target: shop\n  outputs:\n{outputs}"
         for name, text in {**PROJECT, "profiles.yml": profiles, **files}.items():
