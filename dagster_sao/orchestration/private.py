@@ -17,6 +17,7 @@ from dagster._core.definitions.declarative_automation.serialized_objects import 
     AutomationConditionEvaluation,
     AutomationConditionNodeSnapshot,
 )
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.event_api import EventRecordsFilter
 from dagster._core.events import DagsterEventType, EngineEventData
@@ -64,13 +65,16 @@ __all__ = [
     "get_asset_check_key_for_test",
     "last_check_evaluation",
     "last_check_evaluations",
+    "listen_to_run",
     "maximum_event_id",
     "read_value",
     "report_engine_event",
     "repository_of",
+    "schema_revisions",
     "select_unique_ids",
     "sensor_evaluation",
     "sensor_result",
+    "switched_sensors",
     "using_dagster_dev",
     "validate_manifest",
     "wipes_after",
@@ -118,6 +122,31 @@ def read_value(instance: dg.DagsterInstance, key: str) -> str | None:
 def write_value(instance: dg.DagsterInstance, key: str, value: str) -> None:
     """Keep a value in the instance's key-value store, for all processes."""
     instance.daemon_cursor_storage.set_cursor_values({key: value})
+
+
+def schema_revisions(instance: dg.DagsterInstance) -> tuple[str | None, str | None]:
+    """Return the revision of the schema of the instance's storage, and the one that this Dagster writes.
+
+    Both are None where the storage has no schema.
+    """
+    found, head = instance.run_storage.alembic_version() or (None, None)
+    return found, str(head) if head is not None else None
+
+
+def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
+    """Return whether the sensors run that somebody switched on or off, or that ran already, by name."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    return {state.instigator_name: state.is_running for state in states}
+
+
+def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[[dg.DagsterEvent], None]) -> None:
+    """Let `listener` hear of each event of a run that this process executes, when it is recorded."""
+
+    def hear(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event is not None:
+            listener(entry.dagster_event)
+
+    instance.add_event_listener(run_id, hear)
 
 
 def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:

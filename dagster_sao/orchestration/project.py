@@ -266,14 +266,31 @@ def ensure_manifest(dbt_project: DbtProject) -> None:
     Raises InvalidProjectError when dbt cannot parse the project.
     """
     path = dbt_project.manifest_path
+    if not path.exists() or (using_dagster_dev() and not _is_parsed(dbt_project)):
+        prepare_manifest(dbt_project)
+    # Runs are children of the code server, with its environment: they need not parse again what it parsed.
+    os.environ[_PARSED_VARIABLE] = str(path.resolve())
+
+
+def prepare_manifest(dbt_project: DbtProject) -> None:
+    """Write the manifest. Raises InvalidProjectError when dbt cannot parse the project."""
     try:
-        if not path.exists() or (using_dagster_dev() and not _is_parsed(dbt_project)):
-            dbt_project.preparer.prepare(dbt_project)
+        dbt_project.preparer.prepare(dbt_project)
     except Exception as error:
         msg = f"dbt cannot parse the project in {dbt_project.project_dir}: {sentence(error)}"
         raise InvalidProjectError(msg) from error
-    # Runs are children of the code server, with its environment: they need not parse again what it parsed.
-    os.environ[_PARSED_VARIABLE] = str(path.resolve())
+
+
+def newer_than_manifest(dbt_project: DbtProject) -> str | None:
+    """Return a file of the project that was written after its manifest, None when the manifest is the newest.
+
+    Without a manifest, all files are newer.
+    """
+    parsed = _stamp(dbt_project.manifest_path)
+    for name, stamp in _watched_files(dbt_project):
+        if stamp is not None and (parsed is None or stamp[2] > parsed[2]):
+            return name
+    return None
 
 
 def _parse_if_stale(dbt_project: DbtProject, variables: Mapping[str, Any], *, newer_than: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_sao.core.state import StateSnapshot
+from dagster_sao.orchestration.forgotten import read_forgotten
 from dagster_sao.orchestration.freshness_checks import blocked_sources
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.relations import read_relations
@@ -17,6 +18,7 @@ from dagster_sao.orchestration.state import event_log_state
 def take_snapshot(instance: dg.DagsterInstance, project: OrchestratedProject, now: datetime) -> StateSnapshot:
     """Return the state of a project in an instance."""
     state = event_log_state(instance, project).snapshot(project.keys(), now)
+    state = read_forgotten(instance, project.state_name).hide(state)
     relations = read_relations(instance, project.state_name)
     return replace(
         state,

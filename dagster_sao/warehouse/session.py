@@ -325,6 +325,15 @@ def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -
         raise _cannot_load(error, project_dir, profiles_dir, None) from None
 
 
+def threads_of(project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None) -> int:
+    """Return how many nodes dbt builds at once with a profile. Raises WarehouseError for a broken profile."""
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        return int(dbt_private.load_config(project_dir, profiles_dir, profile, target, {}).threads)
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise _cannot_load(error, project_dir, profiles_dir, target) from None
+
+
 def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 

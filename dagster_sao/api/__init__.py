@@ -1,0 +1,33 @@
+"""Drive a state-aware dbt project from Python: plan, build, explain, reset.
+
+Above the Dagster layer, and below the command line, which is made of it.
+"""
+
+from dagster_sao.api.doctor import Finding, Findings, Severity
+from dagster_sao.api.dry_run import DryRun
+from dagster_sao.api.errors import ConflictingOptionsError, DbtBuildFailed, NoInstanceError
+from dagster_sao.api.explanation import Explanation
+from dagster_sao.api.node_state import NodeState
+from dagster_sao.api.project import StateAwareProject
+from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.sources import SourceReport, SourceReports
+
+__all__ = [
+    "BuildResults",
+    "ConflictingOptionsError",
+    "DbtBuildFailed",
+    "DryRun",
+    "Explanation",
+    "Finding",
+    "Findings",
+    "NoInstanceError",
+    "NodeResult",
+    "NodeState",
+    "NodeStatus",
+    "Severity",
+    "SourceReport",
+    "SourceReports",
+    "StateAwareProject",
+    "TestResult",
+    "TestStatus",
+]

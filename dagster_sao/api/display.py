@@ -1,0 +1,52 @@
+"""How results look to people: the words, their colours, and a table as plain text."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from datetime import timedelta
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from dagster_sao.core.durations import format_duration
+
+_STYLES = {
+    "build": "green",
+    "success": "green",
+    "pass": "green",
+    "reuse": "dim",
+    "reused": "dim",
+    "hold": "yellow",
+    "held": "yellow",
+    "skip": "yellow",
+    "skipped": "yellow",
+    "warn": "yellow",
+    "warning": "yellow",
+    "info": "cyan",
+    "error": "red",
+    "fail": "red",
+}
+_NARROWEST = 100
+
+
+def styled(word: str) -> Text:
+    """Return a word in its colour."""
+    return Text(word, style=_STYLES.get(word, ""))
+
+
+def as_text(renderable: RenderableType) -> str:
+    """Return what a terminal would show, without colours."""
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time span as people read it.
+
+    >>> [seconds_text(seconds) for seconds in (0.25, 12, 3725)]
+    ['0.2s', '12.0s', '1h 2m']
+    """
+    return f"{seconds:.1f}s" if seconds < 60 else format_duration(timedelta(seconds=seconds))  # noqa: PLR2004 (a minute)

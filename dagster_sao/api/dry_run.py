@@ -1,0 +1,115 @@
+"""What a build would do now: decisions with reasons, waves, and what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dagster_sao.api.display import as_text, seconds_text, styled
+from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.forecast import Forecast
+from dagster_sao.core.plan import Plan
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a build would do now. Nothing was written to find it out. Prints as a table."""
+
+    project_name: str
+    plan: Plan
+    forecast: Forecast
+    made_at: datetime
+    notes: tuple[str, ...] = ()
+    """What was not known when the decisions were made, such as sources that were never probed; one sentence each."""
+
+    @property
+    def decisions(self) -> Mapping[str, Decision]:
+        """The decision for each selected node, by unique id, parents first."""
+        return self.plan.decisions
+
+    @property
+    def waves(self) -> list[list[str]]:
+        """The nodes that would be built, in groups: each group needs only the groups before it."""
+        return self.plan.waves
+
+    @property
+    def builds(self) -> list[str]:
+        """The nodes that would be built, parents first."""
+        return self.plan.builds
+
+    @property
+    def reused(self) -> list[str]:
+        """The nodes that would be reused."""
+        return [uid for uid, decision in self.decisions.items() if decision.action is Action.REUSE]
+
+    @property
+    def seconds(self) -> float:
+        """How long the builds are predicted to take, from how long they took before."""
+        return self.forecast.wall_seconds
+
+    @property
+    def parallelism(self) -> float:
+        """How many threads the builds can keep busy on average."""
+        return self.forecast.parallelism
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "project": self.project_name,
+            "made_at": self.made_at.isoformat(),
+            "waves": self.waves,
+            "forecast": {
+                "threads": self.forecast.threads,
+                "seconds": round(self.seconds, 3),
+                "critical_path_seconds": round(self.forecast.critical_path_seconds, 3),
+                "saved_seconds": round(self.forecast.saved_seconds, 3),
+                "parallelism": round(self.parallelism, 2),
+                "widest_wave": self.forecast.widest_wave,
+                "guessed": sorted(self.forecast.guessed),
+            },
+            "decisions": [_decision_to_dict(uid, decision) for uid, decision in self.decisions.items()],
+            "notes": list(self.notes),
+        }
+
+    def summary(self) -> str:
+        """Return one line: how much would be built, in how many waves and for how long."""
+        text = f"{self.project_name}: {len(self.builds)} of {len(self.decisions)} to build"
+        if self.builds:
+            about = f"about {seconds_text(self.seconds)}" if self.seconds else "an unknown time"
+            waves = f"{len(self.waves)} wave{'' if len(self.waves) == 1 else 's'}"
+            text += f" in {waves}, {about} with {self.forecast.threads} threads"
+        if self.forecast.saved_seconds:
+            text += f", {seconds_text(self.forecast.saved_seconds)} saved"
+        return text
+
+    def __rich__(self) -> RenderableType:
+        """Return it as a table."""
+        wave_of = {uid: number for number, wave in enumerate(self.waves, 1) for uid in wave}
+        table = Table(title=self.summary(), title_justify="left")
+        for heading in ("node", "decision", "wave", "reason"):
+            table.add_column(heading, justify="right" if heading == "wave" else "left")
+        for uid, decision in self.decisions.items():
+            wave = str(wave_of.get(uid, ""))
+            table.add_row(self.plan.graph.label(uid), styled(decision.action.value), wave, Text(decision.message))
+        return Group(table, *(Text(note, style="yellow") for note in self.notes))
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+def _decision_to_dict(unique_id: str, decision: Decision) -> dict[str, Any]:
+    return {
+        "unique_id": unique_id,
+        "action": decision.action.value,
+        "reason": decision.reason.value,
+        "message": decision.message,
+        "parents": list(decision.parents),
+        "full_refresh": decision.full_refresh,
+        "eligible_at": decision.eligible_at.isoformat() if decision.eligible_at else None,
+    }

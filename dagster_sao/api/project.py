@@ -1,0 +1,500 @@
+"""A state-aware dbt project, driven from Python."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtProject
+from rich.text import Text
+
+from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
+from dagster_sao.api.doctor import Findings, Patient, examine
+from dagster_sao.api.dry_run import DryRun
+from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
+from dagster_sao.api.explanation import Explanation, explain_node
+from dagster_sao.api.instance import check_schema, open_instance
+from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
+from dagster_sao.api.node_state import NodeState, NodeStates, node_state
+from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
+from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, node_result, read_results
+from dagster_sao.api.run_results import write_run_results
+from dagster_sao.api.sources import (
+    Look,
+    SourceReports,
+    ask_warehouse,
+    source_reports,
+    sources_above,
+    with_new_tokens,
+)
+from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
+from dagster_sao.core.forecast import Forecast, make_forecast
+from dagster_sao.core.plan import Mode, Plan, make_plan
+from dagster_sao.core.state import StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.forgotten import forget
+from dagster_sao.orchestration.private import listen_to_run
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.run_config import TestStrategy
+from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, resolve_selection
+from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.translator import StateAwareDbtTranslator
+from dagster_sao.warehouse.session import threads_of
+
+Listener = Callable[[NodeResult], None]
+
+
+class StateAwareProject:
+    """Plan, build and explain the models of a dbt project, with the state that its sensors and jobs share.
+
+    The state is that of a Dagster instance: by default the one in DAGSTER_HOME. Builds are Dagster runs in this process,
+    by the same code that runs in a deployment.
+
+    Example:
+        >>> project = StateAwareProject("path/to/dbt_project")  # doctest: +SKIP
+        >>> print(project.plan(select="orders+"))  # doctest: +SKIP
+        >>> results = project.build(select="orders+")  # doctest: +SKIP
+        >>> results["model.shop.orders"].status  # doctest: +SKIP
+        <NodeStatus.SUCCESS: 'success'>
+    """
+
+    def __init__(  # noqa: PLR0913 (what a project consists of)
+        self,
+        project: DbtProject | Path | str = ".",
+        *,
+        instance: dg.DagsterInstance | None = None,
+        profiles_dir: Path | str | None = None,
+        profile: str | None = None,
+        target: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        translator: StateAwareDbtTranslator | None = None,
+    ) -> None:
+        """Read the dbt project, and parse it first when its files are newer than its manifest.
+
+        Where the project also is in a Dagster code location, use `from_definitions`, or give the same `translator`: the
+        state is that of the asset keys.
+
+        Args:
+            project: The folder of a dbt project, or a DbtProject.
+            instance: The Dagster instance with the state, by default the one in DAGSTER_HOME.
+            profiles_dir: The folder of `profiles.yml`; by default where dbt looks for it.
+            profile: The profile, by default the one that the project names.
+            target: The target of the profile, by default the one that the profile names. Another one is another
+                environment, with a state of its own.
+            variables: Values of `var()`, over those of the project.
+            translator: How dbt resources become assets.
+
+        Raises:
+            InvalidProjectError: There is no dbt project, or dbt cannot parse it.
+            InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
+        """
+        if not isinstance(project, DbtProject):
+            project = dbt_project(project, profiles_dir=profiles_dir, profile=profile, variables=variables)
+        definitions = project_definitions(project, variables=variables, translator=translator)
+        self._start(definitions, None, instance, target, {})
+
+    @classmethod
+    def from_definitions(
+        cls,
+        definitions: dg.Definitions,
+        *,
+        name: str | None = None,
+        instance: dg.DagsterInstance | None = None,
+        target: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> StateAwareProject:
+        """Return the state-aware dbt project that definitions hold, the one called `name` where they hold several.
+
+        With another `target` than its own, its state is that of another environment.
+
+        Raises InvalidProjectError when there is none, several and no name, or dbt cannot parse it.
+        """
+        self = cls.__new__(cls)
+        self._start(definitions, name, instance, target, variables or {})
+        return self
+
+    def _start(
+        self,
+        definitions: dg.Definitions,
+        name: str | None,
+        instance: dg.DagsterInstance | None,
+        target: str | None,
+        variables: Mapping[str, Any],
+    ) -> None:
+        self._definitions = definitions
+        self._variables = dict(variables)
+        self._project = _choose(state_aware_projects(definitions), name).variant(target, variables)
+        self._given_instance = instance
+        self._opened_instance: dg.DagsterInstance | None = None
+        if instance is not None:
+            check_schema(instance)
+
+    @property
+    def name(self) -> str:
+        """The dbt project's name."""
+        return self._project.name
+
+    @property
+    def orchestrated(self) -> OrchestratedProject:
+        """The project as the sensors and the assets of the definitions know it."""
+        return self._project
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        """The Dagster definitions that the project is part of."""
+        return self._definitions
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance with the state. Raises NoInstanceError when there is none."""
+        if self._given_instance is not None:
+            return self._given_instance
+        if self._opened_instance is None:
+            self._opened_instance = open_instance()
+        return self._opened_instance
+
+    def close(self) -> None:
+        """Close the instance, when it was opened here. `contextlib.closing` calls this."""
+        if self._opened_instance is not None:
+            self._opened_instance.dispose()
+            self._opened_instance = None
+
+    def plan(  # noqa: PLR0913 (what a build can be told)
+        self,
+        select: Names = (),
+        exclude: Names = (),
+        selector: str = "",
+        *,
+        state_aware: bool = True,
+        force: Names = (),
+        full_refresh: bool = False,
+        refresh_sources: bool = True,
+        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
+        retries: int = 0,
+        retry_delay_seconds: float = 30.0,
+        fail_fast: bool = False,
+        threads: int | None = None,
+        state: Path | str | None = None,
+        state_mode: StateMode | str = StateMode.DBT,
+        defer: bool = False,
+        favor_state: bool = False,
+    ) -> DryRun:
+        """Return what `build` with the same arguments would do now. Reads only.
+
+        With `refresh_sources` the warehouse is asked for new data, and the answer is not recorded; without, the plan is
+        made of what is recorded, and its notes name the sources that were never probed.
+
+        Raises:
+            InvalidSelectionError: The selection has no meaning.
+            EmptySelectionError: It selects no node.
+            ConflictingOptionsError: Options exclude each other.
+            NoInstanceError: There is no Dagster instance.
+        """
+        request = make_request(
+            select=select,
+            exclude=exclude,
+            selector=selector,
+            state_aware=state_aware,
+            force=force,
+            full_refresh=full_refresh,
+            refresh_sources=refresh_sources,
+            test_strategy=test_strategy,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            fail_fast=fail_fast,
+            threads=threads,
+            state=state,
+            state_mode=state_mode,
+            defer=defer,
+            favor_state=favor_state,
+        )
+        return self.plan_request(request)
+
+    def select(self, selection: NodeSelection) -> set[str]:
+        """Return the unique ids of the nodes that are selected. Raises InvalidSelectionError or EmptySelectionError."""
+        return resolve_selection(self._project, self._project.load(), selection)
+
+    def plan_request(self, request: BuildRequest) -> DryRun:
+        """Return what a build with this request would do now."""
+        loaded, now = self._project.load(), clock.now()
+        selected = resolve_selection(self._project, loaded, request.selection)
+        state = take_snapshot(self.instance, self._project, now)
+        notes: list[str] = []
+        if request.refresh_sources:
+            look = self._look(loaded, selected)
+            notes.extend(observation.error for observation in look.observations.values() if observation.error)
+            if look.problem:
+                notes.append(f"The warehouse could not be asked for new data: {look.problem}")
+            state = with_new_tokens(state, look, loaded, now)
+        notes.extend(self._never_probed(loaded, selected, state))
+        made = request.plan(self._project, loaded, selected, state, now)
+        return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes))
+
+    def build(  # noqa: PLR0913 (what a build can be told)
+        self,
+        select: Names = (),
+        exclude: Names = (),
+        selector: str = "",
+        *,
+        state_aware: bool = True,
+        force: Names = (),
+        full_refresh: bool = False,
+        refresh_sources: bool = True,
+        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
+        retries: int = 0,
+        retry_delay_seconds: float = 30.0,
+        fail_fast: bool = False,
+        threads: int | None = None,
+        state: Path | str | None = None,
+        state_mode: StateMode | str = StateMode.DBT,
+        defer: bool = False,
+        favor_state: bool = False,
+        raise_on_failure: bool = True,
+    ) -> BuildResults:
+        """Build what must be built of a selection, as a Dagster run in this process.
+
+        Args:
+            select: What to build, in dbt's selection syntax; all by default.
+            exclude: What of it not to build.
+            selector: A yaml selector in their place.
+            state_aware: Whether to build only what needs it; else all that is selected.
+            force: What to build also when nothing changed, in dbt's selection syntax.
+            full_refresh: Build everything selected anew, incremental models too.
+            refresh_sources: Whether to ask first for new data in the sources above the selection.
+            test_strategy: When tests are run: `immediate`, `deferred` or `skip`.
+            retries: How often to try again what failed, within the run.
+            retry_delay_seconds: Seconds before the first retry; each later one waits twice as long.
+            fail_fast: Start no further model after the first failure.
+            threads: How many models dbt builds at once, by default what the profile says.
+            state: A folder with the manifest of another environment, for `state:` selection and `defer`.
+            state_mode: `dbt` or `semantic`: what counts as modified for `state:modified`.
+            defer: Read what is not built here from the environment of `state`.
+            favor_state: With `defer`: read it from there also where it exists here.
+            raise_on_failure: Whether a failure raises; else the results tell of it.
+
+        Returns:
+            What became of each node, by unique id. `target/run_results.json` says the same to dbt's tools.
+
+        Raises:
+            DbtBuildFailed: A node failed, and everything that could be built was. It carries the results.
+            InvalidSelectionError: The selection has no meaning.
+            EmptySelectionError: It selects no node.
+            ConflictingOptionsError: Options exclude each other.
+            NoInstanceError: There is no Dagster instance.
+        """
+        request = make_request(
+            select=select,
+            exclude=exclude,
+            selector=selector,
+            state_aware=state_aware,
+            force=force,
+            full_refresh=full_refresh,
+            refresh_sources=refresh_sources,
+            test_strategy=test_strategy,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            fail_fast=fail_fast,
+            threads=threads,
+            state=state,
+            state_mode=state_mode,
+            defer=defer,
+            favor_state=favor_state,
+        )
+        results = self.build_request(request)
+        if raise_on_failure and not results.success:
+            failed = results.with_status(NodeStatus.ERROR)
+            names = ", ".join(result.name for result in failed) or "The run"
+            raise DbtBuildFailed(
+                f"{names} failed in run {results.run_id}: {results.error or failed[0].message}", results
+            )
+        return results
+
+    def build_request(
+        self, request: BuildRequest, *, listener: Listener | None = None, log_level: str = "INFO"
+    ) -> BuildResults:
+        """Build as `request` says. `listener` hears what becomes of each node as soon as it is known."""
+        loaded, started_at = self._project.load(), clock.now()
+        selected = resolve_selection(self._project, loaded, request.selection)
+        run_id = str(uuid.uuid4())
+        if not selected:
+            # Dagster would take a run without a selection for a run of everything.
+            return read_results((), self._project, (), run_id=run_id, started_at=started_at, ended_at=started_at)
+        if listener is not None:
+            self._listen(run_id, listener)
+        keys = self._project.keys().by_unique_id
+        with marked_artifacts(run_id):
+            result = self._job().execute_in_process(
+                run_config=self._run_config(request, log_level),
+                instance=self.instance,
+                asset_selection=[keys[uid] for uid in selected],
+                run_id=run_id,
+                raise_on_error=False,
+            )
+        said = said_by_dbt(target_folder(self._project), run_id, started_at)
+        results = read_results(
+            result.all_events,
+            self._project,
+            selected,
+            run_id=run_id,
+            started_at=started_at,
+            ended_at=clock.now(),
+            error="" if result.success else _failure_of(result),
+            said=said,
+        )
+        write_run_results(results, self._project, loaded, request, said)
+        return results
+
+    def explain(self, node: str) -> Explanation:
+        """Return why a model, seed or snapshot was last built, and what would become of it now.
+
+        Raises UnknownNodeError, with the nearest names, when there is none of that name.
+        """
+        loaded, now = self._project.load(), clock.now()
+        uid = self._find(loaded, node)
+        state = take_snapshot(self.instance, self._project, now)
+        made = make_plan(loaded.project, state, now=now, mode=Mode.JOB)
+        return explain_node(self.instance, self._project, loaded, uid, plan=made, state=state, now=now)
+
+    def state(self, node: str) -> NodeState:
+        """Return what is recorded of a model, seed or snapshot.
+
+        Raises UnknownNodeError, with the nearest names, when there is none of that name.
+        """
+        loaded = self._project.load()
+        uid = self._find(loaded, node)
+        return node_state(self._project, loaded, uid, take_snapshot(self.instance, self._project, clock.now()))
+
+    def states(self) -> NodeStates:
+        """Return what is recorded of every model, seed and snapshot, parents first."""
+        loaded = self._project.load()
+        state = take_snapshot(self.instance, self._project, clock.now())
+        nodes = (node_state(self._project, loaded, uid, state) for uid in loaded.project.graph.nodes)
+        return NodeStates(self.name, tuple(nodes))
+
+    def sources(self, *, probe: bool = False) -> SourceReports:
+        """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
+        loaded, now = self._project.load(), clock.now()
+        state = take_snapshot(self.instance, self._project, now)
+        look = self._look(loaded, loaded.project.graph.nodes) if probe else None
+        return source_reports(self.instance, self._project, loaded, state=state, now=now, look=look)
+
+    def doctor(self, *, probe: bool = True) -> Findings:
+        """Return what should be looked at: settings that do not do what their author hopes for. Records nothing.
+
+        With `probe` the warehouse is asked which sources can be tracked.
+        """
+        loaded, now = self._project.load(), clock.now()
+        try:
+            instance, problem = self.instance, ""
+            state = take_snapshot(instance, self._project, now)
+        except NoInstanceError as error:
+            instance, problem, state = None, str(error), StateSnapshot()
+        look = self._look(loaded, loaded.project.graph.nodes) if probe else None
+        return examine(Patient(self._definitions, self._project, loaded, now, state, instance, problem, look))
+
+    def reset(
+        self,
+        select: Names = (),
+        exclude: Names = (),
+        selector: str = "",
+        *,
+        state: Path | str | None = None,
+        state_mode: StateMode | str = StateMode.DBT,
+    ) -> list[str]:
+        """Forget the builds and failures of a selection, so that each of its nodes is "Not built before".
+
+        Dagster's history and the relations in the warehouse stay as they are.
+
+        Returns the unique ids of the nodes of which there was anything to forget, parents first.
+
+        Raises InvalidSelectionError, EmptySelectionError, ConflictingOptionsError or NoInstanceError.
+        """
+        selection = make_selection(
+            select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
+        )
+        loaded, now = self._project.load(), clock.now()
+        selected = resolve_selection(self._project, loaded, selection)
+        known = take_snapshot(self.instance, self._project, now)
+        ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
+        forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
+        keys = self._project.keys().by_unique_id
+        for uid in forgotten:
+            note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
+            self.instance.report_runless_asset_event(note)
+        return forgotten
+
+    def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
+        return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))
+
+    def _find(self, loaded: LoadedProject, node: str) -> str:
+        uid = find_node(loaded, node)
+        if uid not in loaded.project.graph.nodes:
+            msg = f"{loaded.project.graph.label(uid)} is a source, which is not built. `sources` tells what is known of it."
+            raise UnknownNodeError(msg)
+        return uid
+
+    def _job(self) -> dg.JobDefinition:
+        return self._definitions.resolve_implicit_global_asset_job_def()
+
+    def _run_config(self, request: BuildRequest, log_level: str) -> dg.RunConfig:
+        config = request.run_config(self._project, self._variables)
+        # Definitions with loggers of their own say by themselves what is logged where.
+        has_own = self._job().has_specified_loggers
+        loggers = {} if has_own else {"console": {"config": {"log_level": log_level}}}
+        return dg.RunConfig(ops=dict.fromkeys(self._op_names(), config), loggers=loggers)
+
+    def _op_names(self) -> set[str]:
+        keys = self._project.keys()
+        nodes = {keys.by_unique_id[uid] for uid in keys.nodes}
+        found = self._definitions.get_repository_def().assets_defs_by_key
+        return {found[key].op.name for key in nodes if key in found}
+
+    def _forecast(self, plan: Plan, state: StateSnapshot, request: BuildRequest) -> Forecast:
+        own = self._project.dbt_project
+        threads = request.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
+        return make_forecast(plan, state, threads)
+
+    def _listen(self, run_id: str, listener: Listener) -> None:
+        def hear(event: dg.DagsterEvent) -> None:
+            result = node_result(event, self._project)
+            if result is not None:
+                listener(result)
+
+        listen_to_run(self.instance, run_id, hear)
+
+    def _never_probed(self, loaded: LoadedProject, selected: set[str], state: StateSnapshot) -> list[str]:
+        unknown = [s.label for s in sources_above(self._project, loaded, selected) if s.unique_id not in state.sources]
+        if not unknown:
+            return []
+        return [f"Never probed, so whether they have new data is not known: {', '.join(sorted(unknown))}."]
+
+
+def _choose(projects: list[OrchestratedProject], name: str | None) -> OrchestratedProject:
+    if not projects:
+        msg = "These definitions hold no state-aware dbt project. Add one with build_state_aware_definitions."
+        raise InvalidProjectError(msg)
+    names = ", ".join(sorted(project.name for project in projects))
+    if name is None and len(projects) > 1:
+        msg = f"These definitions hold several dbt projects: {names}. Name one of them."
+        raise InvalidProjectError(msg)
+    for project in projects:
+        if name in (None, project.name):
+            return project
+    msg = f"These definitions hold no dbt project {name}, but {names}."
+    raise InvalidProjectError(msg)
+
+
+def _failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return what a run failed of, as one line."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            text = (failure.description if failure else None) or (error.message if error else "")
+            # dbt's colours are for a terminal.
+            return " ".join(Text.from_ansi(text).plain.split())
+    return "The run failed before any model was built"

@@ -1,0 +1,124 @@
+"""`run_results.json` as dbt writes it, of a whole run: what dbt built, and what it was not asked to build.
+
+A run starts dbt several times or not at all, each time with artifacts of its own. Tools that read what dbt leaves in the
+target folder find the whole there.
+https://docs.getdbt.com/reference/artifacts/run-results-json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
+from dagster_sao.api.request import BuildRequest
+from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+
+_SCHEMA = "https://schemas.getdbt.com/dbt/run-results/v6.json"
+_THREAD = "Thread-1"
+# dbt has no word for it. To a reader of the file it was not built because of a failure.
+_NODE_STATUSES = {NodeStatus.HELD: "skipped"}
+_TEST_STATUSES = {TestStatus.REUSED: "skipped"}
+
+
+def write_run_results(
+    results: BuildResults,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    request: BuildRequest,
+    said: Mapping[str, Mapping[str, Any]],
+) -> Path:
+    """Write what became of the nodes and tests of a run into the target folder of the dbt project. Returns the file.
+
+    `said` is what dbt itself wrote of those that it came to.
+    """
+    document = {
+        "metadata": {
+            "dbt_schema_version": _SCHEMA,
+            "dbt_version": loaded.manifest["metadata"].get("dbt_version"),
+            "generated_at": _text(results.ended_at),
+            "invocation_id": results.run_id,
+            "env": {},
+        },
+        "results": [
+            *(_node_entry(result, loaded, said.get(uid)) for uid, result in results.items()),
+            *(_test_entry(test, said.get(uid)) for uid, test in results.tests.items()),
+            *(entry for uid, entry in said.items() if uid not in results.nodes and uid not in results.tests),
+        ],
+        "elapsed_time": results.seconds,
+        "args": _arguments(project, request),
+    }
+    path = target_folder(project) / RUN_RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{RUN_RESULTS}.{os.getpid()}")
+    temporary.write_text(json.dumps(document))
+    temporary.replace(path)
+    return path
+
+
+def _node_entry(result: NodeResult, loaded: LoadedProject, said: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    status = _NODE_STATUSES.get(result.status, result.status.value)
+    if said is not None and result.status in (NodeStatus.SUCCESS, NodeStatus.ERROR):
+        # A model whose test failed was built well, as far as dbt is concerned: the test's own entry tells the rest.
+        return said
+    node = loaded.project.graph.nodes[result.unique_id]
+    entry = _entry(result.unique_id, status, result.message, result.seconds)
+    if result.started_at is not None and result.ended_at is not None:
+        times = {"started_at": _text(result.started_at), "completed_at": _text(result.ended_at)}
+        entry["timing"] = [{"name": "execute", **times}]
+    return {**entry, "relation_name": node.relation_name}
+
+
+def _test_entry(test: TestResult, said: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if said is not None:
+        return said
+    status = _TEST_STATUSES.get(test.status, test.status.value)
+    return {**_entry(test.unique_id, status, test.message or None, 0.0), "failures": test.failures}
+
+
+def _entry(unique_id: str, status: str, message: str | None, seconds: float) -> dict[str, Any]:
+    return {
+        "status": status,
+        "timing": [],
+        "thread_id": _THREAD,
+        "execution_time": seconds,
+        "adapter_response": {},
+        "message": message,
+        "failures": None,
+        "unique_id": unique_id,
+        "compiled": None,
+        "compiled_code": None,
+        "relation_name": None,
+        "batch_results": None,
+    }
+
+
+def _arguments(project: OrchestratedProject, request: BuildRequest) -> dict[str, Any]:
+    dbt_project, selection = project.dbt_project, request.selection
+    given = {
+        "which": "build",
+        "invocation_command": "dagster-sao build",
+        "project_dir": str(dbt_project.project_dir),
+        "profiles_dir": str(dbt_project.profiles_dir),
+        "target": dbt_project.target,
+        "select": selection.select.split(),
+        "exclude": selection.exclude.split(),
+        "selector": selection.selector or None,
+        "full_refresh": request.full_refresh,
+        "fail_fast": request.fail_fast,
+        "threads": request.threads,
+        "defer": request.defer,
+        "favor_state": request.favor_state,
+        "state": str(selection.state) if selection.state else None,
+        "vars": dict(project.variables),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,222 @@
+"""What is known of the sources, and what the warehouse says of them now. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dagster_sao.api.display import as_text
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.graph import Source
+from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.freshness import new_token, open_session
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.records import from_timestamp
+from dagster_sao.warehouse.observation import Observation
+from dagster_sao.warehouse.probes import ProbeKind, SourceProber
+
+LOADED_BY_DAGSTER = "Dagster asset"
+# A job counts an untracked source as updated at every run.
+_UNTRACKED_NOW = "untracked now"
+_PROBE_KEY = "dagster_sao/probe"
+_LOADED_AT_KEY = "dagster_sao/max_loaded_at"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What is known of one source."""
+
+    unique_id: str
+    name: str
+    file: str
+    asset_key: str
+    token: str | None
+    """The latest recorded token, None when it was never probed."""
+    recorded_at: datetime | None
+    """When that token was recorded: the last change that was seen."""
+    loaded_at: datetime | None
+    """When the data was last loaded, where that is known."""
+    probe: str
+    """How the token was found; empty when it was never probed."""
+    age: timedelta | None
+    """How old the data is: since it was loaded, else since its last change was seen."""
+    has_new_data: bool | None = None
+    """Whether the warehouse has other data than recorded; None when it was not asked."""
+    error: str = ""
+    """Why it could not be asked."""
+    warning: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "unique_id": self.unique_id,
+            "name": self.name,
+            "file": self.file,
+            "asset_key": self.asset_key,
+            "token": self.token,
+            "recorded_at": self.recorded_at.isoformat() if self.recorded_at else None,
+            "loaded_at": self.loaded_at.isoformat() if self.loaded_at else None,
+            "age_seconds": round(self.age.total_seconds(), 3) if self.age is not None else None,
+            "probe": self.probe,
+            "has_new_data": self.has_new_data,
+            "error": self.error or None,
+            "warning": self.warning or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReports:
+    """What is known of a project's sources. Prints as a table."""
+
+    project_name: str
+    sources: tuple[SourceReport, ...]
+
+    def __iter__(self) -> Iterator[SourceReport]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"project": self.project_name, "sources": [source.to_dict() for source in self.sources]}
+
+    def __rich__(self) -> RenderableType:
+        """Return it as a table."""
+        table = Table(title=f"{self.project_name}: {len(self.sources)} sources", title_justify="left")
+        for heading in ("source", "how it is probed", "age", "last change seen", "token", "now"):
+            table.add_column(heading)
+        for source in self.sources:
+            table.add_row(
+                source.name,
+                source.probe or "never probed",
+                format_duration(source.age) if source.age is not None else "",
+                source.recorded_at.isoformat(sep=" ", timespec="seconds") if source.recorded_at else "",
+                Text(source.token or "", overflow="ellipsis", no_wrap=True),
+                _now(source),
+            )
+        return table
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the warehouse says of some sources now."""
+
+    observations: Mapping[str, Observation]
+    problem: str = ""
+    """Why the warehouse could not be asked, empty when it could."""
+
+
+def ask_warehouse(project: OrchestratedProject, loaded: LoadedProject, sources: Iterable[Source]) -> Look:
+    """Ask for the tokens of sources, and record nothing. What was answered before a failure stays true."""
+    found: dict[str, Observation] = {}
+    try:
+        session = open_session(project, loaded)
+        try:
+            found.update(SourceProber(session, now_ns=clock.now_ns).observe(list(sources)))
+        finally:
+            session.close()
+    except DagsterSaoError as error:
+        return Look(found, sentence(error))
+    return Look(found)
+
+
+def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
+    """Return the sources that the selected nodes read at any depth and that are probed."""
+    graph = loaded.project.graph
+    above = graph.ancestors(selected)
+    return [source for uid, source in graph.sources.items() if uid in above and not project.is_loaded_by_dagster(uid)]
+
+
+def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now: datetime) -> StateSnapshot:
+    """Return the state as a job would find it after it looked at the sources."""
+    sources = dict(state.sources)
+    for uid, observation in look.observations.items():
+        policy = source_policy(loaded, loaded.project.graph.sources[uid])
+        is_untracked = observation.kind == ProbeKind.UNTRACKED
+        token = _UNTRACKED_NOW if is_untracked else new_token(observation, policy, sources.get(uid), now)
+        if token is not None:
+            before = sources.get(uid)
+            history = (*(before.history or ((before.token, before.recorded_at),)), (token, now)) if before else ()
+            sources[uid] = SourceState(token, now, history)
+    return replace(state, sources=sources)
+
+
+def source_reports(  # noqa: PLR0913 (what is known of them)
+    instance: dg.DagsterInstance,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    *,
+    state: StateSnapshot,
+    now: datetime,
+    look: Look | None = None,
+) -> SourceReports:
+    """Return what is known of every source that some node reads, with what the warehouse just said of it."""
+    graph = loaded.project.graph
+    read = [source for uid, source in graph.sources.items() if graph.children[uid]]
+    reports = (_report(instance, project, source, state.sources.get(source.unique_id), now) for source in read)
+    return SourceReports(project.name, tuple(_with_look(report, look, state) for report in reports))
+
+
+def _report(
+    instance: dg.DagsterInstance, project: OrchestratedProject, source: Source, state: SourceState | None, now: datetime
+) -> SourceReport:
+    uid = source.unique_id
+    key = project.keys().by_unique_id[uid]
+    event = instance.get_latest_materialization_event(key)
+    materialization = event.asset_materialization if event else None
+    metadata = materialization.metadata if materialization else {}
+    plain = {name: getattr(value, "value", value) for name, value in metadata.items()}
+    loaded_at = plain.get(_LOADED_AT_KEY)
+    loaded_at = from_timestamp(loaded_at) if isinstance(loaded_at, (int, float)) else None
+    since = loaded_at or (state.recorded_at if state else None)
+    return SourceReport(
+        unique_id=uid,
+        name=source.label,
+        file=source.file,
+        asset_key=key.to_user_string(),
+        token=state.token if state else None,
+        recorded_at=state.recorded_at if state else None,
+        loaded_at=loaded_at,
+        probe=LOADED_BY_DAGSTER if project.is_loaded_by_dagster(uid) else str(plain.get(_PROBE_KEY) or ""),
+        age=now - since if since else None,
+    )
+
+
+def _with_look(report: SourceReport, look: Look | None, state: StateSnapshot) -> SourceReport:
+    if look is None or report.probe == LOADED_BY_DAGSTER:
+        return report
+    observation = look.observations.get(report.unique_id)
+    if observation is None:
+        return replace(report, error=look.problem or "There was no answer")
+    last = state.sources.get(report.unique_id)
+    knows = observation.token is not None
+    return replace(
+        report,
+        probe=observation.kind,
+        has_new_data=(last is None or last.token != observation.token) if knows else None,
+        error=observation.error or "",
+        warning=observation.warning or "",
+    )
+
+
+def _now(source: SourceReport) -> Text:
+    if source.error:
+        return Text(source.error, style="red")
+    if source.warning:
+        return Text(source.warning, style="yellow")
+    if source.has_new_data is None:
+        return Text("")
+    return Text("new data", style="green") if source.has_new_data else Text("no new data", style="dim")

@@ -1,0 +1,8 @@
+"""The `dagster-sao` command: plan, build, explain, state, reset, sources and doctor.
+
+Made of `dagster_sao.api` alone: what the command line can do, Python can.
+"""
+
+from dagster_sao.cli.commands import main
+
+__all__ = ["main"]

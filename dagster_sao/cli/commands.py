@@ -1,0 +1,252 @@
+"""The commands. Each reads its options, asks the API and shows the answer."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import click
+import dagster as dg
+
+from dagster_sao.api import NodeStatus, Severity, StateAwareProject
+from dagster_sao.api.request import make_request
+from dagster_sao.cli.errors import EXIT_FAILED, told_in_one_line
+from dagster_sao.cli.options import build_options, output_options, project_options, selection_options
+from dagster_sao.cli.output import Output, stdout_kept_clean
+from dagster_sao.cli.progress import build_progress
+from dagster_sao.cli.which import open_project
+from dagster_sao.core.errors import EmptySelectionError
+
+_PROJECT_OPTIONS = (
+    "python_file",
+    "module_name",
+    "project_name",
+    "project_dir",
+    "profiles_dir",
+    "profile",
+    "target",
+    "variables",
+)
+_Body = Callable[..., None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="dagster-sao")
+def main() -> None:
+    """State-aware orchestration for dbt on Dagster: build only what would come out different, and say why.
+
+    The state is that of the Dagster instance in DAGSTER_HOME, shared with its sensors, jobs and UI. The models are those
+    of Dagster definitions (-f, -m), or of the dbt project in the current folder.
+
+    Exit codes: 0 all well, 1 a node failed, 2 wrong usage or an unexpected error.
+    """
+
+
+def _command(body: _Body) -> _Body:
+    """Let a command have the project and the output that its options mean, and end as commands do."""
+
+    @functools.wraps(body)
+    def run(*, output: str, quiet: bool, debug: bool, **options: Any) -> None:
+        out = Output(output, quiet=quiet)
+        which = {name: options.pop(name) for name in _PROJECT_OPTIONS}
+        with told_in_one_line(debug=debug), _warnings(debug=debug):
+            with stdout_kept_clean(to_stderr=debug):
+                project = open_project(which, out.warn)
+            with closing(project):
+                body(project, out, debug=debug, **options)
+
+    return output_options(project_options(run))
+
+
+@contextmanager
+def _warnings(*, debug: bool) -> Iterator[None]:
+    # What Dagster says to people who write definitions is no news to those who run a command.
+    with warnings.catch_warnings():
+        if not debug:
+            for kind in (dg.BetaWarning, dg.PreviewWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", kind)
+        yield
+
+
+@main.command()
+@selection_options
+@build_options
+@_command
+def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
+    r"""Show what a build with the same options would do now, with the reason for each model. Writes nothing.
+
+    \b
+    Examples:
+      dagster-sao plan
+      dagster-sao plan --select orders+ --exclude tag:slow
+      dagster-sao plan --select state:modified+ --state prod/ --state-mode semantic -o json
+    """
+    request = make_request(**options)
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Planning"):
+        made = project.plan_request(request)
+    out.show(made)
+
+
+@main.command()
+@selection_options
+@build_options
+@_command
+def build(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
+    r"""Build what must be built, as a Dagster run in this process, and report the rest as reused.
+
+    \b
+    Examples:
+      dagster-sao build
+      dagster-sao build --select +orders --threads 8 --retries 2
+      dagster-sao build --force tag:finance
+      dagster-sao build --select state:modified+ --state prod/ --defer
+    """
+    request = make_request(**options)
+    try:
+        count = len(project.select(request.selection))
+        with (
+            _terminated_as_interrupted(),
+            build_progress(out, count) as hear,
+            stdout_kept_clean(to_stderr=debug),
+        ):
+            level = "DEBUG" if debug else "CRITICAL"
+            results = project.build_request(request, listener=hear, log_level=level)
+    except EmptySelectionError as error:
+        # As dbt has it: nothing to do is no failure.
+        out.warn(f"{error} Nothing to do.")
+        if out.is_json:
+            out.show_json({"run_id": None, "success": True, "nodes": [], "tests": []})
+        return
+    if out.is_json:
+        out.show(results)
+    else:
+        out.line(results.summary())
+    for failed in results.with_status(NodeStatus.ERROR):
+        out.err.print(f"{failed.name}: {failed.message}", style="red", markup=False, highlight=False)
+    if not results.success:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@main.command()
+@click.argument("node")
+@_command
+def explain(project: StateAwareProject, out: Output, node: str, *, debug: bool) -> None:
+    r"""Tell why NODE was last built, and what would become of it now: its parents, their versions, its settings.
+
+    \b
+    Examples:
+      dagster-sao explain orders
+      dagster-sao explain model.shop.orders -o json
+    """
+    del debug
+    out.show(project.explain(node))
+
+
+@main.command()
+@click.argument("node", required=False)
+@_command
+def state(project: StateAwareProject, out: Output, node: str | None, *, debug: bool) -> None:
+    r"""Show what is recorded of NODE, or of every node.
+
+    \b
+    Examples:
+      dagster-sao state orders
+      dagster-sao state -o json
+    """
+    del debug
+    out.show(project.state(node) if node is not None else project.states())
+
+
+@main.command()
+@selection_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask whether all is to be forgotten.")
+@_command
+def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **options: Any) -> None:
+    r"""Forget the state of a selection, so that each of its nodes counts as not built before.
+
+    Dagster's history and the tables stay as they are. The next plan, job or sensor tick builds the nodes again.
+
+    \b
+    Examples:
+      dagster-sao reset --select orders+
+      dagster-sao reset --yes
+    """
+    del debug
+    is_all = not (options["select"] or options["exclude"] or options["selector"])
+    if is_all and not yes:
+        click.confirm(f"Forget the state of all of {project.name}?", abort=True, err=True)
+    forgotten = project.reset(**options)
+    if out.is_json:
+        out.show_json({"forgotten": forgotten})
+    else:
+        names = [project.orchestrated.load().project.graph.label(uid) for uid in forgotten]
+        out.line(
+            f"Forgot the state of {len(forgotten)}: {', '.join(names)}" if names else "There was nothing to forget"
+        )
+
+
+@main.command()
+@click.option("--probe/--no-probe", default=False, show_default=True, help="Ask the warehouse what it has now.")
+@_command
+def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool) -> None:
+    r"""Show the sources: their tokens, how old they are, how they are probed, and which cannot be.
+
+    \b
+    Examples:
+      dagster-sao sources
+      dagster-sao sources --probe -o json
+    """
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Asking the warehouse" if probe else "Reading"):
+        found = project.sources(probe=probe)
+    out.show(found)
+
+
+@main.command()
+@click.option(
+    "--probe/--no-probe", default=True, show_default=True, help="Ask the warehouse which sources it can track."
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, not only for errors.")
+@_command
+def doctor(project: StateAwareProject, out: Output, *, probe: bool, strict: bool, debug: bool) -> None:
+    r"""Find settings that do not do what their author hopes for. Writes nothing.
+
+    Exits with 1 when there is an error, with --strict also when there is a warning.
+
+    \b
+    Examples:
+      dagster-sao doctor
+      dagster-sao doctor --strict -o json
+    """
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Examining"):
+        findings = project.doctor(probe=probe)
+    out.show(findings)
+    if findings.has(Severity.ERROR) or (strict and findings.has(Severity.WARNING)):
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def _waiting(out: Output, what: str) -> Iterator[None]:
+    """Show on a terminal that something is going on."""
+    if out.quiet or not out.err.is_terminal:
+        yield
+        return
+    with out.err.status(f"{what}…"):
+        yield
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a build as ctrl-c does: the run is then recorded as ended, and dbt is stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

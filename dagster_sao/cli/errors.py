@@ -1,0 +1,48 @@
+"""How a command ends. Exit codes are dbt's: 0 all well, 1 a node failed, 2 wrong usage or anything unexpected."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import dagster as dg
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.orchestration.project import sentence
+
+EXIT_FAILED = 1
+EXIT_UNUSABLE = 2
+
+
+class UnusableError(click.ClickException):
+    """One sentence on stderr, and exit code 2."""
+
+    exit_code = EXIT_UNUSABLE
+
+
+@contextmanager
+def told_in_one_line(*, debug: bool) -> Iterator[None]:
+    """Tell every error in one line, and of those that nobody expected how to see the trace."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except DagsterSaoError as error:
+        _show_trace(debug=debug)
+        raise UnusableError(str(error)) from error
+    except KeyboardInterrupt:
+        msg = "Interrupted. What was built until then is recorded."
+        raise UnusableError(msg) from None
+    except Exception as error:
+        _show_trace(debug=debug)
+        what = sentence(error) if isinstance(error, dg.DagsterError) else f"{type(error).__name__}: {sentence(error)}"
+        hint = "" if debug else " (--debug shows where)"
+        raise UnusableError(f"{what}{hint}") from error
+
+
+def _show_trace(*, debug: bool) -> None:
+    if debug:
+        traceback.print_exc(file=sys.stderr)

@@ -1,0 +1,115 @@
+"""The options that commands have in common, named as dbt and Dagster name theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dagster_sao.orchestration.run_config import TestStrategy
+from dagster_sao.orchestration.selection import StateMode
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+_WHICH_PROJECT = (
+    click.option(
+        "-f",
+        "--python-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The file that holds the Dagster definitions.",
+    ),
+    click.option("-m", "--module-name", help="The module that holds the Dagster definitions."),
+    click.option("--project", "project_name", help="Which dbt project, where the definitions hold several."),
+    click.option(
+        "--project-dir",
+        type=_FOLDER,
+        help="The folder of the dbt project, in place of Dagster definitions.  [default: the current one]",
+    ),
+    click.option("--profiles-dir", type=_FOLDER, help="The folder of profiles.yml.  [default: where dbt looks for it]"),
+    click.option("--profile", help="The profile, in place of the one that dbt_project.yml names."),
+    click.option("-t", "--target", help="The target of the profile."),
+    click.option("--vars", "variables", help="Values of var(), as YAML: '{key: value}'."),
+)
+_SELECTION = (
+    click.option(
+        "-s", "--select", "--models", multiple=True, metavar="SELECTION", help="What to select, as for dbt. Repeatable."
+    ),
+    click.option("--exclude", multiple=True, metavar="SELECTION", help="What of it to leave out. Repeatable."),
+    click.option("--selector", default="", help="A yaml selector in their place."),
+    click.option("--state", type=_FOLDER, help="A folder with another environment's manifest, for state: and --defer."),
+    click.option(
+        "--state-mode",
+        type=click.Choice([mode.value for mode in StateMode]),
+        default=StateMode.DBT.value,
+        show_default=True,
+        help="What state:modified means: dbt's text comparison, or a change of meaning.",
+    ),
+)
+_BUILD = (
+    click.option(
+        "--state-aware/--no-state-aware",
+        default=True,
+        show_default=True,
+        help="Build only what needs it, or all that is selected.",
+    ),
+    click.option(
+        "--force", multiple=True, metavar="SELECTION", help="What to build even if nothing changed. Repeatable."
+    ),
+    click.option("--full-refresh", is_flag=True, help="Build all that is selected anew, incremental models too."),
+    click.option(
+        "--refresh-sources/--no-refresh-sources",
+        default=True,
+        show_default=True,
+        help="Look first for new data in the sources above the selection.",
+    ),
+    click.option(
+        "--test-strategy",
+        type=click.Choice([strategy.value for strategy in TestStrategy]),
+        default=TestStrategy.IMMEDIATE.value,
+        show_default=True,
+        help="When tests are run.",
+    ),
+    click.option("--retries", type=click.IntRange(min=0), default=0, help="How often to try again what failed."),
+    click.option(
+        "--retry-delay",
+        "retry_delay_seconds",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        show_default=True,
+        help="Seconds before the first retry; each later one waits twice as long.",
+    ),
+    click.option("-x", "--fail-fast", is_flag=True, help="Start no further model after the first failure."),
+    click.option("--threads", type=click.IntRange(min=1), help="How many models to build at once."),
+    click.option("--defer", is_flag=True, help="Read what is not built here from the environment of --state."),
+    click.option("--favor-state", is_flag=True, help="With --defer: also what exists here."),
+)
+_OUTPUT = (
+    click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="The form of the result on stdout.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Show only the result and errors."),
+    click.option("--debug", is_flag=True, help="Show all logs, and where an error comes from."),
+)
+
+
+def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+project_options = _all(_WHICH_PROJECT)
+selection_options = _all(_SELECTION)
+build_options = _all(_BUILD)
+output_options = _all(_OUTPUT)
