@@ -20,20 +20,25 @@ class Day:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """The corner shop, before anything happened, with the variables that it needs."""
-    shop = open_shop(tmp_path_factory.mktemp("corner_shop"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shop.environment.items():
-            patch.setenv(name, value)
-        yield shop
+def opened(tmp_path_factory):
+    """The corner shop before anything happened."""
+    return open_shop(tmp_path_factory.mktemp("corner_shop"))
+
+
+@pytest.fixture(autouse=True)
+def environment(opened, monkeypatch):
+    """The variables that the corner shop needs, for each test of this folder and no other."""
+    for name, value in opened.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")
-def day(environment):
+def day(opened):
     """A plan, a first build, the same again, new rows, and a model that breaks."""
-    shop, day = environment, Day(environment)
+    shop, day = opened, Day(opened)
     with pytest.MonkeyPatch.context() as patch, shop.instance() as instance:
+        for name, value in shop.environment.items():
+            patch.setenv(name, value)
         project = shop.project(instance)
 
         def events():
@@ -61,5 +66,4 @@ def day(environment):
         day.seen["broken"] = raised.value
         day.seen["broken written"] = (shop.project_dir / "target" / "run_results.json").read_text()
         day.seen["broken explained"] = broken.explain("fragile")
-        patch.delenv("CORNER_SHOP_NUMBER")
-        yield day
+    return day
