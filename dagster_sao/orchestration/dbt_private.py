@@ -25,6 +25,8 @@ _MEMBERS = (
     "saved_queries",
     "unit_tests",
 )
+# dbt asks for these though no selection does, and other engines leave them out.
+_OF_EACH_SOURCE = {"path": "", "source_description": "", "loader": ""}
 StateSearch = Callable[[str], AbstractSet[str]]
 """What stands in for dbt's comparison of states: the unique ids that `state:<word>` means."""
 
@@ -33,14 +35,25 @@ class DbtSelector:
     """One manifest as dbt's own selection wants it. Made once per manifest, and used for many selections."""
 
     def __init__(self, manifest: Mapping[str, Any], project_dir: Path, profiles_dir: Path) -> None:
-        """Turn a manifest's entries into dbt's objects. Raises whatever dbt raises for an entry that it does not know."""
+        """Turn a manifest's entries into dbt's objects.
+
+        Raises InvalidSelectionError for an entry that the installed dbt does not know.
+        """
         import networkx as nx  # what dbt's own graph is made of
         from dbt.graph.graph import Graph
 
         self._project_dir = project_dir
         self._profiles_dir = profiles_dir
         ensure_flags(project_dir, profiles_dir)
-        self._manifest = _dbt_manifest(manifest)
+        try:
+            self._manifest = _dbt_manifest(manifest)
+        except Exception as error:  # the library that dbt reads with raises errors of many kinds
+            written_by = manifest["metadata"].get("dbt_version")
+            msg = (
+                f"The installed dbt cannot select from this manifest, which dbt {written_by} wrote:"
+                f" {' '.join(str(error).split())}. Parse the project again with the installed dbt."
+            )
+            raise InvalidSelectionError(msg) from error
         members = {uid: props for name in _MEMBERS for uid, props in (manifest.get(name) or {}).items()}
         graph = nx.DiGraph()
         graph.add_nodes_from(members)
@@ -178,8 +191,11 @@ def _dbt_manifest(raw: Mapping[str, Any]) -> Any:
             known = classes[props["resource_type"]]
         return known.from_dict(props)
 
+    def complete(name: str, props: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**_OF_EACH_SOURCE, **props} if name == "sources" else props
+
     found: dict[str, Any] = {
-        name: {uid: known.from_dict(props) for uid, props in raw[name].items()}
+        name: {uid: known.from_dict(complete(name, props)) for uid, props in raw[name].items()}
         for name, known in collections.items()
         if known is not None and raw.get(name)
     }

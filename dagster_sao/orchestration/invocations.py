@@ -65,6 +65,9 @@ class Invocations:
     def arguments(self, invocation: Invocation, nodes: Sequence[str], args: Sequence[str]) -> list[str]:
         """Return the dbt arguments that build `nodes`, those of the invocation that can still be built."""
         arguments = list(args)
+        if not nodes and arguments[:1] == ["build"]:
+            # `dbt build` leaves out the tests of what is below one that fails, and these models are all built.
+            arguments = ["test", *(argument for argument in arguments[1:] if argument != "--full-refresh")]
         if invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
         tests_code = any(self._decisions[uid].reason in _FOR_CODE for uid in nodes)

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Generic, Protocol, TypeVar
 
 from dagster_sao.warehouse.errors import StatementError, StatementTimeoutError
+from dagster_sao.warehouse.rounds import ask_in_rounds
 from dagster_sao.warehouse.session import WarehouseSession
 
 # DuckDB's file is locked meanwhile; a thousand small questions take about half a second.
@@ -38,39 +39,35 @@ class ChunkRunner(Generic[Q, A]):
     def __init__(
         self,
         session: WarehouseSession,
-        ask: Callable[[Sequence[Q]], Sequence[A]],
+        begin: Callable[[], Callable[[Sequence[Q]], Sequence[A]]],
         *,
         size: int,
-        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ask` answers up to `size` questions in their order; `prepare` is called first on every connection."""
+        """`begin` is called first on every connection; what it returns answers up to `size` questions in their order."""
         self._session = session
-        self._ask = ask
+        self._begin = begin
         self._size = size
-        self._prepare = prepare
         self._refused: set[str] = set()
         self._slow: set[str] = set()
 
     def run(self, questions: Sequence[Q], expired: Callable[[], bool]) -> Iterator[tuple[Q, A | StatementError]]:
         """Yield each question with its answer, or with the error that is its own. Ends early once `expired()`.
 
-        Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError, and what `prepare` raises.
+        Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError, and what `begin` raises.
         """
         waiting = deque(self._chunks(questions))
-        while waiting and not expired():
-            answers, failed = self._one_connection(waiting, expired)
-            for question, answer in answers:
-                self._refused.discard(question.unique_id)
-                yield question, answer
-            if failed is None:
-                continue
-            chunk, error = failed
-            if len(chunk) == 1:
+        most = max(QUESTIONS_PER_CONNECTION // self._size, 1)
+        rounds = ask_in_rounds(self._session, waiting, self._begin, expired, most_per_connection=most)
+        for chunk, answers in rounds:
+            if not isinstance(answers, StatementError):
+                self._refused.difference_update(question.unique_id for question in chunk)
+                yield from zip(chunk, answers, strict=True)
+            elif len(chunk) == 1:
                 self._refused.add(chunk[0].unique_id)
-                if isinstance(error, StatementTimeoutError):
+                if isinstance(answers, StatementTimeoutError):
                     self._slow.clear()  # this one is why the others were slow
-                yield chunk[0], error
-            elif isinstance(error, StatementTimeoutError):
+                yield chunk[0], answers
+            elif isinstance(answers, StatementTimeoutError):
                 # Halving would wait for the slow one again at every step, and the next tick from the beginning.
                 self._slow.update(question.unique_id for question in chunk)
                 waiting.extend([question] for question in chunk)
@@ -88,18 +85,3 @@ class ChunkRunner(Generic[Q, A]):
         # What hung alone comes last: it may use up the time of a tick.
         yield from ([q] for q in questions if q.unique_id in self._slow - self._refused)
         yield from ([q] for q in questions if q.unique_id in self._refused)
-
-    def _one_connection(
-        self, waiting: deque[Sequence[Q]], expired: Callable[[], bool]
-    ) -> tuple[list[tuple[Q, A]], tuple[Sequence[Q], StatementError] | None]:
-        """Answer as many chunks as one connection can: a failed statement spoils it (PostgreSQL's transaction)."""
-        answers: list[tuple[Q, A]] = []
-        with self._session.connection():
-            self._prepare()
-            while waiting and len(answers) < QUESTIONS_PER_CONNECTION and not (answers and expired()):
-                chunk = waiting.popleft()
-                try:
-                    answers.extend(zip(chunk, self._ask(chunk), strict=True))
-                except StatementError as error:
-                    return answers, (chunk, error)
-        return answers, None

@@ -109,6 +109,7 @@ class PrivateAdapter:
         self.duckdb_file: Path | None = None
         self.bytes_processed = 0
         """What statements cost so far, where the warehouse says so."""
+        self._lock = threading.Lock()
         self.ducklakes: frozenset[str] = frozenset()
         load_plugin(self.type)
         adapter_class: Any = get_adapter_class_by_name(self.type)
@@ -124,6 +125,11 @@ class PrivateAdapter:
     def is_motherduck(self) -> bool:
         """Whether the main database is MotherDuck's."""
         return bool(getattr(self._config.credentials, "is_motherduck_database", False))
+
+    @property
+    def threads(self) -> int:
+        """How many connections dbt opens at most while it builds with this target."""
+        return max(int(self._config.threads or 1), 1)
 
     @property
     def text_type(self) -> str:
@@ -163,9 +169,12 @@ class PrivateAdapter:
     def release(self) -> None:
         """Close this thread's connection, and DuckDB's database with it: that frees the file's lock."""
         connections = self._adapter.connections
-        # A connection that broke cannot be closed; it is gone either way.
-        with contextlib.suppress(Exception):
-            connections.release()
+        connection = connections.get_if_exists()
+        if connection is not None:
+            # Not the manager's `release`, with which Snowflake keeps the connection for the thread's next model.
+            # One that broke cannot be closed; it is gone either way.
+            with contextlib.suppress(Exception):
+                connections.close(connection)
         connections.clear_thread_connection()
         if self.type == "duckdb":
             type(connections).drop_database()
@@ -178,7 +187,8 @@ class PrivateAdapter:
         if not isinstance(connections, SQLConnectionManager):
             # BigQuery and its like have no cursor: agate is all there is.
             response, table = self._adapter.execute(sql, fetch=True, limit=limit)
-            self.bytes_processed += getattr(response, "bytes_processed", None) or 0
+            with self._lock:
+                self.bytes_processed += getattr(response, "bytes_processed", None) or 0
             return [tuple(row) for row in table.rows]
         _, cursor = connections.add_query(sql, auto_begin=False)
         if cursor.description is None:
@@ -188,13 +198,12 @@ class PrivateAdapter:
         return [tuple(row) for row in rows]
 
     def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
-        """Return the relations of a schema, name and type, by the adapter's own listing without its cache."""
-        self._use_macros()
-        wanted = self._adapter.Relation.create(
-            database=database, schema=schema, identifier="", quote_policy=self._config.quoting
-        ).without_identifier()
-        listed = self._adapter.list_relations_without_caching(wanted)
-        return [(str(one.identifier), None if one.type is None else str(one.type)) for one in listed]
+        """Return the relations of a schema, name and kind (`table`, `view`…), without functions."""
+        return self._listed(
+            self._adapter.Relation.create(
+                database=database, schema=schema, identifier="", quote_policy=self._config.quoting
+            )
+        )
 
     def render(self, unique_id: str, template: str) -> str:
         """Return a source's template as dbt renders it for `dbt source freshness`.
@@ -251,14 +260,18 @@ class PrivateAdapter:
 
         More than one where names differ only in upper and lower case. Raises whatever dbt or the driver raises.
         """
-        self._use_macros()
         found: dict[str, tuple[str, ...]] = {}
-        for relation in self._adapter.list_relations_without_caching(self._relation_of(source).without_identifier()):
-            kind = _kind_of(relation)
-            if kind != "function":
-                name = str(relation.identifier).lower()
-                found[name] = (*found.get(name, ()), kind)
+        for identifier, kind in self._listed(self._relation_of(source)):
+            name = identifier.lower()
+            found[name] = (*found.get(name, ()), str(kind))
         return found
+
+    def _listed(self, within: Any) -> list[tuple[str, str | None]]:
+        """Return what the adapter's own listing, without its cache, has in the schema of a relation."""
+        self._use_macros()
+        listed = self._adapter.list_relations_without_caching(within.without_identifier())
+        found = [(str(one.identifier), _kind_of(one)) for one in listed]
+        return [(name, kind) for name, kind in found if kind != "function"]
 
     def _freshness(self, relation: Any) -> Any:
         try:
@@ -290,18 +303,19 @@ class PrivateAdapter:
 
     def _dbt_manifest(self) -> Any:
         # Macros and sources are a tenth of the cost of the whole manifest, and all that a source can name.
-        if self._manifest is None:
-            from dbt.artifacts.schemas.manifest import ManifestMetadata
-            from dbt.contracts.graph.manifest import Manifest
-            from dbt.contracts.graph.nodes import Macro, SourceDefinition
+        with self._lock:
+            if self._manifest is None:
+                from dbt.artifacts.schemas.manifest import ManifestMetadata
+                from dbt.contracts.graph.manifest import Manifest
+                from dbt.contracts.graph.nodes import Macro, SourceDefinition
 
-            raw = self._raw_manifest
-            self._manifest = Manifest(
-                macros={uid: Macro.from_dict(dict(macro)) for uid, macro in raw["macros"].items()},
-                sources={uid: SourceDefinition.from_dict(dict(source)) for uid, source in raw["sources"].items()},
-                metadata=ManifestMetadata(adapter_type=self.type, project_name=self._config.project_name),
-            )
-        return self._manifest
+                raw = self._raw_manifest
+                self._manifest = Manifest(
+                    macros={uid: Macro.from_dict(dict(macro)) for uid, macro in raw["macros"].items()},
+                    sources={uid: SourceDefinition.from_dict(dict(source)) for uid, source in raw["sources"].items()},
+                    metadata=ManifestMetadata(adapter_type=self.type, project_name=self._config.project_name),
+                )
+            return self._manifest
 
     def _macro_context(self, macro: Any, config: Any, manifest: Any, package_name: str | None) -> dict[str, Any]:
         from dbt.context.manifest import ManifestContext
@@ -357,7 +371,9 @@ def _relation(relation_class: Any, config: Any, source: Any) -> Any:
     return relation_class.create_from(config, source)
 
 
-def _kind_of(relation: Any) -> str:
+def _kind_of(relation: Any) -> str | None:
+    if relation.type is None:
+        return None
     kind = str(getattr(relation.type, "value", relation.type))
     if kind == "table" and getattr(relation, "is_iceberg_format", False):
         return "iceberg table"

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from dagster_sao.core.graph import Node
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.names import listed_name, parse_relation_name
 from dagster_sao.warehouse.postgres_catalog import name_array
+from dagster_sao.warehouse.rounds import ask_in_rounds
 from dagster_sao.warehouse.session import WarehouseSession
 
 _NO_RELATION = "its relation has no plain name"
@@ -102,7 +104,7 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
         with session.connection():
             rows = session.execute(sql)
     except StatementError as error:
-        return {**listings, **dict.fromkeys(reachable, _Listing({}, _cannot_list(error)))}
+        return {**listings, **_unlisted(reachable, error)}
     found: dict[str, dict[str, str | None]] = {}
     closed = set()
     for schema, is_open, name, kind in rows:
@@ -146,21 +148,20 @@ def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set
         f"select lower(schema_name), lower(table_name), 'table' from duckdb_tables() {within}"
         f" union all select lower(schema_name), lower(view_name), 'view' from duckdb_views() {within}"
     )
-    return _group(schemas, lambda: session.execute(sql))
+    try:
+        return _group(schemas, session.execute(sql))
+    except StatementError as error:
+        return _unlisted(schemas, error)
 
 
 def _list_snowflake(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
-    listings = {}
-    with session.connection():
-        for database in {database for database, _ in wanted}:
-            schemas = {schema for schema in wanted if schema[0] == database}
-            listings.update(_list_snowflake_database(session, database, schemas))
-    return listings
+    """List database by database."""
+    databases = {database: {schema for schema in wanted if schema[0] == database} for database, _ in wanted}
+    return _list_in_rounds(session, databases.values(), _list_snowflake_database)
 
 
-def _list_snowflake_database(
-    session: WarehouseSession, database: str, schemas: set[_Schema]
-) -> dict[_Schema, _Listing]:
+def _list_snowflake_database(session: WarehouseSession, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
+    database = next(iter(schemas))[0]
     quoted = '"' + database.replace('"', '""') + '"'
     within = ", ".join(_literal(schema) for _, schema in sorted(schemas))
     sql = (
@@ -168,55 +169,52 @@ def _list_snowflake_database(
         f" left join {quoted}.information_schema.tables t on t.table_schema = s.schema_name"
         f" where s.schema_name in ({within})"
     )
-    visible: set[str] = set()
-
-    def rows() -> Iterable[tuple[str, str | None, str | None]]:
-        for schema, name, kind in session.execute(sql):
-            visible.add(schema)
-            yield schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower())
-
-    listings = _group(schemas, rows)
+    rows = [
+        (schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower()))
+        for schema, name, kind in session.execute(sql)
+    ]
+    visible = {schema for schema, _, _ in rows}
     # A dropped schema and one that the role may not see look the same.
     return {
-        key: listing if key[1] in visible or listing.doubt else _Listing({}, _EMPTY)
-        for key, listing in listings.items()
+        key: listing if key[1] in visible else _Listing({}, _EMPTY) for key, listing in _group(schemas, rows).items()
     }
 
 
 def _list_by_schema(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
     """List as dbt does, schema by schema: every adapter can."""
+    return _list_in_rounds(session, [{schema} for schema in sorted(wanted)], _list_schema)
+
+
+def _list_schema(session: WarehouseSession, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
+    (schema,) = schemas
+    relations = {listed_name(name, session.adapter_type): kind for name, kind in session.list_relations(*schema)}
+    return {schema: _Listing(relations, None if relations else _EMPTY)}
+
+
+def _list_in_rounds(
+    session: WarehouseSession,
+    groups: Iterable[set[_Schema]],
+    list_group: Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]],
+) -> dict[_Schema, _Listing]:
+    """List groups of schemas with a statement each, as many at once as the session may."""
     listings: dict[_Schema, _Listing] = {}
-    waiting = deque(sorted(wanted))
-    while waiting:
-        with session.connection():
-            while waiting:
-                key = waiting.popleft()
-                try:
-                    listed = session.list_relations(*key)
-                except StatementError as error:
-                    listings[key] = _Listing({}, _cannot_list(error))
-                    break  # a failed statement may spoil the connection
-                relations = {listed_name(name, session.adapter_type): kind for name, kind in listed}
-                listings[key] = _Listing(relations, None if relations else _EMPTY)
+    ask = partial(list_group, session)
+    for group, listed in ask_in_rounds(session, deque(groups), lambda: ask, lambda: False):
+        listings.update(_unlisted(group, listed) if isinstance(listed, StatementError) else listed)
     return listings
 
 
-def _group(
-    schemas: set[_Schema], rows: Callable[[], Iterable[tuple[str, str | None, str | None]]]
-) -> dict[_Schema, _Listing]:
+def _group(schemas: set[_Schema], rows: Iterable[tuple[str, str | None, str | None]]) -> dict[_Schema, _Listing]:
     """Return the listings of schemas of one database, from rows of schema, name (null in an empty schema) and type."""
     found: dict[str, dict[str, str | None]] = {schema: {} for _, schema in schemas}
-    try:
-        for schema, name, kind in rows():
-            if schema in found and name is not None:
-                found[schema][name] = kind
-    except StatementError as error:
-        return dict.fromkeys(schemas, _Listing({}, _cannot_list(error)))
+    for schema, name, kind in rows:
+        if schema in found and name is not None:
+            found[schema][name] = kind
     return {key: _Listing(found[key[1]]) for key in schemas}
 
 
-def _cannot_list(error: StatementError) -> str:
-    return f"its schema cannot be listed: {error}"
+def _unlisted(schemas: Iterable[_Schema], error: StatementError) -> dict[_Schema, _Listing]:
+    return dict.fromkeys(schemas, _Listing({}, f"its schema cannot be listed: {error}"))
 
 
 def _literal(text: str) -> str:

@@ -63,11 +63,12 @@ class LoadedAtProbe:
         yield from self._answer(ready, expired)
         # Rendering takes 10 ms each: in slices, so that a short deadline still lets every tick get further.
         waiting = [source for source in sources if _key(source) not in self._questions]
-        for start in range(0, len(waiting), ARMS_PER_STATEMENT):
+        size = ARMS_PER_STATEMENT * self._session.connections
+        for start in range(0, len(waiting), size):
             if expired():
                 return
             questions = []
-            for source, asked in self._ask(waiting[start : start + ARMS_PER_STATEMENT]):
+            for source, asked in self._ask(waiting[start : start + size], expired):
                 if isinstance(asked, Observation):
                     yield source.unique_id, asked
                 else:
@@ -103,12 +104,14 @@ class LoadedAtProbe:
             else:
                 yield arm.unique_id, _read(question, None)
 
-    def _ask(self, sources: Sequence[Source]) -> list[tuple[Source, _Question | Observation]]:
+    def _ask(
+        self, sources: Sequence[Source], expired: Callable[[], bool]
+    ) -> list[tuple[Source, _Question | Observation]]:
         # A template that is no constant may ask the warehouse while it renders.
         templates = [settings_of(source).loaded_at_query or "" for source in sources]
         needed = not all(_is_constant(template) for template in templates)
         with self._session.connection() if needed else nullcontext():
-            return [(source, self._question(source)) for source in sources]
+            return [(source, self._question(source)) for source in sources if not expired()]
 
     def _question(self, source: Source) -> _Question | Observation:
         settings = settings_of(source)

@@ -17,6 +17,7 @@ from dagster_sao.core.policy import read_source_policy
 from dagster_sao.warehouse.errors import StatementError, says_missing
 from dagster_sao.warehouse.metadata_soundness import why_unsound, why_unsound_kind
 from dagster_sao.warehouse.observation import Observation, ProbeKind
+from dagster_sao.warehouse.rounds import ask_in_rounds
 from dagster_sao.warehouse.session import WarehouseSession
 from dagster_sao.warehouse.settings import does_not_exist, place
 from dagster_sao.warehouse.timestamps import parse_timestamp
@@ -112,19 +113,8 @@ class MetadataProbe:
     def _answers(
         self, questions: Iterable[_Q], ask: Callable[[_Q], _A], expired: Callable[[], bool]
     ) -> Iterator[tuple[_Q, _A | StatementError]]:
-        """Yield each question with its answer, with nothing open. A refused one spoils its connection, and only that."""
-        waiting = deque(questions)
-        while waiting and not expired():
-            answers: list[tuple[_Q, _A | StatementError]] = []
-            with self._session.connection():
-                while waiting and not (answers and expired()):
-                    question = waiting.popleft()
-                    try:
-                        answers.append((question, ask(question)))
-                    except StatementError as error:
-                        answers.append((question, error))
-                        break
-            yield from answers
+        """Return each question with its answer, or with the error that is its own, with nothing open."""
+        return ask_in_rounds(self._session, deque(questions), lambda: ask, expired)
 
     def _unsound(self, source: Source) -> str | None:
         why = why_unsound(source, self._session.adapter_type, shows_redshift_tables=self._session.shows_redshift_tables)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.chunks import ChunkRunner
@@ -57,10 +58,7 @@ class PostgresProbe:
 
     def __init__(self, session: WarehouseSession) -> None:
         self._session = session
-        self._epoch = ""
-        self._runner: ChunkRunner[_Wanted, _Answer] = ChunkRunner(
-            session, self._ask, size=_RELATIONS_PER_STATEMENT, prepare=self._prepare
-        )
+        self._runner: ChunkRunner[_Wanted, _Answer] = ChunkRunner(session, self._begin, size=_RELATIONS_PER_STATEMENT)
 
     def claims(self, source: Source) -> bool:  # noqa: ARG002 (part of the protocol)
         """Return whether the target is PostgreSQL: it says what a relation is only when it is asked."""
@@ -87,7 +85,7 @@ class PostgresProbe:
             for unique_id in waiting:
                 yield unique_id, Observation(None, ProbeKind.UNTRACKED, warning=str(error))
 
-    def _prepare(self) -> None:
+    def _begin(self) -> Callable[[Sequence[_Wanted]], list[_Answer]]:
         # On every connection: the next one may lead to another server.
         try:
             facts = read_server(self._session)
@@ -96,11 +94,11 @@ class PostgresProbe:
         why = _why_unusable(facts)
         if why is not None:
             raise _UnusableError(why)
-        self._epoch = facts.epoch
+        return partial(self._ask, facts.epoch)
 
-    def _ask(self, chunk: Sequence[_Wanted]) -> list[_Answer]:
+    def _ask(self, epoch: str, chunk: Sequence[_Wanted]) -> list[_Answer]:
         relations = read_relations(self._session, [(one.name.schema, one.name.identifier) for one in chunk])
-        return [_Answer(self._epoch, relation) for relation in relations]
+        return [_Answer(epoch, relation) for relation in relations]
 
     def _observation(self, wanted: _Wanted, answer: _Answer | StatementError) -> Observation:
         source = wanted.source

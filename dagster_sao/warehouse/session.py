@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,17 @@ class Cost:
         return f"{self.statements} statement{'' if self.statements == 1 else 's'} in {self.seconds:.2f} s{scanned}"
 
 
+class _Thread(threading.local):
+    """What a session knows of the thread that asks."""
+
+    is_connected = False
+
+
 class WarehouseSession:
     """One warm private dbt adapter for a project and target. Never in dbt's global FACTORY.
 
-    Safe to use beside dbt invocations in the same process. One thread at a time is inside `connection()`.
+    Safe to use beside dbt invocations in the same process, and by many threads: each has its own connection inside
+    `connection()`, at most `connections` of them at once; the others wait.
     """
 
     def __init__(
@@ -102,11 +109,14 @@ class WarehouseSession:
     ) -> None:
         self._adapter = adapter
         self._sleep = sleep
-        self._lock = threading.RLock()
-        self._depth = 0
         self._closed = False
-        self._statements, self._seconds = 0, 0.0
+        self._cost, self._cost_lock = Cost(), threading.Lock()
         self.project_dir = project_dir
+        # DuckDB runs one statement on all cores; more connections would only keep its file locked for longer.
+        self.connections: int = 1 if adapter.type == "duckdb" else adapter.threads
+        """How many connections may be open at once: dbt's `threads` of the target."""
+        self._free = threading.BoundedSemaphore(self.connections)
+        self._thread = _Thread()
         self.redact = Redactor(secrets_in(adapter.credentials, os.environ, public=adapter.public_names))
 
     @classmethod
@@ -172,21 +182,22 @@ class WarehouseSession:
 
     @contextmanager
     def connection(self) -> Iterator[None]:
-        """Connect, and release everything at the end: no connection, no lock of a DuckDB file stays.
+        """Connect this thread, and release everything at the end: no connection, no lock of a DuckDB file stays.
 
         Raises WarehouseBusyError while a writer holds the DuckDB file, and WarehouseError when the warehouse cannot
         be reached.
         """
-        with self._lock:
-            if self._depth == 0:
-                self._connect()
-            self._depth += 1
+        if self._thread.is_connected:
+            yield
+            return
+        with self._free:
+            self._connect()
+            self._thread.is_connected = True
             try:
                 yield
             finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._adapter.release()
+                self._thread.is_connected = False
+                self._adapter.release()
 
     def execute(self, sql: str, limit: int | None = None) -> list[tuple[Any, ...]]:
         """Return the rows of a statement, at most `limit`, as the driver gives them.
@@ -194,20 +205,15 @@ class WarehouseSession:
         Raises StatementError with the warehouse's reason, credentials masked, and StatementTimeoutError on PostgreSQL
         when it took too long. Only inside `connection()`.
         """
-        if self._depth == 0:
+        if not self._thread.is_connected:
             msg = "execute() is called outside of `with session.connection():`"
             raise RuntimeError(msg)
-        started = time.perf_counter()
-        try:
-            with self._refusals():
-                return self._adapter.run(sql, limit)
-        finally:
-            self._statements += 1
-            self._seconds += time.perf_counter() - started
+        with self._counted(), self._refusals():
+            return self._adapter.run(sql, limit)
 
     def cost(self) -> Cost:
-        """Return what all statements so far cost."""
-        return Cost(self._statements, self._seconds, self._adapter.bytes_processed)
+        """Return what all statements so far cost. Those that ran at once count with the time of each."""
+        return replace(self._cost, bytes_processed=self._adapter.bytes_processed)
 
     def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
         """Return the relations of a schema, name and type, as the adapter lists them for dbt.
@@ -215,7 +221,7 @@ class WarehouseSession:
         Raises StatementError like `execute`. Only inside `connection()`. Most adapters list nothing where there is no
         such schema, and some where the role may not look into it.
         """
-        with self._refusals():
+        with self._counted(), self._refusals():
             return self._adapter.list_relations(database, schema)
 
     def render(self, unique_id: str, template: str) -> str:
@@ -247,7 +253,7 @@ class WarehouseSession:
         No two of `sources` may share schema and identifier but for upper and lower case.
         Raises StatementError with the warehouse's reason, credentials masked. Only inside `connection()`.
         """
-        with self._refusals():
+        with self._counted(), self._refusals():
             return self._adapter.last_modified(sources)
 
     def relation_kinds(self, source: Source) -> Mapping[str, tuple[str, ...]]:
@@ -256,13 +262,22 @@ class WarehouseSession:
         More than one where names differ only in upper and lower case.
         Raises StatementError with the warehouse's reason, credentials masked. Only inside `connection()`.
         """
-        with self._refusals():
+        with self._counted(), self._refusals():
             return self._adapter.relation_kinds(source)
 
     def close(self) -> None:
         """Refuse further connections. None is open between two uses, so there is nothing else to do."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            with self._cost_lock:
+                self._cost = Cost(self._cost.statements + 1, self._cost.seconds + seconds)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -28,7 +28,7 @@ class UnionRunner:
 
     def __init__(self, session: WarehouseSession) -> None:
         self._session = session
-        self._runner: ChunkRunner[Arm, str | None] = ChunkRunner(session, self._ask, size=ARMS_PER_STATEMENT)
+        self._runner: ChunkRunner[Arm, str | None] = ChunkRunner(session, lambda: self._ask, size=ARMS_PER_STATEMENT)
 
     def run(
         self, arms: Sequence[Arm], expired: Callable[[], bool]

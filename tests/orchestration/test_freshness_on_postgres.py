@@ -11,7 +11,8 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
 from tests.conftest import run_dbt
-from tests.support.postgres_server import Server
+from tests.support.driven_project import DrivenProject
+from tests.support.postgres_server import PASSWORD, USER, Server
 
 SECRETS = "hunter4-secret", "hunter5-secret"
 MANY, BROKEN = 1000, 10
@@ -93,3 +94,45 @@ def test_a_server_that_restarts_under_a_running_sensor_loses_nothing(yard):
     yard.server.start()
     yard.server.ask("insert into yard.t11 values (1)")
     assert "yard.t11" in yard.tick().skip_message
+
+
+ATTIC_PROFILE = """
+attic:
+  target: dev
+  outputs:
+    dev: &dev {{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, dbname: postgres, schema: attic}}
+    look: {{<<: *dev, user: onlooker}}
+"""
+
+
+@pytest.fixture
+def attic(tmp_path, postgres_server):
+    """A project that is built by one role and looked at by another."""
+    postgres_server.ask(
+        "create schema attic; create schema attic_raw; create table attic_raw.boxes as select 1 as id;"
+        f"create role onlooker login password '{PASSWORD}'; grant usage on schema attic, attic_raw to onlooker"
+    )
+    folder = tmp_path / "attic"
+    (folder / "models").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text("{name: attic, profile: attic}")
+    (folder / "profiles.yml").write_text(
+        ATTIC_PROFILE.format(port=postgres_server.port, user=USER, password=PASSWORD),
+    )
+    (folder / "models" / "sources.yml").write_text("sources: [{name: attic_raw, tables: [{name: boxes}]}]")
+    query = "{{ config(materialized='table') }} select * from {{ source('attic_raw', 'boxes') }}"
+    (folder / "models" / "boxes.sql").write_text(query)
+    run_dbt(folder, "parse")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield DrivenProject(folder, "dev", instance, probe_target="look")
+    postgres_server.ask("drop schema attic, attic_raw cascade; drop role onlooker")
+
+
+def test_what_the_sensor_may_not_list_is_unknown_and_is_not_built_again(attic, postgres_server):
+    assert attic.look()["runs"] == [{"success": True, "built": ["boxes"]}]
+    postgres_server.ask("revoke usage on schema attic from onlooker; drop table attic.boxes")
+    closed = attic.look()
+    assert (closed["noticed"], closed["asked"], closed["warnings"]) == ({}, [], [])
+    postgres_server.ask("grant usage on schema attic to onlooker")
+    open_again = attic.look()
+    assert open_again["noticed"] == {"boxes": '"postgres"."attic"."boxes" no longer exists'}
+    assert open_again["runs"] == [{"success": True, "built": ["boxes"]}]

@@ -24,6 +24,7 @@ from dagster_sao.orchestration.selection import (
 )
 from dagster_sao.orchestration.translator import attach_project
 from tests.conftest import run_dbt
+from tests.orchestration.shops import RAW, STG, load_project, shop_manifest
 
 PROJECT = Path(__file__).parent / "selection_project"
 ALL = {"countries", "stg_orders", "stg_customers", "orders", "customers", "report.v1", "report.v2", "kept"}
@@ -66,26 +67,44 @@ def shop(folder):
     return open_project(folder)
 
 
-@pytest.fixture
-def edited(folder, tmp_path):
-    """A copy of the project to edit, with the state of production in `state`, made for another schema."""
-    copy = tmp_path / "shop"
+@pytest.fixture(scope="module")
+def production(folder, tmp_path_factory):
+    """The manifest of production, made for another schema."""
+    copy = tmp_path_factory.mktemp("production") / "shop"
     shutil.copytree(folder, copy)
     run_dbt(copy, "parse", "--target", "prod")
+    return copy / "target" / "manifest.json"
+
+
+@pytest.fixture
+def edited(folder, production, tmp_path):
+    """A copy of the project to edit, with the manifest of production in `state`."""
+    copy = tmp_path / "shop"
+    shutil.copytree(folder, copy)
     (copy / "state").mkdir()
-    shutil.copy(copy / "target" / "manifest.json", copy / "state")
-    shutil.rmtree(copy / "target")
+    shutil.copy(production, copy / "state")
     return copy
 
 
-def listed_by_dbt(folder, *args):
+@pytest.fixture(scope="module")
+def parsed(folder):
+    """The project as dbt holds it, so that dbt need not parse it for each question."""
+    from dbt.cli.main import dbtRunner
+
+    return dbtRunner().invoke(["--quiet", "parse", *folders(folder)]).result
+
+
+def folders(folder):
+    return ["--project-dir", str(folder), "--profiles-dir", str(folder)]
+
+
+def listed_by_dbt(folder, *args, manifest=None):
     """Return what dbt itself selects, of what is built."""
     from dbt.cli.main import dbtRunner
 
     types = [arg for name in ("model", "seed", "snapshot") for arg in ("--resource-type", name)]
     keys = ["--output", "json", "--output-keys", "unique_id", "name", "version", "config"]
-    folders = ["--project-dir", str(folder), "--profiles-dir", str(folder)]
-    result = dbtRunner().invoke(["--quiet", "ls", *types, *keys, *folders, *args])
+    result = dbtRunner(manifest=manifest).invoke(["--quiet", "ls", *types, *keys, *folders(folder), *args])
     assert result.success, result.exception
     rows = [json.loads(row) for row in result.result or []]
     return {
@@ -149,16 +168,16 @@ def listed_by_dbt(folder, *args):
         ("+unit_test:keeps_ids", ""),
     ],
 )
-def test_a_selection_means_what_it_means_to_dbt(folder, shop, select, exclude):
+def test_a_selection_means_what_it_means_to_dbt(folder, shop, parsed, select, exclude):
     given = [*(["--select", *select.split()] if select else []), *(["--exclude", *exclude.split()] if exclude else [])]
-    expected = listed_by_dbt(folder, *given)
+    expected = listed_by_dbt(folder, *given, manifest=parsed)
     assert expected
     assert resolve(shop, select, exclude=exclude) == expected
 
 
 @pytest.mark.parametrize("selector", ["nightly", "nightly_and_below", "of_marts"])
-def test_a_yaml_selector_means_what_it_means_to_dbt(folder, shop, selector):
-    expected = listed_by_dbt(folder, "--selector", selector)
+def test_a_yaml_selector_means_what_it_means_to_dbt(folder, shop, parsed, selector):
+    expected = listed_by_dbt(folder, "--selector", selector, manifest=parsed)
     assert expected
     assert resolve(shop, selector=selector) == expected
 
@@ -231,6 +250,22 @@ def test_results_of_the_state_are_selected(edited):
     expected = listed_by_dbt(edited, "--select", "result:success+", "--state", "state")
     assert expected == {"countries", "customers", "report.v1", "report.v2"}
     assert resolve(open_project(edited), "result:success+", state=Path("state")) == expected
+
+
+def test_a_manifest_of_an_engine_that_writes_less_is_selected_from(tmp_path):
+    world = shop_manifest()
+    assert "loader" not in world["sources"][RAW]
+    assert resolve(load_project(tmp_path, world), "source:raw+1") == {"stg"}
+
+
+def test_a_manifest_that_the_installed_dbt_does_not_know_is_refused_in_one_sentence(tmp_path):
+    world = shop_manifest()
+    del world["nodes"][STG]["checksum"]
+    with pytest.raises(InvalidSelectionError) as error:
+        resolve(load_project(tmp_path, world), "stg")
+    message = str(error.value)
+    assert message.startswith("The installed dbt cannot select from this manifest, which dbt 1.11.16 wrote: ")
+    assert message.endswith(". Parse the project again with the installed dbt.")
 
 
 # All, and the default

@@ -55,11 +55,11 @@ class _Warnings(logging.Handler):
 class DrivenProject:
     """What the sensors of one code server say and ask for, and what comes of the runs."""
 
-    def __init__(self, folder: Path, target: str, instance: dg.DagsterInstance):
+    def __init__(self, folder: Path, target: str, instance: dg.DagsterInstance, **options: Any):
         # dagster-dbt finds dbt as a shell does.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.instance = instance
-        self.definitions = build_state_aware_definitions(DbtProject(folder, target=target))
+        self.definitions = build_state_aware_definitions(DbtProject(folder, target=target), **options)
         self.repository = self.definitions.get_repository_def()
         self.cursors: dict[str, str | None] = {}
         self.warnings = _Warnings()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.support.environments import ROOT, environment_for
+from tests.support.polling import wait_for
 
 SERVER = ROOT / "tests" / "warehouse" / "snowflake" / "server.py"
 START_SECONDS = 60
@@ -25,18 +23,14 @@ def fakesnow_server(python: Path, home: Path) -> Iterator[int]:
         port = free.getsockname()[1]
     server = subprocess.Popen([python, SERVER, str(port)], env=environment_for(home))
     try:
-        _wait_for(port, server)
+        wait_for("fakesnow to answer", lambda: _answers(port, server), seconds=START_SECONDS)
         yield port
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(START_SECONDS * 10):
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert server.poll() is None, "the server ended"
-        time.sleep(0.1)
-    pytest.fail("the server does not answer")
+def _answers(port: int, server: subprocess.Popen[bytes]) -> bool:
+    assert server.poll() is None, "the server ended"
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -78,6 +78,12 @@ class Server:
         connection.autocommit = True
         return connection
 
+    def wait_until_nobody_is_connected(self, database: str = "postgres") -> None:
+        """Return when no other session is left in a database: a closed one leaves the list a moment later."""
+        others = "select application_name, query from pg_stat_activity where datname = current_database()"
+        others += " and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        wait_for("all to leave", lambda: not self.ask(others, database=database), seconds=20)
+
     def ask(self, *statements: str, database: str = "postgres", user: str = USER):
         """Run statements in one session, counters written at its end; return the rows of the last."""
         with closing(self.connect(database, user)) as connection, connection.cursor() as cursor:
@@ -122,16 +128,22 @@ shop:
   target: it
   outputs:
     it:
-      {{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, dbname: {database}, schema: raw}}
+      {{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, dbname: {database}, schema: raw, threads: {threads}}}
 """
 
 
 def session_with(
-    server: Server, folder: Path, *, database: str = "postgres", user: str = USER, manifest: dict | None = None
+    server: Server,
+    folder: Path,
+    *,
+    database: str = "postgres",
+    user: str = USER,
+    manifest: dict | None = None,
+    threads: int = 1,
 ) -> WarehouseSession:
     """Return a session for a project without anything in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dbt_project.yml").write_text("name: shop\nprofile: shop\nflags: {send_anonymous_usage_stats: false}")
-    profile = PROFILE.format(port=server.port, user=user, password=PASSWORD, database=database)
+    profile = PROFILE.format(port=server.port, user=user, password=PASSWORD, database=database, threads=threads)
     (folder / "profiles.yml").write_text(profile)
     return WarehouseSession.open(project_dir=folder, profiles_dir=folder, manifest=manifest or EMPTY_MANIFEST)

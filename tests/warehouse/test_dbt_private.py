@@ -25,7 +25,8 @@ NAMES = [
     "dbt.adapters.sql.connections:SQLConnectionManager.add_query",
     "dbt.adapters.sql.connections:SQLConnectionManager.exception_handler",
     "dbt.adapters.sql.connections:SQLConnectionManager.clear_thread_connection",
-    "dbt.adapters.sql.connections:SQLConnectionManager.release",
+    "dbt.adapters.sql.connections:SQLConnectionManager.close",
+    "dbt.adapters.sql.connections:SQLConnectionManager.get_if_exists",
     "dbt.adapters.sql.connections:SQLConnectionManager.set_connection_name",
     "dbt.adapters.base.column:Column.translate_type",
     "dbt.adapters.contracts.connection:Connection.handle",
@@ -137,3 +138,9 @@ def test_a_duckdb_environment_still_counts_its_handles():
     assert {"retries", "keep_open", "settings", "attach", "remote", "path", "config_options"} <= {
         field.name for field in fields(DuckDBCredentials)
     }
+
+
+def test_a_profile_still_has_its_threads():
+    from dbt.config.profile import Profile
+
+    assert "threads" in {field.name for field in fields(Profile)}

@@ -237,6 +237,7 @@ class FakeSnowflake:
 
     adapter_type = "snowflake"
     database = "SHOP"
+    connections = 1
 
     def __init__(self, **answers):
         self.answers = answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timezone
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from dbt.adapters.capability import Capability
 from dbt_common.clients.agate_helper import table_from_data_flat
 
 from dagster_sao.core.graph import Source
-from dagster_sao.warehouse import ProbeKind, SourceProber, metadata
+from dagster_sao.warehouse import ProbeKind, SourceProber, WarehouseSession, metadata
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, timezone.utc)
 LATER = NOON.replace(hour=13)
@@ -41,7 +42,7 @@ class Warehouse:
         self.connections = SimpleNamespace(
             clear_thread_connection=lambda: None,
             set_connection_name=lambda _: SimpleNamespace(handle=None),
-            release=lambda: None,
+            get_if_exists=lambda: None,
         )
 
     def supports(self, capability):
@@ -88,11 +89,11 @@ def source(name, database="sao", schema="raw", label=None, **meta):
 def look(shop):
     """Look at sources as on another adapter, each time with the same prober."""
 
-    def look(warehouse, *sources, adapter="snowflake", **kwargs):
+    def look(warehouse, *sources, adapter="snowflake", threads=1, **kwargs):
         if not hasattr(warehouse, "prober"):
-            session = shop.session()
-            session._adapter._adapter, session._adapter.type = warehouse, adapter
-            warehouse.prober = SourceProber(session)
+            private = shop.session()._adapter
+            private._adapter, private.type, private._config.threads = warehouse, adapter, threads
+            warehouse.prober = SourceProber(WarehouseSession(private, shop.folder))
         return {
             uid.removeprefix("source.shop."): seen for uid, seen in warehouse.prober.observe(list(sources), **kwargs)
         }
@@ -310,3 +311,14 @@ def test_a_table_of_another_format_is_named_so(extra, kind):
     from dagster_sao.warehouse.dbt_private import _kind_of
 
     assert _kind_of(SimpleNamespace(**{"type": "table", "metadata": None, **extra})) == kind
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_databases_are_asked_at_once_and_then_schemas(look, monkeypatch, batch):
+    """Each question waits for the other: asked one after another, both would break off."""
+    warehouse = Warehouse() if batch else Warehouse([Capability.TableLastModifiedMetadata])
+    warehouse.times |= {("sao", "raw", "orders"): NOON, ("other", "raw", "orders"): LATER}
+    both = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(warehouse, "refuse", lambda *_: both.wait())
+    seen = look(warehouse, source("orders"), source("orders", "other"), threads=2)
+    assert (seen["sao.raw.orders"].loaded_at, seen["other.raw.orders"].loaded_at) == (NOON, LATER)
