@@ -139,7 +139,11 @@ def test_it_is_where_it_was_and_takes_what_we_give(module, name, parameters, att
 
 
 def test_every_private_import_is_named_here():
-    ours = {(m, n) for m, n in imported(Path(private.__file__)) if m and m.startswith(("dagster.", "dagster_dbt.", "dagster_shared."))}
+    ours = {
+        (m, n)
+        for m, n in imported(Path(private.__file__))
+        if m and m.startswith(("dagster.", "dagster_dbt.", "dagster_shared."))
+    }
     assert ours == {(module, name) for module, name, *_ in RELIED_ON}
 
 
