@@ -341,9 +341,9 @@ class Shop:
 
     def execute(self, job, **config):
         """Run a job with `dagster job execute`, which starts a process for each step. Returns the run's id."""
-        given = ["--config-json", json.dumps({"ops": {OP: {"config": config}}})] if config else []
+        (self.folder / "given.yaml").write_text(json.dumps({"ops": {OP: {"config": config}}} if config else {}))
         done = subprocess.run(
-            [sys.executable, "-m", "dagster", "job", "execute", "-f", "defs.py", "-j", job, *given],
+            [sys.executable, "-m", "dagster", "job", "execute", "-f", "defs.py", "-j", job, "-c", "given.yaml"],
             cwd=self.folder,
             env={**os.environ, "DAGSTER_HOME": str(self.folder / "home")},
             capture_output=True,
@@ -354,13 +354,12 @@ class Shop:
         with self.instance() as instance:
             return instance.get_run_records(limit=1)[0].dagster_run.run_id
 
-    def execute_here(self, job, hours=0.0, **config):
+    def execute_here(self, job, hours=0.0):
         """Run a job in this process, some hours from now. Returns the run's id."""
         ahead = round(hours * 3600 * 10**9)
-        run_config = {"ops": {OP: {"config": config}}} if config else None
         with self.instance() as instance, clock.simulated(lambda: time.time_ns() + ahead):
             job_def = self.defs.resolve_job_def(job)
-            return job_def.execute_in_process(run_config=run_config, instance=instance).run_id
+            return job_def.execute_in_process(instance=instance).run_id
 
     @property
     def defs(self):
@@ -385,7 +384,7 @@ class Shop:
                     said[told.asset_key.path[-1]] = told.metadata[DECISION_KEY].value
                 elif "decisions" in getattr(event.event_specific_data, "metadata", {}):
                     summary = {name: value.value for name, value in event.event_specific_data.metadata.items()}
-                    message = entry.user_message
+                    message = entry.message
         return said, summary, message
 
 
@@ -417,7 +416,7 @@ def test_a_job_runs_from_the_command_line_in_processes_of_its_own(built_shop):
 
 
 def test_a_second_run_reuses_all_and_says_what_it_saved(shop):
-    said, summary, message = shop.decisions(shop.execute("hourly"))
+    said, summary, message = shop.decisions(shop.execute_here("hourly"))
     assert said == {"a": "reused", "b": "reused"}
     assert message.startswith("2 reused; about ")
     assert summary["seconds_saved"] > 0
