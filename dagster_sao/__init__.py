@@ -4,6 +4,8 @@ from dagster_sao.api import DbtBuildFailed, StateAwareProject
 from dagster_sao.orchestration.component import StateAwareDbtProjectComponent
 from dagster_sao.orchestration.conditions import StateAwareCondition, state_aware
 from dagster_sao.orchestration.definitions import build_state_aware_definitions
+from dagster_sao.orchestration.jobs import StateAwareJob, build_state_aware_job
+from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 
@@ -12,8 +14,12 @@ __all__ = [
     "StateAwareCondition",
     "StateAwareDbtProjectComponent",
     "StateAwareDbtTranslator",
+    "StateAwareJob",
     "StateAwareProject",
+    "StateAwareRunConfig",
     "StateAwareSettings",
+    "TestStrategy",
     "build_state_aware_definitions",
+    "build_state_aware_job",
     "state_aware",
 ]

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 import jaffle_db
-from dagster_sao import build_state_aware_definitions
+from dagster_sao import build_state_aware_definitions, build_state_aware_job
 
 jaffle_shop = DbtProject(project_dir=jaffle_db.PROJECT_DIR)
 
@@ -43,6 +43,8 @@ defs = dg.Definitions.merge(
         default_sensor_status=dg.DefaultSensorStatus.RUNNING,
         freshness_interval_seconds=10,
         automation_interval_seconds=10,
+        # What the sensors do anyway, for those who would rather have a schedule: stop the sensors and start it.
+        jobs=[build_state_aware_job("hourly", schedule="0 * * * *", schedule_enabled=False)],
     ),
     # Every run here is one step after another, so a process for each step would only start later.
     dg.Definitions(schedules=[quarter_hourly_rates], executor=dg.in_process_executor),

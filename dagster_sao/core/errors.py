@@ -15,6 +15,10 @@ class InvalidPolicyError(DagsterSaoError):
     """A freshness, state or `meta.dagster_sao` setting has no meaning."""
 
 
+class InvalidJobError(DagsterSaoError):
+    """A job cannot be defined as it is written."""
+
+
 class InvalidSelectionError(DagsterSaoError):
     """A selection of nodes has no meaning in this project."""
 

@@ -12,9 +12,11 @@ from dagster.components.resolved.model import Resolver
 from dagster.components.scaffold.scaffold import scaffold_with
 from dagster_dbt import DbtCliResource, DbtProject, DbtProjectComponent
 
+from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher
 from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
+from dagster_sao.orchestration.jobs import build_jobs
 from dagster_sao.orchestration.private import DbtProjectComponentScaffolder
 from dagster_sao.orchestration.project import OrchestratedProject, Selection, ensure_manifest
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, read_run_config
@@ -41,12 +43,14 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
               state_aware:
                 sensors_enabled: true
                 freshness_interval_seconds: 60
+                jobs:
+                  - {name: nightly, select: "tag:nightly", schedule: "0 2 * * *"}
     """
 
     state_aware: Annotated[
         StateAwareSettings,
         Resolver.default(
-            description="How often the sensors look, and what they leave alone.",
+            description="How often the sensors look, what they leave alone, and the project's jobs.",
             examples=[{"sensors_enabled": True, "freshness_interval_seconds": 60}],
         ),
     ] = field(default_factory=StateAwareSettings)
@@ -63,7 +67,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         return state_aware_spec(spec, props, self._orchestrated_project)
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
-        """Return the assets, the sources and the two sensors of the project."""
+        """Return the assets, the sources, the two sensors and the jobs of the project."""
         ensure_manifest(self._project_manager.get_project(state_path))
         attach_project(self.translator, self._orchestrated_project)
         loaded = self._orchestrated_project.load()
@@ -72,7 +76,9 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         sources = finish_project(self._orchestrated_project, loaded, self.state_aware)
         sensors = build_sensors(self._orchestrated_project, models, self.state_aware)
         checks = build_freshness_checks(self._orchestrated_project, loaded)
-        return dg.Definitions.merge(defs, dg.Definitions(assets=sources, asset_checks=checks, sensors=sensors))
+        return dg.Definitions.merge(
+            defs, dg.Definitions(assets=sources, asset_checks=checks, sensors=sensors), self._build_jobs(models)
+        )
 
     def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         """Build what is to be built of the selected assets, and report the rest as reused."""
@@ -85,6 +91,16 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
             config=read_run_config(context),
             finish=finisher(self.include_metadata),
         )
+
+    def _build_jobs(self, models: dg.AssetsDefinition) -> dg.Definitions:
+        settings = self.state_aware
+        if settings.jobs and not issubclass(self.config_cls or dg.Config, StateAwareRunConfig):
+            msg = (
+                f"The jobs of the dbt project {self._orchestrated_project.name} need a run config that derives from"
+                f" StateAwareRunConfig: let the `op_config_schema` of {type(self).__name__} do so, or leave out its jobs."
+            )
+            raise InvalidJobError(msg)
+        return build_jobs(self._orchestrated_project, models, settings.jobs, schedules_enabled=settings.sensors_enabled)
 
     @cached_property
     def _orchestrated_project(self) -> OrchestratedProject:

@@ -14,6 +14,7 @@ from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSens
 from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
+from dagster_sao.orchestration.jobs import StateAwareJob, build_jobs
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection, ensure_manifest
 from dagster_sao.orchestration.run_config import StateAwareRunConfig
 from dagster_sao.orchestration.settings import StateAwareSettings
@@ -40,8 +41,9 @@ def build_state_aware_definitions(  # noqa: PLR0913
     tick_seconds: float = 40.0,
     loaded_by_dagster: Sequence[str] = (),
     probe_target: str | None = None,
+    jobs: Sequence[StateAwareJob] = (),
 ) -> dg.Definitions:
-    """Return the assets, the sources and the two sensors of a dbt project.
+    """Return the assets, the sources, the two sensors and the jobs of a dbt project.
 
     Args:
         project: The dbt project. Its manifest is written when there is none, and under `dagster dev` always.
@@ -60,10 +62,12 @@ def build_state_aware_definitions(  # noqa: PLR0913
         tick_seconds: Seconds that a look at the sources may take; the next one goes on from there.
         loaded_by_dagster: Sources that assets of other code locations load, as `source.table` or `source.*`.
         probe_target: The target of the profile that sources are probed with, such as one with a small virtual warehouse.
+        jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
         InvalidProjectError: There is no dbt project, or no manifest that can be used.
         InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
+        InvalidJobError: The selection or a setting of a job has no meaning.
     """
     ensure_manifest(project)
     translator = translator or StateAwareDbtTranslator()
@@ -74,6 +78,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         sensors_enabled=default_sensor_status is dg.DefaultSensorStatus.RUNNING,
         loaded_by_dagster=list(loaded_by_dagster),
         probe_target=probe_target,
+        jobs=list(jobs),
     )
     orchestrated_project = OrchestratedProject(
         project,
@@ -109,11 +114,15 @@ def build_state_aware_definitions(  # noqa: PLR0913
         )
 
     sources = finish_project(orchestrated_project, loaded, settings, other_assets=assets)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[models, *sources, *assets],
         asset_checks=build_freshness_checks(orchestrated_project, loaded),
         sensors=build_sensors(orchestrated_project, models, settings),
         resources={_resource_key(project): dbt or DbtCliResource(project)},
+    )
+    return dg.Definitions.merge(
+        definitions,
+        build_jobs(orchestrated_project, models, settings.jobs, schedules_enabled=settings.sensors_enabled),
     )
 
 

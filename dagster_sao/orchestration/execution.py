@@ -29,7 +29,7 @@ from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.run_capture import RunCapture, deferred_parents
-from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy, with_job_config
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
@@ -58,7 +58,7 @@ def execute_dbt_assets(  # noqa: PLR0913
 
     Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was.
     """
-    config = config or StateAwareRunConfig()
+    config = with_job_config(context, config or StateAwareRunConfig())
     variant = project.variant(config.target, config.vars)
     if variant is not project:
         dbt = dbt.model_copy(update={"target": variant.dbt_project.target})

@@ -1,6 +1,7 @@
 """What a run can be told: in the launchpad, in a job's config, and by the command line."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a config at run time.
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,24 @@ def read_run_config(context: dg.AssetExecutionContext) -> StateAwareRunConfig:
     """Return the config of a run, the defaults where its assets take another one."""
     given = context.op_execution_context.op_config
     return StateAwareRunConfig(**given) if isinstance(given, dict) and "state_aware" in given else StateAwareRunConfig()
+
+
+def with_job_config(context: dg.AssetExecutionContext, config: StateAwareRunConfig) -> StateAwareRunConfig:
+    """Return the config of a run with its job's values for what the run was not told.
+
+    Dagster takes the job's config only where a run is told nothing at all: else the rest would be the op's defaults,
+    and a state-aware job that is started with no more than a `full_refresh` would not be state-aware.
+    """
+    op = context.op_execution_context
+    job = dg.validate_run_config(context.job_def, {}) if context.job_def.run_config else {}
+    default = _op_config(job, op.op_def.name)
+    given = _op_config(context.run.run_config, op.op_handle.name)
+    missing = {
+        name: default[name] for name in StateAwareRunConfig.model_fields if name in default and name not in given
+    }
+    return StateAwareRunConfig(**{**config.model_dump(), **missing})
+
+
+def _op_config(run_config: Mapping[str, Any], op: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = run_config.get("ops", {}).get(op, {}).get("config") or {}
+    return found

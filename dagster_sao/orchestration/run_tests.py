@@ -17,12 +17,11 @@ class RunTests:
         self, context: dg.AssetExecutionContext, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]
     ) -> None:
         """Take the tests that the run was asked for, `selected` being its nodes."""
-        self._loaded = loaded
         self._selected = selected
         self.checks = project.check_keys()
         self._run_assets = context.selected_asset_keys
         tests = loaded.project.graph.tests
-        self._read = {uid: frozenset(self._nodes_read_by(uid)) for uid in tests}
+        self._read = {uid: nodes_read_by(loaded, uid) for uid in tests}
         keys = project.keys()
         wanted = context.selected_asset_check_keys
         # What the run's config leaves out of its assets is left out with its tests.
@@ -70,14 +69,17 @@ class RunTests:
         )
         return not left_out and all(self._read[uid] & builds for uid in due)
 
-    def _nodes_read_by(self, test: str) -> Iterable[str]:
-        for parent in self._loaded.project.graph.tests[test].parents:
-            yield from self._through_ephemerals(parent)
 
-    def _through_ephemerals(self, uid: str) -> Iterable[str]:
-        graph = self._loaded.project.graph
-        if uid in graph.nodes or uid in graph.sources:
-            yield uid
-            return
-        for parent in (self._loaded.manifest["nodes"].get(uid, {}).get("depends_on") or {}).get("nodes") or []:
-            yield from self._through_ephemerals(parent)
+def nodes_read_by(loaded: LoadedProject, test: str) -> frozenset[str]:
+    """Return the unique ids of the nodes and sources that a test reads, through ephemeral models."""
+    parents = loaded.project.graph.tests[test].parents
+    return frozenset(uid for parent in parents for uid in _through_ephemerals(loaded, parent))
+
+
+def _through_ephemerals(loaded: LoadedProject, uid: str) -> Iterable[str]:
+    graph = loaded.project.graph
+    if uid in graph.nodes or uid in graph.sources:
+        yield uid
+        return
+    for parent in (loaded.manifest["nodes"].get(uid, {}).get("depends_on") or {}).get("nodes") or []:
+        yield from _through_ephemerals(loaded, parent)

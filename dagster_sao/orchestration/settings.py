@@ -7,12 +7,14 @@ from typing import Annotated
 import dagster as dg
 from dagster.components.resolved.model import Resolver
 
+from dagster_sao.orchestration.jobs import StateAwareJob
+
 DEFAULT_INTERVAL_SECONDS = 30
 
 
 @dataclass
 class StateAwareSettings(dg.Resolvable):
-    """How often the sensors of a project look, and what they leave alone."""
+    """How often the sensors of a project look, what they leave alone, and the project's jobs."""
 
     freshness_interval_seconds: Annotated[
         int, Resolver.default(description="Seconds between two looks at the sources.", examples=[30, 300])
@@ -49,6 +51,14 @@ class StateAwareSettings(dg.Resolvable):
             examples=["probes"],
         ),
     ] = None
+
+    jobs: Annotated[
+        list[StateAwareJob],
+        Resolver.default(
+            description="Jobs over parts of the project, each with a schedule if it has one.",
+            examples=[[{"name": "nightly", "select": "tag:nightly", "schedule": "0 2 * * *"}]],
+        ),
+    ] = field(default_factory=list)
 
     @property
     def default_sensor_status(self) -> dg.DefaultSensorStatus:

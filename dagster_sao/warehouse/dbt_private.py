@@ -88,8 +88,9 @@ def _ensure_flags(project_dir: Path, profiles_dir: Path) -> Any:
     """Return dbt's global flags, setting them only where no invocation has: another thread may be in one."""
     import dbt.flags
 
-    # dagster-dbt selects nodes under flags without folders, and leaves them set.
-    if getattr(dbt.flags.get_flags(), "PROFILES_DIR", None) is None:
+    # dagster-dbt selects nodes under a part of the flags, and leaves it set. An invocation's are no Namespace.
+    flags = dbt.flags.get_flags()
+    if isinstance(flags, Namespace) or getattr(flags, "PROFILES_DIR", None) is None:
         paths = Namespace(profiles_dir=str(profiles_dir), project_dir=str(project_dir))
         dbt.flags.set_from_args(paths, None)
     return dbt.flags.get_flags()
