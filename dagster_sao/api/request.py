@@ -14,9 +14,10 @@ from dagster_sao.core.decide import Request
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.requests import explicit_requests
 from dagster_sao.orchestration.run_capture import deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
-from dagster_sao.orchestration.selection import NodeSelection, StateMode, resolve_selection
+from dagster_sao.orchestration.selection import NodeSelection, StateMode
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
@@ -84,19 +85,12 @@ class BuildRequest:
         )
 
     def _requests(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> dict[str, Request]:
-        if self.full_refresh:
-            return dict.fromkeys(selected, Request.FULL_REFRESH)
-        if not self.state_aware:
-            return dict.fromkeys(selected, Request.BUILD)
-        return dict.fromkeys(self._forced(project, loaded, selected), Request.BUILD)
-
-    def _forced(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> set[str]:
-        wanted = [NodeSelection(select, state=self.selection.state) for select in self.force]
-        forced = {uid for selection in wanted for uid in resolve_selection(project, loaded, selection)} & selected
-        if self.force and not forced:
+        config = self.run_config(project, {})
+        requests = explicit_requests(project, loaded, selected, config, state_aware=self.state_aware)
+        if self.force and not requests:
             msg = f"Nothing of what is selected is in force={' '.join(self.force)!r}. Select it too, or force something else."
             raise ConflictingOptionsError(msg)
-        return forced
+        return requests
 
 
 def make_request(  # noqa: PLR0913 (what a build can be told)

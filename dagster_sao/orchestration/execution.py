@@ -17,6 +17,7 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request
+from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
@@ -25,9 +26,10 @@ from dagster_sao.orchestration.dbt_process import DbtProcess
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
 from dagster_sao.orchestration.private import DbtEventIterator, report_engine_event
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
+from dagster_sao.orchestration.requests import explicit_requests
 from dagster_sao.orchestration.run_capture import RunCapture, deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy, with_job_config
 from dagster_sao.orchestration.run_tests import RunTests
@@ -59,11 +61,14 @@ def execute_dbt_assets(  # noqa: PLR0913
     Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was.
     """
     config = with_job_config(context, config or StateAwareRunConfig())
-    variant = project.variant(config.target, config.vars)
-    if variant is not project:
-        dbt = dbt.model_copy(update={"target": variant.dbt_project.target})
-    arguments = _dbt_arguments(args, config, variant)
-    yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
+    try:
+        variant = project.variant(config.target, config.vars)
+        if variant is not project:
+            dbt = dbt.model_copy(update={"target": variant.dbt_project.target})
+        arguments = _dbt_arguments(args, config, variant)
+        yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
+    except DagsterSaoError as error:
+        raise dg.Failure(sentence(error)) from error
 
 
 @dataclass
@@ -157,13 +162,11 @@ class _Execution:
     def _requested(self) -> dict[str, Request]:
         if "--full-refresh" in self._args:
             return dict.fromkeys(self._selected, Request.FULL_REFRESH)
-        if not self._is_state_aware:
-            return dict.fromkeys(self._selected, Request.BUILD)
-        asked = set(json.loads(self._context.run.tags.get(CONDITION_TAG, "[]")))
-        for select in self._config.force:
-            wanted = NodeSelection(select, state=self._config.state_path)
-            asked |= resolve_selection(self._project, self._loaded, wanted)
-        return dict.fromkeys(asked & self._selected, Request.BUILD)
+        asked = set(json.loads(self._context.run.tags.get(CONDITION_TAG, "[]"))) & self._selected
+        requests = explicit_requests(
+            self._project, self._loaded, self._selected, self._config, state_aware=self._is_state_aware
+        )
+        return {**dict.fromkeys(asked, Request.BUILD), **requests}
 
     def _relation(self, uid: str) -> str:
         node = self._graph.nodes[uid]
@@ -394,6 +397,9 @@ def _dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Or
     if config.threads is not None:
         arguments += ["--threads", str(config.threads)]
     if config.defer:
+        if config.state_path is None:
+            msg = "`defer` needs `state`: the folder with the manifest of the environment to defer to."
+            raise InvalidSelectionError(msg)
         arguments += ["--defer", "--state", str(config.state_path)]
         if config.favor_state:
             arguments.append("--favor-state")

@@ -35,6 +35,7 @@ class Said:
     summary: dict[str, object] = field(default_factory=dict)
     checks: dict[str, list[bool]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    failure: str = ""
 
     def built(self):
         return {name for name, decisions in self.decisions.items() if decisions[-1] == "build"}
@@ -87,6 +88,8 @@ class Shop:
                 self._note(said, event.step_materialization_data.materialization)
             elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
                 self._note(said, event.asset_observation_data.asset_observation)
+            elif event.is_step_failure:
+                said.failure = event.step_failure_data.user_failure_data.description or ""
             elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 evaluation = event.event_specific_data
                 said.checks.setdefault(evaluation.check_name, []).append(evaluation.passed)
@@ -151,6 +154,21 @@ def test_a_selection_forces_and_full_refresh_are_honoured(shop):
     assert selected.reasons["b"] == "Requested explicitly"
     refreshed = shop.run(state_aware=True, select="c", full_refresh=True)
     assert (refreshed.built(), refreshed.reasons["c"]) == ({"c"}, "Full refresh requested")
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"select": "tag:nope"}, "matches no node of shop"),
+        ({"select": "a", "selector": "b"}, "selector"),
+        ({"defer": True}, "`defer` needs `state`"),
+        ({"state": "nowhere", "defer": True, "select": "state:modified"}, "nowhere"),
+    ],
+)
+def test_a_config_without_meaning_is_told_in_one_sentence(shop, config, sentence):
+    said = shop.run(state_aware=True, **config)
+    assert not said.success
+    assert sentence in said.failure
 
 
 def test_without_a_look_at_the_sources_new_rows_wait(shop):
