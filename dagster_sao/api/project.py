@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
 from dagster_sao.api.node_state import NodeState, NodeStates, node_state
 from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, node_result, read_results
+from dagster_sao.api.results import BuildResults, NodeResult, node_result, read_results
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.api.sources import (
     Look,
@@ -43,6 +44,9 @@ from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_n
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.warehouse.session import threads_of
+
+_INTERRUPTED = "DagsterExecutionInterruptedError"
+_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
 
 Listener = Callable[[NodeResult], None]
 
@@ -305,11 +309,7 @@ class StateAwareProject:
         )
         results = self.build_request(request)
         if raise_on_failure and not results.success:
-            failed = results.with_status(NodeStatus.ERROR)
-            names = ", ".join(result.name for result in failed) or "The run"
-            raise DbtBuildFailed(
-                f"{names} failed in run {results.run_id}: {results.error or failed[0].message}", results
-            )
+            raise DbtBuildFailed(_what_failed(results), results)
         return results
 
     def build_request(
@@ -487,14 +487,23 @@ def _choose(projects: list[OrchestratedProject], name: str | None) -> Orchestrat
     raise InvalidProjectError(msg)
 
 
+def _what_failed(results: BuildResults) -> str:
+    if not results.culprits:
+        return f"Run {results.run_id} failed: {results.error}"
+    names = ", ".join(f"{result.name} ({result.message})" for result in results.culprits)
+    return f"Run {results.run_id} failed at {names}"
+
+
 def _failure_of(result: dg.ExecuteInProcessResult) -> str:
     """Return what a run failed of, as one line."""
     for event in result.all_events:
         if event.is_step_failure:
             failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            while error is not None and error.cause is not None and error.cls_name != _INTERRUPTED:
                 error = error.cause
+            if error is not None and error.cls_name == _INTERRUPTED:
+                return "Interrupted"
             text = (failure.description if failure else None) or (error.message if error else "")
-            # dbt's colours are for a terminal.
-            return " ".join(Text.from_ansi(text).plain.split())
+            # dbt's colours are for a terminal, and the class of an error for programmers.
+            return _CLASS.sub("", " ".join(Text.from_ansi(text).plain.split()))
     return "The run failed before any model was built"
