@@ -91,10 +91,11 @@ class RunReport:
         if self.seconds_saved:
             text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
         return f"{text}.", {
+            # First: the UI shows the beginning of an event.
+            "decisions": dg.MetadataValue.md(self._table()),
             **counts,
             "seconds": round(seconds, 3),
             "seconds_saved": round(self.seconds_saved, 3),
-            "decisions": dg.MetadataValue.md(self._table()),
         }
 
     def _table(self) -> str:

@@ -202,7 +202,7 @@ def test_a_state_may_be_compared_though_another_part_left_dbt_without_its_settin
     edit(edited, "models/staging/stg_customers.sql", "id,", "id as id,")
     run_dbt(edited, "parse")
     before = dbt.flags.get_flags()
-    dbt.flags.set_flags(Namespace(WARN_ERROR=True))
+    dbt.flags.set_flags(Namespace(WARN_ERROR=True, PROFILES_DIR="profiles"))
     try:
         assert resolve(open_project(edited), "state:modified", state=edited / "state") == {"stg_customers"}
     finally:
