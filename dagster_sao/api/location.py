@@ -17,6 +17,7 @@ from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSens
 from dagster_sao.orchestration.definitions import build_state_aware_definitions
 from dagster_sao.orchestration.project import OrchestratedProject, newer_than_manifest, prepare_manifest
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
+from dagster_sao.orchestration.yaml_selectors import check_references, read_selectors
 
 _TARGET_PATH = "target"
 
@@ -56,9 +57,11 @@ def project_definitions(
 ) -> dg.Definitions:
     """Return the definitions of a dbt project, whose manifest is written anew when a file of the project is newer.
 
-    Raises InvalidProjectError when dbt cannot parse the project.
+    Raises InvalidProjectError when dbt cannot parse the project, InvalidSelectionError for its cyclic yaml selectors.
     """
     if newer_than_manifest(project) is not None:
+        # dbt would say of them only that it cannot read the file.
+        check_references(read_selectors(project.project_dir, {}))
         prepare_manifest(project)
     return build_state_aware_definitions(project, variables=variables, translator=translator)
 

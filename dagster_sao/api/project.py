@@ -20,7 +20,7 @@ from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
 from dagster_sao.api.node_state import NodeState, NodeStates, node_state
 from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, node_result, read_results
+from dagster_sao.api.results import BuildResults, NodeResult, node_result, read_results
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.api.sources import (
     Look,
@@ -305,11 +305,7 @@ class StateAwareProject:
         )
         results = self.build_request(request)
         if raise_on_failure and not results.success:
-            failed = results.with_status(NodeStatus.ERROR)
-            names = ", ".join(result.name for result in failed) or "The run"
-            raise DbtBuildFailed(
-                f"{names} failed in run {results.run_id}: {results.error or failed[0].message}", results
-            )
+            raise DbtBuildFailed(_what_failed(results), results)
         return results
 
     def build_request(
@@ -485,6 +481,13 @@ def _choose(projects: list[OrchestratedProject], name: str | None) -> Orchestrat
             return project
     msg = f"These definitions hold no dbt project {name}, but {names}."
     raise InvalidProjectError(msg)
+
+
+def _what_failed(results: BuildResults) -> str:
+    if not results.culprits:
+        return f"Run {results.run_id} failed: {results.error}"
+    names = ", ".join(f"{result.name} ({result.message})" for result in results.culprits)
+    return f"Run {results.run_id} failed at {names}"
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> str:

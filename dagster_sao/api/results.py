@@ -146,8 +146,13 @@ class BuildResults(Mapping[str, NodeResult]):
 
     @property
     def success(self) -> bool:
-        """Whether the run did all that it set out to do."""
-        return not self.error and not self.with_status(NodeStatus.ERROR, NodeStatus.SKIPPED)
+        """Whether every node is as it should be: none failed, or waits for one that failed earlier."""
+        return not self.error and not self.with_status(NodeStatus.ERROR, NodeStatus.SKIPPED, NodeStatus.HELD)
+
+    @property
+    def culprits(self) -> list[NodeResult]:
+        """The nodes that are not as they should be by themselves: they failed, in this run or in an earlier one."""
+        return self.with_status(NodeStatus.ERROR, NodeStatus.HELD)
 
     @property
     def seconds(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import dagster as dg
 
-from dagster_sao.api import NodeStatus, Severity, StateAwareProject
+from dagster_sao.api import Severity, StateAwareProject
 from dagster_sao.api.request import make_request
 from dagster_sao.cli.errors import EXIT_FAILED, told_in_one_line
 from dagster_sao.cli.options import build_options, output_options, project_options, selection_options
@@ -126,9 +126,10 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
         out.show(results)
     else:
         out.line(results.summary())
-    for failed in results.with_status(NodeStatus.ERROR):
-        out.err.print(f"{failed.name}: {failed.message}", style="red", markup=False, highlight=False)
     if not results.success:
+        problems = [f"{culprit.name}: {culprit.message}" for culprit in results.culprits] or [results.error]
+        for problem in problems:
+            out.err.print(problem, style="red", markup=False, highlight=False)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 

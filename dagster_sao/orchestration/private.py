@@ -135,6 +135,8 @@ def schema_revisions(instance: dg.DagsterInstance) -> tuple[str | None, str | No
 
 def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
     """Return whether the sensors run that somebody switched on or off, or that ran already, by name."""
+    if instance.schedule_storage is None:  # an ephemeral instance
+        return {}
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     return {state.instigator_name: state.is_running for state in states}
 

@@ -90,6 +90,9 @@ class _EndedProcess:
     def wait(self, timeout: float | None = None) -> int:
         return self.returncode
 
+    def poll(self) -> int:
+        return self.returncode
+
 
 @dataclass
 class _Invocation(DbtCliInvocation):

@@ -70,6 +70,7 @@ RELIED_ON = [
         [],
         ["ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_WIPED"],
     ),
+    ("dagster._core.events", "EngineEventData", ["metadata"], []),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
     (
         "dagster._core.storage.asset_check_execution_record",
@@ -77,9 +78,11 @@ RELIED_ON = [
         [],
         ["SUCCEEDED", "FAILED"],
     ),
+    ("dagster._core.definitions.run_request", "InstigatorType", [], ["SENSOR"]),
     ("dagster._core.storage.dagster_run", "FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "NOT_FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "RunsFilter", ["statuses", "tags", "updated_after"], []),
+    ("dagster._core.storage.runs.sql_run_storage", "SqlRunStorage", [], ["connect"]),
     (
         "dagster._daemon.asset_daemon",
         "asset_daemon_cursor_from_instigator_serialized_cursor",
@@ -87,6 +90,7 @@ RELIED_ON = [
         [],
     ),
     ("dagster._daemon.asset_daemon", "asset_daemon_cursor_to_instigator_serialized_cursor", ["cursor"], []),
+    ("dagster_shared.check", "CheckError", [], []),
     ("dagster_dbt.asset_utils", "DAGSTER_DBT_TRANSLATOR_METADATA_KEY", [], []),
     ("dagster_dbt.asset_utils", "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY", [], []),
     ("dagster_dbt.asset_utils", "build_dbt_specs", ["translator", "manifest", "select", "exclude", "project"], []),
@@ -135,7 +139,11 @@ def test_it_is_where_it_was_and_takes_what_we_give(module, name, parameters, att
 
 
 def test_every_private_import_is_named_here():
-    ours = {(m, n) for m, n in imported(Path(private.__file__)) if m and m.startswith(("dagster.", "dagster_dbt."))}
+    ours = {
+        (m, n)
+        for m, n in imported(Path(private.__file__))
+        if m and m.startswith(("dagster.", "dagster_dbt.", "dagster_shared."))
+    }
     assert ours == {(module, name) for module, name, *_ in RELIED_ON}
 
 

@@ -1,0 +1,70 @@
+"""A small dbt project of its own with a Dagster instance beside it, and what is done to it."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+
+from dagster_sao import StateAwareProject
+
+PROJECT = Path(__file__).parent / "shop"
+ORDERS, STG, TOTALS = "model.corner_shop.orders", "model.corner_shop.stg_orders", "model.corner_shop.totals"
+FRAGILE, BELOW, RATES = "model.corner_shop.fragile", "model.corner_shop.below_fragile", "seed.corner_shop.rates"
+RAW = "source.corner_shop.raw.orders"
+
+
+@dataclass
+class Shop:
+    """Where everything is."""
+
+    folder: Path
+
+    @property
+    def project_dir(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "shop.duckdb"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that dbt and the command need."""
+        return {"CORNER_SHOP_DATABASE": str(self.database), "DAGSTER_HOME": str(self.home), "DO_NOT_TRACK": "1"}
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def project(self, instance: dg.DagsterInstance | None = None, **options) -> StateAwareProject:
+        """Return the project as a process that starts now would see it."""
+        return StateAwareProject(self.project_dir, instance=instance, **options)
+
+    def load_orders(self, ident: int, day: int) -> None:
+        with closing(duckdb.connect(str(self.database))) as connection:
+            connection.execute(f"insert into raw.orders values ({ident}, 10, timestamp '2026-01-{day:02} 10:00:00')")
+
+    def rows(self, table: str) -> int:
+        with closing(duckdb.connect(str(self.database), read_only=True)) as connection:
+            return connection.execute(f"select count(*) from {table}").fetchone()[0]
+
+
+def open_shop(folder: Path) -> Shop:
+    """Return a new shop with one order."""
+    shop = Shop(folder)
+    shutil.copytree(PROJECT, shop.project_dir)
+    shop.home.mkdir()
+    (shop.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with closing(duckdb.connect(str(shop.database))) as connection:
+        connection.execute("create schema raw")
+        connection.execute("create table raw.orders (id integer, amount integer, loaded_at timestamp)")
+    shop.load_orders(1, 1)
+    return shop

@@ -1,0 +1,1 @@
+{{ config(materialized='view') }} select id, amount, loaded_at from {{ source('raw', 'orders') }}

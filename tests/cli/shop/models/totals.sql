@@ -1,0 +1,1 @@
+select sum(amount) * (select max(rate) from {{ ref('rates') }}) as total from {{ ref('orders') }}

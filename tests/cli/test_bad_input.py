@@ -1,0 +1,163 @@
+"""What users get wrong: one clear sentence on stderr, exit code 2, nothing on stdout, never a traceback."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_sao.cli import main
+
+CYCLE = """
+selectors:
+  - name: one
+    definition: {method: selector, value: two}
+  - name: two
+    definition: {method: selector, value: one}
+"""
+
+
+def run(*args):
+    return CliRunner().invoke(main, [*map(str, args)])
+
+
+@pytest.fixture
+def project(day, tmp_path):
+    """A copy of the corner shop's dbt project, to be spoilt."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(day.shop.project_dir, folder)
+    return folder
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("Usage:", "Try "))]
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+
+
+CASES = {
+    "unknown selector": (["plan", "--selector", "weekly"], ["'weekly'", "selectors.yml"]),
+    "unknown method": (["plan", "-s", "colour:red"], ["colour"]),
+    "no node in a plan": (["plan", "-s", "ordres"], ["matches no node", "'orders'"]),
+    "unknown node": (["explain", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
+    "unknown node in state": (["state", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
+    "a source to explain": (["explain", "raw.orders"], ["raw.orders is a source"]),
+    "select with selector": (["build", "-s", "orders", "--selector", "daily"], ["`selector`", "`select`"]),
+    "favor-state without defer": (["build", "--favor-state"], ["`favor_state`", "`defer`"]),
+    "defer without state": (["build", "--defer"], ["`defer` needs `state`"]),
+    "state mode without state": (["plan", "--state-mode", "semantic"], ["`state_mode`", "`state`"]),
+    "state: without state": (["plan", "-s", "state:modified"], ["`state:`", "state"]),
+    "state without manifest": (["plan", "-s", "state:modified", "--state", "models"], ["models", "manifest.json"]),
+    "force outside the selection": (["plan", "-s", "orders", "--force", "rates"], ["rates", "selected"]),
+    "vars that are no mapping": (["plan", "--vars", "[1]"], ["--vars", "mapping"]),
+    "vars that are no YAML": (["plan", "--vars", "{"], ["--vars", "YAML"]),
+    "two places of definitions": (["plan", "-f", "a.py", "-m", "a"], ["--python-file", "--module-name"]),
+    "unknown target": (["plan", "-t", "moon"], ["moon"]),
+    "no threads": (["build", "--threads", "0"], ["--threads"]),
+    "unknown option": (["build", "--selct", "orders"], ["--selct"]),
+    "no profiles": (["plan", "--profiles-dir", "nowhere"], ["nowhere", "profiles.yml"]),
+}
+
+
+@pytest.mark.parametrize(("args", "words"), CASES.values(), ids=CASES)
+def test_is_refused_in_one_sentence(day, args, words, monkeypatch):
+    monkeypatch.chdir(day.shop.project_dir)
+    command, *rest = args
+    where = [] if "-f" in rest else ["--project-dir", day.shop.project_dir]
+    refused(run(command, *where, *rest), *words)
+
+
+def test_a_cyclic_yaml_selector_is_refused(project):
+    (project / "selectors.yml").write_text(CYCLE)
+    refused(run("plan", "--project-dir", project, "--selector", "one"), "one", "two")
+
+
+def test_no_instance_is_refused(day, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME")
+    refused(run("plan", "--project-dir", day.shop.project_dir), "DAGSTER_HOME is not set", "export DAGSTER_HOME")
+
+
+def test_an_instance_that_does_not_exist_is_refused(day, monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    refused(run("plan", "--project-dir", day.shop.project_dir), "DAGSTER_HOME", "nowhere")
+
+
+def test_an_instance_of_another_schema_version_is_refused(day, monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(day.shop.home, home)
+    with closing(sqlite3.connect(home / "history" / "runs.db")) as connection, connection:
+        connection.execute("update alembic_version set version_num = '0000feedbeef'")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    refused(run("plan", "--project-dir", day.shop.project_dir), "schema", "dagster instance migrate")
+
+
+def test_no_dbt_project_is_refused(tmp_path, monkeypatch):
+    refused(run("plan", "--project-dir", tmp_path), str(tmp_path), "dbt_project.yml")
+    monkeypatch.chdir(tmp_path)
+    refused(run("plan"), "--python-file", "--module-name", "--project-dir")
+
+
+def test_a_project_that_dbt_cannot_parse_is_refused(project):
+    (project / "models" / "orders.sql").write_text("select * from {{ ref('nobody') }}")
+    refused(run("plan", "--project-dir", project), "nobody")
+
+
+def test_a_setting_without_meaning_is_refused(project):
+    (project / "models" / "totals.sql").write_text(
+        "{{ config(meta={'dagster_sao': {'rebuild_every': 'soon'}}) }} select 1 as id"
+    )
+    refused(run("plan", "--project-dir", project), "totals", "rebuild_every", "soon")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("defs = 1", ["no dagster.Definitions"]),
+        ("import dagster as dg\ndefs = dg.Definitions()", ["no state-aware dbt project"]),
+        ("import nobody_has_this", ["ModuleNotFoundError", "nobody_has_this"]),
+    ],
+)
+def test_definitions_without_a_project_are_refused(tmp_path, code, words):
+    (tmp_path / "bare_definitions.py").write_text(code)
+    refused(run("plan", "-f", tmp_path / "bare_definitions.py"), *words)
+
+
+def test_the_options_of_a_folder_do_not_go_with_definitions(tmp_path):
+    refused(run("plan", "-m", "anything", "--profiles-dir", tmp_path), "--profiles-dir", "Dagster definitions")
+
+
+def test_an_edited_file_is_parsed_before_anything_is_decided(project, tmp_path):
+    (project / "models" / "brand_new.sql").write_text("select 1 as id")
+    result = run("plan", "--project-dir", project, "-s", "brand_new", "--no-refresh-sources")
+    assert result.exit_code == 0, result.stderr
+    assert "Not built before in this environment" in result.stdout
+
+
+def test_an_edited_file_is_told_of_where_definitions_bring_their_manifest(project, tmp_path):
+    (tmp_path / "deployed.py").write_text(
+        "from dagster_dbt import DbtProject\nfrom dagster_sao import build_state_aware_definitions\n"
+        f"defs = build_state_aware_definitions(DbtProject({str(project)!r}))\n"
+    )
+    (project / "models" / "brand_new.sql").write_text("select 1 as id")
+    result = run("plan", "-f", tmp_path / "deployed.py", "--no-refresh-sources")
+    assert result.exit_code == 0, result.stderr
+    assert "models/brand_new.sql is newer than the manifest" in result.stderr.replace(str(project) + "/", "")
+    assert "brand_new" not in result.stdout
+
+
+def test_what_nobody_expected_is_one_line_and_with_debug_a_trace(day, monkeypatch):
+    from dagster_sao.api import StateAwareProject
+
+    def fail(*_args, **_options):
+        raise RuntimeError("out of paper")
+
+    monkeypatch.setattr(StateAwareProject, "states", fail)
+    refused(run("state", "--project-dir", day.shop.project_dir), "RuntimeError: out of paper", "--debug")
+    assert "Traceback" in run("state", "--project-dir", day.shop.project_dir, "--debug").stderr

@@ -1,0 +1,181 @@
+"""The command line: what is on stdout, how it exits, and that it shares the state of the instance."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from dagster_sao.cli import main
+from tests.cli.corner_shop import ORDERS, RATES
+from tests.support.environments import environment_for
+
+COMMANDS = ["plan", "build", "explain", "state", "reset", "sources", "doctor"]
+
+
+@pytest.fixture
+def run(day):
+    """Run a command on the corner shop."""
+
+    def invoke(*args, **options):
+        options.setdefault("catch_exceptions", False)
+        command, *rest = args
+        return CliRunner().invoke(main, [command, "--project-dir", str(day.shop.project_dir), *rest], **options)
+
+    return invoke
+
+
+def test_every_command_says_what_it_does_with_examples():
+    assert set(main.commands) == set(COMMANDS)
+    for name in COMMANDS:
+        result = CliRunner().invoke(main, [name, "--help"])
+        assert result.exit_code == 0
+        assert f"dagster-sao {name}" in result.output
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["plan", "--no-refresh-sources"],
+        ["explain", "orders"],
+        ["state"],
+        ["state", "orders"],
+        ["sources", "--probe"],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document_and_all_of_stdout(run, args):
+    result = run(*args, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    assert isinstance(json.loads(result.stdout), dict)
+
+
+def test_a_plan_names_decisions_as_the_api_does(run):
+    document = json.loads(run("plan", "-s", "orders totals", "--no-refresh-sources", "-o", "json").stdout)
+    assert {row["unique_id"]: row["reason"] for row in document["decisions"]}[ORDERS] == "no_new_data"
+    assert document["forecast"]["threads"] == 2
+
+
+def test_dbt_selects_with_several_options_and_with_spaces(run):
+    options = ["--no-refresh-sources", "-o", "json"]
+    both = run("plan", "-s", "orders totals", *options), run("plan", "-s", "orders", "-s", "totals", *options)
+    selected = [{row["unique_id"] for row in json.loads(result.stdout)["decisions"]} for result in both]
+    assert selected[0] == selected[1]
+    assert len(selected[0]) == 2
+
+
+def test_a_yaml_selector_selects(run):
+    document = json.loads(run("plan", "--selector", "daily", "--no-refresh-sources", "-o", "json").stdout)
+    assert {row["unique_id"] for row in document["decisions"]} == {ORDERS, "model.corner_shop.stg_orders"}
+
+
+def test_an_explanation_is_for_people_too(run):
+    text = run("explain", "totals").stdout
+    assert "Now: reuse. No new changes on all upstreams: waiting for rates" in text
+    assert "Last built:" in text
+    assert "build_after: 1h" in text
+
+
+def test_text_has_no_colours_where_there_is_no_terminal(run):
+    assert "\x1b" not in run("plan", "--no-refresh-sources").stdout
+
+
+def test_no_color_is_honoured_on_a_terminal(monkeypatch):
+    from dagster_sao.cli.output import Output
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Output("text").err.no_color
+
+
+def test_a_build_of_nothing_new_exits_with_0(run, day):
+    result = run("build", "-s", "orders", "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["counts"] == {"reused": 1}
+    assert "reused orders" in result.stderr
+    with day.shop.instance() as instance:
+        assert instance.get_run_by_id(document["run_id"]).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_selection_of_nothing_is_a_warning_and_no_failure_as_in_dbt(run):
+    result = run("build", "-s", "nobody", "-o", "json")
+    assert result.exit_code == 0
+    assert "'nobody' matches no node" in result.stderr
+    assert json.loads(result.stdout)["nodes"] == []
+
+
+def test_quiet_leaves_only_the_result(run):
+    result = run("build", "-s", "orders", "--quiet")
+    assert result.stderr == ""
+    assert result.stdout.startswith("1 reused in")
+
+
+def test_a_failed_node_exits_with_1_and_says_why(run, monkeypatch):
+    monkeypatch.setenv("CORNER_SHOP_NUMBER", "no number")
+    result = run("build", "-s", "fragile+", "--force", "fragile", "-o", "json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["counts"] == {"error": 1, "skipped": 1}
+    assert "fragile: Runtime Error in model fragile" in result.stderr
+
+
+def test_what_is_reset_is_planned_and_the_whole_only_when_confirmed(run):
+    assert run("reset", input="n\n").exit_code == 1
+    assert json.loads(run("reset", "-s", "rates", "-o", "json").stdout) == {"forgotten": [RATES]}
+    assert "There was nothing to forget" in run("reset", "-s", "rates").stdout
+    document = json.loads(run("plan", "-s", "rates", "--no-refresh-sources", "-o", "json").stdout)
+    assert document["decisions"][0]["reason"] == "never_built"
+
+
+def test_definitions_in_a_file_a_module_and_pyproject_are_found(day, tmp_path, monkeypatch):
+    code = f"""
+from dagster_dbt import DbtProject
+from dagster_sao import build_state_aware_definitions
+
+defs = build_state_aware_definitions(DbtProject({str(day.shop.project_dir)!r}))
+"""
+    (tmp_path / "corner_definitions.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "pyproject.toml").write_text('[tool.dagster]\nmodule_name = "corner_definitions"\n')
+    for which in (["-f", "corner_definitions.py"], ["-m", "corner_definitions"], []):
+        result = CliRunner().invoke(main, ["state", "orders", *which, "-o", "json"])
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["build"]["run_id"]
+
+
+def test_another_target_is_another_environment(day, run):
+    profiles = day.shop.project_dir / "profiles.yml"
+    text = profiles.read_text()
+    profiles.write_text(text + "    ci: {type: duckdb, path: \"{{ env_var('CORNER_SHOP_DATABASE') }}\", schema: ci}\n")
+    try:
+        document = json.loads(run("plan", "-s", "orders", "-t", "ci", "-o", "json").stdout)
+    finally:
+        profiles.write_text(text)
+    assert [row["reason"] for row in document["decisions"]] == ["never_built"]
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_real_process_keeps_stdout_clean(day, output, tmp_path):
+    command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "rates"]
+    done = subprocess.run(
+        [*command, "--force", "rates", "--output", output],
+        cwd=day.shop.project_dir,
+        env=environment_for(tmp_path, **day.shop.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "success rates" in done.stderr
+    if output == "json":
+        assert json.loads(done.stdout)["counts"] == {"success": 1}
+    else:
+        assert done.stdout.startswith("1 success in")
+        assert len(done.stdout.splitlines()) == 1

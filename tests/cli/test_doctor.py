@@ -1,0 +1,162 @@
+"""The doctor: each rule finds what it is for, names the file and a remedy, and is silent otherwise."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+import yaml
+
+from dagster_sao.api import Severity
+from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
+from dagster_sao.api.sources import Look
+from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.warehouse.observation import Observation, ProbeKind
+from tests.core.manifests import manifest, model, seed, source
+from tests.orchestration.shops import NOW, RAW, definitions, project_in
+
+ALL = {"freshness": {"build_after": {"count": 1, "period": "hour", "updates_on": "all"}}}
+HOURLY = {"freshness": {"build_after": {"count": 1, "period": "hour"}}}
+VIEW = {"materialized": "view"}
+
+
+def patient(folder, nodes, sources=(), schedules=(), adapter="duckdb", **known):
+    """Return a project of these nodes, as the doctor sees it."""
+    defs = definitions(folder, manifest(nodes, sources, adapter=adapter))
+    project = project_in(defs)
+    if schedules:
+        defs = dg.Definitions.merge(defs, dg.Definitions(schedules=list(schedules)))
+    return Patient(defs, project, project.load(), NOW, **known)
+
+
+def found(case):
+    return {(finding.rule, finding.node) for finding in examine(case)} - {("old-manifest", "")}
+
+
+def daily(name, cron):
+    job = dg.define_asset_job(f"{name}_job", selection=dg.AssetSelection.assets("orders"))
+    return dg.ScheduleDefinition(name=name, job=job, cron_schedule=cron)
+
+
+def test_a_healthy_project_has_no_findings(tmp_path):
+    case = patient(tmp_path, [model("stg", RAW), model("orders", "stg")], [source("raw", "orders")])
+    assert found(case) == set()
+
+
+def test_waiting_for_a_seed_or_what_reads_only_seeds_is_found(tmp_path):
+    nodes = [
+        seed("rates"),
+        model("converted", "seed.shop.rates"),
+        model("orders", RAW, "seed.shop.rates", config=ALL),
+        model("totals", RAW, "converted", config=ALL),
+        model("alone", RAW, config=ALL),
+        model("any", RAW, "converted"),
+    ]
+    case = patient(tmp_path, nodes, [source("raw", "orders")])
+    assert found(case) == {("waits-for-the-unchanging", "orders"), ("waits-for-the-unchanging", "totals")}
+    (first, _) = examine(case)
+    assert "rates (a seed)" in first.message
+    assert first.file == "models/orders.sql"
+    assert "updates_on: any" in first.remedy
+
+
+@pytest.mark.parametrize(("age", "is_found"), [(LONG_UNCHANGED, True), (LONG_UNCHANGED - timedelta(days=1), False)])
+def test_waiting_for_a_source_without_new_data_for_long_is_found(tmp_path, age, is_found):
+    state = StateSnapshot(sources={RAW: SourceState("t", NOW - age)})
+    nodes = [model("orders", RAW, "source.shop.raw.lines", config=ALL)]
+    case = patient(tmp_path, nodes, [source("raw", "orders"), source("raw", "lines")], state=state)
+    assert found(case) == ({("waits-for-the-unchanging", "orders")} if is_found else set())
+
+
+def test_sources_that_cannot_be_tracked_or_asked_are_found(tmp_path):
+    sources = [source("raw", "orders"), source("raw", "lines"), source("raw", "fine")]
+    nodes = [model("orders", *(entry["unique_id"] for entry in sources))]
+    look = Look(
+        {
+            RAW: Observation(None, ProbeKind.UNTRACKED, warning="raw.orders is a view"),
+            "source.shop.raw.lines": Observation(None, ProbeKind.FIELD, error="raw.lines does not exist"),
+            "source.shop.raw.fine": Observation("t", ProbeKind.FIELD),
+        }
+    )
+    case = patient(tmp_path, nodes, sources, look=look)
+    assert found(case) == {("untracked-source", "raw.orders"), ("source-fails", "raw.lines")}
+    assert [finding.severity for finding in examine(case)] == [Severity.ERROR, Severity.WARNING]
+
+
+def test_a_warehouse_that_does_not_answer_is_found(tmp_path):
+    case = patient(tmp_path, [model("orders")], look=Look({}, "It is down."))
+    assert found(case) == {("no-warehouse", "")}
+
+
+@pytest.mark.parametrize(("adapter", "is_found"), [("sqlserver", True), ("snowflake", False)])
+def test_trusting_metadata_that_misses_changes_is_found(tmp_path, adapter, is_found):
+    trusting = source("raw", "orders", meta={"dagster_sao": {"trust_metadata": True}})
+    case = patient(tmp_path, [model("orders", RAW)], [trusting], adapter=adapter)
+    assert found(case) == ({("unsound-metadata", "raw.orders")} if is_found else set())
+
+
+@pytest.mark.parametrize(
+    ("output", "is_found"),
+    [
+        ({"type": "duckdb", "path": "a.duckdb"}, True),
+        ({"type": "duckdb", "path": "a.duckdb", "retries": {"connect_attempts": 6}}, False),
+        ({"type": "duckdb", "path": ":memory:"}, False),
+        ({"type": "duckdb", "path": "md:cloud"}, False),
+        ({"type": "postgres"}, False),
+    ],
+)
+def test_a_duckdb_file_without_retries_is_found(tmp_path, output, is_found):
+    case = patient(tmp_path, [model("orders")])
+    profiles = {"shop": {"target": "dev", "outputs": {"dev": output, "other": {"type": "duckdb", "path": "b.duckdb"}}}}
+    (tmp_path / "profiles.yml").write_text(yaml.safe_dump(profiles))
+    assert found(case) == ({("no-retries", "")} if is_found else set())
+
+
+def test_long_chains_of_views_are_found_at_their_end(tmp_path):
+    chain = [model(f"v{i}", RAW if i == 0 else f"v{i - 1}", config=VIEW) for i in range(5)]
+    short = [model(f"s{i}", RAW if i == 0 else f"s{i - 1}", config=VIEW) for i in range(4)]
+    case = patient(tmp_path, [*chain, *short, model("orders", "v4")], [source("raw", "orders")])
+    assert found(case) == {("view-chain", "v4")}
+
+
+def test_a_waiting_time_on_a_view_is_found(tmp_path):
+    case = patient(tmp_path, [model("stg", config={**VIEW, **HOURLY}), model("orders", "stg", config=HOURLY)])
+    assert found(case) == {("build-after-on-view", "stg")}
+
+
+@pytest.mark.parametrize(("cron", "is_found"), [("5 * * * *", True), ("*/15 * * * *", False), ("0 9 * * 1", False)])
+def test_a_schedule_as_often_as_build_after_is_found(tmp_path, cron, is_found):
+    case = patient(tmp_path, [model("orders", config=HOURLY)], schedules=[daily("hourly", cron)])
+    assert found(case) == ({("cron-equals-build-after", "orders")} if is_found else set())
+
+
+def test_sensors_that_are_off_and_a_missing_instance_are_found(tmp_path):
+    nodes = [model("orders")]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert {rule for rule, _ in found(patient(tmp_path, nodes, instance=instance))} == {"sensor-off"}
+    case = patient(tmp_path, nodes, instance_problem="DAGSTER_HOME is not set.")
+    assert found(case) == {("no-instance", "")}
+    assert examine(case).has(Severity.ERROR)
+
+
+def test_settings_without_meaning_are_found_with_their_file(tmp_path):
+    case = patient(tmp_path, [model("orders", meta={"dagster_sao": {"rebuild_evry": "1d"}})])
+    (finding,) = (finding for finding in examine(case) if finding.rule == "setting")
+    assert (finding.node, finding.file) == ("orders", "models/orders.sql")
+    assert "rebuild_evry" in finding.message
+
+
+def test_a_manifest_older_than_the_files_is_found(tmp_path):
+    case = patient(tmp_path, [model("orders")])
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "orders.sql").write_text("select 2 as id")
+    (finding,) = (finding for finding in examine(case) if finding.rule == "old-manifest")
+    assert finding.message.startswith(str(tmp_path / "models" / "orders.sql"))
+
+
+def test_findings_print_and_are_json(tmp_path):
+    findings = examine(patient(tmp_path, [model("stg", config={**VIEW, **HOURLY})]))
+    assert "build-after-on-view" in str(findings)
+    assert findings.to_dict()["findings"][-1]["rule"] == "build-after-on-view"
+    assert "nothing found" in str(Findings("shop", ()))
