@@ -39,7 +39,8 @@ ROWS = 1000
 THREADS = 1
 BIN = Path(sys.executable).parent
 PEERS = Path(__file__).parent / "results" / "peers"
-PREFECT = ("prefect-dbt==0.7.25", "prefect==3.8.8")
+# Newer releases of FastAPI have dropped a parameter that this Prefect passes.
+PREFECT = ("prefect-dbt==0.7.25", "prefect==3.8.8", "fastapi==0.139.0")
 ORCHESTRA = ("dbt-orchestra==1.5.0",)
 _TAIL = 200
 _PR_SET_CHILD_SUBREAPER = 36
@@ -299,7 +300,6 @@ def _prefect(bin_: Path, strategy: str, name: str) -> Tool:
             "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
         }
 
     def check(_folder: Path, output: str, models: int) -> None:
