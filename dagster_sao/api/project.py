@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -43,6 +44,9 @@ from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_n
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.warehouse.session import threads_of
+
+_INTERRUPTED = "DagsterExecutionInterruptedError"
+_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
 
 Listener = Callable[[NodeResult], None]
 
@@ -495,9 +499,11 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            while error is not None and error.cause is not None and error.cls_name != _INTERRUPTED:
                 error = error.cause
+            if error is not None and error.cls_name == _INTERRUPTED:
+                return "Interrupted"
             text = (failure.description if failure else None) or (error.message if error else "")
-            # dbt's colours are for a terminal.
-            return " ".join(Text.from_ansi(text).plain.split())
+            # dbt's colours are for a terminal, and the class of an error for programmers.
+            return _CLASS.sub("", " ".join(Text.from_ansi(text).plain.split()))
     return "The run failed before any model was built"

@@ -78,7 +78,7 @@ def _warnings(*, debug: bool) -> Iterator[None]:
 @build_options
 @_command
 def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
-    r"""Show what a build with the same options would do now, with the reason for each model. Writes nothing.
+    """Show what a build with the same options would do now, with the reason for each model. Writes nothing.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any
 @build_options
 @_command
 def build(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
-    r"""Build what must be built, as a Dagster run in this process, and report the rest as reused.
+    """Build what must be built, as a Dagster run in this process, and report the rest as reused.
 
     \b
     Examples:
@@ -137,7 +137,7 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
 @click.argument("node")
 @_command
 def explain(project: StateAwareProject, out: Output, node: str, *, debug: bool) -> None:
-    r"""Tell why NODE was last built, and what would become of it now: its parents, their versions, its settings.
+    """Tell why NODE was last built, and what would become of it now: its parents, their versions, its settings.
 
     \b
     Examples:
@@ -152,7 +152,7 @@ def explain(project: StateAwareProject, out: Output, node: str, *, debug: bool) 
 @click.argument("node", required=False)
 @_command
 def state(project: StateAwareProject, out: Output, node: str | None, *, debug: bool) -> None:
-    r"""Show what is recorded of NODE, or of every node.
+    """Show what is recorded of NODE, or of every node.
 
     \b
     Examples:
@@ -168,7 +168,7 @@ def state(project: StateAwareProject, out: Output, node: str | None, *, debug: b
 @click.option("-y", "--yes", is_flag=True, help="Do not ask whether all is to be forgotten.")
 @_command
 def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **options: Any) -> None:
-    r"""Forget the state of a selection, so that each of its nodes counts as not built before.
+    """Forget the state of a selection, so that each of its nodes counts as not built before.
 
     Dagster's history and the tables stay as they are. The next plan, job or sensor tick builds the nodes again.
 
@@ -195,7 +195,7 @@ def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **
 @click.option("--probe/--no-probe", default=False, show_default=True, help="Ask the warehouse what it has now.")
 @_command
 def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool) -> None:
-    r"""Show the sources: their tokens, how old they are, how they are probed, and which cannot be.
+    """Show the sources: their tokens, how old they are, how they are probed, and which cannot be.
 
     \b
     Examples:
@@ -214,7 +214,7 @@ def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, not only for errors.")
 @_command
 def doctor(project: StateAwareProject, out: Output, *, probe: bool, strict: bool, debug: bool) -> None:
-    r"""Find settings that do not do what their author hopes for. Writes nothing.
+    """Find settings that do not do what their author hopes for. Writes nothing.
 
     Exits with 1 when there is an error, with --strict also when there is a warning.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -159,6 +160,31 @@ def test_another_target_is_another_environment(day, run):
     finally:
         profiles.write_text(text)
     assert [row["reason"] for row in document["decisions"]] == ["never_built"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_interrupted_build_ends_its_run(day, tmp_path, name):
+    command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "fragile"]
+    environment = environment_for(tmp_path, **day.shop.environment, CORNER_SHOP_NUMBER=name)
+    process = subprocess.Popen(
+        # It waits an hour before it tries the broken model again.
+        [*command, "--force", "fragile", "--retries", "1", "--retry-delay", "3600"],
+        cwd=day.shop.project_dir,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert any(line.startswith("error fragile") for line in process.stderr)
+        process.send_signal(getattr(signal, name))
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    with day.shop.instance() as instance:
+        assert instance.get_runs(limit=1)[0].is_finished
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
