@@ -300,6 +300,7 @@ def _prefect(bin_: Path, strategy: str, name: str) -> Tool:
             "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         }
 
     def check(_folder: Path, output: str, models: int) -> None:
