@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -15,11 +13,11 @@ import sqlalchemy as sa
 from dagster_sao.orchestration import leases as module
 from dagster_sao.orchestration.leases import Claim, LeaseError, Leases
 from dagster_sao.orchestration.private import database_engine
-from tests.support.lease_claimer import RELATIONS
+from tests.support.lease_claimer import RELATIONS, claim_in_threads
 from tests.support.postgres_instance import write_instance
+from tests.support.processes import PROCESSES
 
 TABLE = module._LEASES
-PROCESSES = 3
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -173,9 +171,14 @@ def test_the_heartbeat_renews_until_the_end_and_then_releases(instance, monkeypa
 
 def test_the_heartbeat_releases_also_when_the_run_fails(instance):
     leases = Leases(instance, "run")
-    with pytest.raises(ZeroDivisionError), leases.heartbeat(Alarm()):
-        leases.claim(["a"])
-        raise ZeroDivisionError
+
+    def fail():
+        with leases.heartbeat(Alarm()):
+            leases.claim(["a"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert expiry(instance) == []
 
 
@@ -204,7 +207,7 @@ def test_the_run_is_told_when_the_database_does_not_answer(instance, monkeypatch
     (said,) = alarm.said
     assert said.startswith("The leases cannot be renewed in the Dagster instance's database: ")
     assert "no_such_table" in said
-    with pytest.raises(LeaseError, match="The leases cannot be taken in the Dagster instance's database: .*no_such"):
+    with pytest.raises(LeaseError, match=r"leases cannot be taken in the Dagster instance's database: .*no_such"):
         leases.claim(["b"])
 
 
@@ -212,12 +215,12 @@ def test_many_threads_and_processes_never_hold_one_relation_at_once(home, tmp_pa
     # The table is not there yet, so they also create it at once.
     with dg.DagsterInstance.from_config(str(home)) as instance:
         TABLE.drop(database_engine(instance), checkfirst=True)
-        command = [sys.executable, "-m", "tests.support.lease_claimer", str(home), str(tmp_path)]
-        claimers = [
-            subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(PROCESSES)
-        ]
-        errors = [claimer.communicate(timeout=240)[1] for claimer in claimers]
-        assert [claimer.returncode for claimer in claimers] == [0] * PROCESSES, errors
+        claimers = [PROCESSES.Process(target=claim_in_threads, args=(home, tmp_path, seed)) for seed in range(3)]
+        for claimer in claimers:
+            claimer.start()
+        for claimer in claimers:
+            claimer.join(240)
+        assert [claimer.exitcode for claimer in claimers] == [0, 0, 0]
         assert Leases(instance, "last").claim(RELATIONS).granted == frozenset(RELATIONS)
 
 

@@ -1,13 +1,9 @@
-"""A process whose threads claim overlapping relations, and prove with a lock file each that nobody else has them.
-
-Run as `python -m tests.support.lease_claimer INSTANCE_FOLDER LOCKS_FOLDER SEED`; ends with 0 when it met nobody.
-"""
+"""A process whose threads claim overlapping relations, and prove with a lock file each that nobody else has them."""
 
 from __future__ import annotations
 
 import os
 import random
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,12 +34,8 @@ def claim_often(instance: dg.DagsterInstance, locks: Path, seed: str) -> int:
     return granted
 
 
-def main() -> None:
-    home, locks, seed = sys.argv[1:]
-    with dg.DagsterInstance.from_config(home) as instance, ThreadPoolExecutor(THREADS) as pool:
-        counts = list(pool.map(lambda thread: claim_often(instance, Path(locks), f"{seed}.{thread}"), range(THREADS)))
+def claim_in_threads(home: Path, locks: Path, seed: int) -> None:
+    """Claim in several threads; the body of a process, which ends with 0 when no two met."""
+    with dg.DagsterInstance.from_config(str(home)) as instance, ThreadPoolExecutor(THREADS) as pool:
+        counts = list(pool.map(lambda thread: claim_often(instance, locks, f"{seed}.{thread}"), range(THREADS)))
     assert sum(counts) > 0
-
-
-if __name__ == "__main__":
-    main()
