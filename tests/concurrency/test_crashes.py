@@ -25,7 +25,7 @@ class World:
     """The project in DuckDB, and an instance on SQLite."""
 
     def __init__(self, folder):
-        self.folder, self.home, self.database = folder / "shop", folder / "home", folder / "shop.duckdb"
+        self.folder, self.home, self.database = folder / "shop", folder / "home", folder / "warehouse.duckdb"
         self.home.mkdir()
         (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}")
         shop.create_sources(self.ask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -45,7 +47,9 @@ def write_project(folder: Path, target: str, connection: str) -> None:
 
 def build_all(folder: Path, target: str) -> None:
     """Build everything in the schema of another target."""
-    run_dbt(folder, "run", "--target", target)
+    # In a process of its own, which leaves no connection open.
+    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "run", "--target", target]
+    subprocess.run([*command, "--project-dir", str(folder), "--profiles-dir", str(folder)], check=True)
     # Runs read the manifest of their own target.
     run_dbt(folder, "parse")
 
