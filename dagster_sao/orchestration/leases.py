@@ -102,9 +102,12 @@ class Leases:
                 return True
             with self._engine.begin() as connection:
                 until = _now(connection) + LEASE_SECONDS
-                mine = _LEASES.c.owner == self._owner
-                renewed = connection.execute(sa.update(_LEASES).where(mine).values(expires_at=until))
-                return renewed.rowcount >= len(self._held)
+                renewed = 0
+                for part in _parts(sorted(self._held)):
+                    # Not all that is still there: what could not be released is to run out.
+                    renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
+                    renewed += connection.execute(renewal).rowcount
+                return renewed == len(self._held)
 
     def release(self, relations: Iterable[str] | None = None) -> None:
         """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself."""
@@ -112,10 +115,9 @@ class Leases:
         with self._lock:
             self._held -= set(given)
         for part in _parts(given):
-            mine = sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(part))
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(sa.delete(_LEASES).where(mine))
+                    connection.execute(sa.delete(_LEASES).where(self._mine(part)))
             except SQLAlchemyError:
                 return
 
@@ -149,6 +151,9 @@ class Leases:
                 if missed * HEARTBEAT_SECONDS >= LEASE_SECONDS / 2:
                     lost(f"The leases cannot be renewed in the Dagster instance's database: {_reason(error)}")
                     return
+
+    def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
+        return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
 
     def _claim_once(self, wanted: list[str]) -> Claim:
         with self._engine.begin() as connection:

@@ -1,0 +1,82 @@
+"""A run worker killed at a random point of a build: the state is never ahead of the warehouse, and the next run repairs."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from contextlib import closing
+
+import dagster as dg
+import duckdb
+import pytest
+
+from tests.support import forty_models as shop
+from tests.support.run_worker import Worker
+
+pytestmark = pytest.mark.slow
+
+POINTS = int(os.environ.get("DAGSTER_SAO_CRASH_POINTS", "4"))
+SEED = os.environ.get("DAGSTER_SAO_CONCURRENCY_SEED", "1")
+RUN_SECONDS = 300
+
+
+class World:
+    """The project in DuckDB, and an instance on SQLite."""
+
+    def __init__(self, folder):
+        self.folder, self.home, self.database = folder / "shop", folder / "home", folder / "warehouse.duckdb"
+        self.home.mkdir()
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}")
+        shop.create_sources(self.ask)
+        shop.write_project(self.folder, "dev", f"type: duckdb, path: '{self.database}'")
+        shop.build_all(self.folder, "truth")
+        self.instance = dg.DagsterInstance.from_config(str(self.home))
+
+    def ask(self, statement):
+        with closing(duckdb.connect(str(self.database))) as connection:
+            return connection.execute(statement).fetchall()
+
+    def recorded(self, worker):
+        """Return the models whose build the worker's run recorded."""
+        if not self.instance.has_run(worker.run_id):
+            return set()
+        of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
+        return {log.dagster_event.asset_key.path[-1] for log in self.instance.all_logs(worker.run_id, of_type=of_type)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("crashes"))
+    with world.instance:
+        yield world
+
+
+def test_a_run_that_is_killed_leaves_the_state_at_or_behind_the_warehouse(world):
+    chance = random.Random(SEED)
+    started = time.monotonic()
+    Worker(world.folder, world.home).finish(RUN_SECONDS)
+    seconds, kills = time.monotonic() - started, 0
+    for number in range(1, POINTS + 1):
+        shop.load(world.ask, range(shop.SOURCES), number)
+        worker = Worker(world.folder, world.home)
+        delay, group = chance.uniform(0, seconds), chance.random() < 0.5
+        worker.process.join(delay)
+        if worker.is_running:
+            worker.kill(group=group)
+            kills += 1
+        worker.bury(world.instance)
+
+        recorded = world.recorded(worker)
+        print(f"point {number}: at {delay:.1f} s, {'group' if group else 'worker'}, {len(recorded)} recorded")
+        # Their inputs have not changed since, so a record that is not ahead has the rows of a full build.
+        assert shop.differing(world.ask, recorded) == []
+        started = time.monotonic()
+        repair = Worker(world.folder, world.home)
+        repair.finish(RUN_SECONDS)
+        seconds = max(time.monotonic() - started, 5.0) if not recorded else seconds
+        assert shop.differing(world.ask, shop.MODELS) == []
+        assert not world.recorded(repair) & recorded
+    shop.build_all(world.folder, "full")
+    assert shop.differing(world.ask, shop.MODELS, "whole") == []
+    print(f"{POINTS} points, {kills} kills")

@@ -1,0 +1,285 @@
+"""One writer per relation: the lease table in real instances, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from dagster_sao.orchestration import leases as module
+from dagster_sao.orchestration.leases import Claim, LeaseError, Leases
+from dagster_sao.orchestration.private import database_engine
+from tests.support.lease_claimer import RELATIONS, claim_in_threads
+from tests.support.postgres_instance import write_instance
+from tests.support.processes import PROCESSES
+
+TABLE = module._LEASES
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def home(request, tmp_path_factory):
+    """The folder of an instance with a database of its own."""
+    folder = tmp_path_factory.mktemp("instance")
+    if request.param == "postgresql":
+        pytest.importorskip("dagster_postgres")
+        server = request.getfixturevalue("postgres_server")
+        server.ask("create database leases_instance")
+        write_instance(folder, server, "leases_instance")
+    else:
+        (folder / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    return folder
+
+
+@pytest.fixture
+def instance(home):
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+        execute(instance, sa.delete(TABLE))
+
+
+def execute(instance, statement):
+    with database_engine(instance).begin() as connection:
+        result = connection.execute(statement)
+        return result.all() if result.returns_rows else None
+
+
+def expire(instance, run_id):
+    """Let the leases of a run have run out: what 60 seconds without a heartbeat lead to."""
+    execute(instance, sa.update(TABLE).where(TABLE.c.run_id == run_id).values(expires_at=1.0))
+
+
+def expiry(instance):
+    return [at for (at,) in execute(instance, sa.select(TABLE.c.expires_at))]
+
+
+def test_what_is_claimed_is_held_until_it_is_released(instance):
+    one, two = Leases(instance, "one"), Leases(instance, "two")
+    assert one.claim(["a", "b"]) == Claim(frozenset("ab"), {})
+    assert two.claim(["b", "c"]) == Claim(frozenset("c"), {"b": "one"})
+    assert two.holders(["a", "b", "c"]) == {"a": "one", "b": "one"}
+    assert (one.held, two.held) == (frozenset("ab"), frozenset("c"))
+    one.release(["b"])
+    assert two.claim(["a", "b"]) == Claim(frozenset("b"), {"a": "one"})
+    one.release()
+    two.release()
+    assert expiry(instance) == []
+
+
+def test_two_processes_of_one_run_are_two_owners(instance):
+    first, second = Leases(instance, "run"), Leases(instance, "run")
+    first.claim(["a"])
+    assert second.claim(["a"]) == Claim(frozenset(), {"a": "run"})
+    second.release()
+    assert second.holders(["a"]) == {"a": "run"}
+
+
+def test_a_claim_of_what_is_held_already_and_of_nothing_changes_nothing(instance):
+    leases = Leases(instance, "run")
+    leases.claim(["a"])
+    assert leases.claim(["a"]) == leases.claim([]) == Claim(frozenset(), {})
+    assert leases.held == {"a"}
+
+
+def test_thousands_of_relations_are_claimed_and_released_at_once(instance):
+    relations = [f"{number:064}" for number in range(2500)]
+    one, two = Leases(instance, "one"), Leases(instance, "two")
+    assert len(one.claim(relations).granted) == 2500
+    assert len(two.claim(relations).held_by) == len(two.holders(relations)) == 2500
+    assert one.renew()
+    one.release()
+    assert expiry(instance) == []
+
+
+def test_the_leases_of_a_dead_run_run_out(instance):
+    dead, alive = Leases(instance, "dead"), Leases(instance, "alive")
+    dead.claim(["a", "b"])
+    assert alive.claim(["a"]).held_by == {"a": "dead"}
+    expire(instance, "dead")
+    assert alive.holders(["a", "b"]) == {}
+    assert alive.claim(["a"]) == Claim(frozenset("a"), {})
+
+
+def test_a_lease_lasts_a_minute_by_the_clock_of_the_database(instance):
+    Leases(instance, "run").claim(["a"])
+    with database_engine(instance).begin() as connection:
+        seconds = expiry(instance)[0] - module._now(connection)
+    assert module.LEASE_SECONDS - 30 < seconds <= module.LEASE_SECONDS
+
+
+def test_a_renewed_lease_lasts_longer(instance):
+    leases, other = Leases(instance, "run"), Leases(instance, "other")
+    assert leases.renew()
+    leases.claim(["a", "b"])
+    other.claim(["c"])
+    expire(instance, "run")
+    expire(instance, "other")
+    assert leases.renew()
+    assert other.claim(["a", "b"]).held_by == {"a": "run", "b": "run"}
+    assert not other.renew()
+
+
+def test_what_another_run_took_over_is_lost(instance):
+    late, quick = Leases(instance, "late"), Leases(instance, "quick")
+    late.claim(["a", "b"])
+    expire(instance, "late")
+    assert quick.claim(["a"]).granted == {"a"}
+    assert not late.renew()
+    late.release()
+    assert quick.renew()
+
+
+def test_a_lease_that_could_not_be_released_runs_out_though_its_run_goes_on(instance, monkeypatch):
+    leases, other = Leases(instance, "run"), Leases(instance, "other")
+    leases.claim(["a", "b"])
+    with monkeypatch.context() as broken:
+        broken.setattr(TABLE, "name", "no_such_table")
+        leases.release(["a"])
+    expire(instance, "run")
+    assert leases.renew()
+    assert other.claim(["a", "b"]) == Claim(frozenset("a"), {"b": "run"})
+
+
+class Alarm:
+    """What the heartbeat calls when leases are lost."""
+
+    def __init__(self):
+        self.said, self.rang = [], threading.Event()
+
+    def __call__(self, sentence):
+        self.said.append(sentence)
+        self.rang.set()
+
+
+def test_the_heartbeat_renews_until_the_end_and_then_releases(instance, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    renewed, alarm = threading.Event(), Alarm()
+    leases = Leases(instance, "run")
+    renew = leases.renew
+    monkeypatch.setattr(leases, "renew", lambda: (renew(), renewed.set())[0])
+    leases.claim(["a"])
+    with leases.heartbeat(alarm):
+        expire(instance, "run")
+        renewed.clear()
+        assert renewed.wait(30)
+        assert Leases(instance, "other").claim(["a"]).held_by == {"a": "run"}
+    assert (leases.held, expiry(instance), alarm.said) == (frozenset(), [], [])
+
+
+def test_the_heartbeat_releases_also_when_the_run_fails(instance):
+    leases = Leases(instance, "run")
+
+    def fail():
+        with leases.heartbeat(Alarm()):
+            leases.claim(["a"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert expiry(instance) == []
+
+
+def test_the_run_is_told_that_another_took_over(instance, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    alarm = Alarm()
+    leases = Leases(instance, "late")
+    leases.claim(["a"])
+    expire(instance, "late")
+    Leases(instance, "quick").claim(["a"])
+    with leases.heartbeat(alarm):
+        assert alarm.rang.wait(30)
+    assert alarm.said == ["Another run took over a model that this run was building, since its leases ran out."]
+    assert Leases(instance, "third").holders(["a"]) == {"a": "quick"}
+
+
+def test_the_run_is_told_when_the_database_does_not_answer(instance, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
+    alarm = Alarm()
+    leases = Leases(instance, "run")
+    leases.claim(["a"])
+    monkeypatch.setitem(module._NOW, database_engine(instance).dialect.name, "select 1 from no_such_table")
+    with leases.heartbeat(alarm):
+        assert alarm.rang.wait(30)
+    (said,) = alarm.said
+    assert said.startswith("The leases cannot be renewed in the Dagster instance's database: ")
+    assert "no_such_table" in said
+    with pytest.raises(LeaseError, match=r"leases cannot be taken in the Dagster instance's database: .*no_such"):
+        leases.claim(["b"])
+
+
+def test_many_threads_and_processes_never_hold_one_relation_at_once(home, tmp_path):
+    # The table is not there yet, so they also create it at once.
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        TABLE.drop(database_engine(instance), checkfirst=True)
+        claimers = [PROCESSES.Process(target=claim_in_threads, args=(home, tmp_path, seed)) for seed in range(3)]
+        for claimer in claimers:
+            claimer.start()
+        for claimer in claimers:
+            claimer.join(240)
+        assert [claimer.exitcode for claimer in claimers] == [0, 0, 0]
+        assert Leases(instance, "last").claim(RELATIONS).granted == frozenset(RELATIONS)
+
+
+def test_a_relation_that_all_want_at_once_goes_to_one(instance):
+    owners = [Leases(instance, str(number)) for number in range(8)]
+    together = threading.Barrier(len(owners))
+
+    def claim(leases):
+        together.wait()
+        # In no order of their own.
+        return leases.claim(["a", "b", "c"]).granted
+
+    with ThreadPoolExecutor(len(owners)) as pool:
+        for _ in range(10):
+            granted = list(pool.map(claim, owners))
+            assert sorted(relation for each in granted for relation in each) == ["a", "b", "c"]
+            for leases in owners:
+                leases.release()
+
+
+def test_a_table_that_another_process_creates_in_the_same_instant_is_used(instance, monkeypatch):
+    engine = database_engine(instance)
+    Leases(instance, "first")
+    create = module._METADATA.create_all
+    monkeypatch.setattr(module._METADATA, "create_all", lambda engine: create(engine, checkfirst=False))
+    module._create_table(engine)
+    TABLE.drop(engine)
+    monkeypatch.setattr(module._METADATA, "create_all", create)
+    assert Leases(instance, "second").claim(["a"]).granted == {"a"}
+
+
+def test_a_role_that_may_not_create_tables_is_told_what_to_do(postgres_server, tmp_path):
+    pytest.importorskip("dagster_postgres")
+    postgres_server.ask("create database strict_instance")
+    owner = write_instance(tmp_path / "owner", postgres_server, "strict_instance")
+    with dg.DagsterInstance.from_config(str(owner)):
+        postgres_server.ask(
+            "create role clerk login password 'hunter2-secret'",
+            "grant select, insert, update, delete on all tables in schema public to clerk",
+            "revoke create on schema public from public",
+            database="strict_instance",
+        )
+    home = write_instance(tmp_path / "clerk", postgres_server, "strict_instance", user="clerk", creates_tables=False)
+    with dg.DagsterInstance.from_config(str(home)) as instance, pytest.raises(LeaseError) as raised:
+        Leases(instance, "run")
+    assert str(raised.value) == (
+        "The table dagster_sao_leases cannot be created in the Dagster instance's database: permission denied for schema"
+        " public LINE 2: CREATE TABLE dagster_sao_leases ( ^. Let its role create tables, or create it once with a role"
+        " that may."
+    )
+
+
+def test_an_instance_in_memory_has_leases_too():
+    with dg.DagsterInstance.ephemeral() as instance:
+        one, two = Leases(instance, "one"), Leases(instance, "two")
+        assert one.claim(["a"]).granted == {"a"}
+        assert two.claim(["a"]).held_by == {"a": "one"}
+
+
+def test_a_storage_without_a_database_is_refused():
+    with pytest.raises(LeaseError, match="keeps its runs in no database of its own"):
+        Leases(SimpleNamespace(run_storage=object()), "run")

@@ -1,0 +1,103 @@
+"""A run worker: a process that executes one run of a project, to be killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster_dbt import DbtProject
+
+from dagster_sao import build_state_aware_definitions
+from dagster_sao.orchestration.leases import _LEASES
+from dagster_sao.orchestration.private import database_engine
+from tests.support.polling import wait_for
+from tests.support.processes import PROCESSES
+
+
+def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any]) -> None:
+    """Execute a run; the body of a worker, which ends with 0 when the run succeeded."""
+    # A group of its own, with the dbt that it starts.
+    os.setsid()
+    log = os.open(folder.parent / f"{run_id}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ["SHOP_WORKER"] = run_id
+    definitions = build_state_aware_definitions(DbtProject(folder))
+    job = definitions.resolve_implicit_global_asset_job_def()
+    (models,) = (assets for assets in definitions.assets if isinstance(assets, dg.AssetsDefinition))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        result = job.execute_in_process(
+            run_config={"ops": {models.op.name: {"config": {"state_aware": True, **config}}}},
+            instance=instance,
+            run_id=run_id,
+            raise_on_error=False,
+        )
+    sys.exit(0 if result.success else 1)
+
+
+@dataclass
+class Worker:
+    """A worker that runs, seen from outside."""
+
+    folder: Path
+    home: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    was_killed: bool = False
+
+    def __post_init__(self) -> None:
+        self.process: BaseProcess = PROCESSES.Process(
+            target=execute, args=(self.folder, self.home, self.run_id, self.config)
+        )
+        self.process.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.exitcode is None
+
+    def kill(self, *, group: bool) -> None:
+        """End the worker as the kernel does, with its dbt or without."""
+        self.was_killed = True
+        pid = self.process.pid
+        try:
+            (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            # It has not made its group yet.
+            os.kill(pid, signal.SIGKILL)
+        self.process.join(30)
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Return the processes of the worker's group that still run."""
+        return [process for process in psutil.process_iter() if _group(process) == self.process.pid]
+
+    def bury(self, instance: dg.DagsterInstance) -> None:
+        """Let the leases run out, once nothing writes any more: what a minute does."""
+        wait_for("dbt to end with its run", lambda: not self.left_behind(), seconds=60)
+        with database_engine(instance).begin() as connection:
+            connection.execute(_LEASES.update().where(_LEASES.c.run_id == self.run_id).values(expires_at=0.0))
+
+    def finish(self, seconds: float) -> None:
+        """Wait for its end; raise AssertionError when it fails or takes longer."""
+        self.process.join(seconds)
+        if self.is_running:
+            self.kill(group=True)
+        assert self.process.exitcode == 0, self.log()
+
+    def log(self) -> str:
+        return f"{self.config}\n" + (self.folder.parent / f"{self.run_id}.log").read_text()[-6000:]
+
+
+def _group(process: psutil.Process) -> int:
+    try:
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else os.getpgid(process.pid)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return 0
