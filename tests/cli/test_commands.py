@@ -151,6 +151,7 @@ defs = build_state_aware_definitions(DbtProject({str(day.shop.project_dir)!r}))
         assert json.loads(result.stdout)["build"]["run_id"]
 
 
+@pytest.mark.slow
 def test_another_target_is_another_environment(day, run):
     profiles = day.shop.project_dir / "profiles.yml"
     text = profiles.read_text()
@@ -162,6 +163,7 @@ def test_another_target_is_another_environment(day, run):
     assert [row["reason"] for row in document["decisions"]] == ["never_built"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_an_interrupted_build_ends_its_run(day, tmp_path, name):
     command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "fragile"]
@@ -187,7 +189,7 @@ def test_an_interrupted_build_ends_its_run(day, tmp_path, name):
         assert instance.get_runs(limit=1)[0].is_finished
 
 
-@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize("output", [pytest.param("text", marks=pytest.mark.slow), "json"])
 def test_a_real_process_keeps_stdout_clean(day, output, tmp_path):
     command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "rates"]
     done = subprocess.run(

@@ -80,7 +80,6 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, postgres_server):
-    pytest.importorskip("dagster_postgres")
     world = World(tmp_path_factory.mktemp("many"), postgres_server)
     with world.instance:
         yield world

@@ -20,7 +20,7 @@ PROFILE = """
 yard:
   target: dev
   outputs:
-    dev: {{type: postgres, host: 127.0.0.1, port: {port}, user: looker, password: {password}, dbname: postgres, schema: yard}}
+    dev: {{type: postgres, host: 127.0.0.1, port: {port}, user: watcher, password: {password}, dbname: postgres, schema: yard}}
 """
 
 
@@ -50,9 +50,9 @@ def yard(tmp_path_factory, postgres_server):
     """One for all tests, each of which goes on where the one before it stopped."""
     tables = "".join(f"create table yard.t{n} (id integer);" for n in range(BROKEN, MANY))
     postgres_server.ask(
-        "drop schema if exists yard cascade; drop role if exists looker; create schema yard;"
-        f"create role looker login password '{SECRETS[0]}'; grant usage on schema yard to looker;"
-        f"alter default privileges in schema yard grant select on tables to looker; {tables}"
+        "drop schema if exists yard cascade; drop role if exists watcher; create schema yard;"
+        f"create role watcher login password '{SECRETS[0]}'; grant usage on schema yard to watcher;"
+        f"alter default privileges in schema yard grant select on tables to watcher; {tables}"
     )
     folder = tmp_path_factory.mktemp("yards") / "yard"
     (folder / "models").mkdir(parents=True)
@@ -67,7 +67,7 @@ def yard(tmp_path_factory, postgres_server):
     sensor = next(sensor for sensor in definitions.sensors if "freshness" in sensor.name)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Yard(postgres_server, folder, sensor, definitions, instance)
-    postgres_server.ask("drop schema yard cascade; drop role looker")
+    postgres_server.ask("drop schema yard cascade; drop role watcher")
 
 
 def test_ten_of_a_thousand_sources_fail_and_the_others_are_told(yard):
@@ -78,7 +78,7 @@ def test_ten_of_a_thousand_sources_fail_and_the_others_are_told(yard):
 
 
 def test_a_password_that_is_changed_under_a_running_sensor_is_one_sentence_until_the_profile_has_it(yard):
-    yard.server.ask(f"alter role looker password '{SECRETS[1]}'", "insert into yard.t10 values (1)")
+    yard.server.ask(f"alter role watcher password '{SECRETS[1]}'", "insert into yard.t10 values (1)")
     refused = yard.tick()
     assert refused.asset_events == []
     assert "password authentication failed" in refused.skip_message

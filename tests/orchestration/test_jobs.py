@@ -25,7 +25,7 @@ from dagster_sao import (
     build_state_aware_definitions,
     build_state_aware_job,
 )
-from dagster_sao.core.errors import InvalidJobError, InvalidSelectionError
+from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.records import DECISION_KEY
 from tests.conftest import run_dbt
@@ -450,5 +450,5 @@ def test_a_state_selection_is_resolved_by_each_run(shop):
     assert shop.decisions(shop.execute_here("changed"))[0] == {"c": "build"}
     # One that matches nothing today may match tomorrow; one without its state folder is told what to copy there.
     shutil.rmtree(shop.folder / "dbt" / "state")
-    with pytest.raises(InvalidSelectionError, match=r"The state folder .* has no manifest.json"):
+    with pytest.raises(dg.Failure, match=r"The state folder .* has no manifest.json"):
         shop.execute_here("changed")

@@ -25,7 +25,6 @@ def home(request, tmp_path_factory):
     """The folder of an instance with a database of its own."""
     folder = tmp_path_factory.mktemp("instance")
     if request.param == "postgresql":
-        pytest.importorskip("dagster_postgres")
         server = request.getfixturevalue("postgres_server")
         server.ask("create database leases_instance")
         write_instance(folder, server, "leases_instance")
@@ -253,7 +252,6 @@ def test_a_table_that_another_process_creates_in_the_same_instant_is_used(instan
 
 
 def test_a_role_that_may_not_create_tables_is_told_what_to_do(postgres_server, tmp_path):
-    pytest.importorskip("dagster_postgres")
     postgres_server.ask("create database strict_instance")
     owner = write_instance(tmp_path / "owner", postgres_server, "strict_instance")
     with dg.DagsterInstance.from_config(str(owner)):

@@ -135,18 +135,21 @@ def test_a_state_aware_run_probes_builds_what_changed_and_reports_the_rest(shop)
     assert shop.sql("select count(*) from d") == [(2,)]
 
 
+@pytest.mark.slow
 def test_a_dropped_table_is_seen_by_a_state_aware_run(shop):
     shop.run(state_aware=True)
     shop.sql("drop table c")
     assert shop.run(state_aware=True).built() == {"c"}
 
 
+@pytest.mark.slow
 def test_a_state_agnostic_run_updates_the_same_state(shop):
     assert shop.run().built() == ALL
     assert shop.run().built() == ALL
     assert shop.run(state_aware=True).built() == set()
 
 
+@pytest.mark.slow
 def test_a_selection_forces_and_full_refresh_are_honoured(shop):
     shop.run(state_aware=True)
     selected = shop.run(state_aware=True, select="a+", exclude="d", force=["b"])
@@ -171,6 +174,7 @@ def test_a_config_without_meaning_is_told_in_one_sentence(shop, config, sentence
     assert sentence in said.failure
 
 
+@pytest.mark.slow
 def test_without_a_look_at_the_sources_new_rows_wait(shop):
     shop.run(state_aware=True)
     shop.sql("insert into raw.orders values (2)")
@@ -178,6 +182,7 @@ def test_without_a_look_at_the_sources_new_rows_wait(shop):
     assert shop.run(state_aware=True).built() == {"a", "b", "d"}
 
 
+@pytest.mark.slow
 def test_other_variables_are_other_code(shop):
     shop.run(state_aware=True)
     varied = shop.run(state_aware=True, vars={"c": 2})
@@ -188,6 +193,7 @@ def test_other_variables_are_other_code(shop):
     assert shop.run(state_aware=True).built() == {"c", "d"}
 
 
+@pytest.mark.slow
 def test_another_target_has_a_state_of_its_own(shop):
     shop.run(state_aware=True)
     assert shop.run(state_aware=True, target="other").built() == ALL
@@ -229,6 +235,7 @@ def test_what_failed_and_what_it_blocked_is_tried_again_in_the_same_run(shop):
 BROKEN = {"models/a.sql": "{{ config(materialized='table') }} select 1 / 'x' as id"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shop", [BROKEN], indirect=True)
 def test_a_failure_leaves_independent_branches_and_names_itself_below(shop):
     said = shop.run(state_aware=True)
@@ -242,6 +249,7 @@ def test_a_failure_leaves_independent_branches_and_names_itself_below(shop):
 MANY_ROOTS = {f"models/z{n}.sql": "{{ config(materialized='table') }} select 1 as id" for n in range(5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shop", [{**BROKEN, **MANY_ROOTS}], indirect=True)
 def test_fail_fast_starts_nothing_more(shop):
     said = shop.run(state_aware=True, fail_fast=True)
@@ -261,6 +269,7 @@ models:
 ACCEPTED, RELATIONSHIP = "accepted_values_a_id__1", "relationships_b_id__c__ref_c_"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shop", [TESTED], indirect=True)
 def test_a_test_runs_if_any_of_its_models_was_built(shop):
     shop.run(state_aware=True)
@@ -276,8 +285,8 @@ def test_a_test_runs_if_any_of_its_models_was_built(shop):
     ("strategy", "without_a_failed_test", "checks"),
     [
         ("IMMEDIATE", {"c"}, {ACCEPTED: [False]}),
-        ("DEFERRED", {"d"}, {ACCEPTED: [False], RELATIONSHIP: [False]}),
-        ("SKIP", {"a", "b", "c", "d"}, {}),
+        pytest.param("DEFERRED", {"d"}, {ACCEPTED: [False], RELATIONSHIP: [False]}, marks=pytest.mark.slow),
+        pytest.param("SKIP", {"a", "b", "c", "d"}, {}, marks=pytest.mark.slow),
     ],
 )
 def test_test_strategies(shop, strategy, without_a_failed_test, checks):
