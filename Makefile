@@ -58,7 +58,7 @@ example: setup ## Run the example from end to end and in a browser, with screens
 test: setup ## Run the tests, but for the slow ones and those of `make example`
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-test-slow: setup ## Run the long property tests
+test-slow: setup ## Run the slow tests
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
 
 lint: setup ## Check style and formatting
