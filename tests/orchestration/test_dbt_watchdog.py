@@ -1,0 +1,59 @@
+"""The process that ends dbt when the run that started it was killed: real processes, a sleep in dbt's place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from dagster_sao.orchestration import dbt_watchdog
+from dagster_sao.orchestration.dbt_process import _start_watchdog
+from tests.support.polling import wait_for
+
+WATCHDOG = [sys.executable, "-I", "-S", dbt_watchdog.__file__]
+# As a run does: dbt, then the watchdog, which is told of it and whose input stays open as long as the run lives.
+RUN = f"""
+import subprocess, sys, time
+dbt = subprocess.Popen(["sleep", "600"])
+watchdog = subprocess.Popen({WATCHDOG!r}, stdin=subprocess.PIPE, start_new_session=True)
+watchdog.stdin.write(f"{{dbt.pid}}\\n".encode())
+watchdog.stdin.flush()
+print(dbt.pid, watchdog.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def is_over(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_dbt_whose_run_is_killed_ends_and_so_does_its_watchdog():
+    run = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True)
+    dbt, watchdog = map(int, run.stdout.readline().split())
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    wait_for("the end of dbt and its watchdog", lambda: is_over(dbt) and is_over(watchdog), seconds=30)
+
+
+@pytest.fixture
+def dbt():
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_watchdog_whose_run_ended_well_leaves_the_process_alone(dbt):
+    watchdog = subprocess.Popen(WATCHDOG, stdin=subprocess.PIPE)
+    watchdog.communicate(f"{dbt.pid}\ndone\n".encode())
+    assert watchdog.returncode == 0
+    assert dbt.poll() is None
+
+
+def test_a_process_that_has_ended_needs_no_watchdog(dbt):
+    dbt.kill()
+    dbt.wait()
+    assert _start_watchdog(dbt) is None
