@@ -8,6 +8,7 @@ a process that is killed run out by themselves.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -138,17 +139,16 @@ class Leases:
             self.release()
 
     def _beat(self, ended: threading.Event, lost: Callable[[str], None]) -> None:
-        missed = 0
+        renewed_at = time.monotonic()
         while not ended.wait(HEARTBEAT_SECONDS):
             try:
                 if not self.renew():
                     lost("Another run took over a model that this run was building, since its leases ran out.")
                     return
-                missed = 0
+                renewed_at = time.monotonic()
             except SQLAlchemyError as error:
-                missed += 1
                 # Before they run out: what is being written must have ended by then.
-                if missed * HEARTBEAT_SECONDS >= LEASE_SECONDS / 2:
+                if time.monotonic() - renewed_at >= LEASE_SECONDS / 2:
                     lost(f"The leases cannot be renewed in the Dagster instance's database: {_reason(error)}")
                     return
 
