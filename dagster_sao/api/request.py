@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.decide import Request
-from dagster_sao.core.plan import Mode, Plan, make_plan
+from dagster_sao.core.plan import Mode, Plan, make_run_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.requests import explicit_requests
@@ -75,7 +75,7 @@ class BuildRequest:
         if self.defer:
             parents = deferred_parents(project, state, selected, _DRY)
             state = replace(state, sources={**state.sources, **parents})
-        return make_plan(
+        return make_run_plan(
             loaded.project,
             state,
             now=now,

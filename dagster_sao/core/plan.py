@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 
-from dagster_sao.core.decide import Action, Decision, Request, Situation, decide
+from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, decide
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.policy import ExternalChanges, Policy
@@ -106,6 +106,37 @@ def make_plan(  # noqa: PLR0913 (each is an input of the decision)
     """
     selected = set(project.graph.nodes) if selection is None else set(selection)
     return _Planner(project, state, now, selected, requests or {}, mode).plan()
+
+
+def make_run_plan(  # noqa: PLR0913 (as of make_plan)
+    project: Project,
+    state: StateSnapshot,
+    *,
+    now: datetime,
+    selection: Iterable[str],
+    requests: Mapping[str, Request] | None = None,
+    mode: Mode = Mode.SENSOR,
+) -> Plan:
+    """Return the decisions for `selection`, and for the views outside of it that building it drops, to any depth.
+
+    These are built with it: nobody else may come along soon. Where replacing a table leaves the views on it alone, there
+    are none.
+    """
+    graph, selected = project.graph, set(selection)
+    below: set[str] = set()
+    if graph.adapter_type in _DROPS_DEPENDENT_VIEWS:
+        outside = graph.descendants(selected) - selected
+        below = {uid for uid in outside if uid in state.builds and _is_dropped(uid, graph)}
+    plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode)
+    stranded: set[str] = set()
+    for uid in (uid for uid in plan.builds if uid in below):
+        decision = plan.decisions[uid]
+        replaced = {parent for parent in decision.parents if parent in stranded | selected} & set(plan.builds)
+        if decision.reason is Reason.VIEW_INVALIDATED and replaced:
+            stranded.add(uid)
+    if below == stranded:
+        return plan
+    return make_plan(project, state, now=now, selection=selected | stranded, requests=requests, mode=mode)
 
 
 class _Planner:
@@ -302,7 +333,7 @@ def definition_inputs(
     bound to each parent's relation: to the run in which it was last replaced.
     """
     drops_views = project.graph.adapter_type in _DROPS_DEPENDENT_VIEWS
-    if not node.is_view and not (drops_views and node.materialized == _MATERIALIZED_VIEW):
+    if not (_is_dropped(node.unique_id, project.graph) if drops_views else node.is_view):
         return {}
     parents = [parent for parent in node.parents if parent in project.graph.nodes]
     if drops_views:
@@ -325,6 +356,11 @@ def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
                 seen.add(parent)
                 stack.append(parent)
     return list(leaves)
+
+
+def _is_dropped(unique_id: str, graph: ProjectGraph) -> bool:
+    node = graph.nodes[unique_id]
+    return node.is_view or node.materialized == _MATERIALIZED_VIEW
 
 
 def _is_view(graph: ProjectGraph, unique_id: str) -> bool:

@@ -18,7 +18,7 @@ from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
-from dagster_sao.core.plan import Mode, Plan, make_plan
+from dagster_sao.core.plan import Mode, Plan, make_run_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
@@ -117,7 +117,7 @@ class _Execution:
         self._requests = self._requested()
         self._tests = RunTests(context, project, self._loaded, self._selected)
         self._leases = Leases(context.instance, context.run.run_id)
-        self._relations = {uid: self._relation(uid) for uid in self._selected}
+        self._relations = {uid: self._relation(uid) for uid in self._graph.nodes}
         self._capture = RunCapture(
             context,
             project,
@@ -126,9 +126,7 @@ class _Execution:
             state_aware=self._is_state_aware,
         )
         self._report = RunReport(context.log, self._graph, self._keys, project.environment)
-        self._recorder = Recorder(
-            context.run.run_id, self._loaded.project, self._report, self._log_state.builds_elsewhere
-        )
+        self._recorder = Recorder(context, self._loaded.project, self._report, self._log_state.builds_elsewhere)
         self._invocations = Invocations(self._loaded, self._recorder.decisions)
         self._process: DbtProcess | None = None
         self._said_waiting: dict[str, str] = {}
@@ -199,7 +197,7 @@ class _Execution:
             if self._config.defer:
                 parents = deferred_parents(self._project, state, self._selected, self._context.run.run_id)
                 state = replace(state, sources={**state.sources, **parents})
-            plan = make_plan(
+            plan = make_run_plan(
                 self._loaded.project,
                 state,
                 now=clock.now(),
@@ -211,7 +209,9 @@ class _Execution:
             held_by = {
                 uid: claim.held_by[self._relations[uid]] for uid in plan.builds if self._relations[uid] in claim.held_by
             }
-            waiting = frozenset(held_by) | (self._graph.descendants(held_by) & todo if held_by else set())
+            waiting = frozenset(held_by) | (
+                self._graph.descendants(held_by) & set(plan.decisions) if held_by else set()
+            )
             round_ = _Round(state, plan, waiting, held_by)
             # Nothing is held while something is waited for.
             self._leases.release(self._leases.held - {self._relations[uid] for uid in round_.builds})

@@ -34,11 +34,17 @@ class Recorder:
     """Turns what dbt says into build records and failed attempts, and remembers what became of each node."""
 
     def __init__(
-        self, run_id: str, project: Project, report: RunReport, elsewhere: Callable[[str], Mapping[str, Any]]
+        self,
+        context: dg.AssetExecutionContext,
+        project: Project,
+        report: RunReport,
+        elsewhere: Callable[[str], Mapping[str, Any]],
     ) -> None:
         """Record nothing yet. `elsewhere` tells the records of a node's last builds in other environments."""
         self._elsewhere = elsewhere
-        self._run_id = run_id
+        self._run_id = context.run.run_id
+        self._run_assets = context.selected_asset_keys
+        self._run_checks = context.selected_asset_check_keys
         self._project = project
         self._report = report
         self._ledger = Ledger(project, StateSnapshot())
@@ -75,15 +81,18 @@ class Recorder:
     def recorded(self, event: object, raw_event: Mapping[str, Any], code: CodeOf) -> object:
         """Return one of dagster-dbt's events, the output of a build with its record.
 
-        `code` tells what dbt read of a node, None where the plan's manifest is what is known. An output or a check result
-        may be yielded once in a run, so that of a second attempt becomes an event of the same content.
+        `code` tells what dbt read of a node, None where the plan's manifest is what is known. Dagster takes an output or a
+        check result once in a run, and only for what is selected; any other becomes an event of the same content.
         """
         if isinstance(event, dg.Output):
             recorded = self._output(event, raw_event, code)
             key = self._report.keys.by_unique_id[raw_event["data"]["node_info"]["unique_id"]]
-            return _materialization(key, recorded) if self._is_second(event.output_name) else recorded
-        if isinstance(event, dg.AssetCheckResult) and self._is_second((event.asset_key, event.check_name)):
-            return _evaluation(event)
+            is_first = key in self._run_assets and not self._is_second(key)
+            return recorded if is_first else _materialization(key, recorded)
+        if isinstance(event, dg.AssetCheckResult) and event.asset_key and event.check_name:
+            check = dg.AssetCheckKey(event.asset_key, event.check_name)
+            is_first = check in self._run_checks and not self._is_second(check)
+            return event if is_first else _evaluation(event, check)
         return event
 
     def build_failed(self, uid: str) -> dg.AssetObservation:
@@ -174,13 +183,10 @@ def _materialization(key: dg.AssetKey, output: dg.Output[Any]) -> dg.AssetMateri
     return dg.AssetMaterialization(key, metadata=dict(output.metadata), tags=tags)
 
 
-def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    if result.asset_key is None or result.check_name is None:
-        msg = "dagster-dbt names asset and check of each result."
-        raise TypeError(msg)
+def _evaluation(result: dg.AssetCheckResult, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
-        asset_key=result.asset_key,
-        check_name=result.check_name,
+        asset_key=key.asset_key,
+        check_name=key.name,
         passed=result.passed,
         metadata=result.metadata,
         severity=result.severity,
