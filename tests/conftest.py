@@ -13,6 +13,10 @@ from tests.support.postgres_server import programs, running_server
 CORE_PROJECT = Path(__file__).parent / "core" / "project"
 
 
+# Doctests are looked for in every module, and by the name of this one pytest knows that of the folder before.
+collect_ignore = ["conftest.py"]
+
+
 def run_dbt(folder: Path, *args: str) -> dict:
     """Run dbt in this process in the project at `folder`; return the manifest that it wrote."""
     from dbt.cli.main import dbtRunner
