@@ -114,7 +114,7 @@ class Explanation:
         build = self.state.build
         if build is not None:
             why = f": {self.last_reason}" if self.last_reason else ""
-            took = seconds_text((build.ended_at - build.started_at).total_seconds())
+            took = seconds_text(build.seconds)
             age = format_duration(self.made_at - build.started_at)
             lines.append(f"Last built: {age} ago in run {build.run_id[:8]}, in {took}{why}")
         lines.extend(self.state.problems(self.made_at))

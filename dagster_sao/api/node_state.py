@@ -78,7 +78,7 @@ class NodeState:
         build = self.build
         if build is None:
             return ["Not built before in this environment", *self.problems(clock.now())]
-        took = seconds_text((build.ended_at - build.started_at).total_seconds())
+        took = seconds_text(build.seconds)
         return [
             f"Last built: {build.started_at:%Y-%m-%d %H:%M:%S} UTC in run {build.run_id}, in {took}",
             f"Data version: {build.data_version}",
@@ -117,7 +117,7 @@ class NodeStates:
             table.add_row(
                 node.name,
                 f"{build.started_at:%Y-%m-%d %H:%M:%S}" if build else "not built before",
-                seconds_text((build.ended_at - build.started_at).total_seconds()) if build else "",
+                seconds_text(build.seconds) if build else "",
                 build.run_id[:8] if build else "",
                 "; ".join(node.problems(now)),
             )

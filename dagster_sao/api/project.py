@@ -28,7 +28,6 @@ from dagster_sao.api.sources import (
     SourceReports,
     ask_warehouse,
     source_reports,
-    sources_above,
     with_new_tokens,
 )
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
@@ -37,6 +36,7 @@ from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.forgotten import forget
+from dagster_sao.orchestration.freshness import sources_above
 from dagster_sao.orchestration.private import listen_to_run
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.run_config import TestStrategy

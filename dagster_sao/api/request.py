@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,7 @@ from dagster_sao.core.plan import Mode, Plan, make_run_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.requests import explicit_requests
-from dagster_sao.orchestration.run_capture import deferred_parents
+from dagster_sao.orchestration.run_capture import with_deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
 from dagster_sao.orchestration.selection import NodeSelection, StateMode
 
@@ -73,8 +73,7 @@ class BuildRequest:
     ) -> Plan:
         """Return what a run with this request would decide."""
         if self.defer:
-            parents = deferred_parents(project, state, selected, _DRY)
-            state = replace(state, sources={**state.sources, **parents})
+            state = with_deferred_parents(project, state, selected, _DRY)
         return make_run_plan(
             loaded.project,
             state,

@@ -20,15 +20,13 @@ from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import new_token, open_session
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
-from dagster_sao.orchestration.records import from_timestamp
+from dagster_sao.orchestration.records import LOADED_AT_KEY, PROBE_KEY, from_timestamp
 from dagster_sao.warehouse.observation import Observation
 from dagster_sao.warehouse.probes import ProbeKind, SourceProber
 
 LOADED_BY_DAGSTER = "Dagster asset"
 # A job counts an untracked source as updated at every run.
 _UNTRACKED_NOW = "untracked now"
-_PROBE_KEY = "dagster_sao/probe"
-_LOADED_AT_KEY = "dagster_sao/max_loaded_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +131,6 @@ def ask_warehouse(project: OrchestratedProject, loaded: LoadedProject, sources: 
     return Look(found)
 
 
-def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
-    """Return the sources that the selected nodes read at any depth and that are probed."""
-    graph = loaded.project.graph
-    above = graph.ancestors(selected)
-    return [source for uid, source in graph.sources.items() if uid in above and not project.is_loaded_by_dagster(uid)]
-
-
 def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now: datetime) -> StateSnapshot:
     """Return the state as a job would find it after it looked at the sources."""
     sources = dict(state.sources)
@@ -179,7 +170,7 @@ def _report(
     materialization = event.asset_materialization if event else None
     metadata = materialization.metadata if materialization else {}
     plain = {name: getattr(value, "value", value) for name, value in metadata.items()}
-    loaded_at = plain.get(_LOADED_AT_KEY)
+    loaded_at = plain.get(LOADED_AT_KEY)
     loaded_at = from_timestamp(loaded_at) if isinstance(loaded_at, (int, float)) else None
     since = loaded_at or (state.recorded_at if state else None)
     return SourceReport(
@@ -190,7 +181,7 @@ def _report(
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=LOADED_BY_DAGSTER if project.is_loaded_by_dagster(uid) else str(plain.get(_PROBE_KEY) or ""),
+        probe=LOADED_BY_DAGSTER if project.is_loaded_by_dagster(uid) else str(plain.get(PROBE_KEY) or ""),
         age=now - since if since else None,
     )
 

@@ -67,7 +67,7 @@ def make_forecast(plan: Plan, state: StateSnapshot, threads: int) -> Forecast:
 
 
 def _seconds(build: LastBuild) -> float:
-    return max(0.0, (build.ended_at - build.started_at).total_seconds())
+    return max(0.0, build.seconds)
 
 
 def _critical_path(plan: Plan, builds: Mapping[str, float]) -> float:

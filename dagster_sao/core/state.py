@@ -50,6 +50,11 @@ class LastBuild:
     planned_code: str = ""
     """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
 
+    @property
+    def seconds(self) -> float:
+        """How many seconds it took."""
+        return (self.ended_at - self.started_at).total_seconds()
+
 
 @dataclass(frozen=True, slots=True)
 class SourceState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,7 +30,7 @@ from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.requests import explicit_requests
-from dagster_sao.orchestration.run_capture import RunCapture, deferred_parents
+from dagster_sao.orchestration.run_capture import RunCapture, with_deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy, with_job_config
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
@@ -195,8 +195,7 @@ class _Execution:
         while True:
             state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
             if self._config.defer:
-                parents = deferred_parents(self._project, state, self._selected, self._context.run.run_id)
-                state = replace(state, sources={**state.sources, **parents})
+                state = with_deferred_parents(self._project, state, self._selected, self._context.run.run_id)
             plan = make_run_plan(
                 self._loaded.project,
                 state,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from dagster_sao.core.graph import Source
 from dagster_sao.core.policy import SourcePolicy
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
-from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, history_with
+from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, LOADED_AT_KEY, PROBE_KEY, history_with
 from dagster_sao.warehouse.probes import Observation, ProbeKind, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
 
@@ -50,6 +50,13 @@ def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[
     ]
 
 
+def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
+    """Return the sources that the selected nodes read at any depth and that are probed."""
+    graph = loaded.project.graph
+    above = graph.ancestors(selected)
+    return [source for uid, source in graph.sources.items() if uid in above and not project.is_loaded_by_dagster(uid)]
+
+
 def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:
     """Return the token to record, None when there is nothing new.
 
@@ -72,12 +79,12 @@ def source_event(
     """Return the event that records a source's new token."""
     observation = probed.observation
     metadata: dict[str, Any] = {
-        "dagster_sao/probe": observation.kind,
+        PROBE_KEY: observation.kind,
         "dagster_sao/probe_seconds": round(probed.seconds, 4),
         HISTORY_KEY: dg.MetadataValue.json(history_with(last, token, now)),
     }
     if observation.loaded_at is not None:
-        metadata["dagster_sao/max_loaded_at"] = dg.MetadataValue.timestamp(observation.loaded_at)
+        metadata[LOADED_AT_KEY] = dg.MetadataValue.timestamp(observation.loaded_at)
         metadata["dagster_sao/age_seconds"] = round((now - observation.loaded_at).total_seconds(), 3)
     return dg.AssetMaterialization(
         asset_key=key,

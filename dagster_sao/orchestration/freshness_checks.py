@@ -16,6 +16,7 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import open_session, probed_sources
 from dagster_sao.orchestration.private import last_check_evaluations
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.records import PROBE_KEY
 from dagster_sao.orchestration.state import event_log_state
 from dagster_sao.warehouse.observation import Observation
 from dagster_sao.warehouse.probes import SourceProber
@@ -172,7 +173,7 @@ def _metadata(
     freshness: SourceFreshness, observation: Observation, policy: SourcePolicy, now: datetime
 ) -> Mapping[str, dg.MetadataValue[Any]]:
     metadata: dict[str, dg.MetadataValue[Any]] = {
-        "dagster_sao/probe": dg.MetadataValue.text(observation.kind),
+        PROBE_KEY: dg.MetadataValue.text(observation.kind),
         "dagster_sao/age_seconds": dg.MetadataValue.float(round(freshness.age.total_seconds(), 3)),
         "dagster_sao/measured_from": dg.MetadataValue.text(
             "max loaded-at" if observation.loaded_at else "last change seen"

@@ -131,7 +131,7 @@ class Recorder:
             DECISION_KEY: Action.BUILD.value,
             REASON_CODE_KEY: decision.reason.value,
             REASON_KEY: decision.message,
-            DURATION_KEY: (build.ended_at - build.started_at).total_seconds(),
+            DURATION_KEY: build.seconds,
             BUILD_KEY: dg.MetadataValue.json(
                 build_to_json(
                     build,

@@ -21,6 +21,8 @@ SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
 DURATION_KEY = "dagster_sao/duration_seconds"
 STARTS = "starts"
 """The decision of a node that a run builds after it said that it waits for it."""
+PROBE_KEY = "dagster_sao/probe"
+LOADED_AT_KEY = "dagster_sao/max_loaded_at"
 DATA_VERSION_TAG = "dagster/data_version"
 REMEMBERED_TOKENS = 20
 _LAYOUT = 1

@@ -50,9 +50,9 @@ class RunReport:
             REASON_KEY: decision.message,
         }
         if last_build is not None:
-            metadata[SECONDS_SAVED_KEY] = seconds = (last_build.ended_at - last_build.started_at).total_seconds()
+            metadata[SECONDS_SAVED_KEY] = last_build.seconds
             if decision.action is Action.REUSE:
-                self.seconds_saved += seconds
+                self.seconds_saved += last_build.seconds
         self.outcomes[uid] = _PAST[decision.action], decision.message
         self.log.info(f"{self.graph.label(uid)}: {said}. {decision.message}")
         return self._observation(uid, decision.message, metadata)

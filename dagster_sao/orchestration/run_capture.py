@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,7 +11,7 @@ from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.graph import Source
 from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.freshness import open_session, record_sources
+from dagster_sao.orchestration.freshness import open_session, record_sources, sources_above
 from dagster_sao.orchestration.private import repository_of
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.relation_watch import RelationWatch
@@ -45,14 +44,8 @@ class RunCapture:
         now = clock.now()
         loaded = self._project.load()
         state = take_snapshot(self._context.instance, self._project, now)
-        above = loaded.project.graph.ancestors(self._selected)
-        sources = [
-            source
-            for uid, source in loaded.project.graph.sources.items()
-            if uid in above
-            and (self._refresh or uid not in state.sources)
-            and not self._project.is_loaded_by_dagster(uid)
-        ]
+        above = sources_above(self._project, loaded, self._selected)
+        sources = [source for source in above if self._refresh or source.unique_id not in state.sources]
         if not sources and not self._refresh:
             return
         try:
@@ -98,11 +91,12 @@ class RunCapture:
             instance.report_runless_asset_event(observation)
 
 
-def deferred_parents(
+def with_deferred_parents(
     project: OrchestratedProject, state: StateSnapshot, selected: set[str], run_id: str
-) -> Mapping[str, SourceState]:
-    """Return a state for the nodes that a run reads from another environment: always new, since nothing is known of it."""
+) -> StateSnapshot:
+    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them."""
     graph = project.load().project.graph
     read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
-    now = clock.now()
-    return {uid: SourceState(f"deferred {run_id}", now) for uid in read - selected if uid not in state.builds}
+    unknown = SourceState(f"deferred {run_id}", clock.now())
+    deferred = {uid: unknown for uid in read - selected if uid not in state.builds}
+    return replace(state, sources={**state.sources, **deferred})
