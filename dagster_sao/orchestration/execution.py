@@ -143,6 +143,9 @@ class _Execution:
         self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes:
             report_engine_event(self._context, *self._report.summary(time.monotonic() - self._started))
+        # A run that came out well would seem to have mended the failure.
+        if not self._errors and (stuck := self._report.stuck()):
+            self._errors.append(stuck)
         if self._errors:
             raise dg.Failure(" ".join(dict.fromkeys(self._errors)))
 
@@ -268,7 +271,7 @@ class _Execution:
 
     def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
         self._recorder.begin(round_.plan, round_.state, round_.waiting)
-        self._log_plan(round_)
+        self._report.planned(round_.plan, round_.builds, round_.waiting)
         yield from self._say_waiting(round_)
         yield from self._reuse(round_)
         builds = set(round_.builds)
@@ -291,12 +294,6 @@ class _Execution:
         if self._tests.may_be_chosen_by_dbt(due, builds, round_.waiting):
             return self._invocations.choose(round_.builds, None)
         return self._invocations.choose(round_.builds, due, unit_tests_of=round_.builds)
-
-    def _log_plan(self, round_: _Round) -> None:
-        builds, waiting = len(round_.builds), len(round_.waiting)
-        selected = len(round_.plan.decisions)
-        waits = f", {waiting} waiting" if waiting else ""
-        self._context.log.info(f"{builds} to build, {selected - builds - waiting} not{waits}, of {selected} selected.")
 
     def _reuse(self, round_: _Round) -> Iterator[Any]:
         for uid, decision in round_.plan.decisions.items():

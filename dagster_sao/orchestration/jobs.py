@@ -83,6 +83,13 @@ class StateAwareJob(dg.Resolvable):
     favor_state: Annotated[
         bool, Resolver.default(description="With defer: whether to read it from there also where it exists here.")
     ] = False
+    in_process: Annotated[
+        bool,
+        Resolver.default(
+            description="Whether a run is one process. A job has one step, so that the code location's executor would"
+            " start a second process for it, or a pod, which is of use where that step is given resources of its own."
+        ),
+    ] = True
     tags: Annotated[dict[str, str], Resolver.default(description="Tags of the job and its runs.")] = field(
         default_factory=dict
     )
@@ -137,6 +144,7 @@ def _define(
         config=config,
         description=job.description or _description(project, job),
         tags=job.tags,
+        executor_def=dg.in_process_executor if job.in_process else None,
     )
     if job.schedule is None:
         return dg.Definitions(jobs=[definition])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.plan import Plan
 from dagster_sao.core.state import FailedAttempt, LastBuild
 from dagster_sao.orchestration.private import last_check_evaluation
 from dagster_sao.orchestration.project import AssetKeys
@@ -54,8 +55,20 @@ class RunReport:
             if decision.action is Action.REUSE:
                 self.seconds_saved += last_build.seconds
         self.outcomes[uid] = _PAST[decision.action], decision.message
-        self.log.info(f"{self.graph.label(uid)}: {said}. {decision.message}")
         return self._observation(uid, decision.message, metadata)
+
+    def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str]) -> None:
+        """Log the decisions of a round: how many are built, and of the others each with its reason."""
+        others = [uid for uid in plan.decisions if uid not in builds and uid not in waiting]
+        waits = f", {len(waiting)} waiting" if waiting else ""
+        lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected."]
+        for uid in others[:_LONGEST_TABLE]:
+            decision = plan.decisions[uid]
+            lines.append(f"{self.graph.label(uid)}: {_PAST[decision.action]}. {decision.message}")
+        if len(others) > _LONGEST_TABLE:
+            lines.append(f"… and {len(others) - _LONGEST_TABLE} more")
+        # One message: each is stored by itself, which for hundreds of models takes seconds.
+        self.log.info("\n".join(lines))
 
     def not_started(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that it did not come to."""
@@ -77,6 +90,16 @@ class RunReport:
         self.outcomes[uid] = "failed", message
         record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
         return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
+
+    def stuck(self) -> str:
+        """Return a sentence about what an earlier failure keeps from being built, empty when there is nothing."""
+        held = [uid for uid, (what, _) in self.outcomes.items() if what == _PAST[Action.HOLD]]
+        skipped = sum(what == _PAST[Action.SKIP] for what, _ in self.outcomes.values())
+        if not held and not skipped:
+            return ""
+        causes = "; ".join(f"{self.graph.label(uid)}: {self.outcomes[uid][1]}" for uid in held)
+        below = f"{skipped} below it not built" if skipped else ""
+        return f"An earlier failure stands. {'; '.join(filter(None, (causes, below)))}."
 
     def built(self, uid: str, message: str) -> None:
         """Note that a node was built."""
@@ -114,16 +137,24 @@ class RunReport:
         return dg.AssetObservation(self.keys.by_unique_id[uid], description=message, metadata=metadata)
 
 
-def reused_checks(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]) -> Iterator[dg.AssetCheckResult]:
-    """Yield the last result of each check again: one that is planned and not reported would be replaced by `skipped`."""
+def reused_checks(
+    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the last result of each check again: one that is planned and not reported would be replaced by `skipped`.
+
+    It remains the result of the materialization that was tested. A new AssetCheckResult would also read the asset's
+    records and store a step output, which cost more than all else that a run with nothing to build does.
+    """
     for key in checks:
         last = last_check_evaluation(instance, key)
         if last is not None:
-            yield dg.AssetCheckResult(
+            yield dg.AssetCheckEvaluation(
                 asset_key=last.asset_key,
                 check_name=last.check_name,
                 passed=last.passed,
                 severity=last.severity,
+                description=last.description,
+                target_materialization_data=last.target_materialization_data,
                 metadata={
                     **last.metadata,
                     DECISION_KEY: Action.REUSE.value,

@@ -169,20 +169,20 @@ def test_what_is_forced_is_planned_though_nothing_changed(day):
 
 def test_what_is_reset_was_not_built_before_for_every_later_process(day):
     with day.shop.instance() as instance:
-        assert day.shop.project(instance).reset(["rates", "fragile"]) == [RATES, FRAGILE]
+        assert day.shop.project(instance).reset(["totals", "fragile"]) == [FRAGILE, TOTALS]
     with day.shop.instance() as instance:
         project = day.shop.project(instance)
-        plan = project.plan("rates fragile stg_orders", refresh_sources=False)
+        plan = project.plan("totals fragile stg_orders", refresh_sources=False)
         assert {uid: decision.reason for uid, decision in plan.decisions.items()} == {
-            RATES: Reason.NEVER_BUILT,
+            TOTALS: Reason.NEVER_BUILT,
             FRAGILE: Reason.NEVER_BUILT,
             STG: Reason.VIEW_CURRENT,
         }
-        assert project.reset("rates") == []
-        assert instance.get_latest_materialization_event(dg.AssetKey("rates")) is not None
-        results = project.build("rates")
-        assert statuses(results) == {RATES: NodeStatus.SUCCESS}
-        assert project.plan("rates", refresh_sources=False).decisions[RATES].reason is Reason.NO_NEW_DATA
+        assert project.reset("totals") == []
+        assert instance.get_latest_materialization_event(dg.AssetKey("totals")) is not None
+        results = project.build("totals")
+        assert statuses(results) == {TOTALS: NodeStatus.SUCCESS}
+        assert project.plan("totals", refresh_sources=False).decisions[TOTALS].reason is Reason.NO_NEW_DATA
 
 
 @pytest.mark.parametrize("probe", [False, True])

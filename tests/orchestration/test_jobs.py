@@ -313,6 +313,7 @@ defs = build_state_aware_definitions(
         build_state_aware_job("hourly", select="a+", schedule="0 * * * *"),
         build_state_aware_job("changed", select="state:modified", state="state", refresh_sources=False),
         build_state_aware_job("everything", state_aware=False),
+        build_state_aware_job("spread", select="a+", in_process=False),
     ],
 )
 """,
@@ -340,7 +341,7 @@ class Shop:
             return connection.execute(statement).fetchall()
 
     def execute(self, job, **config):
-        """Run a job with `dagster job execute`, which starts a process for each step. Returns the run's id."""
+        """Run a job with `dagster job execute`. Returns the run's id."""
         (self.folder / "given.yaml").write_text(json.dumps({"ops": {OP: {"config": config}}} if config else {}))
         done = subprocess.run(
             [sys.executable, "-m", "dagster", "job", "execute", "-f", "defs.py", "-j", job, "-c", "given.yaml"],
@@ -390,7 +391,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def built_shop(tmp_path_factory):
-    """A shop that was built by `dagster job execute` with the multiprocess executor."""
+    """A shop that was built by `dagster job execute`."""
     shop = Shop(tmp_path_factory.mktemp("jobs") / "shop")
     return shop, shop.execute("hourly")
 
@@ -401,7 +402,7 @@ def shop(built_shop, tmp_path):
     return Shop(tmp_path / "shop", copy_of=built_shop[0])
 
 
-def test_a_job_runs_from_the_command_line_in_processes_of_its_own(built_shop):
+def test_a_job_runs_from_the_command_line(built_shop):
     shop, run_id = built_shop
     said, summary, message = shop.decisions(run_id)
     assert said == {"a": "build", "b": "build"}
@@ -409,10 +410,20 @@ def test_a_job_runs_from_the_command_line_in_processes_of_its_own(built_shop):
     assert (summary["built"], summary["reused"]) == (2, 0)
     assert "| b | built | Not built before in this environment |" in summary["decisions"]
     with shop.instance() as instance:
-        messages = [entry.user_message for entry in instance.all_logs(run_id)]
-        assert any("Launching subprocess for" in text for text in messages)
+        assert not _launched_processes(instance, run_id)
         (check,) = shop.defs.resolve_job_def("hourly").asset_layer.asset_graph.asset_check_keys
         assert instance.get_latest_asset_check_evaluation_record(check) is not None
+
+
+def test_a_job_leaves_its_step_to_the_executor_of_the_code_location(shop):
+    run_id = shop.execute("spread")
+    assert shop.decisions(run_id)[0] == {"a": "reused", "b": "reused"}
+    with shop.instance() as instance:
+        assert _launched_processes(instance, run_id)
+
+
+def _launched_processes(instance, run_id):
+    return [entry for entry in instance.all_logs(run_id) if "Launching subprocess for" in entry.user_message]
 
 
 def test_a_second_run_reuses_all_and_says_what_it_saved(shop):
