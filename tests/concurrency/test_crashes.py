@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import closing
 
 import dagster as dg
-import duckdb
 import pytest
 
 from tests.support import forty_models as shop
 from tests.support.polling import wait_for
-from tests.support.run_worker import Worker
+from tests.support.shop_worlds import DuckDBWorld, PostgresWorld
 
 pytestmark = pytest.mark.slow
 
@@ -22,72 +20,61 @@ SEED = os.environ.get("DAGSTER_SAO_CONCURRENCY_SEED", "1")
 RUN_SECONDS = 300
 
 
-class World:
-    """The project in DuckDB, and an instance on SQLite."""
-
-    def __init__(self, folder):
-        self.folder, self.home, self.database = folder / "shop", folder / "home", folder / "warehouse.duckdb"
-        self.home.mkdir()
-        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}")
-        shop.create_sources(self.ask)
-        shop.write_project(self.folder, "dev", f"type: duckdb, path: '{self.database}'")
-        shop.build_all(self.folder, "truth")
-        self.instance = dg.DagsterInstance.from_config(str(self.home))
-
-    def ask(self, statement):
-        with closing(duckdb.connect(str(self.database))) as connection:
-            return connection.execute(statement).fetchall()
-
-    def recorded(self, worker):
-        """Return the models whose build the worker's run recorded."""
-        # Not the run's own log: on SQLite an event is there an instant before it is where the state is read from.
-        events = self.instance.get_latest_materialization_events([dg.AssetKey(model) for model in shop.MODELS])
-        return {key.path[-1] for key, event in events.items() if event and event.run_id == worker.run_id}
-
-    def wait_for_records(self, worker, count):
-        """Return in the midst of the build, which start-up makes a small part of a run."""
-
-        def is_there():
-            return not worker.is_running or len(self.recorded(worker)) >= count
-
-        wait_for(f"{count} builds to be recorded", is_there, seconds=RUN_SECONDS)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("crashes"))
+@pytest.fixture(scope="module", params=["duckdb", "postgres"])
+def world(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crashes")
+    if request.param == "duckdb":
+        world = DuckDBWorld(folder)
+    else:
+        world = PostgresWorld(folder, request.getfixturevalue("postgres_server"), "crashes")
     with world.instance:
         yield world
+
+
+def recorded(world, worker):
+    """Return the models whose build the worker's run recorded."""
+    # Not the run's own log: on SQLite an event is there an instant before it is where the state is read from.
+    events = world.instance.get_latest_materialization_events([dg.AssetKey(model) for model in shop.MODELS])
+    return {key.path[-1] for key, event in events.items() if event and event.run_id == worker.run_id}
+
+
+def wait_for_records(world, worker, count):
+    """Return in the midst of the build, which start-up makes a small part of a run."""
+
+    def is_there():
+        return not worker.is_running or len(recorded(world, worker)) >= count
+
+    wait_for(f"{count} builds to be recorded", is_there, seconds=RUN_SECONDS)
 
 
 def test_a_run_that_is_killed_leaves_the_state_at_or_behind_the_warehouse(world):
     chance = random.Random(SEED)
     started = time.monotonic()
-    Worker(world.folder, world.home).finish(RUN_SECONDS)
+    world.start().finish(RUN_SECONDS)
     seconds, kills = time.monotonic() - started, 0
     for number in range(1, POINTS + 1):
         shop.load(world.ask, range(shop.SOURCES), number)
-        worker = Worker(world.folder, world.home)
+        worker = world.start()
         delay, group = chance.uniform(0, seconds), chance.random() < 0.5
         if number % 2:
-            world.wait_for_records(worker, chance.randrange(1, len(shop.MODELS)))
+            wait_for_records(world, worker, chance.randrange(1, len(shop.MODELS)))
         else:
             worker.process.join(delay)
         if worker.is_running:
             worker.kill(group=group)
             kills += 1
-        worker.bury(world.instance)
+        world.bury(worker)
 
-        recorded = world.recorded(worker)
-        print(f"point {number}: {'group' if group else 'worker'}, {len(recorded)} recorded")
+        kept = recorded(world, worker)
+        print(f"point {number}: {'group' if group else 'worker'}, {len(kept)} recorded", flush=True)
         # Their inputs have not changed since, so a record that is not ahead has the rows of a full build.
-        assert shop.differing(world.ask, recorded) == []
+        assert shop.differing(world.ask, kept) == []
         started = time.monotonic()
-        repair = Worker(world.folder, world.home)
+        repair = world.start()
         repair.finish(RUN_SECONDS)
-        seconds = max(time.monotonic() - started, 5.0) if not recorded else seconds
+        seconds = max(time.monotonic() - started, 5.0) if not kept else seconds
         assert shop.differing(world.ask, shop.MODELS) == []
-        assert not world.recorded(repair) & recorded
+        assert not recorded(world, repair) & kept
     shop.build_all(world.folder, "full")
     assert shop.differing(world.ask, shop.MODELS, "whole") == []
     print(f"{POINTS} points, {kills} kills")

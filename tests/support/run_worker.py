@@ -7,41 +7,59 @@ import signal
 import sys
 import uuid
 from dataclasses import dataclass, field
+from enum import Enum
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.execution.api import execute_run
 from dagster_dbt import DbtProject
 
-from dagster_sao import build_state_aware_definitions
-from dagster_sao.orchestration.leases import _LEASES
+from dagster_sao import build_state_aware_definitions, build_state_aware_job
+from dagster_sao.orchestration.leases import _LEASES, Claim, Leases
 from dagster_sao.orchestration.private import database_engine
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 
 
-def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any]) -> None:
+def job_of(folder: str, in_process: bool) -> dg.JobDefinition:
+    """Return the job over a whole project, in whichever process rebuilds it."""
+    job = build_state_aware_job("all", in_process=in_process)
+    return build_state_aware_definitions(DbtProject(folder), jobs=[job]).resolve_job_def("all")
+
+
+def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any], how: How) -> None:
     """Execute a run; the body of a worker, which ends with 0 when the run succeeded."""
-    # A group of its own, with the dbt that it starts.
+    # A group of its own, with all that it starts.
     os.setsid()
     log = os.open(folder.parent / f"{run_id}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["SHOP_WORKER"] = run_id
-    definitions = build_state_aware_definitions(DbtProject(folder))
-    job = definitions.resolve_implicit_global_asset_job_def()
-    (models,) = (assets for assets in definitions.assets if isinstance(assets, dg.AssetsDefinition))
+    if how is How.WITHOUT_LEASES:
+        Leases.claim = lambda _leases, relations: Claim(frozenset(relations), {})
+    job = dg.build_reconstructable_job(
+        __name__, job_of.__name__, reconstructable_args=(str(folder), how is not How.STEP_IN_ITS_OWN_PROCESS)
+    )
+    definition = job.get_definition()
+    (op,) = definition.graph.node_dict
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        result = job.execute_in_process(
-            run_config={"ops": {models.op.name: {"config": {"state_aware": True, **config}}}},
-            instance=instance,
-            run_id=run_id,
-            raise_on_error=False,
-        )
+        run_config = {"ops": {op: {"config": config}}}
+        run = instance.create_run_for_job(definition, run_id=run_id, run_config=run_config)
+        # What `dagster api execute_run` calls, which a run launcher starts.
+        result = execute_run(job, run, instance)
     sys.exit(0 if result.success else 1)
+
+
+class How(Enum):
+    """How a worker executes its run."""
+
+    ONE_PROCESS = "one process"
+    STEP_IN_ITS_OWN_PROCESS = "step in its own process"
+    WITHOUT_LEASES = "without leases"
 
 
 @dataclass
@@ -51,12 +69,13 @@ class Worker:
     folder: Path
     home: Path
     config: dict[str, Any] = field(default_factory=dict)
+    how: How = How.ONE_PROCESS
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     was_killed: bool = False
 
     def __post_init__(self) -> None:
         self.process: BaseProcess = PROCESSES.Process(
-            target=execute, args=(self.folder, self.home, self.run_id, self.config)
+            target=execute, args=(self.folder, self.home, self.run_id, self.config, self.how)
         )
         self.process.start()
 
