@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -45,6 +46,7 @@ from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.warehouse.session import threads_of
 
+_LOG = logging.getLogger("dagster_sao")
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 _CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
 
@@ -217,16 +219,19 @@ class StateAwareProject:
         )
         return self.plan_request(request)
 
-    def select(self, selection: NodeSelection) -> set[str]:
-        """Return the unique ids of the nodes that are selected. Raises InvalidSelectionError or EmptySelectionError."""
-        return resolve_selection(self._project, self._project.load(), selection)
+    def select(self, selection: NodeSelection, *, warn: Callable[[str], None] = _LOG.warning) -> set[str]:
+        """Return the unique ids of the nodes that are selected; `warn` hears of criteria that match nothing.
+
+        Raises InvalidSelectionError or EmptySelectionError.
+        """
+        return resolve_selection(self._project, self._project.load(), selection, warn=warn)
 
     def plan_request(self, request: BuildRequest) -> DryRun:
         """Return what a build with this request would do now."""
         loaded, now = self._project.load(), clock.now()
-        selected = resolve_selection(self._project, loaded, request.selection)
-        state = take_snapshot(self.instance, self._project, now)
         notes: list[str] = []
+        selected = self.select(request.selection, warn=notes.append)
+        state = take_snapshot(self.instance, self._project, now)
         if request.refresh_sources:
             look = self._look(loaded, selected)
             notes.extend(observation.error for observation in look.observations.values() if observation.error)
@@ -307,6 +312,7 @@ class StateAwareProject:
             defer=defer,
             favor_state=favor_state,
         )
+        self.select(request.selection)
         results = self.build_request(request)
         if raise_on_failure and not results.success:
             raise DbtBuildFailed(_what_failed(results), results)
@@ -416,7 +422,7 @@ class StateAwareProject:
             select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
         )
         loaded, now = self._project.load(), clock.now()
-        selected = resolve_selection(self._project, loaded, selection)
+        selected = self.select(selection)
         known = take_snapshot(self.instance, self._project, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
         forgotten = forget(self.instance, self._project.state_name, ordered, known, now)

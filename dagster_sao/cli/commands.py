@@ -16,7 +16,7 @@ import dagster as dg
 from dagster_sao.api import Severity, StateAwareProject
 from dagster_sao.api.request import make_request
 from dagster_sao.cli.errors import EXIT_FAILED, told_in_one_line
-from dagster_sao.cli.options import build_options, output_options, project_options, selection_options
+from dagster_sao.cli.options import Commands, build_options, output_options, project_options, selection_options
 from dagster_sao.cli.output import Output, stdout_kept_clean
 from dagster_sao.cli.progress import build_progress
 from dagster_sao.cli.which import open_project
@@ -35,7 +35,7 @@ _PROJECT_OPTIONS = (
 _Body = Callable[..., None]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="dagster-sao")
 def main() -> None:
     """State-aware orchestration for dbt on Dagster: build only what would come out different, and say why.
@@ -102,13 +102,13 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
     \b
     Examples:
       dagster-sao build
-      dagster-sao build --select +orders --threads 8 --retries 2
+      dagster-sao build --select +orders customers --threads 8 --retries 2
       dagster-sao build --force tag:finance
       dagster-sao build --select state:modified+ --state prod/ --defer
     """
     request = make_request(**options)
     try:
-        count = len(project.select(request.selection))
+        count = len(project.select(request.selection, warn=out.warn))
         with (
             _terminated_as_interrupted(),
             build_progress(out, count) as hear,

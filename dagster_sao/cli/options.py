@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +98,38 @@ _OUTPUT = (
     click.option("-q", "--quiet", is_flag=True, help="Show only the result and errors."),
     click.option("--debug", is_flag=True, help="Show all logs, and where an error comes from."),
 )
+
+
+class DbtLikeCommand(click.Command):
+    """A command whose repeatable options take all words up to the next option, as dbt's do: `--select orders customers`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of a command line. Returns what is left of them; raises click.UsageError."""
+        options = (param for param in self.params if isinstance(param, click.Option) and param.multiple)
+        return super().parse_args(ctx, list(_one_value_each(args, {name for one in options for name in one.opts})))
+
+
+class Commands(click.Group):
+    """Commands that read their options as dbt's do."""
+
+    command_class = DbtLikeCommand
+
+
+def _one_value_each(args: Iterable[str], names: Container[str]) -> Iterator[str]:
+    """Yield a command line in which each of the options `names` is repeated for each of its values.
+
+    >>> list(_one_value_each(["-s", "a", "b", "-q", "-s", "c"], {"-s"}))
+    ['-s', 'a', '-s', 'b', '-q', '-s', 'c']
+    """
+    name, has_value = "", False
+    for word in args:
+        if word.startswith("-"):
+            name, has_value = word if word in names else "", False
+        elif name:
+            if has_value:
+                yield name
+            has_value = True
+        yield word
 
 
 def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:

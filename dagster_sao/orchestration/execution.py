@@ -158,7 +158,7 @@ class _Execution:
         if not (config.select or config.exclude or config.selector):
             return selected
         wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
-        return selected & resolve_selection(self._project, self._loaded, wanted)
+        return selected & resolve_selection(self._project, self._loaded, wanted, warn=self._context.log.warning)
 
     def _requested(self) -> dict[str, Request]:
         if "--full-refresh" in self._args:

@@ -171,7 +171,12 @@ def _assets(
     if stateful and job.state is not None:
         selected = set(loaded.project.graph.nodes)
     else:
-        selected = resolve_selection(project, loaded, job.selection)
+        selected = resolve_selection(
+            project,
+            loaded,
+            job.selection,
+            warn=lambda text: dg.get_dagster_logger().warning(f"The job '{job.name}': {text}"),
+        )
     keys = project.keys().by_unique_id
     # As dbt selects tests: also one that reads a selected model and that Dagster shows on another.
     read = {key for uid, key in project.check_keys().items() if nodes_read_by(loaded, uid) & selected}

@@ -65,12 +65,18 @@ class NodeSelection:
         return f"{self.select or ALL} --exclude {self.exclude}" if self.exclude else self.select or ALL
 
 
-def resolve_selection(project: OrchestratedProject, loaded: LoadedProject, selection: NodeSelection) -> set[str]:
+def resolve_selection(
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    selection: NodeSelection,
+    *,
+    warn: Callable[[str], None] | None = None,
+) -> set[str]:
     """Return the unique ids of the nodes of the project, without tests and sources, that are selected.
 
     With nothing selected these are the nodes of the project's default selector, without one all. What depends on a
-    state may match nothing; anything else that matches nothing raises EmptySelectionError. Raises
-    InvalidSelectionError for a selection without meaning.
+    state may match nothing; anything else that matches nothing raises EmptySelectionError. Of several criteria those that
+    match nothing are told to `warn`, as dbt warns of them. Raises InvalidSelectionError for a selection without meaning.
     """
     nodes = loaded.project.graph.nodes
     selectors = _selectors(project, loaded.manifest)
@@ -81,9 +87,13 @@ def resolve_selection(project: OrchestratedProject, loaded: LoadedProject, selec
         return set(nodes)
     check_methods(sorted(methods))
     _check_state_folder(project, selection, methods)
-    selected = _resolver(project, loaded).select(selection, name, selectors, methods) & nodes.keys()
+    resolver = _resolver(project, loaded)
+    selected = resolver.select(selection, name, selectors, methods) & nodes.keys()
     if not selected and not methods & _STATEFUL:
         raise EmptySelectionError(_nothing(selection, name, loaded))
+    if warn is not None and not name:
+        for word in resolver.unmatched(selection):
+            warn(f"The selection criterion '{word}' does not match any enabled nodes.{_hint_for(word, loaded)}")
     return selected
 
 
@@ -195,10 +205,14 @@ def _check_state_folder(project: OrchestratedProject, selection: NodeSelection, 
 
 def _nothing(selection: NodeSelection, name: str, loaded: LoadedProject) -> str:
     text = f"selector:{name}" if name else str(selection)
-    word = selection.select.strip("@+0123456789 ")
+    hint = _hint_for(selection.select, loaded)
+    return f"The selection '{text}' matches no node of {loaded.project.graph.project_name}.{hint}"
+
+
+def _hint_for(text: str, loaded: LoadedProject) -> str:
+    word = text.strip("@+0123456789 ")
     names = [node.name for node in loaded.project.graph.nodes.values()]
-    near = nearest_names(word, names) if word.isidentifier() and word not in names else []
-    return f"The selection '{text}' matches no node of {loaded.project.graph.project_name}.{_hint(near)}"
+    return _hint(nearest_names(word, names)) if word.isidentifier() and word not in names else ""
 
 
 class _Resolver:
@@ -230,6 +244,12 @@ class _Resolver:
             return self._selector.select_by_name(name, selectors.values(), previous=previous, state_search=state_search)
         select, exclude = " ".join(selection.select.split()) or ALL, " ".join(selection.exclude.split())
         return self._selector.select(select, exclude, previous=previous, state_search=state_search)
+
+    def unmatched(self, selection: NodeSelection) -> list[str]:
+        """Return the words of select and exclude that match nothing; what depends on a state may."""
+        words = [*selection.select.split(), *selection.exclude.split()]
+        lasting = [word for word in words if _STATEFUL.isdisjoint(methods_of_words(word))]
+        return [word for word in lasting if not self._selector.select(word, "")]
 
     def _once(self, what: str, folder: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401 (either of two)
         """Return what `read` says of the folder, read again when one of its files changed."""

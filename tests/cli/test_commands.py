@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
-from tests.cli.corner_shop import ORDERS, RATES
+from tests.cli.corner_shop import ORDERS, RATES, TOTALS
 from tests.support.environments import environment_for
 
 COMMANDS = ["plan", "build", "explain", "state", "reset", "sources", "doctor"]
@@ -62,12 +62,12 @@ def test_a_plan_names_decisions_as_the_api_does(run):
     assert document["forecast"]["threads"] == 2
 
 
-def test_dbt_selects_with_several_options_and_with_spaces(run):
-    options = ["--no-refresh-sources", "-o", "json"]
-    both = run("plan", "-s", "orders totals", *options), run("plan", "-s", "orders", "-s", "totals", *options)
-    selected = [{row["unique_id"] for row in json.loads(result.stdout)["decisions"]} for result in both]
-    assert selected[0] == selected[1]
-    assert len(selected[0]) == 2
+@pytest.mark.parametrize(
+    "words", [["-s", "orders totals"], ["-s", "orders", "-s", "totals"], ["--select", "orders", "totals"]], ids=" ".join
+)
+def test_dbt_selects_with_several_options_and_with_spaces(run, words):
+    result = run("plan", *words, "--no-refresh-sources", "-o", "json")
+    assert {row["unique_id"] for row in json.loads(result.stdout)["decisions"]} == {ORDERS, TOTALS}
 
 
 def test_a_yaml_selector_selects(run):
@@ -109,6 +109,12 @@ def test_a_selection_of_nothing_is_a_warning_and_no_failure_as_in_dbt(run):
     assert result.exit_code == 0
     assert "'nobody' matches no node" in result.stderr
     assert json.loads(result.stdout)["nodes"] == []
+
+
+def test_a_criterion_that_matches_nothing_is_a_warning(run):
+    result = run("build", "-s", "orders", "nobody", "-o", "json")
+    assert "The selection criterion 'nobody' does not match any enabled nodes." in result.stderr
+    assert json.loads(result.stdout)["counts"] == {"reused": 1}
 
 
 def test_quiet_leaves_only_the_result(run):

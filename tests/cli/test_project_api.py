@@ -158,6 +158,15 @@ def test_definitions_and_folder_share_one_state(day):
         assert project.state("orders").build.run_id == day.seen["new rows"].run_id
 
 
+def test_a_criterion_that_matches_nothing_is_told_beside_others_that_do(day, caplog):
+    with day.shop.instance() as instance:
+        project = day.shop.project(instance)
+        told = "The selection criterion 'ordrs' does not match any enabled nodes. Did you mean 'orders'"
+        assert any(note.startswith(told) for note in project.plan("orders ordrs", refresh_sources=False).notes)
+        project.build("orders", exclude="nobody", refresh_sources=False)
+        assert "The selection criterion 'nobody' does not match any enabled nodes." in caplog.messages
+
+
 def test_what_is_forced_is_planned_though_nothing_changed(day):
     with day.shop.instance() as instance:
         project = day.shop.project(instance)

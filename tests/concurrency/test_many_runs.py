@@ -69,6 +69,28 @@ def kill_some(world, workers, chance, since, seconds):
             worker.finish(ROUND_SECONDS)
 
 
+def in_vain(builds, killed):
+    """Return what surviving runs built more often than they had to.
+
+    PostgreSQL drops a view with the table under it, so that a run which builds the one builds the other, whatever another
+    run with another selection has built.
+    """
+    builders = {}
+    for worker, model, _ in builds:
+        if worker not in killed:
+            builders.setdefault(model, []).append(worker)
+    return {
+        model: workers
+        for model, workers in builders.items()
+        if len(workers) > 1
+        and not (
+            model in shop.VIEWS
+            and len(workers) == len(set(workers))
+            and all(any(worker in builders.get(parent, ()) for parent in shop.MODELS[model]) for worker in workers)
+        )
+    }
+
+
 def test_runs_at_once_never_meet_and_leave_every_model_current(world):
     chance = random.Random(SEED)
     seconds, kills = 30.0, Counter()
@@ -87,7 +109,6 @@ def test_runs_at_once_never_meet_and_leave_every_model_current(world):
         killed = {worker.run_id for worker in workers if worker.was_killed}
         builds = world.builds(since)
         by_killed = Counter(worker for worker, _, _ in builds if worker in killed)
-        by_survivors = Counter(model for worker, model, _ in builds if worker not in killed)
         kills.update("in a build" if by_killed[run_id] else "before a build" for run_id in killed)
         print(
             f"round {number}: {taken:.1f} s, {len(killed)} killed, {len(builds)} builds,"
@@ -96,7 +117,7 @@ def test_runs_at_once_never_meet_and_leave_every_model_current(world):
         )
         assert world.meetings() == []
         assert shop.differing(world.ask, shop.MODELS) == []
-        assert set(by_survivors.values()) <= {1}, by_survivors
+        assert not in_vain(builds, killed)
         assert {model for _, model, _ in builds} <= shop.below(loaded)
         assert all(ended for worker, _, ended in builds if worker not in killed)
     shop.build_all(world.folder, "full")

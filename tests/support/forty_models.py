@@ -15,7 +15,7 @@ MODELS = {
     for layer in range(LAYERS)
     for place in range(WIDTH)
 }
-LEAVES = [f"m{LAYERS - 1}_{place}" for place in range(WIDTH)]
+VIEWS = {model for number, model in enumerate(MODELS) if model[1] in "13" and number % 3 == 0}
 Execute = Callable[[str], list[tuple]]
 
 _PROJECT = """
@@ -55,7 +55,7 @@ def build_all(folder: Path, target: str) -> None:
 
 
 def _sql(number: int, model: str, parents: list[str]) -> str:
-    stored = "view" if model[1] in "13" and number % 3 == 0 else "table"
+    stored = "view" if model in VIEWS else "table"
     if parents:
         rows = " union all ".join(f"select id, n from {{{{ ref('{parent}') }}}}" for parent in parents)
     else:
