@@ -22,6 +22,7 @@ from dagster_sao.core.state import FIRST_RETRY, FailureKind, StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.conditions import StateAwareCondition, planned
+from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.private import (
     AutomationConditionEvaluation,
     evaluate_conditions,
@@ -144,6 +145,8 @@ class _Tick:
         """Return what is done with each node, Dagster's evaluations of composed conditions, and their cursor."""
         started = time.perf_counter()
         selected, composed = self._targets()
+        for run_id in end_dead_runs(self._instance):
+            self._context.log.warning(f"Run {run_id} was ended: its process gave no sign of life for two minutes.")
         # Runs first, then events: a run that is seen as finished then has its events seen too.
         activity = run_activity(
             self._instance, self._keys, self._project.name, self._context.repository_def, self._now - FIRST_RETRY

@@ -23,9 +23,10 @@ from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_process import DbtProcess
+from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
-from dagster_sao.orchestration.private import DbtEventIterator, report_engine_event
+from dagster_sao.orchestration.private import DbtEventIterator, report_engine_event, step_key
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
@@ -134,8 +135,9 @@ class _Execution:
         self._errors: list[str] = []
 
     def run(self) -> Iterator[Any]:
-        self._capture.look()
-        with self._leases.heartbeat(self._lose):
+        end_dead_runs(self._context.instance)
+        with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
+            self._capture.look()
             yield from self._rounds()
             if self._config.test_strategy is TestStrategy.DEFERRED:
                 yield from self._deferred_tests()

@@ -2,7 +2,7 @@
 
 A run claims what it is about to build in one transaction, holds it with a heartbeat, and lets go of each relation when its
 build is recorded. It never holds a lease while it waits for another one, so no order of claims can deadlock. The leases of
-a process that is killed run out by themselves.
+a process that is killed run out by themselves. So does its sign of life, by which others can tell.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import database_engine
 
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
 HEARTBEAT_SECONDS = 10.0
 _ATTEMPTS = 10
+_SIGN_OF_LIFE = "alive "
 # Databases limit the parameters of a statement; SQLite's limit was 999 once.
 _ROWS_PER_STATEMENT = 200
 
@@ -47,6 +49,9 @@ _NOW = {
     "postgresql": "select extract(epoch from clock_timestamp())",
     "mysql": "select unix_timestamp(now(6))",
 }
+
+
+_IS_SIGN = _LEASES.c.relation.like(f"{_SIGN_OF_LIFE}%")
 
 
 class LeaseError(DagsterSaoError):
@@ -72,6 +77,7 @@ class Leases:
         # A step that is tried again is another process of the same run.
         self._owner = uuid.uuid4().hex
         self._held: set[str] = set()
+        self._signs: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -99,23 +105,27 @@ class Leases:
     def renew(self) -> bool:
         """Let what is held last longer. Returns False when some of it was lost to another process."""
         with self._lock:
-            if not self._held:
+            kept = self._held | self._signs
+            if not kept:
                 return True
             with self._engine.begin() as connection:
                 until = _now(connection) + LEASE_SECONDS
                 renewed = 0
-                for part in _parts(sorted(self._held)):
+                for part in _parts(sorted(kept)):
                     # Not all that is still there: what could not be released is to run out.
                     renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
                     renewed += connection.execute(renewal).rowcount
-                return renewed == len(self._held)
+                return renewed == len(kept)
 
     def release(self, relations: Iterable[str] | None = None) -> None:
         """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself."""
         given = sorted(self._held if relations is None else self._held & set(relations))
         with self._lock:
             self._held -= set(given)
-        for part in _parts(given):
+        self._delete(given)
+
+    def _delete(self, relations: list[str]) -> None:
+        for part in _parts(relations):
             try:
                 with self._engine.begin() as connection:
                     connection.execute(sa.delete(_LEASES).where(self._mine(part)))
@@ -123,11 +133,15 @@ class Leases:
                 return
 
     @contextmanager
-    def heartbeat(self, lost: Callable[[str], None]) -> Iterator[None]:
-        """Renew what is held as long as the block runs; everything is released at its end.
+    def heartbeat(self, lost: Callable[[str], None], *, step_key: str = "") -> Iterator[None]:
+        """Renew what is held as long as the block runs, and the step's sign of life; everything is released at its end.
 
         Calls `lost` with a sentence, in another thread, once the leases cannot be kept: then nothing more may be written.
+        Raises LeaseError when the database does not answer at the start.
         """
+        sign = sign_of_life(self._run_id, step_key)
+        _retried(lambda: self._show(sign))
+        self._signs = {sign}
         ended = threading.Event()
         thread = threading.Thread(target=self._beat, args=(ended, lost), name="dagster_sao-leases", daemon=True)
         thread.start()
@@ -137,13 +151,14 @@ class Leases:
             ended.set()
             thread.join()
             self.release()
+            self._delete([sign])
 
     def _beat(self, ended: threading.Event, lost: Callable[[str], None]) -> None:
         renewed_at = time.monotonic()
         while not ended.wait(HEARTBEAT_SECONDS):
             try:
                 if not self.renew():
-                    lost("Another run took over a model that this run was building, since its leases ran out.")
+                    lost("The leases of this run ran out, so that another run may be building its models by now.")
                     return
                 renewed_at = time.monotonic()
             except SQLAlchemyError as error:
@@ -155,31 +170,60 @@ class Leases:
     def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
         return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
 
+    def _show(self, sign: str) -> None:
+        with self._engine.begin() as connection:
+            # That of an attempt before.
+            connection.execute(sa.delete(_LEASES).where(_LEASES.c.relation == sign))
+            self._insert(connection, [sign], _now(connection))
+
     def _claim_once(self, wanted: list[str]) -> Claim:
         with self._engine.begin() as connection:
             # A write first: on SQLite it locks out every other writer until the end of the transaction.
             now = _now(connection)
-            connection.execute(sa.delete(_LEASES).where(_LEASES.c.expires_at < now))
+            connection.execute(sa.delete(_LEASES).where(_LEASES.c.expires_at < now, ~_IS_SIGN))
             taken = dict(_rows(connection, wanted))
             free = [relation for relation in wanted if relation not in taken]
             for part in _parts(free):
-                connection.execute(
-                    sa.insert(_LEASES),
-                    [
-                        {
-                            "relation": relation,
-                            "owner": self._owner,
-                            "run_id": self._run_id,
-                            "expires_at": now + LEASE_SECONDS,
-                        }
-                        for relation in part
-                    ],
-                )
+                self._insert(connection, part, now)
         return Claim(frozenset(free), taken)
+
+    def _insert(self, connection: sa.Connection, relations: list[str], now: float) -> None:
+        lease = {"owner": self._owner, "run_id": self._run_id, "expires_at": now + LEASE_SECONDS}
+        connection.execute(sa.insert(_LEASES), [{"relation": relation, **lease} for relation in relations])
 
     def _holders_once(self, relations: list[str]) -> Mapping[str, str]:
         with self._engine.begin() as connection:
             return dict(_rows(connection, relations, after=_now(connection)))
+
+
+def sign_of_life(run_id: str, step_key: str) -> str:
+    """Return what a step of a run holds from its beginning to its end."""
+    return _SIGN_OF_LIFE + digest([run_id, step_key])
+
+
+def lapsed_signs(instance: dg.DagsterInstance) -> Mapping[str, str]:
+    """Return the signs of life that nobody renewed for two minutes, each with the id of its run.
+
+    By then the process is dead, or knows itself that it has lost its leases. Raises LeaseError as `Leases` does.
+    """
+
+    def read() -> Mapping[str, str]:
+        with _engine(instance).begin() as connection:
+            is_lapsed = sa.and_(_IS_SIGN, _LEASES.c.expires_at < _now(connection) - LEASE_SECONDS)
+            found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(is_lapsed))
+            return {str(sign): str(run_id) for sign, run_id in found}
+
+    return _retried(read)
+
+
+def forget_sign(instance: dg.DagsterInstance, sign: str) -> None:
+    """Delete a sign of life. Raises LeaseError as `Leases` does."""
+
+    def delete() -> None:
+        with _engine(instance).begin() as connection:
+            connection.execute(sa.delete(_LEASES).where(_LEASES.c.relation == sign))
+
+    _retried(delete)
 
 
 def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0) -> Iterator[tuple[str, str]]:

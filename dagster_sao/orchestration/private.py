@@ -21,6 +21,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.event_api import EventRecordsFilter
 from dagster._core.events import DagsterEventType, EngineEventData
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.utils import RUNLESS_RUN_ID
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
@@ -55,6 +56,7 @@ __all__ = [
     "DbtEventIterator",
     "DbtProjectComponentScaffolder",
     "RunsFilter",
+    "StepEventStatus",
     "asset_events_of_run",
     "build_dbt_specs",
     "condition_result",
@@ -74,6 +76,7 @@ __all__ = [
     "select_unique_ids",
     "sensor_evaluation",
     "sensor_result",
+    "step_key",
     "switched_sensors",
     "using_dagster_dev",
     "validate_manifest",
@@ -170,6 +173,11 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def step_key(context: dg.AssetExecutionContext) -> str:
+    """Return the key of the step that executes."""
+    return str(context.op_execution_context.op_handle)
 
 
 def report_engine_event(context: dg.AssetExecutionContext, message: str, metadata: Mapping[str, Any]) -> None:

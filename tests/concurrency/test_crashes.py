@@ -75,6 +75,9 @@ def test_a_run_that_is_killed_leaves_the_state_at_or_behind_the_warehouse(world)
         seconds = max(time.monotonic() - started, 5.0) if not kept else seconds
         assert shop.differing(world.ask, shop.MODELS) == []
         assert not recorded(world, repair) & kept
+        if kept:
+            # The next run found that the killed one gave no sign of life any more.
+            assert world.instance.get_run_by_id(worker.run_id).is_finished
     shop.build_all(world.folder, "full")
     assert shop.differing(world.ask, shop.MODELS, "whole") == []
     print(f"{POINTS} points, {kills} kills")

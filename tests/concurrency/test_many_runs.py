@@ -72,23 +72,17 @@ def kill_some(world, workers, chance, since, seconds):
 def in_vain(builds, killed):
     """Return what surviving runs built more often than they had to.
 
-    PostgreSQL drops a view with the table under it, so that a run which builds the one builds the other, whatever another
-    run with another selection has built.
+    PostgreSQL drops a view with the table under it. So each run that builds such a table costs another build of the view,
+    in whichever run comes to it first.
     """
-    builders = {}
-    for worker, model, _ in builds:
-        if worker not in killed:
-            builders.setdefault(model, []).append(worker)
-    return {
-        model: workers
-        for model, workers in builders.items()
-        if len(workers) > 1
-        and not (
-            model in shop.VIEWS
-            and len(workers) == len(set(workers))
-            and all(any(worker in builders.get(parent, ()) for parent in shop.MODELS[model]) for worker in workers)
-        )
-    }
+    builders = {model: [worker for worker, built, _ in builds if built == model] for _, model, _ in builds}
+
+    def needed(model):
+        parents = shop.MODELS[model] if model in shop.VIEWS else ()
+        return max(1, len({worker for parent in parents for worker in builders.get(parent, ())}))
+
+    survivors = {model: [worker for worker in workers if worker not in killed] for model, workers in builders.items()}
+    return {model: workers for model, workers in survivors.items() if len(workers) > needed(model)}
 
 
 def test_runs_at_once_never_meet_and_leave_every_model_current(world):

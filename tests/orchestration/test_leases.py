@@ -190,7 +190,7 @@ def test_the_run_is_told_that_another_took_over(instance, monkeypatch):
     Leases(instance, "quick").claim(["a"])
     with leases.heartbeat(alarm):
         assert alarm.rang.wait(30)
-    assert alarm.said == ["Another run took over a model that this run was building, since its leases ran out."]
+    assert alarm.said == ["The leases of this run ran out, so that another run may be building its models by now."]
     assert Leases(instance, "third").holders(["a"]) == {"a": "quick"}
 
 
@@ -200,8 +200,8 @@ def test_the_run_is_told_when_the_database_does_not_answer(instance, monkeypatch
     alarm = Alarm()
     leases = Leases(instance, "run")
     leases.claim(["a"])
-    monkeypatch.setitem(module._NOW, database_engine(instance).dialect.name, "select 1 from no_such_table")
     with leases.heartbeat(alarm):
+        monkeypatch.setitem(module._NOW, database_engine(instance).dialect.name, "select 1 from no_such_table")
         assert alarm.rang.wait(30)
     (said,) = alarm.said
     assert said.startswith("The leases cannot be renewed in the Dagster instance's database: ")

@@ -71,6 +71,7 @@ RELIED_ON = [
         ["ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_WIPED"],
     ),
     ("dagster._core.events", "EngineEventData", ["metadata"], []),
+    ("dagster._core.execution.stats", "StepEventStatus", [], ["IN_PROGRESS"]),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
     (
         "dagster._core.storage.asset_check_execution_record",
