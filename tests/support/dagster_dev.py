@@ -165,7 +165,7 @@ def dagster_dev(folder: Path, *, interval_seconds: int | None = None) -> Iterato
         _wait_until_loaded(dev, process)
         yield dev
     finally:
-        _end(process, folder)
+        end_with_children(process, folder / "dagster_home")
 
 
 def _copy_example(folder: Path, interval_seconds: int | None) -> dict[str, str]:
@@ -213,10 +213,10 @@ def _wait_until_loaded(dev: DagsterDev, process: subprocess.Popen[bytes]) -> Non
     wait_for("the code location to load", loaded, seconds=START_SECONDS, details=lambda: dev.log()[-3000:])
 
 
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """End a `dagster dev`, which ignores a polite request for longer than anybody waits, with all its children."""
+def end_with_children(process: subprocess.Popen[bytes], home: Path) -> None:
+    """End a service of Dagster, which ignores a polite request for longer than anybody waits, with all it started."""
     deadline = time.monotonic() + STOP_SECONDS
-    while left := _processes_of(process.pid, folder):
+    while left := _processes_of(process.pid, home):
         assert time.monotonic() < deadline, f"Still running: {left}"
         for child in left:
             try:
@@ -227,15 +227,14 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
         process.poll()
 
 
-def _processes_of(session: int, folder: Path) -> Sequence[psutil.Process]:
-    """Return the processes that `dagster dev` started: those of its session, and those with its instance."""
-    home = str(folder / "dagster_home")
+def _processes_of(session: int, home: Path) -> Sequence[psutil.Process]:
+    """Return the processes that a service started: those of its session, and those with its instance."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if os.getsid(process.pid) == session or process.environ().get("DAGSTER_HOME") == home:
+            if os.getsid(process.pid) == session or process.environ().get("DAGSTER_HOME") == str(home):
                 found.append(process)
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
