@@ -14,15 +14,15 @@ from dagster_sao.orchestration.private import StepEventStatus
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report the runs as failed in which a step is under way that gives no sign of life; return their ids.
+    """Report as failed what gives no sign of life for two minutes though a step is under way or nothing is left to do.
 
-    What others learn of a step, such as a run worker whose step process died, is left to them.
+    Returns the ids of these runs. A run whose other steps may be under way is left to Dagster.
     """
     ended = []
     try:
         for sign, run_id in lapsed_signs(instance).items():
             run = instance.get_run_by_id(run_id)
-            if run is not None and _is_under_way(instance, run, sign):
+            if run is not None and _is_dead(instance, run, sign):
                 _end(instance, run)
                 ended.append(run_id)
             forget_sign(instance, sign)
@@ -32,13 +32,19 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return ended
 
 
-def _is_under_way(instance: dg.DagsterInstance, run: dg.DagsterRun, sign: str) -> bool:
+def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, sign: str) -> bool:
     if run.status not in {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}:
         return False
-    steps = instance.get_run_step_stats(run.run_id)
-    return any(
-        step.status is StepEventStatus.IN_PROGRESS and sign_of_life(run.run_id, step.step_key) == sign for step in steps
+    statuses = {step.step_key: step.status for step in instance.get_run_step_stats(run.run_id)}
+    under_way = {key for key, status in statuses.items() if status is StepEventStatus.IN_PROGRESS}
+    return any(sign_of_life(run.run_id, key) == sign for key in under_way) or (
+        not under_way and _steps(instance, run) <= statuses.keys()
     )
+
+
+def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    snapshot_id = run.execution_plan_snapshot_id or ""
+    return set(instance.get_execution_plan_snapshot(snapshot_id).step_keys_to_execute)
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:

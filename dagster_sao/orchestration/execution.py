@@ -141,10 +141,11 @@ class _Execution:
             yield from self._rounds()
             if self._config.test_strategy is TestStrategy.DEFERRED:
                 yield from self._deferred_tests()
-        ended_well = None if self._recorder.failed else self._context.run.run_id
-        self._log_state.settle(self._keys, clock.now(), ended_well)
+            ended_well = None if self._recorder.failed else self._context.run.run_id
+            self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes:
-            report_engine_event(self._context, *self._report.summary(time.monotonic() - self._started))
+            instance, run = self._context.instance, self._context.run
+            report_engine_event(instance, run, *self._report.summary(time.monotonic() - self._started))
         # A run that came out well would seem to have mended the failure.
         if not self._errors and (stuck := self._report.stuck()):
             self._errors.append(stuck)
@@ -281,7 +282,7 @@ class _Execution:
         due = self._tests.due(ready, self._recorder.built | builds)
         yield from self._reuse_checks(ready - due)
         if builds:
-            self._log_state.unsettle(self._context.run.run_id)
+            self._log_state.unsettle(self._context.run, round_.builds)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         for invocation in self._invocations_of(round_, due):
             yield from self._run_invocation(invocation, is_last=is_last)

@@ -26,7 +26,8 @@ from dagster_sao.orchestration.private import database_engine
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
 HEARTBEAT_SECONDS = 10.0
-_ATTEMPTS = 10
+_ATTEMPTS = 8
+_FIRST_PAUSE_SECONDS = 0.02
 _SIGN_OF_LIFE = "alive "
 # Databases limit the parameters of a statement; SQLite's limit was 999 once.
 _ROWS_PER_STATEMENT = 200
@@ -122,10 +123,7 @@ class Leases:
         given = sorted(self._held if relations is None else self._held & set(relations))
         with self._lock:
             self._held -= set(given)
-        self._delete(given)
-
-    def _delete(self, relations: list[str]) -> None:
-        for part in _parts(relations):
+        for part in _parts(given):
             try:
                 with self._engine.begin() as connection:
                     connection.execute(sa.delete(_LEASES).where(self._mine(part)))
@@ -134,7 +132,9 @@ class Leases:
 
     @contextmanager
     def heartbeat(self, lost: Callable[[str], None], *, step_key: str = "") -> Iterator[None]:
-        """Renew what is held as long as the block runs, and the step's sign of life; everything is released at its end.
+        """Renew what is held as long as the block runs, and the step's sign of life; what is held is released at its end.
+
+        The sign is left to lapse: the process may still be killed before Dagster knows that the step has ended.
 
         Calls `lost` with a sentence, in another thread, once the leases cannot be kept: then nothing more may be written.
         Raises LeaseError when the database does not answer at the start.
@@ -151,7 +151,6 @@ class Leases:
             ended.set()
             thread.join()
             self.release()
-            self._delete([sign])
 
     def _beat(self, ended: threading.Event, lost: Callable[[str], None]) -> None:
         renewed_at = time.monotonic()
@@ -243,7 +242,7 @@ def _now(connection: sa.Connection) -> float:
 
 
 def _retried(action: Callable[[], T]) -> T:
-    """Return what `action` returns, tried again when two transactions met: the other one then has won."""
+    """Return what `action` returns, tried again when two transactions met, or the database was away for an instant."""
     for attempt in range(_ATTEMPTS):
         try:
             return action()
@@ -251,6 +250,7 @@ def _retried(action: Callable[[], T]) -> T:
             if attempt == _ATTEMPTS - 1:
                 msg = f"The leases cannot be taken in the Dagster instance's database: {_reason(error)}"
                 raise LeaseError(msg) from None
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError
 
 

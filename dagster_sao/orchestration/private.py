@@ -57,18 +57,19 @@ __all__ = [
     "DbtProjectComponentScaffolder",
     "RunsFilter",
     "StepEventStatus",
-    "asset_events_of_run",
     "build_dbt_specs",
     "condition_result",
     "database_engine",
     "evaluate_conditions",
     "evaluation_node",
     "events_after",
+    "events_of_run",
     "get_asset_check_key_for_test",
     "last_check_evaluation",
     "last_check_evaluations",
     "listen_to_run",
     "maximum_event_id",
+    "metadata_of_engine_event",
     "read_value",
     "report_engine_event",
     "repository_of",
@@ -98,10 +99,10 @@ def events_after(
     return instance.event_log_storage.get_event_records(events, ascending=True)
 
 
-def asset_events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:
-    """Return what a run was to materialize, what it did, and what it observed, oldest first."""
+def events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:
+    """Return what a run said of itself, what it materialized, and what it observed, oldest first."""
     types = {
-        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        DagsterEventType.ENGINE_EVENT,
         DagsterEventType.ASSET_MATERIALIZATION,
         DagsterEventType.ASSET_OBSERVATION,
     }
@@ -180,9 +181,17 @@ def step_key(context: dg.AssetExecutionContext) -> str:
     return str(context.op_execution_context.op_handle)
 
 
-def report_engine_event(context: dg.AssetExecutionContext, message: str, metadata: Mapping[str, Any]) -> None:
+def report_engine_event(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, message: str, metadata: Mapping[str, Any]
+) -> None:
     """Write a message with metadata into a run's log: the one kind of event that is about the run, not an asset."""
-    context.instance.report_engine_event(message, context.run, EngineEventData(metadata=metadata))
+    instance.report_engine_event(message, run, EngineEventData(metadata=metadata))
+
+
+def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
+    """Return the metadata of such an event; of any other kind nothing."""
+    data = event.event_specific_data
+    return data.metadata if isinstance(data, EngineEventData) else {}
 
 
 def last_check_evaluations(

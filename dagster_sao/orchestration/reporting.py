@@ -22,7 +22,6 @@ from dagster_sao.orchestration.records import (
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
-    STARTS,
     failure_to_json,
 )
 
@@ -58,15 +57,17 @@ class RunReport:
         return self._observation(uid, decision.message, metadata)
 
     def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str]) -> None:
-        """Log the decisions of a round: how many are built, and of the others each with its reason."""
+        """Log the decisions of a round, each with its reason."""
         others = [uid for uid in plan.decisions if uid not in builds and uid not in waiting]
         waits = f", {len(waiting)} waiting" if waiting else ""
         lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected."]
-        for uid in others[:_LONGEST_TABLE]:
+        decided = [*builds, *others]
+        for uid in decided[:_LONGEST_TABLE]:
             decision = plan.decisions[uid]
-            lines.append(f"{self.graph.label(uid)}: {_PAST[decision.action]}. {decision.message}")
-        if len(others) > _LONGEST_TABLE:
-            lines.append(f"… and {len(others) - _LONGEST_TABLE} more")
+            said = "to build" if decision.builds else _PAST[decision.action]
+            lines.append(f"{self.graph.label(uid)}: {said}. {decision.message}")
+        if len(decided) > _LONGEST_TABLE:
+            lines.append(f"… and {len(decided) - _LONGEST_TABLE} more")
         # One message: each is stored by itself, which for hundreds of models takes seconds.
         self.log.info("\n".join(lines))
 
@@ -83,7 +84,7 @@ class RunReport:
     def starts(self, uid: str) -> dg.AssetObservation:
         """Return what the run says of a node that it waited for, when it builds it after all."""
         message = "Starts after waiting"
-        return self._observation(uid, message, {DECISION_KEY: STARTS, REASON_KEY: message})
+        return self._observation(uid, message, {DECISION_KEY: "starts", REASON_KEY: message})
 
     def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that failed."""

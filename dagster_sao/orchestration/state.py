@@ -7,7 +7,7 @@ attempt; a source's materialization carries its token. Only the freshness sensor
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,9 +21,11 @@ from dagster_sao.orchestration.private import (
     NOT_FINISHED_STATUSES,
     DagsterEventType,
     RunsFilter,
-    asset_events_of_run,
     events_after,
+    events_of_run,
     maximum_event_id,
+    metadata_of_engine_event,
+    report_engine_event,
     wipes_after,
 )
 from dagster_sao.orchestration.project import AssetKeys, OrchestratedProject
@@ -33,8 +35,8 @@ from dagster_sao.orchestration.records import (
     DECISION_KEY,
     ELSEWHERE_KEY,
     FAILURE_KEY,
+    GIVEN_TO_DBT_KEY,
     HISTORY_KEY,
-    STARTS,
     build_from_json,
     environment_of,
     failure_from_json,
@@ -105,9 +107,11 @@ class EventLogState:
                 builds=dict(assets.builds), sources=dict(assets.sources), failures=dict(assets.failures)
             )
 
-    def unsettle(self, run_id: str) -> None:
-        """Note that dbt starts in a run. What the run then leaves without a word was interrupted."""
-        self._instance.add_run_tags(run_id, {self._unsettled_tag: "yes"})
+    def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str]) -> None:
+        """Note that a run gives nodes to dbt. What it then leaves without a word was interrupted."""
+        given = dg.MetadataValue.json(list(nodes))
+        report_engine_event(self._instance, run, f"Gives {len(nodes)} to dbt.", {GIVEN_TO_DBT_KEY: given})
+        self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
         """Forget the runs whose failures were all made good since, and `ended_well`, a run that leaves none."""
@@ -154,16 +158,23 @@ class EventLogState:
     def _absorb_run(self, run_id: str, ended_at: datetime) -> None:
         """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
         silent: set[str] = set()
-        for record in asset_events_of_run(self._instance, run_id):
-            unique_id, event = self._unique_id(record), record.event_log_entry.dagster_event
-            if event is None or unique_id is None or not self._is_node(unique_id):
+        for record in events_of_run(self._instance, run_id):
+            silent.update(self._given_to_dbt(record))
+            unique_id = self._unique_id(record)
+            if unique_id is None or not self._is_node(unique_id):
                 continue
-            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED or _starts(record):
-                silent.add(unique_id)
-            elif self._absorb_observation(record) or event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+            if self._absorb_observation(record) or record.asset_materialization is not None:
                 silent.discard(unique_id)
         for unique_id in silent:
             self._absorb_failure(unique_id, FailedAttempt(ended_at, 1, kind=FailureKind.INTERRUPTED), run_id)
+
+    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[str]:
+        event = record.event_log_entry.dagster_event
+        given = _plain(metadata_of_engine_event(event)).get(GIVEN_TO_DBT_KEY, ()) if event else ()
+        for unique_id in given:
+            key = self._keys.by_unique_id.get(unique_id) if self._keys else None
+            if key is not None and self._is_node(unique_id) and record.timestamp > self._wiped_at.get(key, 0):
+                yield unique_id
 
     def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
         unique_id = self._unique_id(record)
@@ -317,11 +328,6 @@ def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | Non
     if repository is None or not repository.has_job(run.job_name):
         return ()
     return repository.get_job(run.job_name).asset_layer.executable_asset_keys
-
-
-def _starts(record: dg.EventLogRecord) -> bool:
-    observation = record.event_log_entry.asset_observation
-    return observation is not None and _plain(observation.metadata).get(DECISION_KEY) == STARTS
 
 
 def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.events import (
-    AssetMaterializationPlannedData,
     AssetObservationData,
     DagsterEvent,
     DagsterEventType,
@@ -141,37 +140,32 @@ class Log:
     def start_run(self, *uids: str) -> str:
         """Create a run that comes so far as to start dbt for these nodes. Returns its id."""
         run_id = create_run_for_test(self.instance, status=dg.DagsterRunStatus.STARTED).run_id
-        self.plan(run_id, *uids)
-        self.start_dbt(run_id)
+        self.start_dbt(run_id, *uids)
         return run_id
 
-    def plan(self, run_id: str, *uids: str) -> None:
-        """Note what a run is to materialize."""
-        for uid in uids:
-            self._report(run_id, AssetMaterializationPlannedData(self.project.keys().by_unique_id[uid]))
-
-    def start_dbt(self, run_id: str) -> None:
-        """Let a run start dbt."""
+    def start_dbt(self, run_id: str, *uids: str) -> None:
+        """Let a run start dbt for these nodes."""
         from dagster_sao.orchestration.state import EventLogState
 
-        EventLogState(self.instance, self.project.name).unsettle(run_id)
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        EventLogState(self.instance, self.project.name).unsettle(run, uids)
 
     def say(self, run_id: str, uid: str, metadata: Mapping[str, Any]) -> None:
         """Let a run observe a node."""
         observation = dg.AssetObservation(self.project.keys().by_unique_id[uid], metadata=metadata)
-        self._report(run_id, AssetObservationData(observation))
+        event = DagsterEvent(
+            DagsterEventType.ASSET_OBSERVATION.value,
+            job_name="a job",
+            event_specific_data=AssetObservationData(observation),
+        )
+        self.instance.report_dagster_event(event, run_id)
 
     def end_run(self, run_id: str) -> None:
         """End a run in failure."""
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
         self.instance.report_run_failed(run)
-
-    def _report(self, run_id: str, data: AssetObservationData | AssetMaterializationPlannedData) -> None:
-        planned = isinstance(data, AssetMaterializationPlannedData)
-        event_type = DagsterEventType.ASSET_MATERIALIZATION_PLANNED if planned else DagsterEventType.ASSET_OBSERVATION
-        event = DagsterEvent(event_type.value, job_name="a job", event_specific_data=data)
-        self.instance.report_dagster_event(event, run_id)
 
     def observe(self, uid: str, metadata: Mapping[str, Any]) -> None:
         key = self.project.keys().by_unique_id[uid]

@@ -101,21 +101,38 @@ def test_a_run_that_is_canceled_and_killed_ends_as_canceled(instance):
     assert status(instance, run) is dg.DagsterRunStatus.CANCELED
 
 
-def test_a_run_that_ended_leaves_no_sign(instance):
+def test_the_sign_of_a_run_that_ended_is_forgotten(instance):
     run = run_to_its_end(instance, ["alive"])
+    assert signs(instance) == [sign_of_life(run.run_id, "alive")]
+    let_time_pass(instance, 2 * module.LEASE_SECONDS + 1)
+    assert end_dead_runs(instance) == []
     assert status(instance, run) is dg.DagsterRunStatus.SUCCESS
     assert signs(instance) == []
 
 
+def test_a_run_that_was_killed_after_its_work_is_ended(instance):
+    run = run_to_its_end(instance, ["alive"], dies="later")
+    let_time_pass(instance, 2 * module.LEASE_SECONDS + 1)
+    assert end_dead_runs(instance) == [run.run_id]
+
+
+def test_a_run_whose_steps_have_all_ended_and_that_has_not_is_ended(instance):
+    """Its worker was killed while a step process of its own went on."""
+    run = run_to_its_end(instance, ["alive"])
+    with database_engine(instance).begin() as connection:
+        connection.execute(sa.text(f"update runs set status = 'STARTED' where run_id = '{run.run_id}'"))
+    let_time_pass(instance, 2 * module.LEASE_SECONDS + 1)
+    assert end_dead_runs(instance) == [run.run_id]
+    assert status(instance, run) is dg.DagsterRunStatus.FAILURE
+
+
 def test_a_run_that_does_other_things_by_now_is_left_alone(instance):
     """Whether its process is alive is not known to us once the step has ended."""
-    run = run_to_its_end(instance, ["alive"], dies="later")
-    assert signs(instance) == []
-    other = run_to_its_end(instance, ["careless", "last"])
-    assert signs(instance) == [sign_of_life(other.run_id, "careless")]
+    run = run_to_its_end(instance, ["careless", "last"])
+    assert signs(instance) == [sign_of_life(run.run_id, "careless")]
     let_time_pass(instance, 2 * module.LEASE_SECONDS + 1)
     assert end_dead_runs(instance) == []
-    assert {status(instance, one) for one in (run, other)} == {dg.DagsterRunStatus.STARTED}
+    assert status(instance, run) is dg.DagsterRunStatus.STARTED
     assert signs(instance) == []
 
 
@@ -127,7 +144,6 @@ def test_a_step_that_is_tried_again_takes_over_the_sign(instance):
         assert second.renew()
         assert not first.renew()
         assert end_dead_runs(instance) == []
-    assert signs(instance) == []
 
 
 def test_an_instance_without_a_database_has_no_runs_to_end():

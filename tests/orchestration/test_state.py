@@ -158,10 +158,19 @@ def test_what_a_run_left_without_a_word_was_interrupted(tail, log):
     assert ORDERS in state.builds
 
 
+def test_what_a_run_gave_to_dbt_after_it_waited_for_it_was_interrupted(tail, log):
+    log.build(STG, ORDERS, at=NOW)
+    run_id = log.start_run(STG)
+    log.say(run_id, ORDERS, {DECISION_KEY: "waits"})
+    log.say(run_id, STG, {DECISION_KEY: "reused"})
+    log.start_dbt(run_id, ORDERS)
+    log.end_run(run_id)
+    assert set(same(tail, log).failures) == {ORDERS}
+
+
 def test_a_run_that_ends_before_dbt_starts_leaves_everything_as_it_was(tail, log):
     log.build(ORDERS, at=NOW)
     run_id = create_run_for_test(log.instance, status=dg.DagsterRunStatus.STARTED).run_id
-    log.plan(run_id, ORDERS)
     log.end_run(run_id)
     assert same(tail, log).failures == {}
 
