@@ -35,11 +35,13 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, sign: str) -> bool:
     if run.status not in {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}:
         return False
-    statuses = {step.step_key: step.status for step in instance.get_run_step_stats(run.run_id)}
-    under_way = {key for key, status in statuses.items() if status is StepEventStatus.IN_PROGRESS}
-    return any(sign_of_life(run.run_id, key) == sign for key in under_way) or (
-        not under_way and _steps(instance, run) <= statuses.keys()
-    )
+    steps = {step.step_key: step for step in instance.get_run_step_stats(run.run_id)}
+    under_way = [step for step in steps.values() if step.status is StepEventStatus.IN_PROGRESS]
+    if not under_way:
+        return _steps(instance, run) <= steps.keys()
+    # One that waits to be tried again counts as under way, and no process of it is alive.
+    attempts = [step.step_key for step in under_way if step.partial_attempt_start is not None]
+    return any(sign_of_life(run.run_id, key) == sign for key in attempts)
 
 
 def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:

@@ -11,6 +11,7 @@ from dagster_sao.orchestration import leases as module
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.leases import Leases, sign_of_life
 from dagster_sao.orchestration.private import database_engine, step_key
+from tests.support.polling import wait_for
 from tests.support.postgres_instance import write_instance
 from tests.support.processes import PROCESSES
 
@@ -34,12 +35,18 @@ def careless(context: dg.AssetExecutionContext):
 
 
 @dg.asset
+def patient(context: dg.AssetExecutionContext):
+    with Leases(context.instance, context.run.run_id).heartbeat(lambda _why: None, step_key=step_key(context)):
+        raise dg.RetryRequested(seconds_to_wait=600)
+
+
+@dg.asset
 def last():
     os._exit(1)
 
 
 def execute(home, tags, names):
-    assets = [asset for asset in (alive, careless, last) if asset.key.path[-1] in names]
+    assets = [asset for asset in (alive, careless, patient, last) if asset.key.path[-1] in names]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         dg.materialize(assets, instance=instance, tags=tags, raise_on_error=False)
 
@@ -57,10 +64,14 @@ def instance(request, tmp_path):
         yield instance
 
 
-def run_to_its_end(instance, names, **tags):
+def start(instance, names, **tags):
     process = PROCESSES.Process(target=execute, args=(instance.root_directory, tags, names))
     process.start()
-    process.join(120)
+    return process
+
+
+def run_to_its_end(instance, names, **tags):
+    start(instance, names, **tags).join(120)
     return instance.get_run_records(limit=1)[0].dagster_run
 
 
@@ -134,6 +145,21 @@ def test_a_run_that_does_other_things_by_now_is_left_alone(instance):
     assert end_dead_runs(instance) == []
     assert status(instance, run) is dg.DagsterRunStatus.STARTED
     assert signs(instance) == []
+
+
+def test_a_run_whose_step_waits_to_be_tried_again_is_left_alone(instance):
+    def waits():
+        runs = instance.get_run_records(limit=1)
+        return runs and instance.all_logs(runs[0].dagster_run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+
+    process = start(instance, ["patient"])
+    try:
+        wait_for("the step to wait", waits, seconds=120)
+        let_time_pass(instance, 2 * module.LEASE_SECONDS + 1)
+        assert end_dead_runs(instance) == []
+    finally:
+        process.kill()
+        process.join(30)
 
 
 def test_a_step_that_is_tried_again_takes_over_the_sign(instance):

@@ -181,12 +181,14 @@ class DagsterClient:
 
     def launch(self, *assets: AssetName) -> str:
         """Materialize assets as the UI does, and return the run's id."""
-        selector = {
-            **self.selector,
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [_key(asset) for asset in assets],
-            "assetCheckSelection": [],
-        }
+        return self._launch("__ASSET_JOB", assetSelection=[_key(asset) for asset in assets], assetCheckSelection=[])
+
+    def launch_job(self, job: str) -> str:
+        """Start a job with its own config, and return the run's id."""
+        return self._launch(job)
+
+    def _launch(self, job: str, **selected: Any) -> str:
+        selector = {**self.selector, "pipelineName": job, **selected}
         answer = self.query(_LAUNCH, params={"selector": selector, "runConfigData": {}, "mode": "default"})
         if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
             raise GraphQLError(json.dumps(answer))
