@@ -26,6 +26,7 @@ from dagster_sao.orchestration.records import (
 )
 
 _LONGEST_TABLE = 500
+_NAMED = 5
 _PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
 
 
@@ -58,7 +59,8 @@ class RunReport:
 
     def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str]) -> None:
         """Log the decisions of a round, each with its reason."""
-        others = [uid for uid in plan.decisions if uid not in builds and uid not in waiting]
+        known = {*builds, *waiting}
+        others = [uid for uid in plan.decisions if uid not in known]
         waits = f", {len(waiting)} waiting" if waiting else ""
         lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected."]
         decided = [*builds, *others]
@@ -94,13 +96,15 @@ class RunReport:
 
     def stuck(self) -> str:
         """Return a sentence about what an earlier failure keeps from being built, empty when there is nothing."""
-        held = [uid for uid, (what, _) in self.outcomes.items() if what == _PAST[Action.HOLD]]
-        skipped = sum(what == _PAST[Action.SKIP] for what, _ in self.outcomes.values())
-        if not held and not skipped:
+        stuck = [
+            f"{self.graph.label(uid)} is {what} ({why})"
+            for uid, (what, why) in self.outcomes.items()
+            if what in {_PAST[Action.HOLD], _PAST[Action.SKIP]}
+        ]
+        if not stuck:
             return ""
-        causes = "; ".join(f"{self.graph.label(uid)}: {self.outcomes[uid][1]}" for uid in held)
-        below = f"{skipped} below it not built" if skipped else ""
-        return f"An earlier failure stands. {'; '.join(filter(None, (causes, below)))}."
+        more = [f"and {len(stuck) - _NAMED} more"] if len(stuck) > _NAMED else []
+        return f"Not built because of an earlier failure: {'; '.join(stuck[:_NAMED] + more)}."
 
     def built(self, uid: str, message: str) -> None:
         """Note that a node was built."""

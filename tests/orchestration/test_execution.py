@@ -197,10 +197,10 @@ def test_the_same_again_builds_nothing(story):
 def test_a_run_stays_red_while_a_failure_stands(story):
     errors = [e.step_failure_data.error for e in story.again.result.all_events if e.is_step_failure]
     (text,) = (error.message for error in errors)
-    assert "An earlier failure stands. " in text
-    assert "fragile: Failed" in text
-    assert "picky: Failed" in text
-    assert "2 below it not built" in text
+    assert "Not built because of an earlier failure: " in text
+    assert "fragile is held (Failed" in text
+    assert "picky is held (Failed" in text
+    assert "below_fragile is skipped (Upstream failed: fragile)" in text
     assert "Traceback" not in text
 
 
