@@ -99,8 +99,11 @@ class Worker:
         return [process for process in psutil.process_iter() if _group(process) == self.process.pid]
 
     def bury(self, instance: dg.DagsterInstance) -> None:
-        """Let the leases run out, once nothing writes any more: what a minute does."""
-        wait_for("dbt to end with its run", lambda: not self.left_behind(), seconds=60)
+        """Let the leases run out, once nothing writes any more: what a minute does.
+
+        A step in a process of its own goes on without its run's worker, until it has built all that it is to build.
+        """
+        wait_for("dbt to end with its run", lambda: not self.left_behind(), seconds=240)
         with database_engine(instance).begin() as connection:
             connection.execute(_LEASES.update().where(_LEASES.c.run_id == self.run_id).values(expires_at=0.0))
 
