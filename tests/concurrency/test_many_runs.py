@@ -73,13 +73,13 @@ def in_vain(builds, killed):
     """Return what surviving runs built more often than they had to.
 
     PostgreSQL drops a view with the table under it. So each run that builds such a table costs another build of the view,
-    in whichever run comes to it first.
+    in whichever run comes to it first. A killed run costs another build of what it was at.
     """
     builders = {model: [worker for worker, built, _ in builds if built == model] for _, model, _ in builds}
 
     def needed(model):
         parents = shop.MODELS[model] if model in shop.VIEWS else ()
-        return max(1, len({worker for parent in parents for worker in builders.get(parent, ())}))
+        return max(1, len({worker for parent in parents for worker in builders.get(parent, ())})) + len(killed)
 
     survivors = {model: [worker for worker in workers if worker not in killed] for model, workers in builders.items()}
     return {model: workers for model, workers in survivors.items() if len(workers) > needed(model)}
