@@ -282,7 +282,7 @@ class _Execution:
         due = self._tests.due(ready, self._recorder.built | builds)
         yield from self._reuse_checks(ready - due)
         if builds:
-            self._log_state.unsettle(self._context.run, round_.builds)
+            self._log_state.unsettle(self._context.run, round_.builds, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         for invocation in self._invocations_of(round_, due):
             yield from self._run_invocation(invocation, is_last=is_last)

@@ -16,7 +16,7 @@ import dagster as dg
 
 from dagster_sao.core.state import FailedAttempt, LastBuild, StateSnapshot
 from dagster_sao.orchestration.private import read_value, write_value
-from dagster_sao.orchestration.relations import build_id
+from dagster_sao.orchestration.relations import build_mark
 
 _KEY = "dagster_sao/forgotten/"
 _LAYOUT = 1
@@ -52,7 +52,7 @@ class ForgottenNodes:
 
     def _hides_build(self, unique_id: str, build: LastBuild) -> bool:
         forgotten = self.nodes.get(unique_id)
-        return forgotten is not None and forgotten.build == _build_mark(build)
+        return forgotten is not None and forgotten.build == build_mark(build)
 
     def _hides_failure(self, unique_id: str, failure: FailedAttempt) -> bool:
         forgotten = self.nodes.get(unique_id)
@@ -93,13 +93,9 @@ def _forgotten(
     before = before or Forgotten(at="")
     return Forgotten(
         at=now.isoformat(),
-        build=_build_mark(build) if build else before.build,
+        build=build_mark(build) if build else before.build,
         failure=_failure_mark(failure) if failure else before.failure,
     )
-
-
-def _build_mark(build: LastBuild) -> str:
-    return f"{build.run_id} {build_id(build)}"
 
 
 def _failure_mark(failure: FailedAttempt) -> str:

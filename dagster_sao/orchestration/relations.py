@@ -64,6 +64,11 @@ def build_id(build: LastBuild) -> str:
     return build.ended_at.isoformat()
 
 
+def build_mark(build: LastBuild | None) -> str:
+    """Return what tells a build from any other, of whichever run; empty for none."""
+    return f"{build.run_id} {build_id(build)}" if build else ""
+
+
 @dataclass
 class Baselines:
     """The tokens of relations when they were first looked at after a build, each with that build."""

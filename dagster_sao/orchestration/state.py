@@ -43,6 +43,7 @@ from dagster_sao.orchestration.records import (
     from_timestamp,
     source_state,
 )
+from dagster_sao.orchestration.relations import build_mark
 
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
@@ -107,9 +108,12 @@ class EventLogState:
                 builds=dict(assets.builds), sources=dict(assets.sources), failures=dict(assets.failures)
             )
 
-    def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str]) -> None:
-        """Note that a run gives nodes to dbt. What it then leaves without a word was interrupted."""
-        given = dg.MetadataValue.json(list(nodes))
+    def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str], state: StateSnapshot) -> None:
+        """Note that a run gives nodes to dbt, each with its last build in `state`, which was read under the lease.
+
+        What it then leaves without a word was interrupted, unless somebody has built it since.
+        """
+        given = dg.MetadataValue.json({uid: build_mark(state.builds.get(uid)) for uid in nodes})
         report_engine_event(self._instance, run, f"Gives {len(nodes)} to dbt.", {GIVEN_TO_DBT_KEY: given})
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
@@ -157,24 +161,27 @@ class EventLogState:
 
     def _absorb_run(self, run_id: str, ended_at: datetime) -> None:
         """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
-        silent: set[str] = set()
+        silent: dict[str, str] = {}
         for record in events_of_run(self._instance, run_id):
             silent.update(self._given_to_dbt(record))
             unique_id = self._unique_id(record)
             if unique_id is None or not self._is_node(unique_id):
                 continue
             if self._absorb_observation(record) or record.asset_materialization is not None:
-                silent.discard(unique_id)
-        for unique_id in silent:
-            self._absorb_failure(unique_id, FailedAttempt(ended_at, 1, kind=FailureKind.INTERRUPTED), run_id)
+                silent.pop(unique_id, None)
+        for unique_id, mark in silent.items():
+            build = self._assets.builds.get(unique_id)
+            # Another run has it from when the leases of this one ran out. No clock is asked: there may be several.
+            if build is None or build_mark(build) == mark:
+                self._absorb_failure(unique_id, FailedAttempt(ended_at, 1, kind=FailureKind.INTERRUPTED), run_id)
 
-    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[str]:
+    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, str]]:
         event = record.event_log_entry.dagster_event
-        given = _plain(metadata_of_engine_event(event)).get(GIVEN_TO_DBT_KEY, ()) if event else ()
-        for unique_id in given:
+        given = _plain(metadata_of_engine_event(event)).get(GIVEN_TO_DBT_KEY) if event else None
+        for unique_id, mark in (given or {}).items():
             key = self._keys.by_unique_id.get(unique_id) if self._keys else None
             if key is not None and self._is_node(unique_id) and record.timestamp > self._wiped_at.get(key, 0):
-                yield unique_id
+                yield unique_id, mark
 
     def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
         unique_id = self._unique_id(record)

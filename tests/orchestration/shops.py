@@ -149,7 +149,7 @@ class Log:
 
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
-        EventLogState(self.instance, self.project.name).unsettle(run, uids)
+        EventLogState(self.instance, self.project.name).unsettle(run, uids, self.snapshot())
 
     def say(self, run_id: str, uid: str, metadata: Mapping[str, Any]) -> None:
         """Let a run observe a node."""

@@ -158,6 +158,17 @@ def test_what_a_run_left_without_a_word_was_interrupted(tail, log):
     assert ORDERS in state.builds
 
 
+def test_what_another_run_has_built_since_was_not_interrupted(tail, log):
+    """However late the end of the run is known: it ended when its leases did."""
+    log.build(STG, ORDERS, at=NOW)
+    run_id = log.start_run(STG, ORDERS)
+    log.build(STG, at=NOW + timedelta(seconds=1))
+    log.end_run(run_id)
+    state = same(tail, log)
+    assert set(state.failures) == {ORDERS}
+    assert state.builds[STG].ended_at == NOW + timedelta(seconds=1)
+
+
 def test_what_a_run_gave_to_dbt_after_it_waited_for_it_was_interrupted(tail, log):
     log.build(STG, ORDERS, at=NOW)
     run_id = log.start_run(STG)
