@@ -7,6 +7,8 @@ asked of no other.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import dagster as dg
 
 from dagster_sao.orchestration.leases import LeaseError, forget_sign, lapsed_signs, sign_of_life
@@ -19,16 +21,14 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     Returns the ids of these runs. A run whose other steps may be under way is left to Dagster.
     """
     ended = []
-    try:
+    # Without leases nothing is built, and runs say so; who only looks cannot know of any that died.
+    with suppress(LeaseError):
         for sign, run_id in lapsed_signs(instance).items():
             run = instance.get_run_by_id(run_id)
             if run is not None and _is_dead(instance, run, sign):
                 _end(instance, run)
                 ended.append(run_id)
             forget_sign(instance, sign)
-    except LeaseError:
-        # Runs say so; who only looks cannot know of any that died.
-        return ended
     return ended
 
 
