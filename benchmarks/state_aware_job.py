@@ -338,24 +338,40 @@ def tools(peers: Path) -> list[Tool]:
     return rows
 
 
-def measure(tool: Tool, models: int, repeats: int) -> None:
-    """Build everything once with a tool, and measure the runs after that."""
+def measure(tools: Sequence[Tool], models: int, repeats: int) -> None:
+    """Build everything with each tool, and measure the runs after that, by turns: a machine is not as fast all the time."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name).resolve() / PROJECT
-        try:
-            make_project(folder, models)
-            tool.prepare(folder)
-            command, environment = tool.command(folder), tool.environment(folder)
-            run(command, folder, environment)
-            # The second run may still find what the first one left to it, such as caches.
-            run(command, folder, environment)
-            for _ in range(repeats):
-                ran = run(command, folder, environment)
-                tool.check(folder, ran.output, models)
-                tool.seconds.append(ran.seconds)
-        except CannotRunError as error:
-            tool.seconds.clear()
-            tool.problem = f"not measured: {error}"
+        folders = {tool.name: Path(name).resolve() / str(n) / PROJECT for n, tool in enumerate(tools)}
+        for tool in tools:
+            _attempt(_build_twice, tool, folders[tool.name], models)
+        for _ in range(repeats):
+            for tool in tools:
+                _attempt(_measure_once, tool, folders[tool.name], models)
+
+
+def _attempt(action: Callable[[Tool, Path, int], None], tool: Tool, folder: Path, models: int) -> None:
+    if tool.problem:
+        return
+    try:
+        action(tool, folder, models)
+    except CannotRunError as error:
+        tool.seconds.clear()
+        tool.problem = f"not measured: {error}"
+
+
+def _build_twice(tool: Tool, folder: Path, models: int) -> None:
+    make_project(folder, models)
+    tool.prepare(folder)
+    # The second run may still find what the first one left to it, such as caches.
+    for _ in range(2):
+        run(tool.command(folder), folder, tool.environment(folder))
+
+
+def _measure_once(tool: Tool, folder: Path, models: int) -> None:
+    ran = run(tool.command(folder), folder, tool.environment(folder))
+    tool.check(folder, ran.output, models)
+    tool.seconds.append(ran.seconds)
+    print(f"{tool.name}: {ran.seconds:.2f}", file=sys.stderr)
 
 
 def _row(tool: Tool, by_name: Mapping[str, Tool]) -> list[str]:
@@ -364,8 +380,9 @@ def _row(tool: Tool, by_name: Mapping[str, Tool]) -> list[str]:
         return [tool.name, "", "", "", tool.problem]
     beyond = []
     for start_up in (by_name.get(EMPTY_JOB), by_name.get(ASSETS_JOB)):
-        is_beyond = tool is ours and start_up is not None and start_up.median is not None
-        beyond.append(f"{seconds - start_up.median:.2f}" if is_beyond else "")
+        pairs = zip(tool.seconds, start_up.seconds, strict=False) if tool is ours and start_up else ()
+        differences = [one - other for one, other in pairs]
+        beyond.append(f"{statistics.median(differences):.2f}" if differences else "")
     ratio = f"{seconds / ours.median:.1f} ×" if ours and ours is not tool and ours.median else ""
     return [tool.name, f"{seconds:.2f}", *beyond, ratio]
 
@@ -375,7 +392,7 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", type=int, default=[20, 100, 500])
     parser.add_argument("--peers", type=Path, default=PEERS, metavar="DIR", help="where the peers are installed")
     parser.add_argument("--prefect-up-to", type=int, default=100, metavar="N", help="run Prefect's up to N models")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="measured runs of each tool")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="rows whose name contains one of these")
     options = parser.parse_args()
     if not sys.platform.startswith("linux"):
@@ -385,9 +402,7 @@ def main() -> None:
         for tool in rows:
             if tool.name.startswith("Prefect") and models > options.prefect_up_to:
                 tool.problem = f"left out above {options.prefect_up_to} models (--prefect-up-to)"
-            if not tool.problem:
-                measure(tool, models, options.repeats)
-                print(f"{tool.name}: {', '.join(f'{s:.2f}' for s in tool.seconds)}{tool.problem}", file=sys.stderr)
+        measure(rows, models, options.repeats)
         by_name = {tool.name: tool for tool in rows}
         print_table(
             f"A run with nothing changed, {models:,} models on DuckDB, CPU seconds of all processes"
