@@ -101,11 +101,20 @@ class Worker:
     def bury(self, instance: dg.DagsterInstance) -> None:
         """Let the leases run out, once nothing writes any more: what a minute does.
 
-        A step in a process of its own goes on without its run's worker, until it has built all that it is to build.
+        A step in a process of its own goes on without its run's worker, until it has built all that it is to build. Dagster
+        may then leave it waiting for ever for the worker to take what it says.
         """
-        wait_for("dbt to end with its run", lambda: not self.left_behind(), seconds=240)
+        wait_for(
+            "dbt to end with its run", lambda: not self.left_behind() or self._step_has_ended(instance), seconds=240
+        )
+        for process in self.left_behind():
+            process.kill()
         with database_engine(instance).begin() as connection:
             connection.execute(_LEASES.update().where(_LEASES.c.run_id == self.run_id).values(expires_at=0.0))
+
+    def _step_has_ended(self, instance: dg.DagsterInstance) -> bool:
+        steps = instance.get_run_step_stats(self.run_id)
+        return bool(steps) and all(step.end_time is not None for step in steps)
 
     def finish(self, seconds: float) -> None:
         """Wait for its end; raise AssertionError when it fails or takes longer."""
