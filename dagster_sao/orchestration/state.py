@@ -118,8 +118,10 @@ class EventLogState:
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
-        """Forget the runs whose failures were all made good since, and `ended_well`, a run that leaves none."""
-        self.snapshot(keys, now)
+        """Forget the runs that `snapshot` read whose failures were all made good since, and `ended_well`, which left none."""
+        # Where there are none, what has happened since need not be read: in a large project, a lot.
+        if self._assets.unsettled:
+            self.snapshot(keys, now)
         with self._lock:
             settled = self._assets.unsettled.difference(self._assets.failed_in.values())
             self._assets.unsettled -= settled

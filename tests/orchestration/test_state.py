@@ -205,6 +205,7 @@ def test_a_run_whose_failures_were_made_good_is_not_read_again(log, monkeypatch)
     interrupted = log.start_run(ORDERS, STG)
     for run_id in (ended_well, interrupted):
         log.end_run(run_id)
+    state.snapshot(keys, NOW)
     log.build(STG, at=LATER)
     state.settle(keys, NOW, ended_well)
     assert set(log.snapshot().failures) == {ORDERS}, "not all of it was made good"
