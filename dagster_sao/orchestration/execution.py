@@ -26,7 +26,12 @@ from dagster_sao.orchestration.dbt_process import DbtProcess
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
-from dagster_sao.orchestration.private import DbtEventIterator, report_engine_event, step_key
+from dagster_sao.orchestration.private import (
+    DbtEventIterator,
+    expect_no_check_results,
+    report_engine_event,
+    step_key,
+)
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
@@ -36,6 +41,7 @@ from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrate
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
+from dagster_sao.orchestration.step_events import store_step_events
 
 _POLL_SECONDS = 1.0
 
@@ -136,6 +142,7 @@ class _Execution:
 
     def run(self) -> Iterator[Any]:
         end_dead_runs(self._context.instance)
+        expect_no_check_results(self._context)
         with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
             self._capture.look()
             yield from self._rounds()
@@ -299,17 +306,18 @@ class _Execution:
         return self._invocations.choose(round_.builds, due, unit_tests_of=round_.builds)
 
     def _reuse(self, round_: _Round) -> Iterator[Any]:
+        observations = []
         for uid, decision in round_.plan.decisions.items():
             if not decision.builds and uid not in round_.waiting:
                 if decision.action is not Action.REUSE:
                     self._recorder.skipped.add(uid)
-                yield self._report.not_built(uid, decision, round_.state.builds.get(uid))
+                observations.append(self._report.not_built(uid, decision, round_.state.builds.get(uid)))
+        yield from store_step_events(self._context, observations)
 
     def _reuse_checks(self, tests: set[str]) -> Iterator[Any]:
         self._tests.answer(tests)
-        yield from reused_checks(
-            self._context.instance, [self._tests.checks[uid] for uid in sorted(tests) if uid in self._tests.checks]
-        )
+        checks = [self._tests.checks[uid] for uid in sorted(tests) if uid in self._tests.checks]
+        yield from store_step_events(self._context, reused_checks(self._context.instance, checks))
 
     def _run_invocation(self, invocation: Invocation, *, is_last: bool) -> Iterator[Any]:
         if self._is_stopped:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import dagster as dg
@@ -20,11 +22,16 @@ from dagster._core.definitions.declarative_automation.serialized_objects import 
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.event_api import EventRecordsFilter
-from dagster._core.events import DagsterEventType, EngineEventData
+from dagster._core.events import BATCH_WRITABLE_EVENTS, DagsterEventType, EngineEventData
+from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.utils import RUNLESS_RUN_ID
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
+from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
@@ -45,6 +52,7 @@ from dagster_dbt.utils import select_unique_ids
 from dagster_shared.check import CheckError
 
 __all__ = [
+    "BATCH_WRITABLE_EVENTS",
     "DAGSTER_DBT_TRANSLATOR_METADATA_KEY",
     "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY",
     "FINISHED_STATUSES",
@@ -55,7 +63,9 @@ __all__ = [
     "DbtCliInvocation",
     "DbtEventIterator",
     "DbtProjectComponentScaffolder",
+    "EventLogStorage",
     "RunsFilter",
+    "SqliteEventLogStorage",
     "StepEventStatus",
     "build_dbt_specs",
     "condition_result",
@@ -64,12 +74,14 @@ __all__ = [
     "evaluation_node",
     "events_after",
     "events_of_run",
+    "expect_no_check_results",
     "get_asset_check_key_for_test",
-    "last_check_evaluation",
     "last_check_evaluations",
+    "last_completed_check_evaluations",
     "listen_to_run",
     "maximum_event_id",
     "metadata_of_engine_event",
+    "on_one_connection",
     "read_value",
     "report_engine_event",
     "repository_of",
@@ -77,8 +89,10 @@ __all__ = [
     "select_unique_ids",
     "sensor_evaluation",
     "sensor_result",
+    "step_context",
     "step_key",
     "switched_sensors",
+    "tell_listeners",
     "using_dagster_dev",
     "validate_manifest",
     "wipes_after",
@@ -155,6 +169,12 @@ def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[
     instance.add_event_listener(run_id, hear)
 
 
+def tell_listeners(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+    """Let those who listen to a run hear of an event that was stored past the instance."""
+    for hear in instance._subscribers[entry.run_id]:
+        hear(entry)
+
+
 def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:
     """Return the database that the instance keeps its runs in, None where that is no SQL database.
 
@@ -181,11 +201,21 @@ def step_key(context: dg.AssetExecutionContext) -> str:
     return str(context.op_execution_context.op_handle)
 
 
+def step_context(context: dg.AssetExecutionContext) -> StepExecutionContext:
+    """Return the step that executes, as Dagster's own code sees it."""
+    return context.op_execution_context.get_step_execution_context()
+
+
 def report_engine_event(
     instance: dg.DagsterInstance, run: dg.DagsterRun, message: str, metadata: Mapping[str, Any]
 ) -> None:
     """Write a message with metadata into a run's log: the one kind of event that is about the run, not an asset."""
     instance.report_engine_event(message, run, EngineEventData(metadata=metadata))
+
+
+def expect_no_check_results(context: dg.AssetExecutionContext) -> None:
+    """Keep Dagster from logging the checks of a step that end without a result of their own as missing outputs."""
+    context.log.addFilter(lambda record: "did not yield or return expected outputs" not in record.getMessage())
 
 
 def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
@@ -199,22 +229,42 @@ def last_check_evaluations(
 ) -> Mapping[dg.AssetCheckKey, dg.AssetCheckEvaluation]:
     """Return the latest result of each check that was ever run, in one read."""
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-    found = {}
-    for key, record in latest.items():
-        event = record.event.dagster_event if record.event else None
-        if event is not None and isinstance(event.event_specific_data, dg.AssetCheckEvaluation):
-            found[key] = event.event_specific_data
-    return found
+    evaluations = {key: _evaluation(record) for key, record in latest.items()}
+    return {key: evaluation for key, evaluation in evaluations.items() if evaluation is not None}
 
 
-def last_check_evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
-    """Return the latest result of a check, None where it was never run."""
+def last_completed_check_evaluations(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
+) -> Sequence[dg.AssetCheckEvaluation]:
+    """Return the latest result of each check that has one, also of those that a run has planned since."""
     completed = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=completed):
-        event = record.event.dagster_event if record.event else None
-        if event is not None and isinstance(event.event_specific_data, dg.AssetCheckEvaluation):
-            return event.event_specific_data
-    return None
+    storage = instance.event_log_storage
+    with on_one_connection(storage) if isinstance(storage, SqliteEventLogStorage) else nullcontext(storage) as shared:
+        evaluations = [
+            _evaluation(record)
+            for key in keys
+            for record in shared.get_asset_check_execution_history(key, limit=1, status=completed)
+        ]
+    return [evaluation for evaluation in evaluations if evaluation is not None]
+
+
+def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:
+    """Return the result that a record of a check holds, None where it is only planned."""
+    event = record.event.dagster_event if record.event else None
+    data = event.event_specific_data if event else None
+    return data if isinstance(data, dg.AssetCheckEvaluation) else None
+
+
+@contextmanager
+def on_one_connection(storage: SqliteEventLogStorage) -> Iterator[SqliteEventLogStorage]:
+    """Yield a storage of events that does all it is told across runs in a single transaction.
+
+    Dagster opens the file anew for each question and each event, which costs more than either.
+    """
+    with storage.index_connection() as connection:
+        shared = copy.copy(storage)
+        shared.index_connection = lambda: nullcontext(connection)  # type: ignore[method-assign]
+        yield shared
 
 
 def evaluation_node(  # noqa: PLR0913 (one argument for each thing that the UI shows)

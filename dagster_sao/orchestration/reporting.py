@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.state import FailedAttempt, LastBuild
-from dagster_sao.orchestration.private import last_check_evaluation
+from dagster_sao.orchestration.private import last_completed_check_evaluations
 from dagster_sao.orchestration.project import AssetKeys
 from dagster_sao.orchestration.records import (
     DECISION_KEY,
@@ -143,26 +143,24 @@ class RunReport:
 
 
 def reused_checks(
-    instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey]
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Yield the last result of each check again: one that is planned and not reported would be replaced by `skipped`.
 
     It remains the result of the materialization that was tested. A new AssetCheckResult would also read the asset's
     records and store a step output, which cost more than all else that a run with nothing to build does.
     """
-    for key in checks:
-        last = last_check_evaluation(instance, key)
-        if last is not None:
-            yield dg.AssetCheckEvaluation(
-                asset_key=last.asset_key,
-                check_name=last.check_name,
-                passed=last.passed,
-                severity=last.severity,
-                description=last.description,
-                target_materialization_data=last.target_materialization_data,
-                metadata={
-                    **last.metadata,
-                    DECISION_KEY: Action.REUSE.value,
-                    REASON_KEY: "Skipped due to model reuse",
-                },
-            )
+    for last in last_completed_check_evaluations(instance, checks):
+        yield dg.AssetCheckEvaluation(
+            asset_key=last.asset_key,
+            check_name=last.check_name,
+            passed=last.passed,
+            severity=last.severity,
+            description=last.description,
+            target_materialization_data=last.target_materialization_data,
+            metadata={
+                **last.metadata,
+                DECISION_KEY: Action.REUSE.value,
+                REASON_KEY: "Skipped due to model reuse",
+            },
+        )

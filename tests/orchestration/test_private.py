@@ -64,6 +64,7 @@ RELIED_ON = [
     ),
     ("dagster._core.definitions.sensor_definition", "wrap_sensor_evaluation", ["sensor_name", "fn"], []),
     ("dagster._core.event_api", "EventRecordsFilter", ["event_type", "after_cursor"], []),
+    ("dagster._core.events", "BATCH_WRITABLE_EVENTS", [], []),
     (
         "dagster._core.events",
         "DagsterEventType",
@@ -71,8 +72,15 @@ RELIED_ON = [
         ["ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_WIPED"],
     ),
     ("dagster._core.events", "EngineEventData", ["metadata"], []),
+    (
+        "dagster._core.execution.context.system",
+        "StepExecutionContext",
+        [],
+        ["step", "run_id", "job_name", "event_tags", "log"],
+    ),
     ("dagster._core.execution.stats", "StepEventStatus", [], ["IN_PROGRESS"]),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
+    ("dagster._core.storage.asset_check_execution_record", "AssetCheckExecutionRecord", [], ["event"]),
     (
         "dagster._core.storage.asset_check_execution_record",
         "AssetCheckExecutionRecordStatus",
@@ -83,6 +91,13 @@ RELIED_ON = [
     ("dagster._core.storage.dagster_run", "FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "NOT_FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "RunsFilter", ["statuses", "tags", "updated_after"], []),
+    ("dagster._core.storage.event_log", "EventLogStorage", [], ["store_event", "store_event_batch"]),
+    (
+        "dagster._core.storage.event_log",
+        "SqliteEventLogStorage",
+        [],
+        ["prepare_insert_event", "run_connection", "index_connection", "store_asset_check_event"],
+    ),
     ("dagster._core.storage.runs.sql_run_storage", "SqlRunStorage", [], ["connect"]),
     (
         "dagster._daemon.asset_daemon",
@@ -166,6 +181,13 @@ def test_the_event_log_is_asked_in_the_way_we_ask():
         inspect.signature(storage.get_asset_check_execution_history).parameters
     )
     assert storage.get_maximum_record_id() in {None, 0}
+
+
+def test_who_listens_to_a_run_is_where_we_tell_them():
+    instance, heard = dg.DagsterInstance.ephemeral(), []
+    private.listen_to_run(instance, "run", heard.append)
+    assert len(instance._subscribers["run"]) == 1
+    assert callable(dg.OpExecutionContext.get_step_execution_context)
 
 
 def test_a_sensor_result_takes_evaluations_though_it_does_not_say_so():
