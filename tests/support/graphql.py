@@ -139,7 +139,7 @@ class DagsterClient:
                 status=tick["status"],
                 timestamp=tick["timestamp"],
                 skip_reason=tick["skipReason"],
-                error=tick["error"]["message"] if tick["error"] else None,
+                error=_error(tick["error"]),
                 run_ids=tick["runIds"],
                 logs=[(event["level"], event["message"]) for event in (tick.get("logEvents") or {}).get("events", ())],
             )
@@ -246,6 +246,14 @@ def _name(key: Mapping[str, Any]) -> AssetName:
     return "/".join(key["path"])
 
 
+def _error(error: Mapping[str, Any] | None) -> str | None:
+    """Return an error with what caused it, which is what says where it comes from."""
+    if error is None:
+        return None
+    causes = [link["error"] for link in error["errorChain"]]
+    return "".join(text for cause in (error, *causes) for text in (cause["message"], *cause["stack"]))
+
+
 def _asset_event(event: Mapping[str, Any]) -> AssetEvent:
     return AssetEvent(
         run_id=event["runId"],
@@ -290,7 +298,8 @@ query Sensors($selector: RepositorySelector!) { sensorsOrError(repositorySelecto
 _TICKS = """
 query Ticks($selector: SensorSelector!, $limit: Int, $after: Float) { sensorOrError(sensorSelector: $selector) {
     ... on Sensor { sensorState { id status ticks(limit: $limit, afterTimestamp: $after) {
-        tickId status timestamp skipReason error { message } runIds
+        tickId status timestamp skipReason runIds
+        error { message stack errorChain { error { message stack } } }
         #logs
     } } }
 } }
