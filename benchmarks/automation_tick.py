@@ -88,7 +88,8 @@ class Eager:
     """Dagster's own condition on the same assets."""
 
     def __init__(self, other: StateAware, instance: dg.DagsterInstance) -> None:
-        project, keys = other.project.load().project, other.project.keys()
+        loaded = other.project.load()
+        project, keys = loaded.project, loaded.keys
         specs = [
             dg.AssetSpec(
                 keys.by_unique_id[uid],
@@ -120,7 +121,7 @@ class Eager:
 
 def record_builds(instance: dg.DagsterInstance, project: OrchestratedProject, state: StateSnapshot) -> None:
     """Write the events that a run of the whole project would have left, sources first."""
-    keys = project.keys().by_unique_id
+    keys = project.load().keys.by_unique_id
     with _without_waiting_for_the_disk():
         for uid, source in state.sources.items():
             _report(instance, keys[uid], source.token)
@@ -172,7 +173,7 @@ def measure(models: int, *, with_eager: bool) -> list[list[str]]:
         ours = made[0]
         project = ours.project.load().project
         record_builds(instance, ours.project, built_state(project, datetime.now(timezone.utc)))
-        changed = [ours.project.keys().by_unique_id[uid] for uid in changed_sources(project)]
+        changed = [ours.project.load().keys.by_unique_id[uid] for uid in changed_sources(project)]
         versions = itertools.count()
 
         def new_data() -> None:

@@ -332,7 +332,7 @@ def _waits(policy: Policy) -> bool:
 
 
 def _schedules_as_often_as_models(patient: Patient) -> Iterator[Finding]:
-    keys = patient.project.keys().unique_ids
+    keys = patient.loaded.keys.unique_ids
     repository = patient.definitions.get_repository_def()
     for schedule in repository.schedule_defs:
         cron = schedule.cron_schedule

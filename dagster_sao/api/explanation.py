@@ -19,7 +19,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.policy import Policy
 from dagster_sao.core.state import LastBuild, StateSnapshot
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.records import BUILD_KEY, REASON_KEY
 
 _SHOWN_VERSION = 12
@@ -144,7 +144,6 @@ class Explanation:
 
 def explain_node(  # noqa: PLR0913 (what an explanation is made of)
     instance: dg.DagsterInstance,
-    project: OrchestratedProject,
     loaded: LoadedProject,
     unique_id: str,
     *,
@@ -164,8 +163,8 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         file=node.file,
         materialized=node.materialized,
         decision=plan.decisions[unique_id],
-        last_reason=_last_reason(instance, project, unique_id, build) if build else "",
-        state=node_state(project, loaded, unique_id, state),
+        last_reason=_last_reason(instance, loaded, unique_id, build) if build else "",
+        state=node_state(loaded, unique_id, state),
         parents=tuple(_parent(parent, loaded, build, plan) for parent in node.parents),
         code_changes=tuple(fingerprint.changes_since(build.fingerprint)) if build else (),
         settings=_settings(policy, is_view=node.is_view),
@@ -190,8 +189,8 @@ def _parent(unique_id: str, loaded: LoadedProject, build: LastBuild | None, plan
     )
 
 
-def _last_reason(instance: dg.DagsterInstance, project: OrchestratedProject, unique_id: str, build: LastBuild) -> str:
-    event = instance.get_latest_materialization_event(project.keys().by_unique_id[unique_id])
+def _last_reason(instance: dg.DagsterInstance, loaded: LoadedProject, unique_id: str, build: LastBuild) -> str:
+    event = instance.get_latest_materialization_event(loaded.keys.by_unique_id[unique_id])
     materialization = event.asset_materialization if event else None
     metadata: dict[str, Any] = {k: v.value for k, v in materialization.metadata.items()} if materialization else {}
     # The latest may be of another environment, or the one whose test failed.

@@ -15,7 +15,7 @@ from dagster_sao.api.display import as_text, seconds_text
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.records import build_to_json, failure_to_json
 
 _FAILURES = {
@@ -127,12 +127,12 @@ class NodeStates:
         return as_text(self)
 
 
-def node_state(project: OrchestratedProject, loaded: LoadedProject, unique_id: str, state: StateSnapshot) -> NodeState:
+def node_state(loaded: LoadedProject, unique_id: str, state: StateSnapshot) -> NodeState:
     """Return what is recorded of a node."""
     return NodeState(
         unique_id=unique_id,
         name=loaded.project.graph.label(unique_id),
-        asset_key=project.keys().by_unique_id[unique_id].to_user_string(),
+        asset_key=loaded.keys.by_unique_id[unique_id].to_user_string(),
         build=state.builds.get(unique_id),
         failure=state.failures.get(unique_id),
         relation_missing=unique_id in state.missing_relations,

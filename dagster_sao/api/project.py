@@ -230,8 +230,8 @@ class StateAwareProject:
         """Return what a build with this request would do now."""
         loaded, now = self._project.load(), clock.now()
         notes: list[str] = []
-        selected = self.select(request.selection, warn=notes.append)
-        state = take_snapshot(self.instance, self._project, now)
+        selected = resolve_selection(self._project, loaded, request.selection, warn=notes.append)
+        state = take_snapshot(self.instance, self._project, loaded, now)
         if request.refresh_sources:
             look = self._look(loaded, selected)
             notes.extend(observation.error for observation in look.observations.values() if observation.error)
@@ -327,10 +327,10 @@ class StateAwareProject:
         run_id = str(uuid.uuid4())
         if not selected:
             # Dagster would take a run without a selection for a run of everything.
-            return read_results((), self._project, (), run_id=run_id, started_at=started_at, ended_at=started_at)
+            return read_results((), loaded, (), run_id=run_id, started_at=started_at, ended_at=started_at)
         if listener is not None:
-            self._listen(run_id, listener)
-        keys = self._project.keys().by_unique_id
+            self._listen(run_id, loaded, listener)
+        keys = loaded.keys.by_unique_id
         with marked_artifacts(run_id):
             result = self._job().execute_in_process(
                 run_config=self._run_config(request, log_level),
@@ -342,7 +342,7 @@ class StateAwareProject:
         said = said_by_dbt(target_folder(self._project), run_id, started_at)
         results = read_results(
             result.all_events,
-            self._project,
+            loaded,
             selected,
             run_id=run_id,
             started_at=started_at,
@@ -360,9 +360,9 @@ class StateAwareProject:
         """
         loaded, now = self._project.load(), clock.now()
         uid = self._find(loaded, node)
-        state = take_snapshot(self.instance, self._project, now)
+        state = take_snapshot(self.instance, self._project, loaded, now)
         made = make_plan(loaded.project, state, now=now, mode=Mode.JOB)
-        return explain_node(self.instance, self._project, loaded, uid, plan=made, state=state, now=now)
+        return explain_node(self.instance, loaded, uid, plan=made, state=state, now=now)
 
     def state(self, node: str) -> NodeState:
         """Return what is recorded of a model, seed or snapshot.
@@ -371,19 +371,19 @@ class StateAwareProject:
         """
         loaded = self._project.load()
         uid = self._find(loaded, node)
-        return node_state(self._project, loaded, uid, take_snapshot(self.instance, self._project, clock.now()))
+        return node_state(loaded, uid, take_snapshot(self.instance, self._project, loaded, clock.now()))
 
     def states(self) -> NodeStates:
         """Return what is recorded of every model, seed and snapshot, parents first."""
         loaded = self._project.load()
-        state = take_snapshot(self.instance, self._project, clock.now())
-        nodes = (node_state(self._project, loaded, uid, state) for uid in loaded.project.graph.nodes)
+        state = take_snapshot(self.instance, self._project, loaded, clock.now())
+        nodes = (node_state(loaded, uid, state) for uid in loaded.project.graph.nodes)
         return NodeStates(self.name, tuple(nodes))
 
     def sources(self, *, probe: bool = False) -> SourceReports:
         """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
         loaded, now = self._project.load(), clock.now()
-        state = take_snapshot(self.instance, self._project, now)
+        state = take_snapshot(self.instance, self._project, loaded, now)
         look = self._look(loaded, loaded.project.graph.nodes) if probe else None
         return source_reports(self.instance, self._project, loaded, state=state, now=now, look=look)
 
@@ -395,7 +395,7 @@ class StateAwareProject:
         loaded, now = self._project.load(), clock.now()
         try:
             instance, problem = self.instance, ""
-            state = take_snapshot(instance, self._project, now)
+            state = take_snapshot(instance, self._project, loaded, now)
         except NoInstanceError as error:
             instance, problem, state = None, str(error), StateSnapshot()
         look = self._look(loaded, loaded.project.graph.nodes) if probe else None
@@ -422,11 +422,11 @@ class StateAwareProject:
             select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
         )
         loaded, now = self._project.load(), clock.now()
-        selected = self.select(selection)
-        known = take_snapshot(self.instance, self._project, now)
+        selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
+        known = take_snapshot(self.instance, self._project, loaded, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
         forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
-        keys = self._project.keys().by_unique_id
+        keys = loaded.keys.by_unique_id
         for uid in forgotten:
             note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
             self.instance.report_runless_asset_event(note)
@@ -453,7 +453,7 @@ class StateAwareProject:
         return dg.RunConfig(ops=dict.fromkeys(self._op_names(), config), loggers=loggers)
 
     def _op_names(self) -> set[str]:
-        keys = self._project.keys()
+        keys = self._project.load().keys
         nodes = {keys.by_unique_id[uid] for uid in keys.nodes}
         found = self._definitions.get_repository_def().assets_defs_by_key
         return {found[key].op.name for key in nodes if key in found}
@@ -463,9 +463,9 @@ class StateAwareProject:
         threads = request.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
         return make_forecast(plan, state, threads)
 
-    def _listen(self, run_id: str, listener: Listener) -> None:
+    def _listen(self, run_id: str, loaded: LoadedProject, listener: Listener) -> None:
         def hear(event: dg.DagsterEvent) -> None:
-            result = node_result(event, self._project)
+            result = node_result(event, loaded)
             if result is not None:
                 listener(result)
 

@@ -73,7 +73,7 @@ class BuildRequest:
     ) -> Plan:
         """Return what a run with this request would decide."""
         if self.defer:
-            state = with_deferred_parents(project, state, selected, _DRY)
+            state = with_deferred_parents(loaded, state, selected, _DRY)
         return make_run_plan(
             loaded.project,
             state,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, seconds_text, styled
 from dagster_sao.core.graph import ProjectGraph
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DECISION_KEY,
@@ -203,7 +203,7 @@ class BuildResults(Mapping[str, NodeResult]):
 
 def read_results(  # noqa: PLR0913 (what a run leaves)
     events: Iterable[dg.DagsterEvent],
-    project: OrchestratedProject,
+    loaded: LoadedProject,
     selected: Iterable[str],
     *,
     run_id: str,
@@ -216,10 +216,10 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
 
     `said` is what dbt wrote of nodes and tests in that run: its words for a failure.
     """
-    reader = _Reader(project)
+    reader = _Reader(loaded)
     for event in events:
         reader.absorb(event)
-    graph = project.load().project.graph
+    graph = loaded.project.graph
     nodes = {}
     wanted = set(selected)
     for uid in graph.nodes:
@@ -235,18 +235,18 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     )
 
 
-def node_result(event: dg.DagsterEvent, project: OrchestratedProject) -> NodeResult | None:
+def node_result(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult | None:
     """Return what an event of a run says of a node, None for any other event."""
-    reader = _Reader(project)
+    reader = _Reader(loaded)
     reader.absorb(event)
     return next(iter(reader.nodes.values()), None)
 
 
 class _Reader:
-    def __init__(self, project: OrchestratedProject) -> None:
-        self._keys = project.keys()
-        self._graph = project.load().project.graph
-        self._tests = {key: uid for uid, key in project.check_keys().items()}
+    def __init__(self, loaded: LoadedProject) -> None:
+        self._keys = loaded.keys
+        self._graph = loaded.project.graph
+        self._tests = {key: uid for uid, key in loaded.check_keys.items()}
         self.nodes: dict[str, NodeResult] = {}
         self.tests: dict[str, TestResult] = {}
 

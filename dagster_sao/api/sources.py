@@ -157,15 +157,20 @@ def source_reports(  # noqa: PLR0913 (what is known of them)
     """Return what is known of every source that some node reads, with what the warehouse just said of it."""
     graph = loaded.project.graph
     read = [source for uid, source in graph.sources.items() if graph.children[uid]]
-    reports = (_report(instance, project, source, state.sources.get(source.unique_id), now) for source in read)
+    reports = (_report(instance, project, loaded, source, state.sources.get(source.unique_id), now) for source in read)
     return SourceReports(project.name, tuple(_with_look(report, look, state) for report in reports))
 
 
-def _report(
-    instance: dg.DagsterInstance, project: OrchestratedProject, source: Source, state: SourceState | None, now: datetime
+def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
+    instance: dg.DagsterInstance,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    source: Source,
+    state: SourceState | None,
+    now: datetime,
 ) -> SourceReport:
     uid = source.unique_id
-    key = project.keys().by_unique_id[uid]
+    key = loaded.keys.by_unique_id[uid]
     event = instance.get_latest_materialization_event(key)
     materialization = event.asset_materialization if event else None
     metadata = materialization.metadata if materialization else {}
@@ -181,7 +186,7 @@ def _report(
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=LOADED_BY_DAGSTER if project.is_loaded_by_dagster(uid) else str(plain.get(PROBE_KEY) or ""),
+        probe=LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(plain.get(PROBE_KEY) or ""),
         age=now - since if since else None,
     )
 

@@ -108,7 +108,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
             )
             self._reasons[uid] = signature
             if verdict.requested or is_news:
-                evaluations.append(_evaluation(self.project.keys().by_unique_id[uid], verdict, loaded))
+                evaluations.append(_evaluation(loaded.keys.by_unique_id[uid], verdict, loaded))
         return evaluations
 
 
@@ -137,7 +137,7 @@ class _Tick:
         self._instance = tick_instance(context)
         self._now = clock.now()
         self.loaded = project.refresh(_Log(context))
-        self._keys = project.keys()
+        self._keys = self.loaded.keys
         self._asked: set[str] = set()
         self._origins_now: Mapping[str, str] | None = None
 
@@ -151,7 +151,7 @@ class _Tick:
         activity = run_activity(
             self._instance, self._keys, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
-        state = take_snapshot(self._instance, self._project, self._now)
+        state = take_snapshot(self._instance, self._project, self.loaded, self._now)
         plan = self._plan(state, selected, {})
         evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()
         cursor = self._conditions_cursor
@@ -205,7 +205,7 @@ class _Tick:
         self, plan: Plan, composed: set[str]
     ) -> tuple[set[str], Sequence[AutomationConditionEvaluation[Any]], str]:
         keys = [self._keys.by_unique_id[uid] for uid in sorted(composed)]
-        with planned(plan):
+        with planned(plan, self._keys):
             requested, evaluations, cursor = evaluate_conditions(
                 self._sensor, self._context, keys, self._conditions_cursor
             )

@@ -6,7 +6,7 @@ It holds no rule: the decision, and its reason, come from `core.decide`. It comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,20 +15,22 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
+from dagster_sao.core.decide import Decision
 from dagster_sao.core.plan import Plan, make_plan
 from dagster_sao.orchestration.private import (
     DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
     AutomationContext,
     condition_result,
 )
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.snapshot import take_snapshot
 
 PROJECT_ATTRIBUTE = "orchestrated_project"
 """Set on the dbt translator, which dagster-dbt keeps in the metadata of every asset."""
 
-_tick_plan: ContextVar[Plan | None] = ContextVar("dagster_sao_tick_plan", default=None)
-_plans: WeakKeyDictionary[Any, dict[int, Plan]] = WeakKeyDictionary()
+_Decisions = Mapping[dg.AssetKey, Decision]
+_tick_decisions: ContextVar[_Decisions | None] = ContextVar("dagster_sao_tick_decisions", default=None)
+_decisions: WeakKeyDictionary[Any, dict[int, _Decisions]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)  # equal to each other, so that `condition.replace(state_aware(), …)` finds it
@@ -57,8 +59,9 @@ class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
     def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Return whether the plan builds the asset, with the reason as a child node."""
         project = project_of(context.asset_graph, context.key)
-        unique_id = project.keys().unique_ids[context.key]
-        decision = (_tick_plan.get() or _plan_for(context, project)).decisions[unique_id]
+        decision = (_tick_decisions.get() or _decisions_for(context, project)).get(context.key)
+        if decision is None:
+            return condition_result(context, value=False, reason="No longer in the dbt project")
         return condition_result(context, value=decision.builds, reason=decision.message)
 
 
@@ -72,13 +75,13 @@ def state_aware() -> StateAwareCondition:
 
 
 @contextmanager
-def planned(plan: Plan) -> Iterator[None]:
+def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
     """Let the conditions that are evaluated within answer from `plan`."""
-    token = _tick_plan.set(plan)
+    token = _tick_decisions.set(_by_key(plan, keys))
     try:
         yield
     finally:
-        _tick_plan.reset(token)
+        _tick_decisions.reset(token)
 
 
 def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # noqa: ANN401 (private in Dagster)
@@ -97,11 +100,15 @@ def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # no
     return project
 
 
-def _plan_for(context: AutomationContext[dg.AssetKey], project: OrchestratedProject) -> Plan:
+def _decisions_for(context: AutomationContext[dg.AssetKey], project: OrchestratedProject) -> _Decisions:
     view = context.asset_graph_view
-    plans = _plans.setdefault(view, {})
-    if id(project) not in plans:
-        now = context.evaluation_time
-        state = take_snapshot(view.instance, project, now)
-        plans[id(project)] = make_plan(project.load().project, state, now=now)
-    return plans[id(project)]
+    decisions = _decisions.setdefault(view, {})
+    if id(project) not in decisions:
+        loaded, now = project.load(), context.evaluation_time
+        state = take_snapshot(view.instance, project, loaded, now)
+        decisions[id(project)] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
+    return decisions[id(project)]
+
+
+def _by_key(plan: Plan, keys: AssetKeys) -> _Decisions:
+    return {keys.by_unique_id[uid]: decision for uid, decision in plan.decisions.items()}

@@ -18,7 +18,7 @@ from dagster_dbt import DbtCliResource
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.orchestration.private import DbtCliInvocation
-from dagster_sao.orchestration.project import OrchestratedProject, read_code, read_manifest, sentence
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
 
 _INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
@@ -41,6 +41,7 @@ class DbtProcess:
         context: dg.AssetExecutionContext,
         dbt: DbtCliResource,
         project: OrchestratedProject,
+        loaded: LoadedProject,
         arguments: Sequence[str],
         *,
         translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
@@ -49,11 +50,11 @@ class DbtProcess:
         """Start dbt. With `selects_tests` the arguments name the tests to run; else dbt chooses them by itself."""
         self._context = context
         self._project = project
-        self._manifest = project.load().manifest
+        self._loaded = loaded
         self._translator = translator
         with _environment(_INDIRECT_SELECTION, "empty" if selects_tests else None):
             self.invocation: DbtCliInvocation = dbt.cli(
-                arguments, manifest=self._manifest, dagster_dbt_translator=translator, raise_on_error=False
+                arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
             )
         self._watchdog = _start_watchdog(self.invocation.process)
         # dagster-dbt would select by itself if it were given the context, so it gets it after.
@@ -65,7 +66,7 @@ class DbtProcess:
         try:
             for event in self.invocation.stream_raw_events():
                 asset_events = event.to_default_asset_events(
-                    manifest=self._manifest,
+                    manifest=self._loaded.manifest,
                     dagster_dbt_translator=self._translator,
                     context=self._context,
                     target_path=self.invocation.target_path,
@@ -99,7 +100,7 @@ class DbtProcess:
 
     def code(self, nodes: Iterable[str]) -> Mapping[str, Fingerprint]:
         """Return the code of nodes that dbt itself read, by unique id."""
-        return code_read_by_dbt(self.invocation.target_path, self._project, nodes)
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, nodes)
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:
@@ -110,7 +111,7 @@ class DbtProcess:
 
 
 def code_read_by_dbt(
-    target_path: Path, project: OrchestratedProject, nodes: Iterable[str]
+    target_path: Path, project: OrchestratedProject, loaded: LoadedProject, nodes: Iterable[str]
 ) -> Mapping[str, Fingerprint]:
     """Return the code of nodes that dbt read, which may be newer than the manifest that the plan was made from.
 
@@ -118,7 +119,7 @@ def code_read_by_dbt(
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        fingerprinter = read_code(project.dbt_project, manifest, project.load().variables, project.selection)
+        fingerprinter = read_code(project.dbt_project, manifest, loaded.variables, project.selection)
         graph = fingerprinter.graph
         return {uid: fingerprinter.fingerprint(graph.nodes[uid]) for uid in nodes if uid in graph.nodes}
     except (OSError, ValueError, DagsterSaoError):

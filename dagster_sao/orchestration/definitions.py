@@ -139,7 +139,7 @@ def finish_project(
     """
     for warning in loaded.warnings:
         logger.warning(warning)
-    keys = project.keys()
+    keys = loaded.keys
     loads = {key for asset in other_assets if isinstance(asset, dg.AssetsDefinition) for key in asset.keys}
     patterns = [_pattern(name) for name in settings.loaded_by_dagster]
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
@@ -156,7 +156,7 @@ def finish_project(
         if any(pattern.fullmatch(source.label) for pattern in patterns):
             loads.add(key)
         if key not in loads and not source.is_external_node:
-            specs[key] = project.spec(uid).replace_attributes(automation_condition=None, deps=[], skippable=False)
+            specs[key] = loaded.spec(uid).replace_attributes(automation_condition=None, deps=[], skippable=False)
     project.loaded_by_dagster = frozenset(loads & set(owners))
     return list(specs.values())
 

@@ -114,7 +114,7 @@ class _Execution:
         self._finish = finish or iter
         self._loaded = project.load()
         self._graph = self._loaded.project.graph
-        self._keys = project.keys()
+        self._keys = self._loaded.keys
         self._started = time.monotonic()
         self._log_state = event_log_state(context.instance, project)
         self._is_automated = PROJECT_TAG in context.run.tags
@@ -122,12 +122,13 @@ class _Execution:
         self._is_state_aware = self._is_automated if aware is None else aware
         self._selected = self._selection()
         self._requests = self._requested()
-        self._tests = RunTests(context, project, self._loaded, self._selected)
+        self._tests = RunTests(context, self._loaded, self._selected)
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in self._graph.nodes}
         self._capture = RunCapture(
             context,
             project,
+            self._loaded,
             self._selected,
             refresh=config.refresh_sources and not self._is_automated,
             state_aware=self._is_state_aware,
@@ -208,7 +209,7 @@ class _Execution:
         while True:
             state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
             if self._config.defer:
-                state = with_deferred_parents(self._project, state, self._selected, self._context.run.run_id)
+                state = with_deferred_parents(self._loaded, state, self._selected, self._context.run.run_id)
             plan = make_run_plan(
                 self._loaded.project,
                 state,
@@ -336,6 +337,7 @@ class _Execution:
             self._context,
             self._dbt,
             self._project,
+            self._loaded,
             arguments,
             translator=self._translator,
             selects_tests=invocation.tests is not None,

@@ -44,17 +44,18 @@ def open_session(project: OrchestratedProject, loaded: LoadedProject) -> Warehou
 
 def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[Source]:
     """Return the sources that some model reads and that no Dagster asset loads."""
-    graph = loaded.project.graph
+    graph, keys = loaded.project.graph, loaded.keys.by_unique_id
     return [
-        source for uid, source in graph.sources.items() if graph.children[uid] and not project.is_loaded_by_dagster(uid)
+        source
+        for uid, source in graph.sources.items()
+        if graph.children[uid] and keys[uid] not in project.loaded_by_dagster
     ]
 
 
 def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
     """Return the sources that the selected nodes read at any depth and that are probed."""
-    graph = loaded.project.graph
-    above = graph.ancestors(selected)
-    return [source for uid, source in graph.sources.items() if uid in above and not project.is_loaded_by_dagster(uid)]
+    above = loaded.project.graph.ancestors(selected)
+    return [source for source in probed_sources(project, loaded) if source.unique_id in above]
 
 
 def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:
@@ -96,7 +97,7 @@ def source_event(
 
 def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     instance: dg.DagsterInstance,
-    project: OrchestratedProject,
+    loaded: LoadedProject,
     prober: SourceProber,
     sources: Sequence[Source],
     *,
@@ -109,7 +110,6 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     A source that cannot be tracked has `untracked_token`, or one that changes with its `untracked_interval`.
     Raises WarehouseError when the warehouse cannot be asked at all.
     """
-    loaded, keys = project.load(), project.keys()
     by_id = {source.unique_id: source for source in sources}
     for unique_id, observation in prober.observe(sources):
         source, last = by_id[unique_id], states.get(unique_id)
@@ -120,4 +120,6 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
             token = untracked_token
         if token is not None:
             probed = ProbedSource(source, observation, 0.0)
-            instance.report_runless_asset_event(source_event(keys.by_unique_id[unique_id], probed, token, last, now))
+            instance.report_runless_asset_event(
+                source_event(loaded.keys.by_unique_id[unique_id], probed, token, last, now)
+            )

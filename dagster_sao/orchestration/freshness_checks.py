@@ -26,7 +26,7 @@ CHECK_NAME = "freshness"
 
 def checked_sources(project: OrchestratedProject, loaded: LoadedProject) -> dict[dg.AssetCheckKey, Source]:
     """Return the sources with thresholds that some node reads and no Dagster asset loads, by their check."""
-    keys = project.keys().by_unique_id
+    keys = loaded.keys.by_unique_id
     return {
         dg.AssetCheckKey(keys[source.unique_id], CHECK_NAME): source
         for source in probed_sources(project, loaded)
@@ -87,17 +87,18 @@ class FreshnessReports:
 
     def __init__(self, instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject) -> None:
         """Read the latest result of each check."""
-        self._project = project
         checks = checked_sources(project, loaded)
         latest = last_check_evaluations(instance, checks) if checks else {}
         self._said = {checks[key].unique_id: (last.passed, last.severity) for key, last in latest.items()}
 
-    def news(self, unique_id: str, result: CheckResult, *, is_new_data: bool) -> Iterator[dg.AssetCheckEvaluation]:
-        """Yield the evaluation to report, if any: that data still is as fresh or stale as it was is no news."""
+    def news(
+        self, unique_id: str, key: dg.AssetKey, result: CheckResult, *, is_new_data: bool
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        """Yield the evaluation to report of a source, if any: that data still is as fresh or stale as it was is no news."""
         before, self._said[unique_id] = self._said.get(unique_id), (result.passed, result.severity)
         if is_new_data or before != self._said[unique_id]:
             yield dg.AssetCheckEvaluation(
-                asset_key=self._project.keys().by_unique_id[unique_id],
+                asset_key=key,
                 check_name=CHECK_NAME,
                 passed=result.passed,
                 severity=result.severity,
@@ -150,7 +151,7 @@ def _ask(
     instance: dg.DagsterInstance, project: OrchestratedProject, sources: Mapping[dg.AssetCheckKey, Source]
 ) -> Iterator[dg.AssetCheckResult]:
     loaded, now = project.load(), clock.now()
-    states = event_log_state(instance, project).snapshot(project.keys(), now).sources
+    states = event_log_state(instance, project).snapshot(loaded.keys, now).sources
     by_id = {source.unique_id: (key.asset_key, source) for key, source in sources.items()}
     session = open_session(project, loaded)
     try:

@@ -84,7 +84,7 @@ class FreshnessProber:
         cursor, note = _read_cursor(context.cursor)
         try:
             loaded = self._project.refresh(context.log)
-            building = self._building(context)
+            building = self._building(context, loaded)
             if building and loaded.project.graph.adapter_type == "duckdb":
                 return dg.SensorResult(skip_reason=_leaves_alone(building), cursor=context.cursor)
             tick = self._probe(context, loaded, building, cursor, started)
@@ -114,7 +114,7 @@ class FreshnessProber:
         started: float,
     ) -> _Tick:
         now = clock.now()
-        state = take_snapshot(context.instance, self._project, now)
+        state = take_snapshot(context.instance, self._project, loaded, now)
         sources = _starting_at(first, probed_sources(self._project, loaded))
         wanted = wanted_sources(loaded.project, state, now)
         due = [
@@ -163,13 +163,13 @@ class FreshnessProber:
         else:
             token = new_token(observation, policy, last, tick.now)
             self._schedule.answered(uid, tick.now, stale_at(observation, policy, last, tick.now))
+        key = tick.loaded.keys.by_unique_id[uid]
         if token is not None:
-            key = self._project.keys().by_unique_id[uid]
             tick.events.append(source_event(key, probed, token, last, tick.now))
             tick.updated.append(source.label)
         if policy.has_thresholds and self._checks is not None:
             result = freshness_result(source, observation, policy, last, tick.now)
-            tick.events.extend(self._checks.news(uid, result, is_new_data=token is not None))
+            tick.events.extend(self._checks.news(uid, key, result, is_new_data=token is not None))
 
     def _warn_once(self, sentence: str, log: Any) -> None:  # noqa: ANN401
         if sentence not in self._warned:
@@ -186,9 +186,9 @@ class FreshnessProber:
             context.log.warning(f"The models' relations could not be looked at: {sentence(error)}")
             return []
 
-    def _building(self, context: dg.SensorEvaluationContext) -> Mapping[str, str]:
-        keys, name = self._project.keys(), self._project.name
-        return run_activity(context.instance, keys, name, context.repository_def, clock.now()).building
+    def _building(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> Mapping[str, str]:
+        name, now = self._project.name, clock.now()
+        return run_activity(context.instance, loaded.keys, name, context.repository_def, now).building
 
 
 def build_freshness_sensor(

@@ -177,9 +177,9 @@ def _assets(
             job.selection,
             warn=lambda text: dg.get_dagster_logger().warning(f"The job '{job.name}': {text}"),
         )
-    keys = project.keys().by_unique_id
+    keys = loaded.keys.by_unique_id
     # As dbt selects tests: also one that reads a selected model and that Dagster shows on another.
-    read = {key for uid, key in project.check_keys().items() if nodes_read_by(loaded, uid) & selected}
+    read = {key for uid, key in loaded.check_keys.items() if nodes_read_by(loaded, uid) & selected}
     assets = dg.AssetSelection.assets(*(keys[uid] for uid in sorted(selected)))
     return assets | dg.AssetSelection.checks(*sorted(read & set(models.check_keys)))
 

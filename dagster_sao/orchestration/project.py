@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ _Stamp = tuple[int, int, int]
 _PROCESS_STARTED_AT = time.time()
 _CACHE_FILE = "dagster_sao_normal_forms.json"
 _LARGE_SEED_CHECKSUM = "path"
+# Longer than dbt's process waits for a processor or a disk between two parts of a manifest.
+_WRITING_SECONDS = 1.0
 _WATCHED_PATHS = (
     "model-paths",
     "macro-paths",
@@ -74,17 +77,6 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class LoadedProject:
-    """One manifest, read."""
-
-    manifest: Mapping[str, Any]
-    project: Project
-    source_policies: Mapping[str, SourcePolicy]
-    warnings: tuple[str, ...]
-    variables: Variables
-
-
-@dataclass(frozen=True)
 class AssetKeys:
     """Which asset is which dbt resource."""
 
@@ -96,6 +88,39 @@ class AssetKeys:
     def __post_init__(self) -> None:
         """Invert the mapping."""
         object.__setattr__(self, "unique_ids", {key: uid for uid, key in self.by_unique_id.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedProject:
+    """One manifest, read. What it says stays as it is when dbt writes another: one look at a project uses one of these."""
+
+    manifest: Mapping[str, Any]
+    project: Project
+    source_policies: Mapping[str, SourcePolicy]
+    warnings: tuple[str, ...]
+    variables: Variables
+    dbt_project: DbtProject
+    translator: Translator
+
+    @cached_property
+    def keys(self) -> AssetKeys:
+        """The asset keys of the project's nodes and sources."""
+        graph = self.project.graph
+        keys = {uid: self.spec(uid).key for uid in (*graph.nodes, *graph.sources)}
+        return AssetKeys(keys, frozenset(graph.nodes))
+
+    @cached_property
+    def check_keys(self) -> Mapping[str, dg.AssetCheckKey]:
+        """The asset check of each dbt test that has one, by the test's unique id."""
+        found = {
+            uid: get_asset_check_key_for_test(self.manifest, self.translator, uid, self.dbt_project)  # type: ignore[arg-type]
+            for uid in self.project.graph.tests
+        }
+        return {uid: key for uid, key in found.items() if key is not None}
+
+    def spec(self, unique_id: str) -> dg.AssetSpec:
+        """Return the asset spec of a node or source."""
+        return self.translator.get_asset_spec(self.manifest, unique_id, self.dbt_project)
 
 
 class OrchestratedProject:
@@ -132,7 +157,6 @@ class OrchestratedProject:
         self._loaded: LoadedProject | None = None
         self._manifest_stamp: object = None
         self._parsed_stamp: object = None
-        self._keys: AssetKeys | None = None
 
     @property
     def name(self) -> str:
@@ -192,8 +216,10 @@ class OrchestratedProject:
             stamp = _stamp(self.dbt_project.manifest_path)
             if self._loaded is None or stamp != self._manifest_stamp:
                 manifest = read_manifest(self.dbt_project.manifest_path)
-                loaded = load_manifest(self.dbt_project, manifest, self.variables, self.selection)
-                self._loaded, self._manifest_stamp, self._keys = loaded, stamp, None
+                self._loaded = load_manifest(
+                    self.dbt_project, manifest, self._translator, variables=self.variables, selection=self.selection
+                )
+                self._manifest_stamp = stamp
             return self._loaded
 
     def refresh(self, log: Any) -> LoadedProject:  # noqa: ANN401 (a logger, Dagster's or Python's)
@@ -214,40 +240,10 @@ class OrchestratedProject:
                 )
                 return before
 
-    def keys(self) -> AssetKeys:
-        """Return the asset keys of the project's nodes and sources."""
-        with self._lock:
-            loaded = self.load()
-            if self._keys is None:
-                graph = loaded.project.graph
-                keys = {
-                    uid: self._translator.get_asset_spec(loaded.manifest, uid, self.dbt_project).key
-                    for uid in (*graph.nodes, *graph.sources)
-                }
-                self._keys = AssetKeys(keys, frozenset(graph.nodes))
-            return self._keys
-
-    def spec(self, unique_id: str) -> dg.AssetSpec:
-        """Return the asset spec of a node or source."""
-        return self._translator.get_asset_spec(self.load().manifest, unique_id, self.dbt_project)
-
     def code_version(self, unique_id: str) -> str | None:
-        """Return the digest of a node's fingerprint, None for what is no node."""
-        fingerprint = self.load().project.fingerprints.get(unique_id)
+        """Return the digest of a node's fingerprint as it was last loaded, None for what is no node."""
+        fingerprint = (self._loaded or self.load()).project.fingerprints.get(unique_id)
         return fingerprint.digest if fingerprint else None
-
-    def is_loaded_by_dagster(self, source_id: str) -> bool:
-        """Return whether a Dagster asset loads this source."""
-        return self.keys().by_unique_id[source_id] in self.loaded_by_dagster
-
-    def check_keys(self) -> Mapping[str, dg.AssetCheckKey]:
-        """Return the asset check of each dbt test that has one, by the test's unique id."""
-        loaded = self.load()
-        found = {
-            uid: get_asset_check_key_for_test(loaded.manifest, self._translator, uid, self.dbt_project)  # type: ignore[arg-type]
-            for uid in loaded.project.graph.tests
-        }
-        return {uid: key for uid, key in found.items() if key is not None}
 
     def _parse_if_edited(self) -> None:
         if not using_dagster_dev():
@@ -326,7 +322,7 @@ def _is_newest(manifest_path: Path, files: Iterable[tuple[str, _Stamp | None]]) 
 def read_manifest(path: Path) -> Mapping[str, Any]:
     """Return the manifest at `path`. Raises InvalidProjectError when there is none that can be read."""
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = _whole_json(path)
     except FileNotFoundError:
         msg = f"There is no manifest at {path}. Run `dbt parse` in the dbt project, or call `project.prepare_if_dev()`."
         raise InvalidProjectError(msg) from None
@@ -340,17 +336,31 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
+def _whole_json(path: Path) -> Any:  # noqa: ANN401
+    """Return the content of a file that dbt may be writing: not in one piece, and for a large project not in an instant."""
+    while True:
+        stamp = _stamp(path)
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError:
+            time.sleep(_WRITING_SECONDS)
+            if _stamp(path) == stamp:
+                raise
+
+
 def load_manifest(
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
-    variables: Mapping[str, Any] | None = None,
-    selection: Selection | None = None,
+    translator: Translator,
+    *,
+    variables: Mapping[str, Any],
+    selection: Selection,
 ) -> LoadedProject:
     """Return what a manifest says: graph, policies, fingerprints.
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """
-    values = read_variables(dbt_project.project_dir, dict(variables or {}))
+    values = read_variables(dbt_project.project_dir, variables)
     cache = known_forms(dbt_project)
     known = len(cache)
     fingerprinter = read_code(dbt_project, manifest, values, selection, cache)
@@ -386,6 +396,8 @@ def load_manifest(
             for warning in warnings
         ),
         variables=values,
+        dbt_project=dbt_project,
+        translator=translator,
     )
 
 

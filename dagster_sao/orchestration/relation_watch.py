@@ -108,25 +108,13 @@ class RelationWatch:
         if seen != before.seen:
             write_relations(instance, self._project.state_name, Relations(seen))
         self._seen, self._again_at = stamp, min(waits, default=None)
-        return [event for node in nodes for event in self._news(node, seen.get(node.unique_id), before)]
-
-    def _news(self, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
-        if relation is None or relation == before.seen.get(node.unique_id):
-            return
-        if relation.is_missing:
-            message = f"{node.relation_name} no longer exists"
-        elif relation.alteration is not None:
-            message = "Altered outside of Dagster"
-        else:
-            message = (
-                f"{node.relation_name} was built again and is still not to be seen. Let the sensor's role see it. Until"
-                f" then it is built again after {format_duration(retry_wait(relation.absences))} at the earliest"
-            )
-        yield dg.AssetObservation(
-            self._project.keys().by_unique_id[node.unique_id],
-            description=message,
-            metadata={DECISION_KEY: "noticed", REASON_KEY: message},
-        )
+        keys = loaded.keys.by_unique_id
+        return [
+            event
+            for node in nodes
+            for uid in [node.unique_id]
+            for event in _news(keys[uid], node, seen.get(uid), before.seen.get(uid))
+        ]
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return for each relation that was read its token if it was altered since its build, else None."""
@@ -154,6 +142,23 @@ class RelationWatch:
         if is_new:
             write_baselines(look.instance, self._project.state_name, baselines)
         return found
+
+
+def _news(
+    key: dg.AssetKey, node: Node, relation: Relation | None, before: Relation | None
+) -> Iterable[dg.AssetObservation]:
+    if relation is None or relation == before:
+        return
+    if relation.is_missing:
+        message = f"{node.relation_name} no longer exists"
+    elif relation.alteration is not None:
+        message = "Altered outside of Dagster"
+    else:
+        message = (
+            f"{node.relation_name} was built again and is still not to be seen. Let the sensor's role see it. Until"
+            f" then it is built again after {format_duration(retry_wait(relation.absences))} at the earliest"
+        )
+    yield dg.AssetObservation(key, description=message, metadata={DECISION_KEY: "noticed", REASON_KEY: message})
 
 
 def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, now: datetime) -> object:

@@ -13,7 +13,7 @@ from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import open_session, record_sources, sources_above
 from dagster_sao.orchestration.private import repository_of
-from dagster_sao.orchestration.project import OrchestratedProject, sentence
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence
 from dagster_sao.orchestration.relation_watch import RelationWatch
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import run_activity
@@ -23,10 +23,11 @@ from dagster_sao.warehouse.probes import SourceProber
 class RunCapture:
     """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a run looks at)
         self,
         context: dg.AssetExecutionContext,
         project: OrchestratedProject,
+        loaded: LoadedProject,
         selected: set[str],
         *,
         refresh: bool,
@@ -35,6 +36,7 @@ class RunCapture:
         """Ask nothing yet. With `refresh` every source above `selected` is probed; else those without a known state."""
         self._context = context
         self._project = project
+        self._loaded = loaded
         self._selected = selected
         self._refresh = refresh
         self._state_aware = state_aware
@@ -42,9 +44,8 @@ class RunCapture:
     def look(self) -> None:
         """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
         now = clock.now()
-        loaded = self._project.load()
-        state = take_snapshot(self._context.instance, self._project, now)
-        above = sources_above(self._project, loaded, self._selected)
+        state = take_snapshot(self._context.instance, self._project, self._loaded, now)
+        above = sources_above(self._project, self._loaded, self._selected)
         sources = [source for source in above if self._refresh or source.unique_id not in state.sources]
         if not sources and not self._refresh:
             return
@@ -56,19 +57,18 @@ class RunCapture:
 
     def state(self, blocked: frozenset[str]) -> StateSnapshot:
         """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
-        state = take_snapshot(self._context.instance, self._project, clock.now())
+        state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
         return replace(state, blocked=state.blocked | blocked)
 
     def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> None:
-        loaded = self._project.load()
-        session = open_session(self._project, loaded)
+        session = open_session(self._project, self._loaded)
         try:
             prober = SourceProber(session, now_ns=clock.now_ns)
             if sources:
                 counts_untracked = self._refresh and self._state_aware
                 for problem in record_sources(
                     self._context.instance,
-                    self._project,
+                    self._loaded,
                     prober,
                     sources,
                     states=state.sources,
@@ -82,20 +82,19 @@ class RunCapture:
             session.close()
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
-        instance, keys = self._context.instance, self._project.keys()
-        repository = repository_of(self._context)
-        building = run_activity(instance, keys, self._project.name, repository, now).building
+        instance, repository = self._context.instance, repository_of(self._context)
+        building = run_activity(instance, self._loaded.keys, self._project.name, repository, now).building
         others = {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
         watch = RelationWatch(self._project)
-        for observation in watch.look(instance, prober, self._project.load(), state, others, now):
+        for observation in watch.look(instance, prober, self._loaded, state, others, now):
             instance.report_runless_asset_event(observation)
 
 
 def with_deferred_parents(
-    project: OrchestratedProject, state: StateSnapshot, selected: set[str], run_id: str
+    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str
 ) -> StateSnapshot:
     """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them."""
-    graph = project.load().project.graph
+    graph = loaded.project.graph
     read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
     unknown = SourceState(f"deferred {run_id}", clock.now())
     deferred = {uid: unknown for uid in read - selected if uid not in state.builds}

@@ -7,22 +7,20 @@ from collections.abc import Set as AbstractSet
 
 import dagster as dg
 
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject
 
 
 class RunTests:
     """The tests of a run: those of its selected checks, and those of its nodes that are no checks."""
 
-    def __init__(
-        self, context: dg.AssetExecutionContext, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]
-    ) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, loaded: LoadedProject, selected: set[str]) -> None:
         """Take the tests that the run was asked for, `selected` being its nodes."""
         self._selected = selected
-        self.checks = project.check_keys()
+        self.checks = loaded.check_keys
         self._run_assets = context.selected_asset_keys
         tests = loaded.project.graph.tests
         self._read = {uid: nodes_read_by(loaded, uid) for uid in tests}
-        keys = project.keys()
+        keys = loaded.keys
         wanted = context.selected_asset_check_keys
         # What the run's config leaves out of its assets is left out with its tests.
         left_out = {keys.unique_ids[key] for key in self._run_assets if key in keys.unique_ids} - selected

@@ -10,19 +10,21 @@ import dagster as dg
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.forgotten import read_forgotten
 from dagster_sao.orchestration.freshness_checks import blocked_sources
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.relations import read_relations
 from dagster_sao.orchestration.state import event_log_state
 
 
-def take_snapshot(instance: dg.DagsterInstance, project: OrchestratedProject, now: datetime) -> StateSnapshot:
+def take_snapshot(
+    instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
+) -> StateSnapshot:
     """Return the state of a project in an instance."""
-    state = event_log_state(instance, project).snapshot(project.keys(), now)
+    state = event_log_state(instance, project).snapshot(loaded.keys, now)
     state = read_forgotten(instance, project.state_name).hide(state)
     relations = read_relations(instance, project.state_name)
     return replace(
         state,
         missing_relations=relations.missing(state.builds),
         altered_relations=relations.altered(state.builds),
-        blocked=blocked_sources(instance, project, project.load()),
+        blocked=blocked_sources(instance, project, loaded),
     )

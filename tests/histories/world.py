@@ -205,7 +205,7 @@ class World(Station):
     # Trouble
 
     def _wipe(self, name: str) -> None:
-        self._instance.wipe_assets([key for key in self.project.keys().unique_ids if key.path[-1] == name])
+        self._instance.wipe_assets([key for key in self.project.load().keys.unique_ids if key.path[-1] == name])
         self.watch.learned([name])
         self.watch.is_excused = True
 

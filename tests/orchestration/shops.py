@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 from dagster._core.events import (
     AssetObservationData,
     DagsterEvent,
@@ -20,7 +21,7 @@ from dagster_dbt import DbtProject
 from dagster_sao import StateAwareDbtTranslator, build_state_aware_definitions
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -76,6 +77,18 @@ def project_in(defs: dg.Definitions) -> OrchestratedProject:
     return sensor.project
 
 
+def write_after_reading(project: OrchestratedProject, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """Let dbt write the manifest anew, or a part of it, in the instant after a sensor has read it."""
+    refresh = project.refresh
+
+    def refresh_and_write(log: Any) -> LoadedProject:
+        loaded = refresh(log)
+        project.dbt_project.manifest_path.write_text(content)
+        return loaded
+
+    monkeypatch.setattr(project, "refresh", refresh_and_write)
+
+
 class Log:
     """Writes what runs and sensors would into an instance's event log."""
 
@@ -89,14 +102,14 @@ class Log:
         from dagster_sao.orchestration.state import EventLogState
 
         return EventLogState(self.instance, self.project.name).snapshot(
-            self.project.keys(), now or datetime.now(timezone.utc)
+            self.project.load().keys, now or datetime.now(timezone.utc)
         )
 
     def token(self, token: str, uid: str = RAW) -> None:
         self.materialize(uid, tags={DATA_VERSION_TAG: token})
 
     def materialize(self, uid: str, **options: Any) -> None:
-        key = self.project.keys().by_unique_id[uid]
+        key = self.project.load().keys.by_unique_id[uid]
         self.instance.report_runless_asset_event(dg.AssetMaterialization(key, **options))
 
     def build(self, *uids: str, at: datetime | None = None) -> LastBuild:
@@ -153,7 +166,7 @@ class Log:
 
     def say(self, run_id: str, uid: str, metadata: Mapping[str, Any]) -> None:
         """Let a run observe a node."""
-        observation = dg.AssetObservation(self.project.keys().by_unique_id[uid], metadata=metadata)
+        observation = dg.AssetObservation(self.project.load().keys.by_unique_id[uid], metadata=metadata)
         event = DagsterEvent(
             DagsterEventType.ASSET_OBSERVATION.value,
             job_name="a job",
@@ -168,8 +181,8 @@ class Log:
         self.instance.report_run_failed(run)
 
     def observe(self, uid: str, metadata: Mapping[str, Any]) -> None:
-        key = self.project.keys().by_unique_id[uid]
+        key = self.project.load().keys.by_unique_id[uid]
         self.instance.report_runless_asset_event(dg.AssetObservation(key, metadata=metadata))
 
     def wipe(self, uid: str) -> None:
-        self.instance.wipe_assets([self.project.keys().by_unique_id[uid]])
+        self.instance.wipe_assets([self.project.load().keys.by_unique_id[uid]])

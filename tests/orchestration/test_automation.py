@@ -17,7 +17,7 @@ from dagster_sao.core.state import FailureKind
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG
 from tests.core.manifests import manifest, model, source
-from tests.orchestration.shops import ORDERS, RAW, STG, Log, definitions, project_in, shop_manifest
+from tests.orchestration.shops import ORDERS, RAW, STG, Log, definitions, project_in, shop_manifest, write_after_reading
 
 ENDS = {
     DagsterRunStatus.FAILURE: DagsterEventType.RUN_FAILURE,
@@ -55,7 +55,7 @@ class Shop:
         return {key.path[-1] for request in self.tick(**options).run_requests for key in request.asset_selection or ()}
 
     def key(self, uid: str) -> dg.AssetKey:
-        return self.project.keys().by_unique_id[uid]
+        return self.project.load().keys.by_unique_id[uid]
 
     def run(self, *uids: str, status: DagsterRunStatus, tags=None) -> dg.DagsterRun:
         run = create_run_for_test(
@@ -135,6 +135,12 @@ def test_new_data_leads_to_a_run_with_its_reasons(shop):
     assert reasons(result)["orders"] == "New changes detected: stg"
     stg = next(e for e in result.automation_condition_evaluations if e.key == shop.key(STG))
     assert "raw.orders has changed" in list(labels(stg))
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps(manifest([model("stg")]))], ids=["in part", "of fewer models"])
+def test_a_manifest_that_is_written_during_a_tick_is_not_that_ticks(shop, monkeypatch, content):
+    write_after_reading(shop.project, monkeypatch, content)
+    assert shop.asked() == {"stg", "orders", "customers"}
 
 
 def test_a_tick_stores_evaluations_only_for_changes(shop):
@@ -263,7 +269,7 @@ def test_the_sensors_of_two_merged_projects_keep_apart(tmp_path, instance):
     one = definitions(tmp_path / "one", shop_manifest())
     other = manifest([model("theirs", package_name="mart")])
     two = definitions(tmp_path / "two", other)
-    assert "model.mart.theirs" in project_in(two).keys().by_unique_id
+    assert "model.mart.theirs" in project_in(two).load().keys.by_unique_id
     assert {s.name for s in (*one.sensors, *two.sensors)} == {"shop_automation_sensor", "shop_freshness_sensor"}
 
 
@@ -348,6 +354,12 @@ def test_dagsters_own_evaluator_asks_for_nothing_when_nothing_changed(shop):
     shop.log.token("1")
     shop.log.build()
     assert dg.evaluate_automation_conditions(defs=shop.defs, instance=shop.instance).total_requested == 0
+
+
+def test_a_condition_of_a_model_that_is_no_longer_in_the_project_is_false(shop):
+    shop.project.dbt_project.manifest_path.write_text(json.dumps(manifest([model("stg")])))
+    result = dg.evaluate_automation_conditions(defs=shop.defs, instance=shop.instance)
+    assert result.get_num_requested(shop.key(STG)) == result.total_requested == 1
 
 
 def test_the_condition_on_another_asset_says_where_it_belongs(instance):

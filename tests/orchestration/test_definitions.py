@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import dagster as dg
 import pytest
@@ -17,6 +18,7 @@ from dagster_sao.orchestration.settings import StateAwareSettings
 from tests.core.manifests import manifest, model, source
 from tests.orchestration.shops import definitions, project_in, shop_manifest, write_project
 
+ORDERS_KEY = dg.AssetKey(["raw", "orders"])
 FRESH = {"warn_after": {"count": 12, "period": "hour"}, "error_after": {"count": 1, "period": "day"}}
 
 
@@ -67,31 +69,28 @@ def test_sources_are_external_assets_with_what_dbt_says_of_them(tmp_path):
 
 def test_models_depend_on_their_sources(tmp_path):
     stg = spec_of(definitions(tmp_path, rich_manifest()), "stg")
-    assert stg.parent_keys == {dg.AssetKey(["raw", "orders"])}
+    assert stg.parent_keys == {ORDERS_KEY}
 
 
 def test_a_source_that_an_asset_loads_is_left_to_it(tmp_path):
-    @dg.asset(key=dg.AssetKey(["raw", "orders"]))
+    @dg.asset(key=ORDERS_KEY)
     def loader(): ...
 
     defs = definitions(tmp_path, rich_manifest(), assets=[loader])
     assert spec_of(defs, "raw", "orders").is_materializable
-    assert project_in(defs).is_loaded_by_dagster("source.shop.raw.orders")
+    assert project_in(defs).loaded_by_dagster == {ORDERS_KEY}
 
 
 @pytest.mark.parametrize("name", ["raw.orders", "raw.*", "*"])
 def test_a_source_that_another_code_location_loads_can_be_named(tmp_path, name):
     defs = definitions(tmp_path, rich_manifest(), loaded_by_dagster=[name])
-    assert project_in(defs).is_loaded_by_dagster("source.shop.raw.orders")
-    assert (
-        not defs.resolve_asset_graph().has(dg.AssetKey(["raw", "orders"]))
-        or not spec_of(defs, "raw", "orders").is_materializable
-    )
+    assert project_in(defs).loaded_by_dagster == {ORDERS_KEY}
+    assert not defs.resolve_asset_graph().has(ORDERS_KEY) or not spec_of(defs, "raw", "orders").is_materializable
 
 
 def test_a_name_of_another_source_leaves_it_probed(tmp_path):
     defs = definitions(tmp_path, rich_manifest(), loaded_by_dagster=["rawXorders", "raw.order"])
-    assert not project_in(defs).is_loaded_by_dagster("source.shop.raw.orders")
+    assert not project_in(defs).loaded_by_dagster
 
 
 def test_the_sensors_are_stopped_until_somebody_starts_them(tmp_path):
@@ -232,7 +231,22 @@ def test_a_new_manifest_is_read_again(tmp_path):
     world = shop_manifest()
     world["nodes"]["model.shop.orders"]["raw_code"] = "select 2 as id"
     project.dbt_project.manifest_path.write_text(json.dumps(world))
+    project.load()
     assert project.code_version("model.shop.orders") != before
+
+
+def test_a_manifest_that_dbt_is_writing_is_waited_for(tmp_path, monkeypatch):
+    project = project_in(definitions(tmp_path, rich_manifest()))
+    whole = json.dumps(shop_manifest())
+    written = [whole[:100], whole[:1000], whole]
+
+    def write_more(_: float = 0) -> None:
+        project.dbt_project.manifest_path.write_text(written.pop(0))
+
+    monkeypatch.setattr(time, "sleep", write_more)
+    write_more()
+    assert set(project.load().project.graph.nodes) == set(shop_manifest()["nodes"])
+    assert not written
 
 
 # The component
@@ -268,7 +282,7 @@ def test_a_component_is_loaded_from_yaml_with_a_state_aware_block(component):
         sensors = {s.name: s for s in defs.sensors}
         assert sensors["shop_freshness_sensor"].minimum_interval_seconds == 300
         assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
-        assert found._orchestrated_project.is_loaded_by_dagster("source.shop.raw.orders")
+        assert found._orchestrated_project.loaded_by_dagster == {ORDERS_KEY}
 
 
 def test_a_component_gives_the_assets_and_sources_that_python_gives(component, tmp_path):

@@ -22,7 +22,7 @@ def log(tmp_path):
 
 def seen(log):
     """Return the state as a decision sees it."""
-    return take_snapshot(log.instance, log.project, datetime.now(timezone.utc))
+    return take_snapshot(log.instance, log.project, log.project.load(), datetime.now(timezone.utc))
 
 
 def forget_now(log, *uids):

@@ -18,7 +18,7 @@ from dagster_sao.core.plan import make_plan
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.snapshot import take_snapshot
 from tests.conftest import run_dbt
-from tests.orchestration.shops import Log, project_in
+from tests.orchestration.shops import Log, project_in, write_after_reading
 
 FILES = {
     "dbt_project.yml": "{name: depot, profile: depot, models: {+materialized: table}}",
@@ -124,7 +124,7 @@ class Depot:
         return plan.decisions[uid].action.value, plan.decisions[uid].message
 
     def state(self):
-        return take_snapshot(self.instance, self.project, self.now)
+        return take_snapshot(self.instance, self.project, self.project.load(), self.now)
 
 
 @pytest.fixture
@@ -142,6 +142,11 @@ def depot(tmp_path, parsed, monkeypatch):
 def test_a_first_tick_asks_all_and_the_next_finds_nothing(depot):
     assert depot.news() == {"orders", "items", "prices"}
     assert depot.tick().skip_message == "0 of 3 sources have new data."
+
+
+def test_a_manifest_that_is_written_during_a_tick_is_not_that_ticks(depot, monkeypatch):
+    write_after_reading(depot.project, monkeypatch, "{")
+    assert depot.news() == {"orders", "items", "prices"}
 
 
 def test_a_source_is_not_asked_while_what_reads_it_waits(depot):
@@ -296,7 +301,9 @@ def test_what_a_run_is_writing_is_not_taken_for_missing(depot):
     depot.build_all()
     depot.write("drop table main.stock")
     create_run_for_test(
-        depot.instance, asset_selection={depot.project.keys().by_unique_id[STOCK]}, status=dg.DagsterRunStatus.STARTED
+        depot.instance,
+        asset_selection={depot.project.load().keys.by_unique_id[STOCK]},
+        status=dg.DagsterRunStatus.STARTED,
     )
     assert depot.tick().skip_message.startswith("Run ")
     assert depot.state().missing_relations == set()

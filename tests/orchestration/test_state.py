@@ -53,13 +53,13 @@ def log(instance, project):
 def tail(log):
     """A process that has read the log from the start, and reads on after each step."""
     state = EventLogState(log.instance, log.project.name)
-    state.snapshot(log.project.keys(), NOW)
-    return lambda: state.snapshot(log.project.keys(), NOW)
+    state.snapshot(log.project.load().keys, NOW)
+    return lambda: state.snapshot(log.project.load().keys, NOW)
 
 
 def same(tail, log):
     """Return the state, which a process that runs and one that starts now read alike."""
-    read_on, read_anew = tail(), EventLogState(log.instance, log.project.name).snapshot(log.project.keys(), NOW)
+    read_on, read_anew = tail(), EventLogState(log.instance, log.project.name).snapshot(log.project.load().keys, NOW)
     assert (read_on.builds, read_on.sources, read_on.failures) == (
         read_anew.builds,
         read_anew.sources,
@@ -200,7 +200,7 @@ def test_a_failure_is_remembered_however_old_it_is(log):
 
 def test_a_run_whose_failures_were_made_good_is_not_read_again(log, monkeypatch):
     state = EventLogState(log.instance, log.project.name)
-    keys = log.project.keys()
+    keys = log.project.load().keys
     ended_well = log.start_run(STG)
     interrupted = log.start_run(ORDERS, STG)
     for run_id in (ended_well, interrupted):
@@ -302,9 +302,9 @@ def test_observations_that_are_no_failures_change_nothing(tail, log):
 def test_another_manifest_is_read_from_the_start(log, tmp_path):
     log.build(ORDERS, at=NOW)
     state = EventLogState(log.instance, log.project.name)
-    assert state.snapshot(log.project.keys(), NOW).builds
+    assert state.snapshot(log.project.load().keys, NOW).builds
     other = load_project(tmp_path / "other", shop_manifest())
-    assert set(state.snapshot(other.keys(), NOW).builds) == {ORDERS}
+    assert set(state.snapshot(other.load().keys, NOW).builds) == {ORDERS}
 
 
 def test_reading_on_asks_for_what_is_new_only(log, tail, monkeypatch):
