@@ -58,8 +58,8 @@ class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
 
     def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Return whether the plan builds the asset, with the reason as a child node."""
-        project = project_of(context.asset_graph, context.key)
-        decision = (_tick_decisions.get() or _decisions_for(context, project)).get(context.key)
+        project, decisions = project_of(context.asset_graph, context.key), _tick_decisions.get()
+        decision = (_decisions_for(context, project) if decisions is None else decisions).get(context.key)
         if decision is None:
             return condition_result(context, value=False, reason="No longer in the dbt project")
         return condition_result(context, value=decision.builds, reason=decision.message)

@@ -110,10 +110,7 @@ class RelationWatch:
         self._seen, self._again_at = stamp, min(waits, default=None)
         keys = loaded.keys.by_unique_id
         return [
-            event
-            for node in nodes
-            for uid in [node.unique_id]
-            for event in _news(keys[uid], node, seen.get(uid), before.seen.get(uid))
+            event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
         ]
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
@@ -144,10 +141,8 @@ class RelationWatch:
         return found
 
 
-def _news(
-    key: dg.AssetKey, node: Node, relation: Relation | None, before: Relation | None
-) -> Iterable[dg.AssetObservation]:
-    if relation is None or relation == before:
+def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
+    if relation is None or relation == before.seen.get(node.unique_id):
         return
     if relation.is_missing:
         message = f"{node.relation_name} no longer exists"
