@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.plan import Project
 from dagster_sao.core.policy import read_policy
+from dagster_sao.core.project import Project
 from dagster_sao.core.state import SourceState, StateSnapshot
 
 PROJECT = "bench"

@@ -20,7 +20,6 @@ from dagster_sao.orchestration.records import build_to_json, failure_to_json
 
 _FAILURES = {
     FailureKind.BUILD: "Failed",
-    FailureKind.TEST: "A test of it failed",
     FailureKind.INTERRUPTED: "Its build was interrupted",
 }
 

@@ -43,6 +43,7 @@ from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.run_config import TestStrategy
 from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, resolve_selection
 from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.state import event_log_state
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.warehouse.session import threads_of
 
@@ -410,7 +411,7 @@ class StateAwareProject:
         state: Path | str | None = None,
         state_mode: StateMode | str = StateMode.DBT,
     ) -> list[str]:
-        """Forget the builds and failures of a selection, so that each of its nodes is "Not built before".
+        """Forget the builds, failures and verdicts of a selection, so that each of its nodes is "Not built before".
 
         Dagster's history and the relations in the warehouse stay as they are.
 
@@ -426,6 +427,9 @@ class StateAwareProject:
         known = take_snapshot(self.instance, self._project, loaded, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
         forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
+        about = loaded.project.graph.tests_about
+        tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
+        event_log_state(self.instance, self._project).verdicts.forget(tests)
         keys = loaded.keys.by_unique_id
         for uid in forgotten:
             note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")

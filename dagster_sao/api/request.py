@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.decide import Request
-from dagster_sao.core.plan import Mode, Plan, make_run_plan
+from dagster_sao.core.plan import Mode, Plan
+from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.requests import explicit_requests
-from dagster_sao.orchestration.run_capture import with_deferred_parents
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.run_plan import RunPlanner, scope_of_tests
 from dagster_sao.orchestration.selection import NodeSelection, StateMode
 
 Names = str | Iterable[str]
@@ -72,16 +73,16 @@ class BuildRequest:
         now: datetime,
     ) -> Plan:
         """Return what a run with this request would decide."""
-        if self.defer:
-            state = with_deferred_parents(loaded, state, selected, _DRY)
-        return make_run_plan(
-            loaded.project,
-            state,
-            now=now,
-            selection=selected,
-            requests=self._requests(project, loaded, selected),
-            mode=Mode.JOB,
+        planner = RunPlanner(
+            loaded,
+            frozenset(selected),
+            self._requests(project, loaded, selected),
+            Mode.JOB,
+            _DRY,
+            defers=self.defer,
         )
+        tests = set(tests_of_selection(loaded.project.graph, selected))
+        return planner.decide(state, now, scope_of_tests(tests, self.test_strategy, state_aware=self.state_aware))
 
     def _requests(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> dict[str, Request]:
         config = self.run_config(project, {})

@@ -6,7 +6,7 @@ Nothing here reads a clock, a file or a network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -19,7 +19,6 @@ from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild
 _NAMED_PARENTS = 3
 _FAILURES = {
     FailureKind.BUILD: "Its last build failed",
-    FailureKind.TEST: "Its test failed",
     FailureKind.INTERRUPTED: "Its last build was interrupted",
 }
 
@@ -37,6 +36,7 @@ class Reason(str, Enum):
     """Why: one code per row of the table."""
 
     REQUESTED = "requested"
+    UPSTREAM_TEST_FAILED = "upstream_test_failed"
     UPSTREAM_FAILED = "upstream_failed"
     FAILED_UNCHANGED = "failed_unchanged"
     NEVER_BUILT = "never_built"
@@ -66,7 +66,7 @@ class Decision:
     reason: Reason
     message: str
     parents: tuple[str, ...] = ()
-    """The parents that the reason is about, by unique id."""
+    """The parents that the reason is about, or the tests that hold the node, by unique id."""
     eligible_at: datetime | None = None
     """When a reused or held node can be built with nothing else changing."""
     full_refresh: bool = False
@@ -95,8 +95,12 @@ class Situation:
     """Whether something else altered its rows since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
+    failed_tests: tuple[str, ...] = ()
+    """Tests that gate the node and whose failing verdict stands on the versions that it would read."""
+    tests_retry_at: datetime | None = None
+    """When all of them can be tried again."""
     failed_parents: tuple[str, ...] = ()
-    """Parents in this plan that failed, or are held or skipped for a failure."""
+    """Parents that failed, or are held or skipped for a failure."""
     invalidated_by: tuple[str, ...] = ()
     """For a view, or what is dropped like one: the parents whose rebuilding its definition does not survive."""
     parent_versions: Mapping[str, str] = field(default_factory=dict)
@@ -116,8 +120,11 @@ def decide(s: Situation) -> Decision:
         message = "Full refresh requested" if full else "Requested explicitly"
         return Decision(Action.BUILD, Reason.REQUESTED, message, full_refresh=full)
     # 2
+    if s.failed_tests:
+        message = upstream_test_failed(s.failed_tests, s.labels)
+        return Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, s.failed_tests, eligible_at=s.tests_retry_at)
     if s.failed_parents:
-        message = f"Upstream failed: {_names(s, s.failed_parents)}"
+        message = upstream_failed(s.failed_parents, s.labels)
         return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
     # 3
     if s.failure is not None and _is_same_attempt(s, s.failure) and s.now < s.failure.retry_at:
@@ -239,8 +246,27 @@ def _age(s: Situation, moment: datetime) -> str:
     return format_duration(s.now - moment)
 
 
-def _names(s: Situation, unique_ids: tuple[str, ...]) -> str:
-    names = [s.labels.get(unique_id, unique_id) for unique_id in unique_ids]
+def _names(s: Situation, unique_ids: Sequence[str]) -> str:
+    return named(unique_ids, s.labels)
+
+
+def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return what is said of that which reads something that failed."""
+    return f"Upstream failed: {named(parents, labels)}"
+
+
+def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return what is said of a node that failed tests gate."""
+    return f"Upstream test failed: {named(tests, labels)}"
+
+
+def named(unique_ids: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return the names of nodes, sources or tests for a message, the first three of many.
+
+    >>> named(["a", "b", "c", "d"], {"a": "orders"})
+    'orders, b, c and 1 more'
+    """
+    names = [labels.get(unique_id, unique_id) for unique_id in unique_ids]
     if len(names) > _NAMED_PARENTS:
         return f"{', '.join(names[:_NAMED_PARENTS])} and {len(names) - _NAMED_PARENTS} more"
     return ", ".join(names)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dagster_sao.core.plan import Project
+from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.project import Project
 from dagster_sao.core.state import StateSnapshot
 
 
@@ -12,7 +13,8 @@ def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set
     """Return the sources whose new data could lead to a build now.
 
     A node within its `build_after` does nothing about new data, and so nothing below it does. A view asks for what reads
-    it, and for itself when nothing does: its source is then shown as it is.
+    it, and for itself when nothing does: its source is then shown as it is. A test asks for nothing while what it gates
+    waits: it comes before that.
     """
     graph = project.graph
     wants: dict[str, bool] = {}
@@ -22,7 +24,16 @@ def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set
             wants[uid] = any(wants[child] for child in children)
         else:
             wants[uid] = not _waits(uid, project, state, now)
-    return {uid for uid in graph.sources if any(wants[child] for child in graph.children[uid])}
+    return {
+        uid
+        for uid in graph.sources
+        if any(wants[child] for child in graph.children[uid]) or _is_only_tested(uid, graph)
+    }
+
+
+def _is_only_tested(source: str, graph: ProjectGraph) -> bool:
+    """Return whether tests alone read a source: nothing else waits, so they need not either."""
+    return not graph.children[source] and source in graph.tests_about
 
 
 def _waits(unique_id: str, project: Project, state: StateSnapshot, now: datetime) -> bool:

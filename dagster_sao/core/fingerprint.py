@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dagster_sao.core.graph import Node, ProjectGraph, build_graph
+from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
 from dagster_sao.core.versions import digest
 from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
 from dagster_sao.sql.template import Template, split_template
@@ -29,6 +29,14 @@ _WITHOUT_EFFECT = frozenset(
         "contract", "target_database", "target_schema",
     }
 )  # fmt: skip
+_WITHOUT_EFFECT_ON_TESTS = frozenset(
+    {
+        "alias", "database", "description", "docs", "enabled", "group", "meta", "owner", "schema", "static_analysis", "tags",
+    }
+)  # fmt: skip
+# dbt calls them for each data test, and lists them among none's macros.
+_CALLED_FOR_TESTS = ("get_test_sql", "get_where_subquery", "should_store_failures")
+_UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
 _HOOKS = ("pre-hook", "post-hook")
 _SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
 # Their compiled SQL depends on whether the relation existed when it was compiled.
@@ -115,9 +123,9 @@ class Fingerprinter:
     @cached_property
     def graph(self) -> ProjectGraph:
         """The project's graph, with volatile SQL counted as history-dependent."""
-        plain = build_graph(self._manifest, built=self._built)
-        volatile = frozenset(uid for uid, node in plain.nodes.items() if self._is_volatile(node))
-        return build_graph(self._manifest, volatile, self._built) if volatile else plain
+        plain = build_graph(self._manifest, self._built)
+        nodes = {uid for uid, node in plain.nodes.items() if self._is_volatile(node)}
+        return plain.with_volatile(nodes | {uid for uid, test in plain.tests.items() if self._is_volatile_test(test)})
 
     def fingerprint(self, node: Node) -> Fingerprint:
         """Return the fingerprint of a node of this manifest."""
@@ -129,6 +137,24 @@ class Fingerprinter:
         else:
             found += self._code_parts(node, props)
         return Fingerprint(_by_name(found), self._compiled(node, props))
+
+    def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
+        """Return the fingerprints of nodes and tests by unique id: of all, or of those of `unique_ids` that exist."""
+        graph = self.graph
+        wanted = [*graph.nodes, *graph.tests] if unique_ids is None else unique_ids
+        found = {uid: self.fingerprint(graph.nodes[uid]) for uid in wanted if uid in graph.nodes}
+        for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
+            model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
+            found[test.unique_id] = self.test_fingerprint(test, model)
+        return found
+
+    def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:
+        """Return the fingerprint of a test of this manifest; of a unit test, `model` is the one of its model."""
+        if test.is_unit_test:
+            props = self._manifest["unit_tests"][test.unique_id]
+            parts = {"definition": _short([props.get(name) for name in _UNIT_TEST_PARTS])}
+            return Fingerprint({**parts, "model": _short(model.digest if model else None)})
+        return Fingerprint(_by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
 
     def written_config(self, node: Node) -> Mapping[str, Any]:
         """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
@@ -156,6 +182,14 @@ class Fingerprinter:
             self._macro_is_volatile(macro) for macro in self._reached_macros(node)
         )
 
+    def _is_volatile_test(self, test: ProjectTest) -> bool:
+        if test.is_unit_test:
+            return False
+        props = self._nodes[test.unique_id]
+        ephemerals = (str(self._nodes[uid].get("raw_code") or "") for uid in test.ephemerals)
+        texts = (str(props.get("raw_code") or ""), *_texts_of_test(props), *ephemerals)
+        return any(map(is_volatile, texts)) or any(map(self._macro_is_volatile, self._macros_of_test(test, props)))
+
     def _macro_is_volatile(self, unique_id: str) -> bool:
         text = str(self._macros[unique_id]["macro_sql"])
         return self._cached("volatile", text, lambda text: "1" if is_volatile(text) else "") == "1"
@@ -164,7 +198,7 @@ class Fingerprinter:
         code = props.get("compiled_code")
         if not code or node.materialized in _COMPILED_BY_STATE or node.language != "sql":
             return None
-        if self._has_hooks(props) or self._own_materialization(node):
+        if self._has_hooks(props) or self._own_materialization(node.materialized):
             return None
         return self._normal_form(_escape(code))
 
@@ -189,24 +223,31 @@ class Fingerprinter:
     def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         raw = str(props.get("raw_code") or "")
         yield "sql", _python_form(raw) if node.language == "python" else self._normal_form(raw)
-        for unique_id in node.ephemerals:
+        yield from self._inlined_parts(node.ephemerals, node.parents)
+        for unique_id in self._reached_macros(node):
+            yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+        yield from self._function_parts(props)
+        yield from self._value_parts(node, props)
+
+    def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield what is read: the code of ephemeral models, and which relations."""
+        for unique_id in ephemerals:
             ephemeral = self._nodes[unique_id]
             yield f"ephemeral: {ephemeral['name']}", self._normal_form(str(ephemeral.get("raw_code") or ""))
-        yield "parents", _short(sorted(node.parents))
-        for parent in node.parents:
+        yield "parents", _short(sorted(parents))
+        for parent in parents:
             source = self.graph.sources.get(parent)
             if source is not None:
                 yield f"source: {source.label}", _short(source.relation_name)
-        for unique_id in self._reached_macros(node):
-            yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+
+    def _function_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for unique_id in _functions(props):
             function = (self._manifest.get("functions") or {}).get(unique_id) or {}
             yield f"function: {unique_id.rsplit('.', 1)[-1]}", _short(function.get("raw_code"))
-        yield from self._value_parts(node, props)
 
     def _value_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         hooks = [h.get("sql") for hook in _HOOKS for h in (props.get("config") or {}).get(hook) or []]
-        own = [*map(str, hooks), *self._macro_texts(self._own_materialization(node))]
+        own = [*map(str, hooks), *self._macro_texts(self._own_materialization(node.materialized))]
         for unique_id in (node.unique_id, *node.ephemerals):
             # A macro sees the variables of the model that calls it, whatever package the macro is of.
             scope = str(self._nodes[unique_id]["package_name"])
@@ -218,6 +259,55 @@ class Fingerprinter:
                 texts.append(str(self._nodes[unique_id].get("raw_code") or ""))
             for text in texts:
                 yield from self._values_read(text, scope)
+
+    def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in (props.get("config") or {}).items():
+            if name not in _WITHOUT_EFFECT_ON_TESTS and value not in (None, "", [], {}):
+                yield f"config: {name}", _short(str(value).lower() if name == "severity" else value)
+        if props.get("relation_name"):
+            yield "config: relation_name", _short(props["relation_name"])
+        yield "sql", self._normal_form(str(props.get("raw_code") or ""))
+        if props.get("test_metadata"):
+            yield "arguments", _short(props["test_metadata"])
+        yield from self._inlined_parts(test.ephemerals, test.reads)
+        for unique_id in self._macros_of_test(test, props):
+            yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+        yield from self._function_parts(props)
+        scope = str(props["package_name"])
+        called = self._macro_texts(self._called_by_test(props))
+        for text in (str(props.get("raw_code") or ""), *_texts_of_test(props), *called):
+            yield from self._values_read(text, scope)
+        for unique_id in test.ephemerals:
+            inlined = self._nodes[unique_id]
+            texts = [str(inlined.get("raw_code") or ""), *self._macro_texts(_macros_of(inlined))]
+            for text in texts:
+                yield from self._values_read(text, str(inlined["package_name"]))
+
+    def _macros_of_test(self, test: ProjectTest, props: Mapping[str, Any]) -> list[str]:
+        inlined = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
+        return self._reached_from([*self._called_by_test(props), *inlined])
+
+    def _called_by_test(self, props: Mapping[str, Any]) -> list[str]:
+        """Return the macros that dbt calls for a data test: those that it lists, and those that it does not."""
+        named = {name for text in _texts_of_test(props) for name in self._names(text)}
+        named.update(_CALLED_FOR_TESTS)
+        prefixes = ("", "default__", f"{self._dialect}__")
+        wanted = {f"{prefix}{name}" for name in named for prefix in prefixes}
+        found = [uid for name in wanted for uid in self._own_macros_by_name.get(name, ())]
+        return [*_macros_of(props), *found, *self._own_materialization("test")]
+
+    def _names(self, text: str) -> set[str]:
+        template = self._template(text)
+        return template.names() if template is not None else set()
+
+    @cached_property
+    def _own_macros_by_name(self) -> Mapping[str, list[str]]:
+        """The macros of the project and its packages, which take the place of dbt's own of the same name."""
+        found: dict[str, list[str]] = {}
+        for unique_id, macro in self._macros.items():
+            if not _is_dbts_own(str(macro["package_name"])):
+                found.setdefault(str(macro["name"]), []).append(unique_id)
+        return found
 
     def _values_read(self, text: str, scope: str) -> Iterator[tuple[str, str]]:
         template = self._template(text)
@@ -238,7 +328,7 @@ class Fingerprinter:
     def _reached_macros(self, node: Node) -> list[str]:
         """Return the macros that the node and its ephemerals call, directly or not, in a stable order."""
         called = [m for uid in (node.unique_id, *node.ephemerals) for m in _macros_of(self._nodes[uid])]
-        return self._reached_from([*called, *self._own_materialization(node)])
+        return self._reached_from([*called, *self._own_materialization(node.materialized)])
 
     def _reached_from(self, start: Iterable[str]) -> list[str]:
         reached: dict[str, None] = {}
@@ -250,13 +340,13 @@ class Fingerprinter:
                 stack.extend(_macros_of(self._macros[unique_id]))
         return sorted(reached)
 
-    def _own_materialization(self, node: Node) -> list[str]:
+    def _own_materialization(self, materialized: str) -> list[str]:
         # dbt does not list the materialization among a node's macros; its own ones change only with dbt.
         suffixes = (self._dialect, "default")
         return [
             unique_id
             for unique_id, macro in self._materializations.items()
-            if macro in {f"materialization_{node.materialized}_{suffix}" for suffix in suffixes}
+            if macro in {f"materialization_{materialized}_{suffix}" for suffix in suffixes}
         ]
 
     @cached_property
@@ -295,6 +385,24 @@ def _by_name(found: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {
         name: next(iter(of_name)) if len(of_name) == 1 else _short(sorted(of_name)) for name, of_name in values.items()
     }
+
+
+def _texts_of_test(props: Mapping[str, Any]) -> list[str]:
+    """Return the templates that a data test has beside its SQL: what it is called with, and how it is configured."""
+    arguments = (props.get("test_metadata") or {}).get("kwargs") or {}
+    config = {name: v for name, v in (props.get("config") or {}).items() if name not in _WITHOUT_EFFECT_ON_TESTS}
+    return list(_strings_in([arguments, config]))
+
+
+def _strings_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings_in(inner)
+    elif isinstance(value, Iterable):
+        for inner in value:
+            yield from _strings_in(inner)
 
 
 def _macros_of(props: Mapping[str, Any]) -> list[str]:

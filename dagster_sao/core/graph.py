@@ -1,4 +1,4 @@
-"""The dbt project as a build graph: nodes, sources and who reads whom.
+"""The dbt project as a build graph: nodes, sources, tests and who reads whom.
 
 Built from the dictionary of a `manifest.json`, so it knows nothing of dbt's Python classes, of Dagster or of a warehouse.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.gates import Gates, find_gates
 
 # dbt-core 1.8 to 1.12 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
 # https://docs.getdbt.com/reference/artifacts/manifest-json
@@ -90,18 +91,37 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ProjectTest:
-    """A data test, with the nodes and sources that it reads."""
+    """A data test, generic or singular, or a unit test."""
 
     unique_id: str
     name: str
     fqn: tuple[str, ...]
-    parents: tuple[str, ...]
-    is_error: bool
+    file: str
+    reads: tuple[str, ...] = ()
+    """Unique ids of the nodes and sources that a data test reads, ephemeral models replaced by their parents."""
+    is_error: bool = True
+    """Whether its failure stops what it gates; with `severity: warn` it does not."""
+    ephemerals: tuple[str, ...] = ()
+    """Unique ids of the ephemeral models that dbt inlines into a data test."""
+    model: str = ""
+    """The model of a unit test, which runs it on rows of its own; empty for a data test."""
+    is_volatile: bool = False
+    """Whether its SQL gives another answer at another time over the same data."""
+
+    @property
+    def is_unit_test(self) -> bool:
+        """Whether its answer depends on code alone."""
+        return bool(self.model)
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Unique ids of what the test says something of: what a data test reads, the model of a unit test."""
+        return (self.model,) if self.model else self.reads
 
 
 @dataclass(frozen=True)
 class ProjectGraph:
-    """A dbt project as nodes and sources, parents before children."""
+    """A dbt project as nodes and sources, parents before children, and its tests."""
 
     project_name: str
     adapter_type: str
@@ -109,6 +129,8 @@ class ProjectGraph:
     """By unique id, in topological order."""
     sources: Mapping[str, Source]
     tests: Mapping[str, ProjectTest] = field(default_factory=dict)
+    gates: Gates = field(default_factory=lambda: Gates({}, {}))
+    """Which nodes dbt builds only after which tests."""
 
     @cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
@@ -119,9 +141,33 @@ class ProjectGraph:
                 found[parent].append(node.unique_id)
         return {unique_id: tuple(children) for unique_id, children in found.items()}
 
+    @cached_property
+    def tests_about(self) -> Mapping[str, tuple[str, ...]]:
+        """The tests that read each node and source, and the unit tests of each model; without those that have none."""
+        found: dict[str, list[str]] = {}
+        for test in self.tests.values():
+            for unique_id in test.about:
+                found.setdefault(unique_id, []).append(test.unique_id)
+        return {unique_id: tuple(tests) for unique_id, tests in found.items()}
+
     def label(self, unique_id: str) -> str:
-        """Return the name that messages use for a node or source."""
+        """Return the name that messages use for a node, a source or a test."""
+        if unique_id in self.tests:
+            return self.tests[unique_id].name
         return (self.nodes.get(unique_id) or self.sources[unique_id]).label
+
+    def with_volatile(self, unique_ids: AbstractSet[str]) -> ProjectGraph:
+        """Return the graph with the nodes and tests counted as volatile whose SQL gives other rows at another time.
+
+        Such a node is history-dependent.
+        """
+        if not unique_ids:
+            return self
+        nodes = {uid: _as_volatile(node) if uid in unique_ids else node for uid, node in self.nodes.items()}
+        tests = {
+            uid: replace(test, is_volatile=True) if uid in unique_ids else test for uid, test in self.tests.items()
+        }
+        return replace(self, nodes=nodes, tests=tests)
 
     def descendants(self, unique_ids: Iterable[str]) -> set[str]:
         """Return all nodes below `unique_ids`, without them unless they are below each other."""
@@ -143,16 +189,11 @@ def _reach(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> Iterator
             stack.extend(edges.get(unique_id, ()))
 
 
-def build_graph(
-    manifest: Mapping[str, Any],
-    volatile: AbstractSet[str] = frozenset(),
-    built: AbstractSet[str] | None = None,
-) -> ProjectGraph:
+def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = None) -> ProjectGraph:
     """Return the graph of a manifest.
 
-    `volatile` names the nodes whose SQL gives other rows at another time (`current_date`, `random()`):
-    they count as history-dependent. `built` restricts the nodes (None: all); a node outside it that others read is built by
-    somebody else, and so counts as a source.
+    `built` restricts the nodes (None: all); a node outside it that others read is built by somebody else, and so counts as
+    a source. A test belongs to the graph when it reads a source or a node of it.
 
     Raises InvalidProjectError for a manifest of an unknown version, an unknown parent or a cycle.
     """
@@ -160,19 +201,34 @@ def build_graph(
     here = {uid: p for uid, p in _built_nodes(manifest).items() if built is None or uid in built}
     ephemerals = _ephemerals(manifest)
     sources = {uid: _source(props) for uid, props in manifest["sources"].items() if _enabled(props)}
-    nodes = {}
-    for unique_id, props in here.items():
+
+    def collapse(unique_id: str, props: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         parents, inlined = _collapse(unique_id, props, manifest, ephemerals)
         for parent in parents:
             if parent not in here and parent not in sources:
                 sources[parent] = _external_node(unique_id, parent, manifest, is_excluded=built is not None)
-        nodes[unique_id] = _node(props, parents, inlined, volatile=unique_id in volatile)
+        return parents, inlined
+
+    found = {unique_id: _node(props, *collapse(unique_id, props)) for unique_id, props in here.items()}
+    nodes = {unique_id: found[unique_id] for unique_id in _topological(found)}
+    tests = {
+        uid: _data_test(props, *collapse(uid, props))
+        for uid, props in manifest["nodes"].items()
+        if props["resource_type"] == "test" and _enabled(props) and _reads_any(props, manifest, {*here, *sources})
+    }
+    tests.update({uid: test for uid, test in _unit_tests(manifest) if test.model in here})
     return ProjectGraph(
         project_name=manifest["metadata"].get("project_name") or "dbt",
         adapter_type=manifest["metadata"].get("adapter_type") or "",
-        nodes={unique_id: nodes[unique_id] for unique_id in _topological(nodes)},
+        nodes=nodes,
         sources=sources,
-        tests={uid: _test(props) for uid, props in manifest["nodes"].items() if _is_test(props)},
+        tests=tests,
+        gates=find_gates(
+            nodes,
+            {uid: [test.model] if test.model else _depends_on(manifest["nodes"][uid]) for uid, test in tests.items()},
+            {uid: _depends_on(props) for uid, props in _ordered_by_dbt(manifest)},
+            itself={uid for uid, test in tests.items() if test.is_unit_test},
+        ),
     )
 
 
@@ -260,13 +316,13 @@ def _collapse(
     return tuple(parents), tuple(inlined)
 
 
-def _node(props: Mapping[str, Any], parents: tuple[str, ...], inlined: tuple[str, ...], *, volatile: bool) -> Node:
+def _node(props: Mapping[str, Any], parents: tuple[str, ...], inlined: tuple[str, ...]) -> Node:
     materialized = _materialized(props)
     return Node(
         unique_id=props["unique_id"],
         name=_display_name(props),
         resource_type=props["resource_type"],
-        kind=_kind(props["resource_type"], materialized, props.get("language") or "sql", volatile=volatile),
+        kind=_kind(props["resource_type"], materialized, props.get("language") or "sql"),
         materialized=materialized,
         language=props.get("language") or "sql",
         file=props["original_file_path"],
@@ -282,14 +338,18 @@ def _display_name(props: Mapping[str, Any]) -> str:
     return f"{props['name']}.v{version}" if version is not None else str(props["name"])
 
 
-def _kind(resource_type: str, materialized: str, language: str, *, volatile: bool) -> NodeKind:
+def _kind(resource_type: str, materialized: str, language: str) -> NodeKind:
     if resource_type == "seed":
         return NodeKind.SEED
     if materialized in _VIEW_MATERIALIZATIONS:
         return NodeKind.VIEW
-    if materialized in _DETERMINISTIC_MATERIALIZATIONS and language == "sql" and not volatile:
+    if materialized in _DETERMINISTIC_MATERIALIZATIONS and language == "sql":
         return NodeKind.DETERMINISTIC
     return NodeKind.HISTORY_DEPENDENT
+
+
+def _as_volatile(node: Node) -> Node:
+    return replace(node, kind=NodeKind.HISTORY_DEPENDENT) if node.kind is NodeKind.DETERMINISTIC else node
 
 
 def _source(props: Mapping[str, Any]) -> Source:
@@ -330,18 +390,51 @@ def _external_node(child: str, parent: str, manifest: Mapping[str, Any], *, is_e
     )
 
 
-def _is_test(props: Mapping[str, Any]) -> bool:
-    return props["resource_type"] == "test" and _enabled(props)
+def _reads_any(props: Mapping[str, Any], manifest: Mapping[str, Any], known: AbstractSet[str]) -> bool:
+    """Return whether a test reads anything of `known`, through ephemeral models too, or nothing at all."""
+    stack, seen = list(_depends_on(props)), set[str]()
+    if not stack:
+        return True
+    while stack:
+        unique_id = stack.pop()
+        if unique_id in known:
+            return True
+        if unique_id not in seen:
+            seen.add(unique_id)
+            above = manifest["nodes"].get(unique_id)
+            if above is not None and _materialized(above) == "ephemeral":
+                stack.extend(_depends_on(above))
+    return False
 
 
-def _test(props: Mapping[str, Any]) -> ProjectTest:
+def _data_test(props: Mapping[str, Any], reads: tuple[str, ...], inlined: tuple[str, ...]) -> ProjectTest:
     return ProjectTest(
         unique_id=props["unique_id"],
         name=props["name"],
         fqn=tuple(props["fqn"]),
-        parents=tuple(_depends_on(props)),
+        file=str(props.get("original_file_path") or ""),
+        reads=reads,
         is_error=str((props.get("config") or {}).get("severity") or "error").lower() == "error",
+        ephemerals=inlined,
     )
+
+
+def _unit_tests(manifest: Mapping[str, Any]) -> Iterator[tuple[str, ProjectTest]]:
+    for unique_id, props in (manifest.get("unit_tests") or {}).items():
+        models = _depends_on(props)
+        if models and _enabled(props):
+            file = str(props.get("original_file_path") or "")
+            # dbt runs it for the first: https://docs.getdbt.com/reference/resource-properties/unit-tests
+            test = ProjectTest(unique_id, props["name"], tuple(props["fqn"]), file, model=models[0])
+            yield unique_id, test
+
+
+def _ordered_by_dbt(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what has a place in dbt's order of building: functions and ephemeral models too, tests not."""
+    for unique_id, props in manifest["nodes"].items():
+        if props["resource_type"] != "test" and _enabled(props):
+            yield unique_id, props
+    yield from (manifest.get("functions") or {}).items()
 
 
 def _topological(nodes: Mapping[str, Node]) -> Sequence[str]:

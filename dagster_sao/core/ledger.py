@@ -11,9 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.graph import Node
-from dagster_sao.core.plan import Project, definition_inputs, replaces_relation, shape, stored_version, view_leaves
-from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
+from dagster_sao.core.graph import Node, ProjectTest
+from dagster_sao.core.plan import definition_inputs, replaces_relation, shape, stored_version, view_leaves
+from dagster_sao.core.project import Project
+from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import data_version
 
 REMEMBERED_VERSIONS = 12
@@ -36,6 +37,39 @@ class Ledger:
         """Return the versions of a node's direct parents as they are now in this run."""
         node = self._project.graph.nodes[unique_id]
         return self._parent_versions(node, {})
+
+    def verdict(  # noqa: PLR0913 (what a run knows of an answer)
+        self,
+        test: ProjectTest,
+        status: VerdictStatus,
+        *,
+        at: datetime,
+        run_id: str,
+        failures: int | None = None,
+        fingerprint: Fingerprint | None = None,
+        before: Verdict | None = None,
+    ) -> Verdict:
+        """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then."""
+        uid = test.unique_id
+        known: dict[str, str | None] = {}
+        versions = {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+        verdict = Verdict(
+            status=status,
+            at=at,
+            run_id=run_id,
+            fingerprint=fingerprint or self._project.fingerprints[uid],
+            versions=versions,
+            failures=failures,
+            planned_code=self._project.planned_code(uid),
+        )
+        is_repeated = (
+            before is not None
+            and before.is_failing
+            and verdict.is_failing
+            and before.versions == versions
+            and before.fingerprint.digest == verdict.fingerprint.digest
+        )
+        return replace(verdict, attempts=before.attempts + 1) if before is not None and is_repeated else verdict
 
     def record(  # noqa: PLR0913 (what a run knows of a build)
         self,

@@ -1,4 +1,4 @@
-"""The decisions for a selection, parents first, and what follows from them: versions and waves."""
+"""The decisions for a selection, parents first, and what follows from them: versions, waves, and the tests to run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from enum import Enum
 from functools import cached_property
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, decide
+from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.graph import Node, NodeKind, ProjectGraph
+from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
+from dagster_sao.core.plan_tests import TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
+from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
 from dagster_sao.core.versions import data_version, digest
 
@@ -21,7 +24,6 @@ _MATERIALIZED_VIEW = "materialized_view"
 _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
 _LONGEST_GRACE = timedelta(minutes=5)
 _GRACE_SHARE = 0.05
-_NO_POLICY = Policy()
 # The build id of builds that have not happened: no run has it.
 _PLANNED = "planned"
 
@@ -34,32 +36,6 @@ class Mode(str, Enum):
 
 
 @dataclass(frozen=True)
-class Project:
-    """All that the manifest says: the graph, and each node's policy and fingerprint."""
-
-    graph: ProjectGraph
-    fingerprints: Mapping[str, Fingerprint]
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    stars: frozenset[str] = frozenset()
-    """Nodes whose columns may follow from their parents' columns (`select *`)."""
-    manifest_id: str = ""
-    """What tells this manifest from any other, empty where nothing does."""
-
-    @cached_property
-    def labels(self) -> Mapping[str, str]:
-        """The name of every node and source in messages."""
-        return {uid: item.label for items in (self.graph.nodes, self.graph.sources) for uid, item in items.items()}
-
-    def policy(self, unique_id: str) -> Policy:
-        """Return a node's policy."""
-        return self.policies.get(unique_id, _NO_POLICY)
-
-    def planned_code(self, unique_id: str) -> str:
-        """Return a marker of a node's code in just this manifest, empty where the manifest cannot be told apart."""
-        return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
-
-
-@dataclass(frozen=True)
 class Plan:
     """The decisions for a selection, in topological order."""
 
@@ -67,11 +43,28 @@ class Plan:
     versions: Mapping[str, str]
     """The data version of every node and source after this plan, where it has one."""
     graph: ProjectGraph
+    tests: Mapping[str, TestDecision] = field(default_factory=dict)
+    """The decisions about tests."""
 
     @property
     def builds(self) -> list[str]:
         """The nodes to build, parents first."""
         return [unique_id for unique_id, decision in self.decisions.items() if decision.builds]
+
+    @property
+    def test_runs(self) -> list[str]:
+        """The tests to run."""
+        return [unique_id for unique_id, decision in self.tests.items() if decision.runs]
+
+    def in_order(self, nodes: Iterable[str], tests: Iterable[str]) -> list[str]:
+        """Return nodes and tests in one order, as dbt has it: a test after what it reads, before what it gates."""
+        places = self.graph.gates.places
+        # What gates a node reads nothing that comes later, so right after the last thing that it reads is early enough.
+        last = {uid: _last_read(self.graph.tests[uid], places) for uid in tests}
+        # A unit test comes before its model.
+        order = [(places[uid], 1, uid) for uid in nodes]
+        order += [(place, 0 if self.graph.tests[uid].is_unit_test else 2, uid) for uid, place in last.items()]
+        return [uid for _, _, uid in sorted(order)]
 
     @cached_property
     def waves(self) -> list[list[str]]:
@@ -91,6 +84,10 @@ class Plan:
         return waves
 
 
+def _last_read(test: ProjectTest, places: Mapping[str, int]) -> int:
+    return max((places[uid] for uid in test.about if uid in places), default=-1)
+
+
 def make_plan(  # noqa: PLR0913 (each is an input of the decision)
     project: Project,
     state: StateSnapshot,
@@ -99,13 +96,14 @@ def make_plan(  # noqa: PLR0913 (each is an input of the decision)
     selection: Iterable[str] | None = None,
     requests: Mapping[str, Request] | None = None,
     mode: Mode = Mode.SENSOR,
+    tests: TestScope | None = None,
 ) -> Plan:
-    """Return the decisions for `selection` (all nodes by default), given the state and the time.
+    """Return the decisions for `selection` (all nodes by default) and its tests, given the state and the time.
 
     Nodes outside the selection keep the version they have. `requests` names the nodes that the user asked for.
     """
     selected = set(project.graph.nodes) if selection is None else set(selection)
-    return _Planner(project, state, now, selected, requests or {}, mode).plan()
+    return _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope()).plan()
 
 
 def make_run_plan(  # noqa: PLR0913 (as of make_plan)
@@ -116,6 +114,7 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
     selection: Iterable[str],
     requests: Mapping[str, Request] | None = None,
     mode: Mode = Mode.SENSOR,
+    tests: TestScope | None = None,
 ) -> Plan:
     """Return the decisions for `selection`, and for the views outside of it that building it drops, to any depth.
 
@@ -127,7 +126,8 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
     if graph.adapter_type in _DROPS_DEPENDENT_VIEWS:
         outside = graph.descendants(selected) - selected
         below = {uid for uid in outside if uid in state.builds and _is_dropped(uid, graph)}
-    plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode)
+    scope = (tests or TestScope()).of(selected, graph)
+    plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode, tests=scope)
     stranded: set[str] = set()
     for uid in (uid for uid in plan.builds if uid in below):
         decision = plan.decisions[uid]
@@ -136,7 +136,7 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
             stranded.add(uid)
     if below == stranded:
         return plan
-    return make_plan(project, state, now=now, selection=selected | stranded, requests=requests, mode=mode)
+    return make_plan(project, state, now=now, selection=selected | stranded, requests=requests, mode=mode, tests=scope)
 
 
 class _Planner:
@@ -148,6 +148,7 @@ class _Planner:
         selected: set[str],
         requests: Mapping[str, Request],
         mode: Mode,
+        tests: TestScope,
     ) -> None:
         self._project = project
         self._graph = project.graph
@@ -160,16 +161,39 @@ class _Planner:
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
         self._shapes: dict[str, str] = {}
+        self._failed: set[str] = set(state.blocked)
+        """What nothing is built from: it failed, or is held or skipped for a failure."""
+        self._tests = TestPlanner(
+            project,
+            state,
+            now,
+            tests.of(selected, self._graph),
+            requests,
+            self._decisions,
+            self._versions,
+            self._failed,
+        )
 
     def plan(self) -> Plan:
         for unique_id, node in self._graph.nodes.items():
             if unique_id in self._selected:
                 self._decisions[unique_id] = decide(self._situation(node))
+            if self._is_failed(node):
+                self._failed.add(unique_id)
             self._shapes[unique_id] = self._shape_after(node)
             version = self._version_after(node)
             if version is not None:
                 self._versions[unique_id] = version
-        return Plan(self._decisions, self._versions, self._graph)
+        return Plan(self._decisions, self._versions, self._graph, self._tests.plan())
+
+    def _is_failed(self, node: Node) -> bool:
+        """Return whether nothing is built from a node: what its relation holds is not what any record says."""
+        decision = self._decisions.get(node.unique_id)
+        if decision is not None:
+            return decision.action in {Action.HOLD, Action.SKIP}
+        if node.unique_id in self._state.failures:
+            return True
+        return node.is_view and not self._failed.isdisjoint(node.parents)
 
     def _situation(self, node: Node) -> Situation:
         uid = node.unique_id
@@ -189,7 +213,9 @@ class _Planner:
             relation_altered=uid in self._state.altered_relations,
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
-            failed_parents=self._failed_parents(node),
+            failed_tests=(failed_tests := self._tests.holding(uid)),
+            tests_retry_at=max((self._state.verdicts[test].retry_at for test in failed_tests), default=None),
+            failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
             parent_versions=self._versions,
             parents=node.parents,
@@ -202,15 +228,6 @@ class _Planner:
         if self._mode is Mode.SENSOR or policy.build_after is None:
             return timedelta(0)
         return min(policy.build_after * _GRACE_SHARE, _LONGEST_GRACE)
-
-    def _failed_parents(self, node: Node) -> tuple[str, ...]:
-        decisions = self._decisions
-        return tuple(
-            parent
-            for parent in node.parents
-            if parent in self._state.blocked
-            or (parent in decisions and decisions[parent].action in (Action.HOLD, Action.SKIP))
-        )
 
     def _is_built(self, unique_id: str) -> bool:
         decision = self._decisions.get(unique_id)

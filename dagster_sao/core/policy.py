@@ -30,6 +30,7 @@ _NODE_SETTINGS = frozenset(
         "external_changes",
     }
 )
+_TEST_SETTINGS = frozenset({"untracked_interval"})
 _SOURCE_SETTINGS = frozenset({"untracked_interval", "probe_every", "blocking", "trust_metadata"})
 
 
@@ -129,6 +130,14 @@ def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[st
     return _Reader(props).source_policy()
 
 
+def read_test_interval(props: Mapping[str, Any]) -> tuple[timedelta | None, tuple[str, ...]]:
+    """Return the `untracked_interval` of a manifest's data test, None where it has none, and warnings.
+
+    Raises InvalidPolicyError, naming the test and its file, for a setting that has no meaning.
+    """
+    return _Reader(props).test_interval()
+
+
 _E = TypeVar("_E", bound=Enum)
 
 
@@ -174,6 +183,13 @@ class _Reader:
             trust_metadata=self._flag("trust_metadata", settings.get("trust_metadata")),
         )
         return policy, tuple(self._warnings)
+
+    def test_interval(self) -> tuple[timedelta | None, tuple[str, ...]]:
+        settings = self._meta_settings(_TEST_SETTINGS)
+        interval = self._duration("untracked_interval", settings.get("untracked_interval"))
+        if interval == timedelta(0):
+            raise self._invalid("`untracked_interval` is 0, so the test would be run without end; write a longer time")
+        return interval, tuple(self._warnings)
 
     def _waiting(self) -> tuple[timedelta | None, UpdatesOn, timedelta | None]:
         if "freshness" in self._unrendered and self._unrendered["freshness"] is None:

@@ -1,4 +1,4 @@
-"""What happened so far, as values: last builds, tokens, failed attempts. Read from Dagster elsewhere."""
+"""What happened so far, as values: last builds, tokens, failed attempts, verdicts. Read from Dagster elsewhere."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ class FailureKind(str, Enum):
     """What failed."""
 
     BUILD = "build"
-    TEST = "test"
     INTERRUPTED = "interrupted"
     """Its run was killed or lost before it could say how the build went."""
 
@@ -88,13 +87,53 @@ class FailedAttempt:
     """Empty when it was interrupted: what it was built from is not known, so it may be tried again at once."""
     consumed: Mapping[str, str] = field(default_factory=dict)
     kind: FailureKind = FailureKind.BUILD
-    previous: LastBuild | None = None
-    """With a failed test: the last build before the one that failed it, which is no successful build."""
 
     @property
     def retry_at(self) -> datetime:
         """When it may be tried again with nothing changed."""
         return self.failed_at + retry_wait(self.attempts)
+
+
+class VerdictStatus(str, Enum):
+    """What a test answered, in dbt's words."""
+
+    PASS = "pass"  # noqa: S105 (not a password)
+    WARN = "warn"
+    FAIL = "fail"
+    ERROR = "error"
+    """It could not be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The last answer of a test in this environment."""
+
+    status: VerdictStatus
+    at: datetime
+    run_id: str
+    fingerprint: Fingerprint
+    """The code of the test that dbt ran."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The data version of everything that it reads, captured before dbt started."""
+    failures: int | None = None
+    """How many rows failed it, where dbt says so."""
+    attempts: int = 1
+    """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
+    planned_code: str = ""
+    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it holds what the test gates. A failure of `severity: warn` is a warning."""
+        return self.status in _FAILING
+
+    @property
+    def retry_at(self) -> datetime:
+        """When a failing test may be tried again with nothing changed."""
+        return self.at + retry_wait(self.attempts)
+
+
+_FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +149,5 @@ class StateSnapshot:
     """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
     blocked: frozenset[str] = frozenset()
     """Sources and nodes that nothing is to be built from."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """The last answer of each test that was run."""

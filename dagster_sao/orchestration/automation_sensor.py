@@ -18,11 +18,13 @@ import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request
 from dagster_sao.core.plan import Plan, make_plan
+from dagster_sao.core.plan_tests import TestScope
 from dagster_sao.core.state import FIRST_RETRY, FailureKind, StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.conditions import StateAwareCondition, planned
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.private import (
     AutomationConditionEvaluation,
     evaluate_conditions,
@@ -46,7 +48,7 @@ _CURSOR_LAYOUT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Choice:
     """What a tick does with one node: the decision, and what else may hold it back."""
 
     decision: Decision
@@ -71,6 +73,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self._reasons: dict[str, str] = {}
         self.requested: dict[str, str] = {}
         """What each node was last asked to be built from; lost with the process, which only costs a wait."""
+        self.asked_tests = AskedTests()
         with warnings.catch_warnings():
             # That it runs in the user's code server is beta in Dagster, and chosen here on purpose.
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -85,14 +88,14 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
 
     def _tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         tick = _Tick(self, self.project, context, _read_cursor(context))
-        verdicts, evaluations, conditions_cursor = tick.run()
-        evaluations = [*evaluations, *self._changed_evaluations(verdicts, tick.loaded)]
-        requests = tick.run_requests(verdicts)
-        skip_reason = None if requests else _nothing_to_build(verdicts)
+        choices, evaluations, conditions_cursor = tick.run()
+        evaluations = [*evaluations, *self._changed_evaluations(choices, tick.loaded)]
+        requests = tick.run_requests(choices)
+        skip_reason = None if requests else _nothing_to_build(choices, tick.waiting_tests)
         return sensor_result(requests, _write_cursor(conditions_cursor), evaluations, skip_reason=skip_reason)
 
     def _changed_evaluations(
-        self, verdicts: Mapping[str, _Verdict], loaded: LoadedProject
+        self, choices: Mapping[str, _Choice], loaded: LoadedProject
     ) -> list[AutomationConditionEvaluation[Any]]:
         """Return the evaluations to store: of what is requested, and where the reason is another than before.
 
@@ -100,15 +103,13 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         """
         is_first = not self._reasons
         evaluations = []
-        for uid, verdict in verdicts.items():
+        for uid, choice in choices.items():
             # Ages in a message change every second without the reason being another.
-            signature = f"{verdict.decision.reason.value} {verdict.decision.parents} {verdict.waits}"
-            is_news = self._reasons.get(uid) != signature and not (
-                is_first and verdict.decision.action.value == "reuse"
-            )
+            signature = f"{choice.decision.reason.value} {choice.decision.parents} {choice.waits}"
+            is_news = self._reasons.get(uid) != signature and not (is_first and choice.decision.action.value == "reuse")
             self._reasons[uid] = signature
-            if verdict.requested or is_news:
-                evaluations.append(_evaluation(loaded.keys.by_unique_id[uid], verdict, loaded))
+            if choice.requested or is_news:
+                evaluations.append(_evaluation(loaded.keys.by_unique_id[uid], choice, loaded))
         return evaluations
 
 
@@ -139,9 +140,12 @@ class _Tick:
         self.loaded = project.refresh(_Log(context))
         self._keys = self.loaded.keys
         self._asked: set[str] = set()
+        self._tests: list[str] = []
+        self.waiting_tests = 0
+        """How many tests are due and wait for a run."""
         self._origins_now: Mapping[str, str] | None = None
 
-    def run(self) -> tuple[Mapping[str, _Verdict], Sequence[AutomationConditionEvaluation[Any]], str | None]:
+    def run(self) -> tuple[Mapping[str, _Choice], Sequence[AutomationConditionEvaluation[Any]], str | None]:
         """Return what is done with each node, Dagster's evaluations of composed conditions, and their cursor."""
         started = time.perf_counter()
         selected, composed = self._targets()
@@ -149,38 +153,44 @@ class _Tick:
             self._context.log.warning(f"Run {run_id} was ended: its process gave no sign of life for two minutes.")
         # Runs first, then events: a run that is seen as finished then has its events seen too.
         activity = run_activity(
-            self._instance, self._keys, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
+            self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
         state = take_snapshot(self._instance, self._project, self.loaded, self._now)
-        plan = self._plan(state, selected, {})
+        tests = TestScope(tests_of_targets(self.loaded.project.graph, selected))
+        plan = self._plan(state, selected, {}, tests)
         evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()
         cursor = self._conditions_cursor
         asked: set[str] = set()
         if composed:
             asked, evaluations, cursor = self._evaluate_composed(plan, composed)
-            plan = self._plan(state, (selected - composed) | asked, dict.fromkeys(asked, Request.BUILD))
-        verdicts = self._verdicts(plan, state, activity)
+            plan = self._plan(state, (selected - composed) | asked, dict.fromkeys(asked, Request.BUILD), tests)
+        choices = self._choices(plan, state, activity)
         self._asked = asked
-        self._remember(state, verdicts)
-        builds = [uid for uid, verdict in verdicts.items() if verdict.requested]
-        if builds:
+        self._remember(state, choices)
+        waiting = {uid for uid, choice in choices.items() if choice.waits}
+        self._tests, self.waiting_tests = self._sensor.asked_tests.due(
+            plan, self.loaded.project, state, activity, waiting, self._now
+        )
+        builds = [uid for uid, choice in choices.items() if choice.requested]
+        if builds or self._tests:
+            tested = f" {len(self._tests)} of {len(plan.tests)} tests to run." if plan.tests else ""
             self._context.log.info(
                 f"Planned {len(selected)} models of {self._project.name} in {time.perf_counter() - started:.2f} s: "
-                f"{len(builds)} to build, {len(selected) - len(builds)} not."
+                f"{len(builds)} to build, {len(selected) - len(builds)} not.{tested}"
             )
-        return verdicts, evaluations, cursor
+        return choices, evaluations, cursor
 
-    def run_requests(self, verdicts: Mapping[str, _Verdict]) -> list[dg.RunRequest]:
-        """Return one request for everything that is to be built, or none."""
-        builds = [uid for uid, verdict in verdicts.items() if verdict.requested]
-        if not builds:
-            return []
+    def run_requests(self, choices: Mapping[str, _Choice]) -> list[dg.RunRequest]:
+        """Return one request for everything that is to be built and tested, or none."""
+        builds = [uid for uid, choice in choices.items() if choice.requested]
         tags = {PROJECT_TAG: self._project.name}
         asked = sorted(self._asked & set(builds))
         if asked:
             tags[CONDITION_TAG] = json.dumps(asked)
-        keys = self._keys.by_unique_id
-        return [dg.RunRequest(asset_selection=[keys[uid] for uid in builds], tags=tags)]
+        repository = self._context.repository_def
+        checks = repository.asset_graph.asset_check_keys if repository is not None else set()
+        request = run_request(self.loaded, builds, self._tests, checks, tags)
+        return [request] if request is not None else []
 
     def _targets(self) -> tuple[set[str], set[str]]:
         """Return the project's nodes that this sensor targets, and those of them with a composed condition."""
@@ -198,8 +208,11 @@ class _Tick:
                     composed.add(uid)
         return selected, composed
 
-    def _plan(self, state: StateSnapshot, selected: set[str], requests: Mapping[str, Request]) -> Plan:
-        return make_plan(self.loaded.project, state, now=self._now, selection=selected, requests=requests)
+    def _plan(
+        self, state: StateSnapshot, selected: set[str], requests: Mapping[str, Request], tests: TestScope
+    ) -> Plan:
+        project = self.loaded.project
+        return make_plan(project, state, now=self._now, selection=selected, requests=requests, tests=tests)
 
     def _evaluate_composed(
         self, plan: Plan, composed: set[str]
@@ -211,11 +224,11 @@ class _Tick:
             )
         return {self._keys.unique_ids[key] for key in requested}, evaluations, cursor
 
-    def _verdicts(self, plan: Plan, state: StateSnapshot, activity: RunActivity) -> Mapping[str, _Verdict]:
+    def _choices(self, plan: Plan, state: StateSnapshot, activity: RunActivity) -> Mapping[str, _Choice]:
         graph = self.loaded.project.graph
         # A node below one that is being built would be built twice: it waits for that run.
         below = graph.descendants(activity.building) if activity.building else set()
-        verdicts = {}
+        choices = {}
         waiting: set[str] = set()
         for uid, decision in plan.decisions.items():
             waits = ""
@@ -230,8 +243,8 @@ class _Tick:
                 waits = self._waits_after(uid, state, activity.ended[uid])
             if waits or waits_for:
                 waiting.add(uid)
-            verdicts[uid] = _Verdict(decision, requested=decision.builds and not waits, waits=waits)
-        return verdicts
+            choices[uid] = _Choice(decision, requested=decision.builds and not waits, waits=waits)
+        return choices
 
     def _waits_after(self, uid: str, state: StateSnapshot, run: EndedRun) -> str:
         """Return why a node waits that a run was asked for, and that came out of it neither built nor failed.
@@ -250,6 +263,8 @@ class _Tick:
             for failed, failure in state.failures.items()
             if failed in at_or_above and failure.kind is not FailureKind.INTERRUPTED
         ]
+        gates = self.loaded.project.graph.gates
+        answers += [v.at for test, v in state.verdicts.items() if v.is_failing and gates.gates(test, uid)]
         retry_at = run.ended_at + FIRST_RETRY
         is_answered = any(moment >= run.created_at for moment in answers)
         is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
@@ -270,28 +285,30 @@ class _Tick:
             self._origins_now = origins
         return self._origins_now
 
-    def _remember(self, state: StateSnapshot, verdicts: Mapping[str, _Verdict]) -> None:
-        asked = [uid for uid, verdict in verdicts.items() if verdict.requested]
+    def _remember(self, state: StateSnapshot, choices: Mapping[str, _Choice]) -> None:
+        asked = [uid for uid, choice in choices.items() if choice.requested]
         self._sensor.requested.update({uid: self._origins(state)[uid] for uid in asked})
 
 
-def _nothing_to_build(verdicts: Mapping[str, _Verdict]) -> str:
-    """Return a tick's one line when it asks for nothing: how many models are held back, and by what."""
-    actions = [verdict.decision.action for verdict in verdicts.values()]
+def _nothing_to_build(choices: Mapping[str, _Choice], waiting_tests: int) -> str:
+    """Return a tick's one line when it asks for nothing: how many models and tests are held back, and by what."""
+    actions = [choice.decision.action for choice in choices.values()]
     held_back = {
         "held after a failure": actions.count(Action.HOLD),
         "skipped below it": actions.count(Action.SKIP),
-        "waiting for a run": sum(bool(verdict.waits) for verdict in verdicts.values()),
+        "waiting for a run": sum(bool(choice.waits) for choice in choices.values()),
     }
     parts = [f"{count} {why}" for why, count in held_back.items() if count]
-    return "; ".join([f"0 of {len(verdicts)} models to build", *parts]) + "."
+    if waiting_tests:
+        parts.append(f"{waiting_tests} tests waiting for a run")
+    return "; ".join([f"0 of {len(choices)} models to build", *parts]) + "."
 
 
-def _evaluation(key: dg.AssetKey, verdict: _Verdict, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
+def _evaluation(key: dg.AssetKey, choice: _Choice, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
     timestamp = time.time()
-    value = verdict.requested
+    value = choice.requested
     path = key.to_user_string()
-    reasons = [verdict.decision.message, verdict.waits, *_parent_lines(verdict, loaded)]
+    reasons = [choice.decision.message, choice.waits, *_parent_lines(choice, loaded)]
     children = [
         evaluation_node(key, text, unique_id=f"{path}-{index}", value=value, timestamp=timestamp)
         for index, text in enumerate(reason for reason in reasons if reason)
@@ -299,10 +316,10 @@ def _evaluation(key: dg.AssetKey, verdict: _Verdict, loaded: LoadedProject) -> A
     return evaluation_node(key, "state_aware", unique_id=path, value=value, timestamp=timestamp, children=children)
 
 
-def _parent_lines(verdict: _Verdict, loaded: LoadedProject) -> list[str]:
-    if verdict.decision.reason is not Reason.NEW_DATA:
+def _parent_lines(choice: _Choice, loaded: LoadedProject) -> list[str]:
+    if choice.decision.reason is not Reason.NEW_DATA:
         return []
-    return [f"{loaded.project.graph.label(parent)} has changed" for parent in verdict.decision.parents]
+    return [f"{loaded.project.graph.label(parent)} has changed" for parent in choice.decision.parents]
 
 
 def _read_cursor(context: dg.SensorEvaluationContext) -> str | None:

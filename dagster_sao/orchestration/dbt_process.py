@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.state import VerdictStatus
 from dagster_sao.orchestration.private import DbtCliInvocation
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
 
@@ -25,12 +27,42 @@ _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
 _STOP_SECONDS = 15.0
 
 
+_TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
+"""What dbt logs of a test that ended: dbt-core the first, Fusion the second."""
+
+
 @dataclass(frozen=True, slots=True)
 class DbtEvent:
-    """What dbt said of one node or test, and what dagster-dbt makes of it."""
+    """What dbt logged of one node or test."""
 
     raw: Mapping[str, Any]
-    asset_events: list[Any]
+    asset_events: Callable[[], list[Any]]
+    """Returns what dagster-dbt makes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestAnswer:
+    """What dbt answered of one test."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    unique_id: str
+    status: VerdictStatus
+    failures: int | None
+
+
+def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
+    """Return the answer of a test that an event of dbt holds, None where it holds none, or the test was skipped."""
+    data = event["data"]
+    node = data.get("node_info") or {}
+    if event["info"]["name"] not in _TEST_EVENTS or node.get("resource_type") not in {"test", "unit_test"}:
+        return None
+    try:
+        status = VerdictStatus({"success": "pass"}.get(node["node_status"], node["node_status"]))
+    except (KeyError, ValueError):
+        return None
+    failures = data.get("num_failures")
+    return TestAnswer(node["unique_id"], status, int(failures) if failures is not None else None)
 
 
 class DbtProcess:
@@ -45,14 +77,13 @@ class DbtProcess:
         arguments: Sequence[str],
         *,
         translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
-        selects_tests: bool,
     ) -> None:
-        """Start dbt. With `selects_tests` the arguments name the tests to run; else dbt chooses them by itself."""
+        """Start dbt. The arguments name the tests to run: it adds none that read what is selected."""
         self._context = context
         self._project = project
         self._loaded = loaded
         self._translator = translator
-        with _environment(_INDIRECT_SELECTION, "empty" if selects_tests else None):
+        with _environment(_INDIRECT_SELECTION, "empty"):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
             )
@@ -65,16 +96,20 @@ class DbtProcess:
         """Yield what dbt says, until it has ended."""
         try:
             for event in self.invocation.stream_raw_events():
-                asset_events = event.to_default_asset_events(
-                    manifest=self._loaded.manifest,
-                    dagster_dbt_translator=self._translator,
-                    context=self._context,
-                    target_path=self.invocation.target_path,
-                    project=self._project.dbt_project,
-                )
-                yield DbtEvent(event.raw_event, list(asset_events))
+                yield DbtEvent(event.raw_event, partial(self._asset_events, event))
         finally:
             self._dismiss_watchdog()
+
+    def _asset_events(self, event: Any) -> list[Any]:  # noqa: ANN401 (dagster-dbt's class is private)
+        return list(
+            event.to_default_asset_events(
+                manifest=self._loaded.manifest,
+                dagster_dbt_translator=self._translator,
+                context=self._context,
+                target_path=self.invocation.target_path,
+                project=self._project.dbt_project,
+            )
+        )
 
     def stop(self) -> None:
         """End dbt from another thread: as ctrl-c does, and with force when that does not help."""
@@ -98,9 +133,9 @@ class DbtProcess:
         except (OSError, ValueError, KeyError):
             return {}
 
-    def code(self, nodes: Iterable[str]) -> Mapping[str, Fingerprint]:
-        """Return the code of nodes that dbt itself read, by unique id."""
-        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, nodes)
+    def code(self, unique_ids: Iterable[str]) -> Mapping[str, Fingerprint]:
+        """Return the code of nodes and tests that dbt itself read, by unique id."""
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, unique_ids)
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:
@@ -111,17 +146,16 @@ class DbtProcess:
 
 
 def code_read_by_dbt(
-    target_path: Path, project: OrchestratedProject, loaded: LoadedProject, nodes: Iterable[str]
+    target_path: Path, project: OrchestratedProject, loaded: LoadedProject, unique_ids: Iterable[str]
 ) -> Mapping[str, Fingerprint]:
-    """Return the code of nodes that dbt read, which may be newer than the manifest that the plan was made from.
+    """Return the code of nodes and tests that dbt read, which may be newer than the manifest that the plan was made from.
 
     Empty where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
         fingerprinter = read_code(project.dbt_project, manifest, loaded.variables, project.selection)
-        graph = fingerprinter.graph
-        return {uid: fingerprinter.fingerprint(graph.nodes[uid]) for uid in nodes if uid in graph.nodes}
+        return fingerprinter.fingerprints(unique_ids)
     except (OSError, ValueError, DagsterSaoError):
         return {}
 
@@ -145,15 +179,14 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
 
 
 @contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set a variable for the process that is started within; None leaves it as it is."""
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable for the process that is started within."""
     before = os.environ.get(name)
-    if value is not None:
-        os.environ[name] = value
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is not None:
             os.environ[name] = before
-        elif value is not None:
+        else:
             del os.environ[name]

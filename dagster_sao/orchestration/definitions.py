@@ -176,13 +176,20 @@ def build_sensors(
         StateAwareAutomationSensor(
             f"{project.name}_automation_sensor",
             project=project,
-            # With their checks: the UI cannot abbreviate a selection that leaves checks out.
-            target=dg.AssetSelection.assets(*models.keys),
+            target=_target(models),
             minimum_interval_seconds=settings.automation_interval_seconds,
             default_status=settings.default_sensor_status,
             description=f"Builds the models of the dbt project {project.name} whose code or upstream data changed.",
         ),
     ]
+
+
+def _target(models: dg.AssetsDefinition) -> dg.AssetSelection:
+    """Return the models with their checks, and the checks on sources where there are any."""
+    # As short as can be: the UI cannot abbreviate a selection that names checks.
+    target = dg.AssetSelection.assets(*models.keys)
+    others = [key for key in models.check_keys if key.asset_key not in models.keys]
+    return target | dg.AssetSelection.checks(*others) if others else target
 
 
 def finisher(include_metadata: Sequence[str]) -> Finish:

@@ -16,13 +16,21 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from dagster_sao.core.decide import Action, Decision, Reason, Request
+from dagster_sao.core.decide import (
+    Action,
+    Decision,
+    Reason,
+    Request,
+    upstream_failed,
+    upstream_test_failed,
+)
+from dagster_sao.core.decide_tests import TestAction
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
-from dagster_sao.core.plan import Mode, Plan, make_run_plan
+from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.dbt_process import DbtProcess
+from dagster_sao.orchestration.dbt_process import DbtProcess, answer_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
@@ -36,8 +44,9 @@ from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.requests import explicit_requests
-from dagster_sao.orchestration.run_capture import RunCapture, with_deferred_parents
+from dagster_sao.orchestration.run_capture import RunCapture
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy, with_job_config
+from dagster_sao.orchestration.run_plan import RunPlanner
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
@@ -65,7 +74,8 @@ def execute_dbt_assets(  # noqa: PLR0913
     asked for what is selected, and all of it is built. Yields what dagster-dbt yields, with the build record on each
     output.
 
-    Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was.
+    Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was, or when the
+    failure of an earlier run stands.
     """
     config = with_job_config(context, config or StateAwareRunConfig())
     try:
@@ -122,7 +132,18 @@ class _Execution:
         self._is_state_aware = self._is_automated if aware is None else aware
         self._selected = self._selection()
         self._requests = self._requested()
-        self._tests = RunTests(context, self._loaded, self._selected)
+        self._planner = RunPlanner(
+            self._loaded,
+            frozenset(self._selected),
+            self._requests,
+            Mode.SENSOR if self._is_automated else Mode.JOB,
+            context.run.run_id,
+            defers=config.defer,
+        )
+        self._tests = RunTests(
+            context, self._loaded, self._selected, state_aware=self._is_state_aware, strategy=self._test_strategy()
+        )
+        self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in self._graph.nodes}
         self._capture = RunCapture(
@@ -147,11 +168,10 @@ class _Execution:
         with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
             self._capture.look()
             yield from self._rounds()
-            if self._config.test_strategy is TestStrategy.DEFERRED:
-                yield from self._deferred_tests()
+            yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id
             self._log_state.settle(self._keys, clock.now(), ended_well)
-        if self._report.outcomes:
+        if self._report.outcomes or self._report.tests:
             instance, run = self._context.instance, self._context.run
             report_engine_event(instance, run, *self._report.summary(time.monotonic() - self._started))
         # A run that came out well would seem to have mended the failure.
@@ -180,6 +200,10 @@ class _Execution:
         )
         return {**dict.fromkeys(asked, Request.BUILD), **requests}
 
+    def _test_strategy(self) -> TestStrategy:
+        # Of dbt's commands that build, only `build` tests.
+        return self._config.test_strategy if self._args[:1] == ["build"] else TestStrategy.SKIP
+
     def _relation(self, uid: str) -> str:
         node = self._graph.nodes[uid]
         return digest([self._graph.adapter_type, (node.relation_name or f"{self._project.name}.{uid}").lower()])
@@ -187,19 +211,18 @@ class _Execution:
     # Rounds: one, unless others are building some of it, or what failed is tried again
 
     def _rounds(self) -> Iterator[Any]:
-        todo, retries = set(self._selected), self._config.retries
-        while not self._is_stopped:
+        todo, retries, is_done = set(self._selected), self._config.retries, False
+        while not is_done and not self._is_stopped:
             round_ = self._begin(todo)
             if todo and todo == round_.waiting:
                 yield from self._wait(round_)
                 continue
             yield from self._build(round_, is_last=not retries)
             todo = set(round_.waiting)
-            if not todo and retries and self._recorder.retryable:
+            is_done = not todo
+            if is_done and retries and (self._recorder.failed or self._recorder.retryable_tests):
                 self._pause_before_retry(retries)
-                todo, retries = self._again(), retries - 1
-            if not todo:
-                break
+                todo, retries, is_done = self._again(), retries - 1, False
         yield from self._not_started(uid for uid in self._graph.nodes if uid in todo)
         if self._lost:
             self._errors.append(self._lost)
@@ -208,16 +231,7 @@ class _Execution:
         """Decide, claim what is to be built, and decide again until nothing more has to be claimed."""
         while True:
             state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
-            if self._config.defer:
-                state = with_deferred_parents(self._loaded, state, self._selected, self._context.run.run_id)
-            plan = make_run_plan(
-                self._loaded.project,
-                state,
-                now=clock.now(),
-                selection=todo,
-                requests=self._requests,
-                mode=Mode.SENSOR if self._is_automated else Mode.JOB,
-            )
+            plan = self._planner.decide(state, clock.now(), self._tests.scope, todo=todo, requests=self._requests)
             claim = self._leases.claim(self._relations[uid] for uid in plan.builds)
             held_by = {
                 uid: claim.held_by[self._relations[uid]] for uid in plan.builds if self._relations[uid] in claim.held_by
@@ -247,29 +261,34 @@ class _Execution:
                 yield self._report.waits(uid, message)
 
     def _again(self) -> set[str]:
-        """Return what is tried again: what failed for a reason that may pass, and what it blocked."""
-        failed = set(self._recorder.retryable)
-        blocked = self._graph.descendants(failed) & self._recorder.skipped
-        self._recorder.start_anew(failed | blocked)
+        """Return the nodes that are tried again: those that failed, and what these or a test that could not be run held back."""
+        failed, tests = set(self._recorder.failed), self._recorder.retryable_tests
+        blocked = (self._graph.descendants(failed) | self._gated_by(tests)) & self._recorder.skipped
+        self._recorder.start_anew(failed | blocked, tests)
         # The reason of the first attempt still holds, but a node that just failed would be held.
         self._requests = {**self._requests, **{uid: self._requests.get(uid, Request.BUILD) for uid in failed}}
-        self._tests.reopen(failed | blocked)
+        self._tests.reopen(tests, failed | blocked)
         return failed | blocked
 
     def _pause_before_retry(self, retries: int) -> None:
         attempt = self._config.retries - retries
         seconds = self._config.retry_delay_seconds * 2**attempt
-        names = ", ".join(self._graph.label(uid) for uid in sorted(self._recorder.retryable))
+        again = sorted(self._recorder.failed | self._recorder.retryable_tests)
+        names = ", ".join(self._graph.label(uid) for uid in again)
         self._context.log.warning(
             f"Tries {names} again in {seconds:g} s (retry {attempt + 1} of {self._config.retries})."
         )
-        if self._recorder.failed == self._recorder.retryable:
+        if self._recorder.failed_tests == self._recorder.retryable_tests:
             self._errors.clear()
         time.sleep(seconds)
 
+    def _gated_by(self, tests: Iterable[str]) -> set[str]:
+        return {uid for test in tests for uid in self._graph.gates.gated_by(test)}
+
     @property
     def _is_stopped(self) -> bool:
-        return bool(self._lost) or (self._config.fail_fast and bool(self._recorder.failed))
+        has_failed = bool(self._recorder.failed or self._recorder.failed_tests)
+        return bool(self._lost) or (self._config.fail_fast and has_failed)
 
     def _not_started(self, nodes: Iterable[str]) -> Iterator[Any]:
         """Say of nodes that the run does not come to them."""
@@ -281,30 +300,24 @@ class _Execution:
     # One round
 
     def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
-        self._recorder.begin(round_.plan, round_.state, round_.waiting)
-        self._report.planned(round_.plan, round_.builds, round_.waiting)
+        plan = round_.plan
+        tests = self._tests.ready(plan.tests, round_.waiting)
+        due = [uid for uid in tests if plan.tests[uid].runs]
+        self._recorder.begin(plan, round_.state, round_.waiting)
+        self._report.planned(plan, round_.builds, round_.waiting, due)
         yield from self._say_waiting(round_)
         yield from self._reuse(round_)
-        builds = set(round_.builds)
-        ready = self._tests.ready(round_.waiting)
-        due = self._tests.due(ready, self._recorder.built | builds)
-        yield from self._reuse_checks(ready - due)
-        if builds:
+        yield from self._not_tested([uid for uid in tests if not plan.tests[uid].runs], round_)
+        if self._config.test_strategy is TestStrategy.DEFERRED:
+            self._deferred_tests.update(dict.fromkeys(due))
+            due = []
+        if round_.builds:
             self._log_state.unsettle(self._context.run, round_.builds, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
-        for invocation in self._invocations_of(round_, due):
+        for invocation in self._invocations.choose(plan.in_order(round_.builds, due)):
             yield from self._run_invocation(invocation, is_last=is_last)
-        if self._config.test_strategy is not TestStrategy.DEFERRED:
-            self._tests.answer(due)
+        self._tests.answer(tests)
         self._leases.release()
-
-    def _invocations_of(self, round_: _Round, due: set[str]) -> list[Invocation]:
-        builds = set(round_.builds)
-        if self._config.test_strategy is not TestStrategy.IMMEDIATE:
-            return self._invocations.choose(round_.builds, ())
-        if self._tests.may_be_chosen_by_dbt(due, builds, round_.waiting):
-            return self._invocations.choose(round_.builds, None)
-        return self._invocations.choose(round_.builds, due, unit_tests_of=round_.builds)
 
     def _reuse(self, round_: _Round) -> Iterator[Any]:
         observations = []
@@ -315,21 +328,26 @@ class _Execution:
                 observations.append(self._report.not_built(uid, decision, round_.state.builds.get(uid)))
         yield from store_step_events(self._context, observations)
 
-    def _reuse_checks(self, tests: set[str]) -> Iterator[Any]:
-        self._tests.answer(tests)
-        checks = [self._tests.checks[uid] for uid in sorted(tests) if uid in self._tests.checks]
-        yield from store_step_events(self._context, reused_checks(self._context.instance, checks))
+    def _not_tested(self, tests: Sequence[str], round_: _Round) -> Iterator[Any]:
+        """Report the tests that are not run: of what is reused its verdict, as it was."""
+        decisions, verdicts = round_.plan.tests, round_.state.verdicts
+        for uid in tests:
+            self._report.not_run(uid, decisions[uid], verdicts.get(uid))
+        reused = [uid for uid in tests if decisions[uid].action is TestAction.REUSE and uid in self._tests.planned]
+        checks = {uid: self._tests.checks[uid] for uid in reused}
+        yield from store_step_events(self._context, reused_checks(checks, decisions, verdicts))
 
     def _run_invocation(self, invocation: Invocation, *, is_last: bool) -> Iterator[Any]:
         if self._is_stopped:
             yield from self._not_started(invocation.nodes)
             return
-        below = self._graph.descendants(self._recorder.failed) if self._recorder.failed else set()
-        yield from (self._skipped(uid) for uid in invocation.nodes if uid in below)
-        nodes = [uid for uid in invocation.nodes if uid not in below]
-        if invocation.nodes and not nodes and not invocation.tests:
+        blocked = self._blocked()
+        yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked)
+        nodes = [uid for uid in invocation.nodes if uid not in blocked]
+        tests = [uid for uid in invocation.tests if blocked.isdisjoint(self._graph.tests[uid].about)]
+        if not nodes and not tests:
             return
-        arguments = self._invocations.arguments(invocation, nodes, self._args)
+        arguments = self._invocations.arguments(invocation, nodes, tests, self._args)
         # A failure that is tried again is none yet.
         if self._config.fail_fast and is_last:
             arguments.append("--fail-fast")
@@ -340,22 +358,45 @@ class _Execution:
             self._loaded,
             arguments,
             translator=self._translator,
-            selects_tests=invocation.tests is not None,
         )
-        events = DbtEventIterator(self._events(self._process, nodes), self._process.invocation)
+        events = DbtEventIterator(self._events(self._process, [*nodes, *tests]), self._process.invocation)
         for event in self._finish(events):
             yield event
             # Stored by now: others may build what this run has built.
             if (uid := recorded_build(event)) is not None:
                 self._leases.release([self._relations[uid]])
+        self._write_verdicts()
         yield from self._failures(self._process, nodes)
         self._process = None
 
-    def _events(self, process: DbtProcess, nodes: Sequence[str]) -> Iterator[Any]:
-        code = cache(lambda: process.code(nodes))
+    def _blocked(self) -> set[str]:
+        """Return what cannot be built after what has failed in this run, and what failed itself."""
+        failed = self._recorder.failed
+        below = failed | self._graph.descendants(failed) if failed else set()
+        if self._config.test_strategy is not TestStrategy.IMMEDIATE:
+            return below
+        return below | (self._gated_by(self._recorder.failed_tests) - self._recorder.built)
+
+    def _events(self, process: DbtProcess, unique_ids: Sequence[str]) -> Iterator[Any]:
+        code = cache(lambda: process.code(unique_ids))
         for event in process.events():
-            for asset_event in event.asset_events:
+            answer = answer_in(event.raw)
+            test = self._tests.test(answer.unique_id) if answer is not None else None
+            if answer is not None and test is not None:
+                self._recorder.answered(test, answer, lambda uid: code().get(uid))
+                check = self._tests.checks.get(test.unique_id)
+                if check is not None:
+                    yield from self._recorder.check_events(test.unique_id, check, event.asset_events)
+                    continue
+            for asset_event in event.asset_events():
                 yield self._recorder.recorded(asset_event, event.raw, lambda uid: code().get(uid))
+
+    def _write_verdicts(self) -> None:
+        try:
+            self._log_state.verdicts.write(self._recorder.take_unwritten())
+        except DagsterSaoError as error:
+            # A test without its verdict is run again: nothing is taken for tested that was not.
+            self._context.log.warning(f"{sentence(error)} Their tests are run again.")
 
     def _failures(self, process: DbtProcess, nodes: Sequence[str]) -> Iterator[Any]:
         error = process.error()
@@ -366,28 +407,32 @@ class _Execution:
         for uid in nodes:
             if uid in self._recorder.built:
                 continue
-            if statuses.get(uid, "error") == "skipped":
-                is_below = bool(self._graph.ancestors([uid]) & self._recorder.failed)
-                yield from [self._skipped(uid)] if is_below or not self._config.fail_fast else self._not_started([uid])
-            else:
+            if statuses.get(uid, "error") != "skipped":
                 yield self._recorder.build_failed(uid)
-        for test_id, status in statuses.items():
-            test = self._graph.tests.get(test_id)
-            if test is not None and status in {"fail", "error"} and test.is_error:
-                for uid in sorted(self._tests.read_by(test_id) & self._recorder.built):
-                    yield self._recorder.test_failed(uid, test.name, could_run=status == "fail")
+        blocked = self._blocked()
+        for uid in nodes:
+            if uid not in self._recorder.built | self._recorder.failed:
+                is_below = uid in blocked or not self._config.fail_fast
+                yield from [self._skipped(uid)] if is_below else self._not_started([uid])
 
     def _skipped(self, uid: str) -> dg.AssetObservation:
+        """Report a node that is not built for what failed in this run."""
         self._recorder.skipped.add(uid)
-        parents = [p for p in self._graph.nodes[uid].parents if p in self._recorder.failed | self._recorder.skipped]
-        names = ", ".join(self._graph.label(parent) for parent in parents or self._graph.nodes[uid].parents)
-        decision = Decision(Action.SKIP, Reason.UPSTREAM_FAILED, f"Upstream failed: {names}")
-        return self._report.not_built(uid, decision, None)
+        labels, gates = self._loaded.project.labels, self._graph.gates
+        tests = tuple(sorted(test for test in self._recorder.failed_tests if gates.gates(test, uid)))
+        if tests and self._config.test_strategy is TestStrategy.IMMEDIATE:
+            message = upstream_test_failed(tests, labels)
+            return self._report.not_built(uid, Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, tests), None)
+        parents = self._graph.nodes[uid].parents
+        failed = [p for p in parents if p in self._recorder.failed | self._recorder.skipped]
+        message = upstream_failed(failed or parents, labels)
+        return self._report.not_built(uid, Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message), None)
 
-    def _deferred_tests(self) -> Iterator[Any]:
-        """Run the tests of all that was built, after it."""
-        due = self._tests.due(self._tests.open, self._recorder.built)
-        for invocation in self._invocations.choose([], due, unit_tests_of=self._recorder.built):
+    def _run_deferred_tests(self) -> Iterator[Any]:
+        """Run the tests that were due, after all that was built."""
+        unknown = self._recorder.failed | self._recorder.skipped
+        due = [uid for uid in self._deferred_tests if unknown.isdisjoint(self._graph.tests[uid].about)]
+        for invocation in self._invocations.choose(due):
             yield from self._run_invocation(invocation, is_last=True)
 
     def _lose(self, why: str) -> None:

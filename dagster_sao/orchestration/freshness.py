@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.graph import Source
+from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.core.policy import SourcePolicy
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
@@ -43,18 +44,20 @@ def open_session(project: OrchestratedProject, loaded: LoadedProject) -> Warehou
 
 
 def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[Source]:
-    """Return the sources that some model reads and that no Dagster asset loads."""
+    """Return the sources that some model or test reads and that no Dagster asset loads."""
     graph, keys = loaded.project.graph, loaded.keys.by_unique_id
     return [
         source
         for uid, source in graph.sources.items()
-        if graph.children[uid] and keys[uid] not in project.loaded_by_dagster
+        if (graph.children[uid] or uid in graph.tests_about) and keys[uid] not in project.loaded_by_dagster
     ]
 
 
 def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
-    """Return the sources that the selected nodes read at any depth and that are probed."""
-    above = loaded.project.graph.ancestors(selected)
+    """Return the sources that are probed, of those that the selected nodes and their tests read at any depth."""
+    graph, nodes = loaded.project.graph, set(selected)
+    read = {uid for test in tests_of_selection(graph, nodes) for uid in graph.tests[test].reads}
+    above = graph.ancestors(nodes | read) | read
     return [source for source in probed_sources(project, loaded) if source.unique_id in above]
 
 

@@ -27,7 +27,7 @@ from dagster_sao.orchestration.project import (
 from dagster_sao.orchestration.relation_watch import RelationWatch
 from dagster_sao.orchestration.schedule import ProbeSchedule
 from dagster_sao.orchestration.snapshot import take_snapshot
-from dagster_sao.orchestration.state import run_activity
+from dagster_sao.orchestration.state import RunActivity, run_activity
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes import SourceProber
 from dagster_sao.warehouse.session import Cost
@@ -84,10 +84,11 @@ class FreshnessProber:
         cursor, note = _read_cursor(context.cursor)
         try:
             loaded = self._project.refresh(context.log)
-            building = self._building(context, loaded)
-            if building and loaded.project.graph.adapter_type == "duckdb":
-                return dg.SensorResult(skip_reason=_leaves_alone(building), cursor=context.cursor)
-            tick = self._probe(context, loaded, building, cursor, started)
+            activity = self._activity(context, loaded)
+            at_work = {**activity.building, **activity.testing}
+            if at_work and loaded.project.graph.adapter_type == "duckdb":
+                return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
+            tick = self._probe(context, loaded, activity.building, cursor, started)
         except WarehouseBusyError as error:
             return dg.SensorResult(
                 skip_reason=f"{sentence(error)} Nothing is lost: the next tick looks again.", cursor=context.cursor
@@ -186,9 +187,8 @@ class FreshnessProber:
             context.log.warning(f"The models' relations could not be looked at: {sentence(error)}")
             return []
 
-    def _building(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> Mapping[str, str]:
-        name, now = self._project.name, clock.now()
-        return run_activity(context.instance, loaded.keys, name, context.repository_def, now).building
+    def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:
+        return run_activity(context.instance, loaded, self._project.name, context.repository_def, clock.now())
 
 
 def build_freshness_sensor(
@@ -214,9 +214,9 @@ def build_freshness_sensor(
     return freshness_sensor
 
 
-def _leaves_alone(building: Mapping[str, str]) -> str:
-    """Return why the warehouse is left alone: on DuckDB a reader would stop a build from starting."""
-    run_id = next(iter(building.values()))
+def _leaves_alone(at_work: Mapping[str, str]) -> str:
+    """Return why the warehouse is left alone: on DuckDB a reader would stop a build or a test from starting."""
+    run_id = next(iter(at_work.values()))
     return f"Run {run_id[:8]} is writing to the DuckDB database. Its sources are probed when the run has ended."
 
 

@@ -6,26 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dagster_sao.core.decide import Decision, Reason
+from dagster_sao.core.decide import Decision
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.orchestration.project import LoadedProject
 
-# One argument of a command may hold 128 KiB on Linux.
-_LONGEST_SELECTION = 100_000
+# On Linux one argument of a command may hold 128 KiB, and all of them with the environment 2 MiB.
+_LONGEST_ARGUMENT = 100_000
+_LONGEST_SELECTION = 1_000_000
 _REFRESHABLE = frozenset({"incremental", "seed"})
-_FOR_CODE = frozenset({Reason.REQUESTED, Reason.NEVER_BUILT, Reason.CODE_CHANGED, Reason.RELATION_MISSING})
+_EVERYTHING = "fqn:*"
 
 
 @dataclass
 class Invocation:
-    """One dbt command of a run."""
+    """One dbt command of a run: what it builds and what it tests, in dbt's order."""
 
     nodes: list[str] = field(default_factory=list)
-    tests: list[str] | None = None
-    """The tests to run; None for all that read a node which is built, as dbt chooses by itself."""
+    tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
-    unit_tests_of: list[str] = field(default_factory=list)
-    """With `tests`: the nodes whose unit tests are run too, where their code is new."""
+    """Whether dbt is told to; None where it makes no difference."""
 
 
 class Invocations:
@@ -37,92 +36,86 @@ class Invocations:
         self._graph: ProjectGraph = loaded.project.graph
         self._decisions = decisions
 
-    def choose(
-        self, builds: Sequence[str], tests: Iterable[str] | None, *, unit_tests_of: Iterable[str] = ()
-    ) -> list[Invocation]:
-        """Return the commands that build `builds`, parents first: all that a node reads comes in its own or an earlier one.
+    def choose(self, order: Sequence[str]) -> list[Invocation]:
+        """Return the commands that build and test what is in `order`, as `Plan.in_order` returns it.
 
-        One is enough unless some nodes need a full refresh or the selection is too long for a command line. With None
-        for `tests` dbt chooses the tests by itself; else just these are run, each with the last of what it reads, and
-        the unit tests of `unit_tests_of`.
+        One is enough unless some nodes need a full refresh or the selection is too long for a command line. Each holds a
+        piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one.
         """
-        chosen = list(self._of_nodes(builds))
-        if tests is None:
-            return chosen
-        home = {uid: invocation for invocation in chosen for uid in invocation.nodes}
-        order = {id(invocation): index for index, invocation in enumerate(chosen)}
-        alone = Invocation(tests=[])
-        for invocation in chosen:
-            invocation.tests = []
-        for uid in unit_tests_of:
-            home.get(uid, alone).unit_tests_of.append(uid)
-        for uid in sorted(tests):
-            read = [home[parent] for parent in self._graph.tests[uid].parents if parent in home]
-            last = max(read, key=lambda invocation: order[id(invocation)], default=alone)
-            (last.tests if last.tests is not None else []).append(uid)
-        return [part for invocation in (*chosen, alone) for part in self._split_tests(invocation)]
+        builds = {uid for uid in order if uid in self._graph.nodes}
+        # `dbt build` runs a unit test with its model only.
+        alone = [uid for uid in order if uid not in builds and self._model(uid) and self._model(uid) not in builds]
+        first = [Invocation(tests=alone)] if alone else []
+        return [*first, *self._pieces(uid for uid in order if uid not in set(alone))]
 
-    def arguments(self, invocation: Invocation, nodes: Sequence[str], args: Sequence[str]) -> list[str]:
-        """Return the dbt arguments that build `nodes`, those of the invocation that can still be built."""
+    def arguments(
+        self, invocation: Invocation, nodes: Sequence[str], tests: Sequence[str], args: Sequence[str]
+    ) -> list[str]:
+        """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be."""
         arguments = list(args)
         if not nodes and arguments[:1] == ["build"]:
-            # `dbt build` leaves out the tests of what is below one that fails, and these models are all built.
+            # `dbt build` leaves out the tests of what is below one that fails, and the unit tests of what it does not build.
             arguments = ["test", *(argument for argument in arguments[1:] if argument != "--full-refresh")]
         if invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
-        tests_code = any(self._decisions[uid].reason in _FOR_CODE for uid in nodes)
-        if invocation.tests is None:
-            if arguments[:1] == ["build"] and not tests_code:
-                # Unit tests run on data of their own, so only code can change their result.
-                arguments += ["--exclude-resource-type", "unit_test"]
-            selection = [] if self._is_everything(nodes) else [self._selector(uid) for uid in nodes]
-        else:
-            selection = [self._selector(uid) for uid in nodes] + [self._test_selector(uid) for uid in invocation.tests]
-            selection += self._unit_tests(invocation.unit_tests_of)
-        return [*arguments, "--select", " ".join(selection)] if selection else arguments
+        if self._is_everything(nodes, tests):
+            return [*arguments, "--select", _EVERYTHING]
+        words = [*map(self._node_selector, nodes), *map(self._test_selector, tests)]
+        return [*arguments, "--select", *_joined(words)]
 
-    def _of_nodes(self, builds: Sequence[str]) -> Iterator[Invocation]:
+    def _pieces(self, order: Iterable[str]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
-        for uid in builds:
-            node = self._graph.nodes[uid]
-            refresh = self._decisions[uid].full_refresh if node.materialized in _REFRESHABLE else None
+        unit_tests: list[str] = []
+        for uid in order:
+            if self._model(uid):
+                unit_tests.append(uid)  # comes with its model, which is next
+                continue
+            node = self._graph.nodes.get(uid)
+            of_node = [test for test in unit_tests if self._model(test) == uid]
+            words = [*map(self._test_selector, of_node), self._node_selector(uid) if node else self._test_selector(uid)]
+            length = sum(len(word) + 1 for word in words)
+            refresh = (
+                self._decisions[uid].full_refresh if node is not None and node.materialized in _REFRESHABLE else None
+            )
             is_other_kind = None not in {refresh, current.full_refresh} and refresh is not current.full_refresh
-            length = len(self._selector(uid)) + 1
-            if is_other_kind or (size + length > _LONGEST_SELECTION and not self._is_everything(builds)):
+            if is_other_kind or size + length > _LONGEST_SELECTION:
                 yield current
                 current, size = Invocation(), 0
-            current.nodes.append(uid)
+            current.tests += of_node
+            (current.tests if node is None else current.nodes).append(uid)
+            unit_tests = [test for test in unit_tests if test not in of_node]
             current.full_refresh = refresh if current.full_refresh is None else current.full_refresh
             size += length
-        if current.nodes:
+        if current.nodes or current.tests:
             yield current
 
-    def _split_tests(self, invocation: Invocation) -> Iterator[Invocation]:
-        """Yield the invocation with as many tests as fit on a command line, then the others on their own."""
-        size = sum(len(self._selector(uid)) + 1 for uid in invocation.nodes)
-        part = Invocation(invocation.nodes, [], invocation.full_refresh, invocation.unit_tests_of)
-        for uid in invocation.tests or []:
-            length = len(self._test_selector(uid)) + 1
-            if size + length > _LONGEST_SELECTION:
-                yield part
-                part, size = Invocation(tests=[]), 0
-            if part.tests is not None:
-                part.tests.append(uid)
-            size += length
-        if part.nodes or part.tests or list(self._unit_tests(part.unit_tests_of)):
-            yield part
+    def _model(self, uid: str) -> str:
+        """Return the model of a unit test, empty for anything else."""
+        test = self._graph.tests.get(uid)
+        return test.model if test is not None else ""
 
-    def _is_everything(self, nodes: Sequence[str]) -> bool:
-        manifest_nodes = self._loaded.manifest["nodes"].values()
-        buildable = sum(1 for n in manifest_nodes if n["resource_type"] in {"model", "seed", "snapshot"})
+    def _is_everything(self, nodes: Sequence[str], tests: Sequence[str]) -> bool:
+        return len(nodes) == len(self._graph.nodes) and len(tests) == len(self._graph.tests) and self._is_whole
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether all of the dbt project is here, so that dbt's own word for everything means it."""
+        nodes = self._loaded.manifest["nodes"].values()
+        buildable = sum(1 for node in nodes if node["resource_type"] in {"model", "seed", "snapshot"})
+        tests = sum(1 for node in nodes if node["resource_type"] == "test")
+        unit_tests = len(self._loaded.manifest.get("unit_tests") or {})
         ephemerals = {uid for node in self._graph.nodes.values() for uid in node.ephemerals}
-        return len(nodes) == len(self._graph.nodes) == buildable - len(ephemerals)
+        is_all_built = len(self._graph.nodes) == buildable - len(ephemerals)
+        return is_all_built and len(self._graph.tests) == tests + unit_tests
 
-    def _selector(self, uid: str) -> str:
+    def _node_selector(self, uid: str) -> str:
         """Return how dbt selects exactly this node."""
         node = self._graph.nodes[uid]
-        # An fqn also selects whatever lies in a folder of that name.
-        return f"path:{node.file}" if node.fqn in self._folders else ".".join(node.fqn)
+        # An fqn also selects whatever lies in a folder of that name, and the unit tests of a model.
+        if node.fqn in self._folders:
+            return f"path:{node.file}"
+        name = ".".join(node.fqn)
+        return f"{name},resource_type:{node.resource_type}" if node.fqn in self._with_unit_tests else name
 
     def _test_selector(self, uid: str) -> str:
         return ".".join(self._graph.tests[uid].fqn)
@@ -132,11 +125,19 @@ class Invocations:
         nodes = self._graph.nodes.values()
         return {node.fqn[:length] for node in nodes for length in range(1, len(node.fqn))}
 
-    def _unit_tests(self, nodes: Iterable[str]) -> list[str]:
-        tested = {uid for uid in nodes if self._decisions[uid].reason in _FOR_CODE}
-        unit_tests: Mapping[str, Mapping[str, object]] = self._loaded.manifest.get("unit_tests") or {}
-        return [
-            f"unit_test:{test['name']}"
-            for test in unit_tests.values()
-            if tested & set((test.get("depends_on") or {}).get("nodes") or [])  # type: ignore[attr-defined]
-        ]
+    @cached_property
+    def _with_unit_tests(self) -> set[tuple[str, ...]]:
+        tests = (test for test in self._graph.tests.values() if test.is_unit_test)
+        return {test.fqn[:length] for test in tests for length in range(1, len(test.fqn))}
+
+
+def _joined(words: Iterable[str]) -> Iterator[str]:
+    """Yield words as arguments that are not too long, each several words with a space between."""
+    argument = ""
+    for word in words:
+        if argument and len(argument) + len(word) >= _LONGEST_ARGUMENT:
+            yield argument
+            argument = ""
+        argument = f"{argument} {word}".lstrip()
+    if argument:
+        yield argument

@@ -12,9 +12,9 @@ from dagster.components.resolved.model import Resolver
 from pydantic import ValidationError
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidJobError
+from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
-from dagster_sao.orchestration.run_tests import nodes_read_by
 from dagster_sao.orchestration.selection import ALL, NodeSelection, is_stateful, resolve_selection
 
 
@@ -179,7 +179,8 @@ def _assets(
         )
     keys = loaded.keys.by_unique_id
     # As dbt selects tests: also one that reads a selected model and that Dagster shows on another.
-    read = {key for uid, key in loaded.check_keys.items() if nodes_read_by(loaded, uid) & selected}
+    tests = set(tests_of_selection(loaded.project.graph, selected))
+    read = {key for uid, key in loaded.check_keys.items() if uid in tests}
     assets = dg.AssetSelection.assets(*(keys[uid] for uid in sorted(selected)))
     return assets | dg.AssetSelection.checks(*sorted(read & set(models.check_keys)))
 

@@ -17,45 +17,32 @@ from typing import TypeVar
 
 import dagster as dg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.versions import digest
-from dagster_sao.orchestration.private import database_engine
+from dagster_sao.orchestration.tables import NOW, ROWS_PER_STATEMENT, TableError, open_table, reason_of, retried
 
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
 HEARTBEAT_SECONDS = 10.0
-_ATTEMPTS = 8
-_FIRST_PAUSE_SECONDS = 0.02
 _SIGN_OF_LIFE = "alive "
-# Databases limit the parameters of a statement; SQLite's limit was 999 once.
-_ROWS_PER_STATEMENT = 200
 
 T = TypeVar("T")
 
-_METADATA = sa.MetaData()
 _LEASES = sa.Table(
     "dagster_sao_leases",
-    _METADATA,
+    sa.MetaData(),
     # MySQL cannot index longer ones, and a digest tells relations apart as well.
     sa.Column("relation", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(64), nullable=False, index=True),
     sa.Column("run_id", sa.String(255), nullable=False),
     sa.Column("expires_at", sa.Float(53), nullable=False),
 )
-# Workers on several machines must agree on the time, so the database tells it.
-_NOW = {
-    "sqlite": "select (julianday('now') - 2440587.5) * 86400.0",
-    "postgresql": "select extract(epoch from clock_timestamp())",
-    "mysql": "select unix_timestamp(now(6))",
-}
-
 
 _IS_SIGN = _LEASES.c.relation.like(f"{_SIGN_OF_LIFE}%")
 
 
-class LeaseError(DagsterSaoError):
+class LeaseError(TableError):
     """The leases cannot be kept, so nothing may be built."""
 
 
@@ -73,7 +60,7 @@ class Leases:
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         """Take none yet. Raises LeaseError when the instance's database can hold none."""
-        self._engine = _engine(instance)
+        self._engine = open_table(instance, _LEASES, LeaseError)
         self._run_id = run_id
         # A step that is tried again is another process of the same run.
         self._owner = uuid.uuid4().hex
@@ -163,7 +150,7 @@ class Leases:
             except SQLAlchemyError as error:
                 # Before they run out: what is being written must have ended by then.
                 if time.monotonic() - renewed_at >= LEASE_SECONDS / 2:
-                    lost(f"The leases cannot be renewed in the Dagster instance's database: {_reason(error)}")
+                    lost(f"The leases cannot be renewed in the Dagster instance's database: {reason_of(error)}")
                     return
 
     def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
@@ -207,7 +194,7 @@ def lapsed_signs(instance: dg.DagsterInstance) -> Mapping[str, str]:
     """
 
     def read() -> Mapping[str, str]:
-        with _engine(instance).begin() as connection:
+        with open_table(instance, _LEASES, LeaseError).begin() as connection:
             is_lapsed = sa.and_(_IS_SIGN, _LEASES.c.expires_at < _now(connection) - LEASE_SECONDS)
             found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(is_lapsed))
             return {str(sign): str(run_id) for sign, run_id in found}
@@ -219,7 +206,7 @@ def forget_sign(instance: dg.DagsterInstance, sign: str) -> None:
     """Delete a sign of life. Raises LeaseError as `Leases` does."""
 
     def delete() -> None:
-        with _engine(instance).begin() as connection:
+        with open_table(instance, _LEASES, LeaseError).begin() as connection:
             connection.execute(sa.delete(_LEASES).where(_LEASES.c.relation == sign))
 
     _retried(delete)
@@ -233,57 +220,13 @@ def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0
 
 
 def _parts(relations: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(relations), _ROWS_PER_STATEMENT):
-        yield relations[start : start + _ROWS_PER_STATEMENT]
+    for start in range(0, len(relations), ROWS_PER_STATEMENT):
+        yield relations[start : start + ROWS_PER_STATEMENT]
 
 
 def _now(connection: sa.Connection) -> float:
-    return float(connection.execute(sa.text(_NOW[connection.dialect.name])).scalar_one())
+    return float(connection.execute(sa.text(NOW[connection.dialect.name])).scalar_one())
 
 
 def _retried(action: Callable[[], T]) -> T:
-    """Return what `action` returns, tried again when two transactions met, or the database was away for an instant."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except DBAPIError as error:
-            if attempt == _ATTEMPTS - 1:
-                msg = f"The leases cannot be taken in the Dagster instance's database: {_reason(error)}"
-                raise LeaseError(msg) from None
-            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError
-
-
-def _engine(instance: dg.DagsterInstance) -> sa.Engine:
-    engine = database_engine(instance)
-    if engine is None or engine.dialect.name not in _NOW:
-        msg = (
-            "This Dagster instance keeps its runs in no database of its own (SQLite, PostgreSQL or MySQL), so two runs could"
-            " build one model at once. Use one of these storages."
-        )
-        raise LeaseError(msg)
-    try:
-        if not sa.inspect(engine).has_table(_LEASES.name):
-            _create_table(engine)
-    except SQLAlchemyError as error:
-        msg = (
-            f"The table {_LEASES.name} cannot be created in the Dagster instance's database: {_reason(error)}."
-            " Let its role create tables, or create it once with a role that may."
-        )
-        raise LeaseError(msg) from None
-    return engine
-
-
-def _create_table(engine: sa.Engine) -> None:
-    try:
-        _METADATA.create_all(engine)
-    except SQLAlchemyError:
-        # Another process may have created it in the same instant.
-        if not sa.inspect(engine).has_table(_LEASES.name):
-            raise
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    # The driver's own words: SQLAlchemy adds the statement and its parameters.
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split()).rstrip(".")
+    return retried(action, "The leases cannot be taken", LeaseError)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -26,10 +27,7 @@ from dagster._core.events import BATCH_WRITABLE_EVENTS, DagsterEventType, Engine
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.instance.utils import RUNLESS_RUN_ID
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
 from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
@@ -67,6 +65,7 @@ __all__ = [
     "RunsFilter",
     "SqliteEventLogStorage",
     "StepEventStatus",
+    "all_check_keys",
     "build_dbt_specs",
     "condition_result",
     "database_engine",
@@ -77,7 +76,6 @@ __all__ = [
     "expect_no_check_results",
     "get_asset_check_key_for_test",
     "last_check_evaluations",
-    "last_completed_check_evaluations",
     "listen_to_run",
     "maximum_event_id",
     "metadata_of_engine_event",
@@ -196,6 +194,11 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return None
 
 
+def all_check_keys(context: dg.AssetExecutionContext) -> AbstractSet[dg.AssetCheckKey]:
+    """Return the asset checks of everything that is defined together with the job of a run, selected or not."""
+    return context.job_def.asset_layer.asset_graph.source_asset_graph.asset_check_keys
+
+
 def step_key(context: dg.AssetExecutionContext) -> str:
     """Return the key of the step that executes."""
     return str(context.op_execution_context.op_handle)
@@ -231,21 +234,6 @@ def last_check_evaluations(
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
     evaluations = {key: _evaluation(record) for key, record in latest.items()}
     return {key: evaluation for key, evaluation in evaluations.items() if evaluation is not None}
-
-
-def last_completed_check_evaluations(
-    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
-) -> Sequence[dg.AssetCheckEvaluation]:
-    """Return the latest result of each check that has one, also of those that a run has planned since."""
-    completed = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-    storage = instance.event_log_storage
-    with on_one_connection(storage) if isinstance(storage, SqliteEventLogStorage) else nullcontext(storage) as shared:
-        evaluations = [
-            _evaluation(record)
-            for key in keys
-            for record in shared.get_asset_check_execution_history(key, limit=1, status=completed)
-        ]
-    return [evaluation for evaluation in evaluations if evaluation is not None]
 
 
 def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:

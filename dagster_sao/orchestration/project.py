@@ -22,8 +22,8 @@ from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
 from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter, Variables
 from dagster_sao.core.graph import Source, check_manifest_version
-from dagster_sao.core.plan import Project
-from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy
+from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy, read_test_interval
+from dagster_sao.core.project import Project
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
 from dagster_sao.warehouse.session import default_target
@@ -166,7 +166,7 @@ class OrchestratedProject:
     @property
     def state_name(self) -> str:
         """What tells the state of this project and environment from that of others."""
-        return f"{self.name}.{self.environment}" if self.environment else self.name
+        return state_name(self.name, self.environment)
 
     def variant(self, target: str | None, variables: Mapping[str, Any]) -> OrchestratedProject:
         """Return this project with another target or other variables, parsed for them: itself where they are its own.
@@ -254,6 +254,11 @@ class OrchestratedProject:
         self._parsed_stamp = stamp
         if edited:
             self.dbt_project.preparer.prepare(self.dbt_project)
+
+
+def state_name(project_name: str, environment: str) -> str:
+    """Return what tells the state of a project and environment from that of others."""
+    return f"{project_name}.{environment}" if environment else project_name
 
 
 def ensure_manifest(dbt_project: DbtProject) -> None:
@@ -373,12 +378,14 @@ def load_manifest(
     }
     source_policies = {uid: policy for uid, (policy, _) in sources.items()}
     policies = with_expiry({uid: reading.policy for uid, reading in readings.items()}, graph, source_policies)
+    tests = {uid: read_test_interval(manifest["nodes"][uid]) for uid in graph.tests if uid in manifest["nodes"]}
     project = Project(
         graph=graph,
-        fingerprints={uid: fingerprinter.fingerprint(node) for uid, node in graph.nodes.items()},
+        fingerprints=fingerprinter.fingerprints(),
         policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
+        untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
     )
     if len(cache) > known:
         _write_cache(_cache_path(dbt_project), cache)
@@ -391,6 +398,7 @@ def load_manifest(
             for warnings in (
                 *(r.warnings for r in readings.values()),
                 *(w for _, w in sources.values()),
+                *(w for _, w in tests.values()),
                 expiry_warnings(policies, graph),
             )
             for warning in warnings

@@ -1,20 +1,24 @@
-"""What a run records of each node that it builds, and of each that fails."""
+"""What a run records of each node that it builds, of each that fails, and of each test that dbt answers."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.plan import Plan, Project
-from dagster_sao.core.state import FailedAttempt, FailureKind, StateSnapshot
+from dagster_sao.core.plan import Plan
+from dagster_sao.core.project import Project
+from dagster_sao.core.state import FailedAttempt, StateSnapshot, Verdict, VerdictStatus
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.dbt_process import TestAnswer
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -25,13 +29,13 @@ from dagster_sao.orchestration.records import (
     REASON_KEY,
     build_to_json,
 )
-from dagster_sao.orchestration.reporting import RunReport
+from dagster_sao.orchestration.reporting import RunReport, reason_metadata, verdict_evaluation
 
 CodeOf = Callable[[str], Fingerprint | None]
 
 
 class Recorder:
-    """Turns what dbt says into build records and failed attempts, and remembers what became of each node."""
+    """Turns what dbt logs into build records, failed attempts and verdicts, and remembers what became of each."""
 
     def __init__(
         self,
@@ -57,12 +61,26 @@ class Recorder:
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
         """What is not built because of a failure, held nodes included."""
-        self.retryable: set[str] = set()
-        """What failed for a reason that may pass: the build itself, or a test that could not be run."""
+        self.test_decisions: dict[str, TestDecision] = {}
+        """Why each test is run or not, as it was decided last."""
+        self.verdicts: dict[str, Verdict] = {}
+        """The answers that dbt gave in this run, by test."""
+        self._unwritten: dict[str, Verdict] = {}
+
+    @property
+    def failed_tests(self) -> set[str]:
+        """The tests that failed, or could not be run, in this run."""
+        return {uid for uid, verdict in self.verdicts.items() if verdict.is_failing}
+
+    @property
+    def retryable_tests(self) -> set[str]:
+        """The tests that could not be run, for a reason that may pass."""
+        return {uid for uid, verdict in self.verdicts.items() if verdict.status is VerdictStatus.ERROR}
 
     def begin(self, plan: Plan, state: StateSnapshot, waiting: frozenset[str]) -> None:
         """Take the decisions of a round, and the versions that its builds consume, before dbt reads anything."""
         self._state = state
+        self.test_decisions.update(plan.tests)
         self._ledger = Ledger(self._project, state)
         self._started_at = clock.now()
         for uid, decision in plan.decisions.items():
@@ -70,9 +88,11 @@ class Recorder:
                 # What is tried again is built for the reason that it had at first.
                 self.decisions.setdefault(uid, decision)
 
-    def start_anew(self, nodes: set[str]) -> None:
-        """Forget what became of nodes that are tried again."""
-        for outcome in (self.built, self.failed, self.skipped, self.retryable):
+    def start_anew(self, nodes: set[str], tests: set[str]) -> None:
+        """Forget what became of nodes and tests that are tried again."""
+        for uid in tests:
+            self.verdicts.pop(uid, None)
+        for outcome in (self.built, self.failed, self.skipped):
             outcome.difference_update(nodes)
         for uid in nodes:
             if not self.decisions[uid].builds:
@@ -89,22 +109,44 @@ class Recorder:
             key = self._report.keys.by_unique_id[raw_event["data"]["node_info"]["unique_id"]]
             is_first = key in self._run_assets and not self._is_second(key)
             return recorded if is_first else _materialization(key, recorded)
-        if isinstance(event, dg.AssetCheckResult) and event.asset_key and event.check_name:
-            check = dg.AssetCheckKey(event.asset_key, event.check_name)
-            is_first = check in self._run_checks and not self._is_second(check)
-            return event if is_first else _evaluation(event, check)
         return event
+
+    def answered(self, test: ProjectTest, answer: TestAnswer, code: CodeOf) -> None:
+        """Record what dbt answered of a test, about the versions that were captured or built before it was run."""
+        uid = answer.unique_id
+        verdict = self._ledger.verdict(
+            test,
+            answer.status,
+            at=clock.now(),
+            run_id=self._run_id,
+            failures=answer.failures,
+            fingerprint=code(uid),
+            before=self._state.verdicts.get(uid),
+        )
+        self.verdicts[uid] = self._unwritten[uid] = verdict
+        self._report.answered(uid, verdict, self.test_decisions.get(uid))
+
+    def check_events(self, uid: str, check: dg.AssetCheckKey, dagster_events: Callable[[], list[Any]]) -> Iterator[Any]:
+        """Yield what Dagster shows of a test that was just answered, on the test's own check.
+
+        `dagster_events` returns dagster-dbt's events, which it makes for the checks that the run was asked for. Dagster takes
+        a result once in a run; any other becomes an event of the same content.
+        """
+        decision = self.test_decisions.get(uid)
+        reason = reason_metadata(decision) if decision is not None else {}
+        if check in self._run_checks and not self._is_second(check):
+            yield from (_with_metadata(event, reason) for event in dagster_events())
+        else:
+            yield verdict_evaluation(check, self.verdicts[uid], reason)
+
+    def take_unwritten(self) -> Mapping[str, Verdict]:
+        """Return the verdicts that are to be written now."""
+        taken, self._unwritten = self._unwritten, {}
+        return taken
 
     def build_failed(self, uid: str) -> dg.AssetObservation:
         """Record that dbt could not build a node."""
-        self.retryable.add(uid)
-        return self._failed(uid, FailureKind.BUILD, "dbt could not build it")
-
-    def test_failed(self, uid: str, test: str, *, could_run: bool) -> dg.AssetObservation:
-        """Record that a test of error severity failed on a node that was built."""
-        if not could_run:
-            self.retryable.add(uid)
-        return self._failed(uid, FailureKind.TEST, f"Its test {test} {'failed' if could_run else 'could not be run'}")
+        return self._failed(uid, "dbt could not build it")
 
     def _is_second(self, what: object) -> bool:
         is_second = what in self._yielded
@@ -153,7 +195,7 @@ class Recorder:
                 tags=output.tags,
             )
 
-    def _failed(self, uid: str, kind: FailureKind, message: str) -> dg.AssetObservation:
+    def _failed(self, uid: str, message: str) -> dg.AssetObservation:
         self.failed.add(uid)
         fingerprint = self._project.fingerprints[uid].digest
         consumed = self._ledger.consumed(uid)
@@ -164,8 +206,6 @@ class Recorder:
             attempts=before.attempts + 1 if before is not None and is_repeated else 1,
             fingerprint=fingerprint,
             consumed=consumed,
-            kind=kind,
-            previous=self._state.builds.get(uid),
         )
         return self._report.failed(uid, failure, message)
 
@@ -183,14 +223,10 @@ def _materialization(key: dg.AssetKey, output: dg.Output[Any]) -> dg.AssetMateri
     return dg.AssetMaterialization(key, metadata=dict(output.metadata), tags=tags)
 
 
-def _evaluation(result: dg.AssetCheckResult, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=key.asset_key,
-        check_name=key.name,
-        passed=result.passed,
-        metadata=result.metadata,
-        severity=result.severity,
-    )
+def _with_metadata(event: Any, metadata: Mapping[str, Any]) -> Any:  # noqa: ANN401 (any of Dagster's events)
+    if not isinstance(event, dg.AssetCheckResult):
+        return event
+    return event._replace(metadata={**event.metadata, **metadata})
 
 
 def _moment(text: str | None, default: datetime) -> datetime:

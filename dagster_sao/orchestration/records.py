@@ -7,7 +7,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, VersionHistory
+from dagster_sao.core.state import (
+    FailedAttempt,
+    FailureKind,
+    LastBuild,
+    SourceState,
+    Verdict,
+    VerdictStatus,
+    VersionHistory,
+)
 
 BUILD_KEY = "dagster_sao/build"
 ELSEWHERE_KEY = "dagster_sao/builds_elsewhere"
@@ -21,6 +29,13 @@ SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
 DURATION_KEY = "dagster_sao/duration_seconds"
 GIVEN_TO_DBT_KEY = "dagster_sao/given_to_dbt"
 """On an event of a run: the nodes that dbt builds next, each with what tells its last build from others."""
+TESTS_KEY = "dagster_sao/tests"
+"""On the last event of a run: what became of each of its tests, also of those that Dagster shows on no asset."""
+VERDICT_AT_KEY = "dagster_sao/verdict_at"
+VERDICT_RUN_KEY = "dagster_sao/verdict_run"
+"""With the result of a test that was not run: when, and by which run, it was computed."""
+FAILED_ROWS_KEY = "dagster_dbt/failed_row_count"
+"""As dagster-dbt names it."""
 PROBE_KEY = "dagster_sao/probe"
 LOADED_AT_KEY = "dagster_sao/max_loaded_at"
 DATA_VERSION_TAG = "dagster/data_version"
@@ -89,7 +104,6 @@ def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, 
         "fingerprint": failure.fingerprint,
         "consumed": dict(failure.consumed),
         "kind": failure.kind.value,
-        "previous": build_to_json(failure.previous) if failure.previous else None,
     }
 
 
@@ -104,7 +118,42 @@ def failure_from_json(record: object) -> FailedAttempt | None:
             fingerprint=record["fingerprint"],
             consumed=_strings(record["consumed"]),
             kind=FailureKind(record["kind"]),
-            previous=build_from_json(record.get("previous")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON; empty parts are left out."""
+    record = {
+        "layout": _LAYOUT,
+        "status": verdict.status.value,
+        "at": verdict.at.isoformat(),
+        "run_id": verdict.run_id,
+        "fingerprint": dict(verdict.fingerprint.parts),
+        "versions": dict(verdict.versions),
+        "failures": verdict.failures,
+        "attempts": verdict.attempts,
+        "planned_code": verdict.planned_code,
+    }
+    return {name: value for name, value in record.items() if value not in (None, "", {})}
+
+
+def verdict_from_json(record: object) -> Verdict | None:
+    """Return the verdict of a record, None for one that this version cannot read: the test then counts as never run."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        failures = record.get("failures")
+        return Verdict(
+            status=VerdictStatus(record["status"]),
+            at=_moment(record["at"]),
+            run_id=record["run_id"],
+            fingerprint=Fingerprint(_strings(record.get("fingerprint"))),
+            versions=_strings(record.get("versions")),
+            failures=int(failures) if failures is not None else None,
+            attempts=int(record["attempts"]),
+            planned_code=str(record.get("planned_code") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,18 +11,22 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.decide_tests import TestAction, TestDecision
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.plan import Plan
-from dagster_sao.core.state import FailedAttempt, LastBuild
-from dagster_sao.orchestration.private import last_completed_check_evaluations
+from dagster_sao.core.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
 from dagster_sao.orchestration.project import AssetKeys
 from dagster_sao.orchestration.records import (
     DECISION_KEY,
+    FAILED_ROWS_KEY,
     FAILURE_KEY,
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    TESTS_KEY,
+    VERDICT_AT_KEY,
+    VERDICT_RUN_KEY,
     failure_to_json,
 )
 
@@ -30,9 +35,37 @@ _NAMED = 5
 _PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
 
 
+_SEVERITIES = {VerdictStatus.WARN: dg.AssetCheckSeverity.WARN}
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """What became of a test in a run."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    what: str
+    """In dbt's words: pass, warn, fail, error; else reused or skipped."""
+    why: str
+    verdict: Verdict | None = None
+    """The verdict that stands, None where there is none or it may no longer be true."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether its verdict is that it fails."""
+        return self.verdict is not None and self.verdict.is_failing
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        found: dict[str, Any] = {"result": self.what, "reason": self.why}
+        if self.verdict is not None:
+            found.update(status=self.verdict.status.value, failures=self.verdict.failures)
+        return found
+
+
 @dataclass
 class RunReport:
-    """The events of a run that dbt does not cause, and what became of each node."""
+    """The events of a run that dbt does not cause, and what became of each node and test."""
 
     log: Any
     graph: ProjectGraph
@@ -40,6 +73,7 @@ class RunReport:
     environment: str = ""
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What became of each node, and why: built, failed, reused, held, skipped."""
+    tests: dict[str, TestOutcome] = field(default_factory=dict)
     seconds_saved: float = 0.0
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
@@ -57,12 +91,13 @@ class RunReport:
         self.outcomes[uid] = _PAST[decision.action], decision.message
         return self._observation(uid, decision.message, metadata)
 
-    def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str]) -> None:
+    def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str], tests: Sequence[str]) -> None:
         """Log the decisions of a round, each with its reason."""
         known = {*builds, *waiting}
         others = [uid for uid in plan.decisions if uid not in known]
         waits = f", {len(waiting)} waiting" if waiting else ""
-        lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected."]
+        tested = f" {len(tests)} of {len(plan.tests)} tests to run." if plan.tests else ""
+        lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected.{tested}"]
         decided = [*builds, *others]
         for uid in decided[:_LONGEST_TABLE]:
             decision = plan.decisions[uid]
@@ -70,6 +105,7 @@ class RunReport:
             lines.append(f"{self.graph.label(uid)}: {said}. {decision.message}")
         if len(decided) > _LONGEST_TABLE:
             lines.append(f"… and {len(decided) - _LONGEST_TABLE} more")
+        lines += [f"{self.graph.label(uid)}: to run. {plan.tests[uid].message}" for uid in tests[:_LONGEST_TABLE]]
         # One message: each is stored by itself, which for hundreds of models takes seconds.
         self.log.info("\n".join(lines))
 
@@ -77,6 +113,18 @@ class RunReport:
         """Return what the run says of a node that it did not come to."""
         self.outcomes[uid] = "skipped", message
         return self._observation(uid, message, {DECISION_KEY: Action.SKIP.value, REASON_KEY: message})
+
+    def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
+        """Note what dbt answered of a test. One that was not decided about came along with another of its name."""
+        why = decision.message if decision is not None else "dbt ran it with others"
+        self.tests[uid] = TestOutcome(verdict.status.value, why, verdict)
+
+    def not_run(self, uid: str, decision: TestDecision, verdict: Verdict | None) -> None:
+        """Note that a test is not run, and the verdict that stands."""
+        if decision.action is TestAction.REUSE and verdict is not None:
+            self.tests[uid] = TestOutcome("reused", decision.message, verdict)
+        else:
+            self.tests[uid] = TestOutcome("skipped", decision.message)
 
     def waits(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that it cannot build yet."""
@@ -95,16 +143,23 @@ class RunReport:
         return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
 
     def stuck(self) -> str:
-        """Return a sentence about what an earlier failure keeps from being built, empty when there is nothing."""
+        """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""
         stuck = [
             f"{self.graph.label(uid)} is {what} ({why})"
             for uid, (what, why) in self.outcomes.items()
             if what in {_PAST[Action.HOLD], _PAST[Action.SKIP]}
         ]
-        if not stuck:
-            return ""
-        more = [f"and {len(stuck) - _NAMED} more"] if len(stuck) > _NAMED else []
-        return f"Not built because of an earlier failure: {'; '.join(stuck[:_NAMED] + more)}."
+        failing = [
+            f"{self.graph.label(uid)} ({outcome.why})"
+            for uid, outcome in self.tests.items()
+            if outcome.what == "reused" and outcome.is_failing
+        ]
+        sentences = []
+        if stuck:
+            sentences.append(f"Not built because of an earlier failure: {_first_of(stuck)}.")
+        if failing:
+            sentences.append(f"Still failing: {_first_of(failing)}.")
+        return " ".join(sentences)
 
     def built(self, uid: str, message: str) -> None:
         """Note that a node was built."""
@@ -115,13 +170,16 @@ class RunReport:
         counts = dict.fromkeys(("built", "reused", "failed", "held", "skipped"), 0)
         for what, _ in self.outcomes.values():
             counts[what] += 1
-        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "No models"
+        if self.tests:
+            text += f"; tests: {self._counted_tests()}"
         if self.seconds_saved:
             text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),
             **counts,
+            TESTS_KEY: dg.MetadataValue.json({uid: outcome.to_json() for uid, outcome in self.tests.items()}),
             "seconds": round(seconds, 3),
             "seconds_saved": round(self.seconds_saved, 3),
         }
@@ -136,31 +194,72 @@ class RunReport:
             lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
         if len(rows) > _LONGEST_TABLE:
             lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._table_of_tests()])
+
+    def _table_of_tests(self) -> list[str]:
+        if not self.tests:
+            return []
+        order = ("error", "fail", "warn", "skipped", "pass", "reused")
+        rows = sorted(self.tests.items(), key=lambda item: order.index(item[1].what))
+        lines = ["", "| test | result | reason |", "|---|---|---|"]
+        for uid, outcome in rows[:_LONGEST_TABLE]:
+            reason = outcome.why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {outcome.what} | {reason} |")
+        if len(rows) > _LONGEST_TABLE:
+            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
+        return lines
+
+    def _counted_tests(self) -> str:
+        found = Counter(outcome.what for outcome in self.tests.values())
+        return ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
 
     def _observation(self, uid: str, message: str, metadata: Mapping[str, Any]) -> dg.AssetObservation:
         return dg.AssetObservation(self.keys.by_unique_id[uid], description=message, metadata=metadata)
 
 
-def reused_checks(
-    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
-) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield the last result of each check again: one that is planned and not reported would be replaced by `skipped`.
+def _first_of(found: Sequence[str]) -> str:
+    more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return "; ".join([*found[:_NAMED], *more])
 
-    It remains the result of the materialization that was tested. A new AssetCheckResult would also read the asset's
-    records and store a step output, which cost more than all else that a run with nothing to build does.
+
+def reason_metadata(decision: TestDecision) -> dict[str, Any]:
+    """Return why a test was run or not, as metadata of its check's result."""
+    return {
+        DECISION_KEY: decision.action.value,
+        REASON_CODE_KEY: decision.reason.value,
+        REASON_KEY: decision.message,
+    }
+
+
+def verdict_evaluation(
+    check: dg.AssetCheckKey, verdict: Verdict, metadata: Mapping[str, Any], description: str | None = None
+) -> dg.AssetCheckEvaluation:
+    """Return a verdict as the result of a check: what the test answered, when and in which run."""
+    return dg.AssetCheckEvaluation(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=verdict.status is VerdictStatus.PASS,
+        severity=_SEVERITIES.get(verdict.status, dg.AssetCheckSeverity.ERROR),
+        description=description,
+        metadata={
+            "status": verdict.status.value,
+            **({FAILED_ROWS_KEY: verdict.failures} if verdict.failures is not None else {}),
+            **metadata,
+            VERDICT_AT_KEY: dg.MetadataValue.timestamp(verdict.at),
+            VERDICT_RUN_KEY: dg.MetadataValue.dagster_run(verdict.run_id),
+        },
+    )
+
+
+def reused_checks(
+    checks: Mapping[str, dg.AssetCheckKey], decisions: Mapping[str, TestDecision], verdicts: Mapping[str, Verdict]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the verdict of each test again that is reused: a check that is planned and not reported would show as skipped.
+
+    It is what the test answered when it was run, and says so. No materialization is named as tested: the latest may hold the
+    same rows and yet be another than the one that the test read.
     """
-    for last in last_completed_check_evaluations(instance, checks):
-        yield dg.AssetCheckEvaluation(
-            asset_key=last.asset_key,
-            check_name=last.check_name,
-            passed=last.passed,
-            severity=last.severity,
-            description=last.description,
-            target_materialization_data=last.target_materialization_data,
-            metadata={
-                **last.metadata,
-                DECISION_KEY: Action.REUSE.value,
-                REASON_KEY: "Skipped due to model reuse",
-            },
-        )
+    for uid, check in checks.items():
+        decision, verdict = decisions[uid], verdicts.get(uid)
+        if verdict is not None:
+            yield verdict_evaluation(check, verdict, reason_metadata(decision), decision.message)

@@ -83,7 +83,7 @@ class RunCapture:
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
         instance, repository = self._context.instance, repository_of(self._context)
-        building = run_activity(instance, self._loaded.keys, self._project.name, repository, now).building
+        building = run_activity(instance, self._loaded, self._project.name, repository, now).building
         others = {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
         watch = RelationWatch(self._project)
         for observation in watch.look(instance, prober, self._loaded, state, others, now):

@@ -1,83 +1,84 @@
-"""Which tests a run answers for, and when each of them is run."""
+"""Which tests a run decides about, and which of them it still has to answer for."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 import dagster as dg
 
+from dagster_sao.core.graph import ProjectTest
+from dagster_sao.core.plan_tests import TestScope, tests_of_selection
+from dagster_sao.orchestration.private import all_check_keys
 from dagster_sao.orchestration.project import LoadedProject
+from dagster_sao.orchestration.run_config import TestStrategy
+from dagster_sao.orchestration.run_plan import scope_of_tests
+from dagster_sao.orchestration.state import TESTS_TAG
 
 
 class RunTests:
-    """The tests of a run: those of its selected checks, and those of its nodes that are no checks."""
+    """The tests of one run: of its nodes, of its selected checks, and those that its sensor named."""
 
-    def __init__(self, context: dg.AssetExecutionContext, loaded: LoadedProject, selected: set[str]) -> None:
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        loaded: LoadedProject,
+        selected: set[str],
+        *,
+        state_aware: bool,
+        strategy: TestStrategy,
+    ) -> None:
         """Take the tests that the run was asked for, `selected` being its nodes."""
-        self._selected = selected
-        self.checks = loaded.check_keys
-        self._run_assets = context.selected_asset_keys
-        tests = loaded.project.graph.tests
-        self._read = {uid: nodes_read_by(loaded, uid) for uid in tests}
-        keys = loaded.keys
-        wanted = context.selected_asset_check_keys
-        # What the run's config leaves out of its assets is left out with its tests.
-        left_out = {keys.unique_ids[key] for key in self._run_assets if key in keys.unique_ids} - selected
-        self.open = {
-            uid
-            for uid, read in self._read.items()
-            if read & selected or (self.checks.get(uid) in wanted and not read & left_out)
-            if uid not in self.checks or self.checks[uid] in wanted
-        }
-        """The tests that are still to be answered for."""
-        self.answered: set[str] = set()
+        self._graph = loaded.project.graph
+        self._state_aware = state_aware
+        self._strategy = strategy
+        known = all_check_keys(context)
+        self.checks = {uid: key for uid, key in loaded.check_keys.items() if key in known}
+        """The asset check of each test that Dagster shows."""
+        self.planned = {uid for uid, key in self.checks.items() if key in context.selected_asset_check_keys}
+        """The tests whose result Dagster expects of this run."""
+        self._open = self._asked(context, loaded, selected)
+        self._answered: set[str] = set()
+        self._again: set[str] = set()
 
-    def read_by(self, test: str) -> frozenset[str]:
-        """Return the nodes and sources that a test reads, through ephemeral models."""
-        return self._read[test]
+    def _asked(self, context: dg.AssetExecutionContext, loaded: LoadedProject, selected: set[str]) -> set[str]:
+        keys, assets = loaded.keys, context.selected_asset_keys
+        found = set(tests_of_selection(self._graph, selected))
+        if not self._state_aware:
+            # Somebody took these checks out of the selection of their assets.
+            found -= {uid for uid, key in self.checks.items() if key.asset_key in assets and uid not in self.planned}
+        # What the run's config leaves out of its assets is left out with its tests.
+        left_out = {keys.unique_ids[key] for key in assets if key in keys.unique_ids} - selected
+        found |= {uid for uid in self.planned if left_out.isdisjoint(self._graph.tests[uid].about)}
+        named = json.loads(context.run.tags.get(TESTS_TAG, "[]"))
+        return found | (set(named) & self._graph.tests.keys())
+
+    @property
+    def scope(self) -> TestScope:
+        """The tests that the next plan decides about."""
+        return scope_of_tests(
+            self._open, self._strategy, state_aware=self._state_aware, again=self._again, answered=self._answered
+        )
+
+    def test(self, unique_id: str) -> ProjectTest | None:
+        """Return a test of the project, None for anything else."""
+        return self._graph.tests.get(unique_id)
 
     def answer(self, tests: Iterable[str]) -> None:
         """Note that nothing more is to be said of `tests`."""
         given = set(tests)
-        self.open -= given
-        self.answered |= given
+        self._open -= given
+        self._again -= given
+        self._answered |= given
 
-    def reopen(self, nodes: AbstractSet[str]) -> None:
-        """Note that the tests of `nodes` are to be run once more."""
-        again = {uid for uid in self.answered if self._read[uid] & nodes}
-        self.answered -= again
-        self.open |= again
+    def reopen(self, tests: Iterable[str], nodes: AbstractSet[str]) -> None:
+        """Note that `tests` are to be run once more in any case, and those of `nodes` decided about again."""
+        self._again = set(tests)
+        again = {uid for uid in self._answered if not nodes.isdisjoint(self._graph.tests[uid].about)} | self._again
+        self._answered -= again
+        self._open |= again
 
-    def ready(self, unsettled: AbstractSet[str]) -> set[str]:
-        """Return the open tests that read nothing `unsettled`."""
-        return {uid for uid in self.open if not self._read[uid] & unsettled}
-
-    def due(self, tests: Iterable[str], built: AbstractSet[str]) -> set[str]:
-        """Return those that are run: any node they read was or is built, or they were selected without their nodes."""
-        return {uid for uid in tests if self._read[uid] & built or not self._read[uid] & self._selected}
-
-    def may_be_chosen_by_dbt(self, due: AbstractSet[str], builds: AbstractSet[str], later: AbstractSet[str]) -> bool:
-        """Return whether dbt by itself would run just the tests that are `due`: all that read a node of `builds`."""
-        wanted = {self.checks[uid] for uid in due if uid in self.checks}
-        left_out = any(
-            key not in wanted and self._read[uid] & builds
-            for uid, key in self.checks.items()
-            if key.asset_key in self._run_assets or self._read[uid] & later
-        )
-        return not left_out and all(self._read[uid] & builds for uid in due)
-
-
-def nodes_read_by(loaded: LoadedProject, test: str) -> frozenset[str]:
-    """Return the unique ids of the nodes and sources that a test reads, through ephemeral models."""
-    parents = loaded.project.graph.tests[test].parents
-    return frozenset(uid for parent in parents for uid in _through_ephemerals(loaded, parent))
-
-
-def _through_ephemerals(loaded: LoadedProject, uid: str) -> Iterable[str]:
-    graph = loaded.project.graph
-    if uid in graph.nodes or uid in graph.sources:
-        yield uid
-        return
-    for parent in (loaded.manifest["nodes"].get(uid, {}).get("depends_on") or {}).get("nodes") or []:
-        yield from _through_ephemerals(loaded, parent)
+    def ready(self, tests: Iterable[str], unsettled: AbstractSet[str]) -> list[str]:
+        """Return those of `tests` that read nothing `unsettled`."""
+        return [uid for uid in tests if unsettled.isdisjoint(self._graph.tests[uid].about)]

@@ -6,6 +6,7 @@ attempt; a source's materialization carries its token. Only the freshness sensor
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot, Verdict
 from dagster_sao.orchestration.private import (
     FINISHED_STATUSES,
     NOT_FINISHED_STATUSES,
@@ -28,7 +29,7 @@ from dagster_sao.orchestration.private import (
     report_engine_event,
     wipes_after,
 )
-from dagster_sao.orchestration.project import AssetKeys, OrchestratedProject
+from dagster_sao.orchestration.project import AssetKeys, LoadedProject, OrchestratedProject, state_name
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -44,6 +45,7 @@ from dagster_sao.orchestration.records import (
     source_state,
 )
 from dagster_sao.orchestration.relations import build_mark
+from dagster_sao.orchestration.verdicts import VerdictTable
 
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
@@ -53,6 +55,8 @@ PROJECT_TAG = "dagster_sao/project"
 """On the runs that a sensor of this package started: the dbt project's name."""
 CONDITION_TAG = "dagster_sao/requested_by_condition"
 """On such a run: the nodes that a condition composed by the user asked for, which the run builds in any case."""
+TESTS_TAG = "dagster_sao/tests"
+"""On such a run: the tests that it is asked for and that Dagster shows as no check of it."""
 _UNSETTLED_TAG = "dagster_sao/unsettled."
 """With the project's name, on a run from before dbt starts: "yes" until all that it failed to build was built later."""
 
@@ -81,7 +85,8 @@ class EventLogState:
         """Read nothing yet. `environment` is empty for the target that the project is configured with."""
         self._instance = instance
         self._environment = environment
-        self._unsettled_tag = _UNSETTLED_TAG + ".".join(filter(None, (project_name, environment)))
+        self.verdicts = VerdictTable(instance, state_name(project_name, environment))
+        self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
         self._keys: AssetKeys | None = None
         self._assets = _Assets()
         self._read_to = 0
@@ -105,8 +110,19 @@ class EventLogState:
             self._read_unsettled_runs()
             assets = self._assets
             return StateSnapshot(
-                builds=dict(assets.builds), sources=dict(assets.sources), failures=dict(assets.failures)
+                builds=dict(assets.builds),
+                sources=dict(assets.sources),
+                failures=dict(assets.failures),
+                verdicts=dict(self._standing_verdicts(keys)),
             )
+
+    def _standing_verdicts(self, keys: AssetKeys) -> Iterator[tuple[str, Verdict]]:
+        """Yield the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+        wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
+        for test, verdict in self.verdicts.read().items():
+            moment = verdict.at.timestamp()
+            if not wiped or all(wiped.get(uid, 0) < moment for uid in verdict.versions):
+                yield test, verdict
 
     def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str], state: StateSnapshot) -> None:
         """Note that a run gives nodes to dbt, each with its last build in `state`, which was read under the lease.
@@ -143,6 +159,7 @@ class EventLogState:
 
     def _read_all(self, keys: AssetKeys, now: datetime) -> None:
         self._keys, self._assets, self._full_read_at = keys, _Assets(), now
+        self.verdicts.start_anew()
         for record in self._instance.get_asset_records(list(keys.unique_ids)):
             self._absorb_materialization(record.asset_entry.last_materialization_record)
 
@@ -242,12 +259,6 @@ class EventLogState:
             return
         self._assets.failures[unique_id] = failure
         self._assets.failed_in[unique_id] = run_id
-        if failure.kind is FailureKind.TEST:
-            # The build whose test failed is not a successful one: its children are not built on it.
-            if failure.previous is None:
-                self._assets.builds.pop(unique_id, None)
-            else:
-                self._assets.builds[unique_id] = failure.previous
 
     def _is_node(self, unique_id: str) -> bool:
         return self._keys is not None and unique_id in self._keys.nodes
@@ -303,23 +314,28 @@ class RunActivity:
 
     building: Mapping[str, str]
     """The nodes in the selection of an unfinished run, with the run's id."""
+    testing: Mapping[str, str]
+    """The tests that an unfinished run was asked for by name, with the run's id."""
     ended: Mapping[str, EndedRun]
     """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
 
 
 def run_activity(
     instance: dg.DagsterInstance,
-    keys: AssetKeys,
+    loaded: LoadedProject,
     project_name: str,
     repository: dg.RepositoryDefinition | None,
     since: datetime,
 ) -> RunActivity:
-    """Return what unfinished runs will write, and what runs that ended after `since` were asked for."""
+    """Return what unfinished runs will write and test, and what runs that ended after `since` were asked for."""
+    keys, check_keys = loaded.keys, loaded.check_keys
     building: dict[str, str] = {}
+    testing: dict[str, str] = {}
     for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
         for key in _selected_keys(run, repository):
             if key in keys.unique_ids:
                 building[keys.unique_ids[key]] = run.run_id
+        testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
     ended: dict[str, EndedRun] = {}
     recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
     for record in reversed(instance.get_run_records(recent)):
@@ -328,7 +344,14 @@ def run_activity(
             ended.update(
                 {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
             )
-    return RunActivity(building, ended)
+    return RunActivity(building, testing, ended)
+
+
+def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:
+    """Yield the tests that a run was asked for by name."""
+    yield from json.loads(run.tags.get(TESTS_TAG, "[]"))
+    if run.asset_check_selection:
+        yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
 
 
 def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:

@@ -16,8 +16,9 @@ from dagster_sao.core.expiry import with_expiry
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, Source
 from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.plan import Mode, Plan, Project, make_plan
+from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.policy import Policy, SourcePolicy
+from dagster_sao.core.project import Project
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)

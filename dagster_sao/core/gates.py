@@ -1,0 +1,116 @@
+"""Which nodes dbt builds only after which tests: its own edges, computed from who reads whom.
+
+`dbt build` puts a node after a test when the node is below *all* that the test reads (`Linker.add_test_edges` in dbt's
+compilation.py). So a `relationships` test from a fact to a dimension comes before what is below both, and never before the
+dimension or what reads the dimension alone. A unit test comes before its own model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The nodes that wait for each test, as one number per test: bit n stands for the n-th node."""
+
+    masks: Mapping[str, int]
+    """By test. A set of nodes for each of 30,000 tests would not fit into memory."""
+    places: Mapping[str, int]
+    """Of each node, in topological order."""
+
+    def gates(self, test: str, node: str) -> bool:
+        """Return whether dbt builds `node` only after `test`."""
+        place = self.places.get(node)
+        return place is not None and bool(self.masks.get(test, 0) >> place & 1)
+
+    def gated_by(self, test: str) -> list[str]:
+        """Return the nodes that wait for a test, parents first."""
+        mask = self.masks.get(test, 0)
+        return [node for place, node in enumerate(self._nodes) if mask >> place & 1] if mask else []
+
+    def mask(self, nodes: Iterable[str]) -> int:
+        """Return nodes as a number to compare with `masks`."""
+        found = 0
+        for node in nodes:
+            found |= 1 << self.places[node]
+        return found
+
+    @cached_property
+    def _nodes(self) -> list[str]:
+        return list(self.places)
+
+
+def find_gates(
+    nodes: Iterable[str],
+    reads: Mapping[str, Collection[str]],
+    parents: Mapping[str, Sequence[str]],
+    *,
+    itself: AbstractSet[str] = frozenset(),
+) -> Gates:
+    """Return which of `nodes` wait for which test.
+
+    `reads` is what each test reads and `parents` what everything else reads, ephemeral models as they are. The tests of
+    `itself` also come before what they read: unit tests.
+
+    >>> edges = {"fct": ["dim"], "report": ["fct", "dim"], "labels": ["dim"]}
+    >>> find_gates(["dim", "fct", "report", "labels"], {"relationships": ["fct", "dim"]}, edges).gated_by(
+    ...     "relationships"
+    ... )
+    ['report']
+    """
+    places = {node: place for place, node in enumerate(nodes)}
+    below = _below(parents, places)
+    masks: dict[str, int] = {}
+    known: dict[tuple[str, ...], int] = {}
+    for test, read in reads.items():
+        key = tuple(sorted(set(read)))
+        if key not in known:
+            known[key] = _common(below.get(unique_id, 0) for unique_id in key)
+        masks[test] = known[key]
+        if test in itself:
+            masks[test] |= sum(1 << places[unique_id] for unique_id in key if unique_id in places)
+    return Gates(masks, places)
+
+
+def _common(masks: Iterable[int]) -> int:
+    """Return what all masks have in common; nothing for a test that reads nothing."""
+    found: int | None = None
+    for mask in masks:
+        found = mask if found is None else found & mask
+    return found or 0
+
+
+def _below(parents: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> dict[str, int]:
+    """Return the nodes below each thing that is read."""
+    children: dict[str, list[str]] = {}
+    for child, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(child)
+    below: dict[str, int] = {}
+    for unique_id in _children_first(children):
+        mask = 0
+        for child in children.get(unique_id, ()):
+            # dbt lets an incremental model name itself, so a child may not be done yet.
+            mask |= below.get(child, 0) | (1 << places[child] if child in places else 0)
+        below[unique_id] = mask
+    return below
+
+
+def _children_first(children: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    done: set[str] = set()
+    for start in children:
+        stack = [(start, iter(children[start]))] if start not in done else []
+        done.add(start)
+        while stack:
+            unique_id, rest = stack[-1]
+            child = next((child for child in rest if child not in done), None)
+            if child is None:
+                stack.pop()
+                yield unique_id
+            else:
+                done.add(child)
+                stack.append((child, iter(children.get(child, ()))))
