@@ -15,7 +15,7 @@ from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.plan import definition_inputs, replaces_relation, shape, stored_version, view_leaves
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
-from dagster_sao.core.versions import data_version
+from dagster_sao.core.versions import data_version, view_version
 
 REMEMBERED_VERSIONS = 12
 
@@ -116,8 +116,8 @@ class Ledger:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
-            code = built.fingerprint if built else self._project.fingerprints[unique_id]
-            known[unique_id] = data_version(node.kind, code.digest, self._parent_versions(node, known), "")
+            code = built.fingerprint.digest if built else None
+            known[unique_id] = view_version(code, self._parent_versions(node, known))
         return known[unique_id]
 
     def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:

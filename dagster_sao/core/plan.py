@@ -16,7 +16,7 @@ from dagster_sao.core.plan_tests import TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
-from dagster_sao.core.versions import data_version, digest
+from dagster_sao.core.versions import data_version, digest, view_version
 
 # Replacing a table there drops or strands the views that read it.
 _DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
@@ -238,9 +238,8 @@ class _Planner:
         last_build = self._state.builds.get(uid)
         if node.is_view:
             # New data passes through a view without building it; its old definition stays until it is built.
-            built = self._is_built(uid) or last_build is None
-            code = self._project.fingerprints[uid] if built else last_build.fingerprint  # type: ignore[union-attr]
-            return data_version(node.kind, code.digest, self._consumed(node), "")
+            code = self._project.fingerprints[uid] if self._is_built(uid) else last_build and last_build.fingerprint
+            return view_version(code.digest if code else None, self._consumed(node))
         if self._is_built(uid):
             code_digest = self._project.fingerprints[uid].digest
             return data_version(node.kind, code_digest, self._consumed(node), _PLANNED)

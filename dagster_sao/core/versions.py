@@ -17,6 +17,15 @@ def digest(value: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
+def view_version(code: str | None, consumed: Mapping[str, str]) -> str:
+    """Return the data version that a view computes, whose stored definition has the fingerprint `code`.
+
+    None for a view that was never built in this environment: what its relation holds, if there is one, is not known, and is
+    not what its code of today makes of its parents.
+    """
+    return digest(["view", code, consumed])
+
+
 def data_version(
     kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
 ) -> str:
@@ -27,6 +36,8 @@ def data_version(
     """
     if content is not None:
         return digest(["content", content])
+    if kind is NodeKind.VIEW:
+        return view_version(fingerprint, consumed)
     if kind is NodeKind.SEED:
         return digest(["seed", fingerprint])
     if kind is NodeKind.HISTORY_DEPENDENT:

@@ -10,16 +10,27 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from typing import Protocol
 
 from dagster_sao.core.decide import Decision, Request
 from dagster_sao.core.expiry import with_expiry
 from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, Source
+from dagster_sao.core.gates import find_gates
+from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest, Source
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.plan import Mode, Plan, make_plan
+from dagster_sao.core.plan_tests import TestScope
 from dagster_sao.core.policy import Policy, SourcePolicy
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot
+from dagster_sao.core.state import (
+    FailedAttempt,
+    FailureKind,
+    LastBuild,
+    SourceState,
+    StateSnapshot,
+    Verdict,
+    VerdictStatus,
+)
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -52,7 +63,26 @@ def graph(arrows: str, adapter: str = "duckdb") -> ProjectGraph:
             above = names
     nodes = {n: _node(n, kinds.get(n, "table"), tuple(p)) for n, p in parents.items() if "." not in n}
     sources = {n: _source(n) for n in parents if "." in n}
-    return ProjectGraph("shop", adapter, {n: nodes[n] for n in _parents_first(nodes)}, sources)
+    return project_graph(adapter, {n: nodes[n] for n in _parents_first(nodes)}, sources)
+
+
+def project_graph(
+    adapter: str, nodes: Mapping[str, Node], sources: Mapping[str, Source], tests: Iterable[ProjectTest] = ()
+) -> ProjectGraph:
+    """Return a graph of nodes in topological order, with tests and what they gate."""
+    tests = list(tests)
+    gates = find_gates(
+        nodes,
+        {test.unique_id: test.about for test in tests},
+        {name: node.parents for name, node in nodes.items()},
+        itself={test.unique_id for test in tests if test.is_unit_test},
+    )
+    return ProjectGraph("shop", adapter, nodes, sources, {test.unique_id: test for test in tests}, gates)
+
+
+def with_test(graph: ProjectGraph, test: ProjectTest) -> ProjectGraph:
+    """Return the graph with one more test."""
+    return project_graph(graph.adapter_type, graph.nodes, graph.sources, [*graph.tests.values(), test])
 
 
 def _node(name: str, kind: str, parents: tuple[str, ...]) -> Node:
@@ -90,6 +120,16 @@ def code(text: str = "1", **parts: str) -> Fingerprint:
     return Fingerprint({"sql": text, **parts})
 
 
+class Warehouse(Protocol):
+    """What the relations hold, and so what tests answer."""
+
+    def built(self, world: World, node: str) -> None:
+        """Replace the content of a node."""
+
+    def answer(self, world: World, test: ProjectTest) -> VerdictStatus:
+        """Return what a test finds."""
+
+
 @dataclass
 class World:
     """A project with a past and a clock, which builds what a plan says through the ledger, as a run does."""
@@ -106,10 +146,15 @@ class World:
     missing: set[str] = field(default_factory=set)
     altered: dict[str, str] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    answers: dict[str, VerdictStatus] = field(default_factory=dict)
+    """What the tests answer that do not pass."""
+    intervals: dict[str, timedelta] = field(default_factory=dict)
+    warehouse: Warehouse | None = None
     runs: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.graph.nodes:
+        for name in (*self.graph.nodes, *self.graph.tests):
             self.fingerprints.setdefault(name, code(f"select {name}"))
         for name in self.graph.sources:
             if name not in self.tokens:
@@ -118,7 +163,8 @@ class World:
     @property
     def project(self) -> Project:
         policies = with_expiry(self.policies, self.graph, self.source_policies)
-        return Project(self.graph, dict(self.fingerprints), policies, frozenset(self.stars))
+        stars, intervals = frozenset(self.stars), dict(self.intervals)
+        return Project(self.graph, self._all_fingerprints(), policies, stars, untracked_intervals=intervals)
 
     @property
     def state(self) -> StateSnapshot:
@@ -129,7 +175,21 @@ class World:
             missing_relations=frozenset(self.missing),
             altered_relations=dict(self.altered),
             blocked=frozenset(self.blocked),
+            verdicts=dict(self.verdicts),
         )
+
+    def _all_fingerprints(self) -> dict[str, Fingerprint]:
+        found = dict(self.fingerprints)
+        for uid, test in self.graph.tests.items():
+            if test.is_unit_test:
+                found[uid] = Fingerprint({**found[uid].parts, "model": found[test.model].digest})
+        return found
+
+    def add_test(self, name: str, *about: str, unit: bool = False, **options: object) -> None:
+        """Add a test of nodes and sources, or the unit test of a model."""
+        what = {"model": about[0]} if unit else {"reads": about}
+        self.graph = with_test(self.graph, ProjectTest(name, name, ("shop", name), "models/s.yml", **what, **options))
+        self.fingerprints[name] = code(f"select {name}")
 
     def load(self, source: str, token: str | None = None) -> None:
         """Let a source say `token`, by default one it never said."""
@@ -152,63 +212,73 @@ class World:
         mode: Mode = Mode.SENSOR,
         selection: Iterable[str] | None = None,
         requests: Mapping[str, Request] | None = None,
+        tests: TestScope | None = None,
     ) -> Plan:
         return make_plan(
-            self.project, self.state, now=self.now, mode=mode, selection=selection, requests=requests or {}
+            self.project,
+            self.state,
+            now=self.now,
+            mode=mode,
+            selection=selection,
+            requests=requests or {},
+            tests=tests,
         )
 
     def decision(self, node: str, **options: object) -> Decision:
         return self.plan(**options).decisions[node]
 
     def apply(
-        self,
-        plan: Plan,
-        *,
-        taking: timedelta = timedelta(0),
-        failing: Iterable[str] = (),
-        failing_tests: Iterable[str] = (),
+        self, plan: Plan, *, taking: timedelta = timedelta(0), failing: Iterable[str] = ()
     ) -> dict[str, LastBuild]:
-        """Carry out `plan` as one run: what fails is recorded, what is below it is left alone."""
+        """Carry out `plan` as one run of dbt: what fails is recorded, what is below it is left alone."""
         self.runs += 1
-        ledger = Ledger(self.project, self.state)
+        ledger, before = Ledger(self.project, self.state), dict(self.verdicts)
         started, self.now = self.now, self.now + taking
-        failing, failing_tests = set(failing) & set(plan.builds), set(failing_tests) & set(plan.builds)
-        below = self.graph.descendants(failing | failing_tests)
+        failed = set(failing) & set(plan.builds)
+        left_alone = self.graph.descendants(failed)
         recorded = {}
-        for node in plan.builds:
-            if node in below:
-                continue
-            if node in failing:
-                self._fail(node, ledger, FailureKind.BUILD)
-                continue
-            before = self.builds.get(node)
-            build = ledger.record(
-                node,
-                started_at=started,
-                ended_at=self.now,
-                run_id=f"run {self.runs}",
-                full_refresh=plan.decisions[node].full_refresh,
-            )
-            if node in failing_tests:
-                self._fail(node, ledger, FailureKind.TEST, before)
-                continue
-            recorded[node] = build
-            self.builds[node] = build
-            self.failures.pop(node, None)
-            self.missing.discard(node)
-            self.altered.pop(node, None)
+        for uid in plan.in_order(plan.builds, plan.test_runs):
+            if uid in self.graph.tests:
+                test = self.graph.tests[uid]
+                if (left_alone | failed).isdisjoint(test.about if not test.is_unit_test else ()):
+                    self.verdicts[uid] = self._answer(ledger, test, before.get(uid))
+                    if self.verdicts[uid].is_failing:
+                        left_alone |= set(self.graph.gates.gated_by(uid))
+            elif uid in failed - left_alone:
+                self._fail(uid, ledger)
+            elif uid not in left_alone:
+                recorded[uid] = self._build(uid, ledger, started, full_refresh=plan.decisions[uid].full_refresh)
         return recorded
+
+    def _build(self, node: str, ledger: Ledger, started: datetime, *, full_refresh: bool) -> LastBuild:
+        run_id = f"run {self.runs}"
+        build = ledger.record(node, started_at=started, ended_at=self.now, run_id=run_id, full_refresh=full_refresh)
+        self.builds[node] = build
+        if self.warehouse is not None:
+            self.warehouse.built(self, node)
+        self.failures.pop(node, None)
+        self.missing.discard(node)
+        self.altered.pop(node, None)
+        return build
+
+    def _answer(self, ledger: Ledger, test: ProjectTest, before: Verdict | None) -> Verdict:
+        status = self.answers.get(test.unique_id, VerdictStatus.PASS)
+        if self.warehouse is not None:
+            status = self.warehouse.answer(self, test)
+        if status is VerdictStatus.FAIL and not test.is_error:
+            status = VerdictStatus.WARN
+        return ledger.verdict(test, status, at=self.now, run_id=f"run {self.runs}", before=before)
 
     def interrupt(self, node: str) -> None:
         """Let a run end while it builds `node`."""
         self.failures[node] = FailedAttempt(self.now, 1, kind=FailureKind.INTERRUPTED)
 
-    def _fail(self, node: str, ledger: Ledger, kind: FailureKind, before: LastBuild | None = None) -> None:
+    def _fail(self, node: str, ledger: Ledger) -> None:
         fingerprint, consumed = self.fingerprints[node].digest, ledger.consumed(node)
         last = self.failures.get(node)
         again = last is not None and last.fingerprint == fingerprint and last.consumed == consumed
         attempts = last.attempts + 1 if last is not None and again else 1
-        self.failures[node] = FailedAttempt(self.now, attempts, fingerprint, consumed, kind, before)
+        self.failures[node] = FailedAttempt(self.now, attempts, fingerprint, consumed)
 
     def build(self, **options: object) -> list[str]:
         """Plan and carry it out; return what was built."""

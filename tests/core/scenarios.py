@@ -9,17 +9,25 @@ star stg                                   the node selects `*`
 build [taking 10m]                         plan and build what the plan says, with the sensor's eyes
 run [taking 10m]                           the same with a job's eyes
 hand orders stg                            build just these, because somebody asked
-fail orders / failtest orders              plan and build; this one fails, or its data test does
+select orders stg                          a job of just these
+fail orders                                plan and build; this one fails
+test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads both); `unit math on orders`: a unit test
+break ids / warn ids / error ids / mend ids    what it answers from now on
+interval ids 30m                           how long its answer stands when it is volatile
 load src.orders [token]                    the source has another token (or this one)
 edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
 drop orders                                its relation is gone from the warehouse
 wait 1h 30m
 builds stg orders                          plan: exactly these are built (none: `builds nothing`)
+tests ids                                  plan: exactly these tests are run (none: `tests nothing`)
+order ids, orders                          plan: what is built and tested, in this order
 waves stg / orders, customers
 expect orders reuse no_new_data: No new changes on any upstreams
 expect in a job orders build new_data: New changes detected: stg
 expect when asked orders build requested: Requested explicitly
 expect when full refresh is asked orders build requested: Full refresh requested
+expect selecting a,b orders reuse no_new_data: No new changes on any upstreams
+expect test ids run never_run: Not run before in this environment
 full refresh orders / no full refresh orders
 eligible orders in 30m / not eligible orders
 """
@@ -30,10 +38,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dagster_sao.core.decide import Request
+from dagster_sao.core.decide import Decision, Request
+from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.durations import parse_duration
 from dagster_sao.core.plan import Mode
+from dagster_sao.core.plan_tests import TestScope
 from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, SourcePolicy, UpdatesOn
+from dagster_sao.core.state import VerdictStatus
 from tests.core.graphs import World, graph
 
 _SETTINGS = {
@@ -125,7 +136,46 @@ class Play:
 
     def _hand(self, rest: str, _where: str) -> None:
         nodes = rest.split()
-        self.world.build(selection=nodes, requests=dict.fromkeys(nodes, Request.BUILD))
+        asked = dict.fromkeys(nodes, Request.BUILD)
+        self.world.build(selection=nodes, requests=asked, tests=TestScope(with_gates=False))
+
+    def _select(self, rest: str, _where: str) -> None:
+        self.world.build(selection=rest.split())
+
+    def _test(self, rest: str, _where: str, *, unit: bool = False) -> None:
+        name, _, what = rest.partition(" on ")
+        words = what.replace(",", " ").split()
+        about = [word for word in words if word not in {"warn", "volatile"}]
+        options = {"is_error": "warn" not in words, "is_volatile": "volatile" in words}
+        self.world.add_test(name, *about, unit=unit, **options)
+
+    def _unit(self, rest: str, where: str) -> None:
+        self._test(rest, where, unit=True)
+
+    def _interval(self, rest: str, _where: str) -> None:
+        name, _, interval = rest.partition(" ")
+        self.world.intervals[name] = parse_duration(interval)
+
+    def _break(self, rest: str, _where: str) -> None:
+        self.world.answers.update(dict.fromkeys(rest.split(), VerdictStatus.FAIL))
+
+    def _warn(self, rest: str, _where: str) -> None:
+        self.world.answers.update(dict.fromkeys(rest.split(), VerdictStatus.WARN))
+
+    def _error(self, rest: str, _where: str) -> None:
+        self.world.answers.update(dict.fromkeys(rest.split(), VerdictStatus.ERROR))
+
+    def _mend(self, rest: str, _where: str) -> None:
+        for name in rest.split():
+            del self.world.answers[name]
+
+    def _tests(self, rest: str, where: str) -> None:
+        expected = [] if rest == "nothing" else rest.split()
+        assert sorted(self.world.plan().test_runs) == sorted(expected), where
+
+    def _order(self, rest: str, where: str) -> None:
+        plan = self.world.plan()
+        assert plan.in_order(plan.builds, plan.test_runs) == rest.replace(",", " ").split(), where
 
     def _refresh(self, rest: str, _where: str) -> None:
         nodes = rest.split()
@@ -133,9 +183,6 @@ class Play:
 
     def _fail(self, rest: str, _where: str) -> None:
         self.world.apply(self.world.plan(), failing=rest.split())
-
-    def _failtest(self, rest: str, _where: str) -> None:
-        self.world.apply(self.world.plan(), failing_tests=rest.split())
 
     def _interrupt(self, rest: str, _where: str) -> None:
         self.world.interrupt(rest)
@@ -183,10 +230,18 @@ class Play:
         ):
             if rest.startswith(words):
                 rest = rest.removeprefix(words)
-                options = {"requests": {rest.split()[0]: request}}
+                name = rest.removeprefix("test ").split()[0]
+                is_test = name in self.world.graph.tests
+                asked = self.world.graph.tests[name].about if is_test else (name,)
+                options = {"requests": dict.fromkeys(asked, request)}
+        if rest.startswith("selecting "):
+            _, names, rest = rest.split(" ", 2)
+            options["selection"] = names.split(",")
         head, _, message = rest.partition(": ")
-        node, action, reason = head.split()
-        decision = self.world.decision(node, **options)
+        is_test = head.startswith("test ")
+        node, action, reason = head.removeprefix("test ").split()
+        plan = self.world.plan(**options)
+        decision = (plan.tests if is_test else plan.decisions)[node]
         assert (decision.action.value, decision.reason.value, decision.message) == (action, reason, message), where
 
     def _full(self, rest: str, where: str) -> None:
@@ -197,7 +252,11 @@ class Play:
 
     def _eligible(self, rest: str, where: str) -> None:
         node, _, wait = rest.partition(" in ")
-        assert self.world.decision(node).eligible_at == self.world.now + parse_duration(wait), where
+        assert self._decided(node).eligible_at == self.world.now + parse_duration(wait), where
 
     def _not(self, rest: str, where: str) -> None:
-        assert self.world.decision(rest.removeprefix("eligible ")).eligible_at is None, where
+        assert self._decided(rest.removeprefix("eligible ")).eligible_at is None, where
+
+    def _decided(self, name: str) -> Decision | TestDecision:
+        plan = self.world.plan()
+        return {**plan.decisions, **plan.tests}[name]

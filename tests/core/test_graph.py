@@ -45,9 +45,15 @@ def test_tests_and_unit_tests_are_no_nodes(shop):
 
 
 def test_data_tests_know_what_they_read_and_whether_they_count(shop):
-    tests = {t.name: t for t in shop.tests.values()}
+    tests = {t.name: t for t in shop.tests.values() if not t.is_unit_test}
     assert {name: t.is_error for name, t in tests.items()} == {"not_null_a_view_id": True, "unique_a_view_id": False}
-    assert all(t.parents == ("model.shop.a_view",) for t in tests.values())
+    assert all(t.reads == ("model.shop.a_view",) for t in tests.values())
+
+
+def test_unit_tests_know_their_model(shop):
+    (test,) = (t for t in shop.tests.values() if t.is_unit_test)
+    assert (test.name, test.reads) == ("counts", ())
+    assert shop.gates.gates(test.unique_id, test.model)
 
 
 def test_an_incremental_model_is_not_its_own_parent(shop):

@@ -10,10 +10,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dagster_sao.core.decide import Action, Request
-from dagster_sao.core.graph import NodeKind, ProjectGraph
+from dagster_sao.core.graph import NodeKind, ProjectTest
 from dagster_sao.core.plan import Mode
+from dagster_sao.core.plan_tests import TestScope
 from dagster_sao.core.policy import CodeChanges, Policy, UpdatesOn
-from tests.core.graphs import World, _node, _source, graph
+from dagster_sao.core.state import VerdictStatus
+from dagster_sao.core.versions import digest
+from tests.core.graphs import World, _node, _source, graph, project_graph
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LONG = settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +44,22 @@ def graphs(draw):
         parents = draw(st.lists(st.sampled_from(above), max_size=3, unique=True)) if above else []
         nodes[name] = _node(name, kind, tuple(parents))
     adapter = draw(st.sampled_from(["duckdb", "postgres"]))
-    return ProjectGraph("shop", adapter, nodes, {name: _source(name) for name in sources})
+    return project_graph(adapter, nodes, {name: _source(name) for name in sources}, draw(drawn_tests(sources, nodes)))
+
+
+@st.composite
+def drawn_tests(draw, sources, nodes):
+    """Data tests of one or two things, of either severity, and unit tests of models."""
+    found = []
+    for index in range(draw(st.integers(0, 4))):
+        uid = f"test{index}"
+        if draw(st.integers(0, 4)):
+            reads = draw(st.lists(st.sampled_from([*sources, *nodes]), min_size=1, max_size=2, unique=True))
+            is_error = draw(st.sampled_from([True, True, False]))
+            found.append(ProjectTest(uid, uid, ("shop", uid), "s.yml", reads=tuple(reads), is_error=is_error))
+        else:
+            found.append(ProjectTest(uid, uid, ("shop", uid), "s.yml", model=draw(st.sampled_from(list(nodes)))))
+    return found
 
 
 @st.composite
@@ -62,13 +80,31 @@ def worlds(draw, *, waiting=True, past=True, failures=True, updates_on_all=True)
 
 def draw_event(draw, world, *, failures=True):
     nodes, sources = list(world.graph.nodes), list(world.graph.sources)
-    event = draw(st.sampled_from(["load", "load", "edit", "drop", "build", "build", "some", "wait", "fail", "restore"]))
+    event = draw(
+        st.sampled_from(
+            [
+                "load",
+                "load",
+                "edit",
+                "drop",
+                "build",
+                "build",
+                "some",
+                "wait",
+                "fail",
+                "restore",
+                "break",
+                "break",
+                "mend",
+            ]
+        )
+    )
     if event == "load":
         world.load(draw(st.sampled_from(sources)))
     elif event == "restore":
         world.load(draw(st.sampled_from(sources)), "first")
     elif event == "edit":
-        world.edit(draw(st.sampled_from(nodes)))
+        world.edit(draw(st.sampled_from([*nodes, *world.graph.tests])))
     elif event == "drop":
         world.missing |= {draw(st.sampled_from(nodes))} & set(world.builds)
     elif event == "wait":
@@ -77,14 +113,20 @@ def draw_event(draw, world, *, failures=True):
         some = draw(st.sets(st.sampled_from(nodes), min_size=1))
         world.build(selection=some, requests=dict.fromkeys(some, Request.BUILD))
     elif event == "fail" and failures:
-        kind = draw(st.sampled_from(["failing", "failing_tests"]))
-        world.apply(world.plan(), **{kind: draw(st.sets(st.sampled_from(nodes)))})
+        world.apply(world.plan(), failing=draw(st.sets(st.sampled_from(nodes))))
+    elif event == "break" and failures:
+        if world.graph.tests:
+            broken = [VerdictStatus.FAIL, VerdictStatus.ERROR]
+            world.answers[draw(st.sampled_from(list(world.graph.tests)))] = draw(st.sampled_from(broken))
+    elif event == "mend":
+        world.answers.clear()
     else:
         world.build(mode=draw(st.sampled_from(Mode)))
 
 
 def settle(world):
-    """Let all windows and waits elapse, and build until nothing is left."""
+    """Let all windows and waits elapse, and build until nothing is left, with every test passing."""
+    world.answers.clear()
     for _ in range(3):
         world.now += ALL_WINDOWS
         world.build()
@@ -97,7 +139,7 @@ def settle(world):
 @given(worlds())
 def test_what_a_plan_builds_is_not_built_again(world):
     world.build()
-    assert world.plan().builds == []
+    assert (world.plan().builds, world.plan().test_runs) == ([], [])
 
 
 @pytest.mark.slow
@@ -105,7 +147,7 @@ def test_what_a_plan_builds_is_not_built_again(world):
 @given(worlds())
 def test_what_a_plan_builds_is_not_built_again_in_many_worlds(world):
     world.build()
-    assert world.plan().builds == []
+    assert (world.plan().builds, world.plan().test_runs) == ([], [])
 
 
 @QUICK
@@ -113,7 +155,7 @@ def test_what_a_plan_builds_is_not_built_again_in_many_worlds(world):
 def test_a_world_that_does_not_change_is_never_built(world, seconds):
     settle(world)
     world.now += timedelta(seconds=seconds)
-    assert world.plan().builds == []
+    assert (world.plan().builds, world.plan().test_runs) == ([], [])
 
 
 @QUICK
@@ -229,10 +271,54 @@ def test_a_selection_decides_nothing_else_and_keeps_other_versions(world, data):
             assert plan.versions[name] == build.data_version
 
 
+# What tests hold
+
+
+@QUICK
+@given(worlds())
+def test_nothing_is_built_on_what_a_test_of_error_severity_did_not_pass(world):
+    """Each test that gates what a plan builds has, or gets before it, a verdict on just the versions that are read."""
+    plan = world.plan()
+    built = world.apply(plan)
+    versions = world.plan().versions
+    for node in built:
+        for test in world.graph.tests.values():
+            if test.is_error and world.graph.gates.gates(test.unique_id, node):
+                verdict = world.verdicts[test.unique_id]
+                assert not verdict.is_failing
+                known = {read: versions[read] for read in test.reads if read in versions}
+                random = {r for r in known if r in world.graph.nodes and world.graph.nodes[r].is_view}
+                assert {r: v for r, v in verdict.versions.items() if r not in random} == {
+                    r: v for r, v in known.items() if r not in random
+                }
+
+
+@QUICK
+@given(worlds())
+def test_a_plan_has_each_test_after_what_it_reads_and_before_what_it_gates(world):
+    plan = world.plan()
+    order = plan.in_order(plan.builds, plan.test_runs)
+    place = {uid: index for index, uid in enumerate(order)}
+    assert sorted(order) == sorted([*plan.builds, *plan.test_runs])
+    for uid in plan.test_runs:
+        test = world.graph.tests[uid]
+        assert all(place[read] < place[uid] for read in test.reads if read in place)
+        assert all(place[uid] < place[node] for node in world.graph.gates.gated_by(uid) if node in place)
+
+
+@QUICK
+@given(graphs())
+def test_a_test_gates_what_is_below_all_that_it_reads(graph):
+    for test in graph.tests.values():
+        below = [{test.model} | graph.descendants([test.model])] if test.model else []
+        below += [graph.descendants([read]) for read in test.reads]
+        assert set(graph.gates.gated_by(test.unique_id)) == set.intersection(*below)
+
+
 # No missed update
 
 
-class Warehouse:
+class Contents:
     """What the relations hold: of a view its definition, of a stored node what it read when it was built."""
 
     def __init__(self):
@@ -247,6 +333,17 @@ class Warehouse:
             return (self.held[name], tuple(self.content(world, p) for p in world.graph.nodes[name].parents))
         return self.held[name]
 
+    def built(self, world, node):
+        code = world.fingerprints[node].digest
+        parents = tuple(self.content(world, p) for p in world.graph.nodes[node].parents)
+        self.held[node] = code if world.graph.nodes[node].is_view else (code, parents)
+
+    def answer(self, world, test):
+        """Return what follows from the rows and the code, as good as random; a third of all fails."""
+        code = world.project.fingerprints[test.unique_id].digest
+        found = digest([code, [self.content(world, read) for read in test.reads]])
+        return VerdictStatus.FAIL if int(found, 16) % 3 == 0 else VerdictStatus.PASS
+
     def possible(self, world, selection):
         """Return what of `selection` can be built: nothing reads a relation that does not exist."""
         there = {*world.tokens, *self.held}
@@ -256,40 +353,45 @@ class Warehouse:
                 found.add(name)
         return found
 
-    def build(self, world, **options):
-        for name in world.apply(world.plan(**options)):
-            code = world.fingerprints[name].digest
-            parents = tuple(self.content(world, p) for p in world.graph.nodes[name].parents)
-            self.held[name] = code if world.graph.nodes[name].is_view else (code, parents)
-
 
 def everything_built(world):
+    """Return what a first build of everything makes, with its verdicts."""
     fresh = copy.deepcopy(world)
-    fresh.builds, fresh.failures, warehouse = {}, {}, Warehouse()
-    warehouse.build(fresh)
-    return {name: warehouse.content(fresh, name) for name in fresh.graph.nodes}
+    fresh.builds, fresh.failures, fresh.verdicts, fresh.warehouse = {}, {}, {}, Contents()
+    fresh.build()
+    return {name: fresh.warehouse.content(fresh, name) for name in fresh.graph.nodes}, fresh.verdicts
 
 
 def check_no_missed_update(world, data):
-    warehouse = Warehouse()
+    world.warehouse = contents = Contents()
+    nodes = list(world.graph.nodes)
     for _ in range(data.draw(st.integers(1, 6))):
-        event = data.draw(st.sampled_from(["load", "restore", "edit", "wait", "some", "all"]))
+        event = data.draw(st.sampled_from(["load", "restore", "edit", "wait", "some", "job", "all"]))
         if event in {"load", "restore"}:
             source = data.draw(st.sampled_from(list(world.graph.sources)))
             world.load(source, "first" if event == "restore" else None)
         elif event == "edit":
-            world.edit(data.draw(st.sampled_from(list(world.graph.nodes))))
+            world.edit(data.draw(st.sampled_from([*nodes, *world.graph.tests])))
         elif event == "wait":
             world.now += data.draw(st.sampled_from([timedelta(minutes=1), timedelta(hours=2)]))
-        elif event == "some":
-            some = warehouse.possible(world, data.draw(st.sets(st.sampled_from(list(world.graph.nodes)))))
-            warehouse.build(world, selection=some, requests=dict.fromkeys(some, Request.BUILD))
+        elif event in {"some", "job"}:
+            some = contents.possible(world, data.draw(st.sets(st.sampled_from(nodes))))
+            asked = dict.fromkeys(some, Request.BUILD) if event == "some" else {}
+            world.build(selection=some, requests=asked, tests=TestScope(with_gates=event == "job"))
         else:
-            warehouse.build(world)
+            world.build()
     for _ in range(3):
         world.now += ALL_WINDOWS
-        warehouse.build(world)
-    assert {name: warehouse.content(world, name) for name in world.graph.nodes} == everything_built(world)
+        world.build()
+    expected, verdicts = everything_built(world)
+    held = {uid for test, verdict in verdicts.items() if verdict.is_failing for uid in world.graph.gates.gated_by(test)}
+    plan = world.plan()
+    assert {uid for uid, d in plan.decisions.items() if d.action in {Action.HOLD, Action.SKIP}} == held
+    for uid, verdict in verdicts.items():
+        assert world.verdicts[uid].status is verdict.status, uid
+    for name in nodes:
+        if name not in held:
+            assert contents.content(world, name) == expected[name], name
 
 
 @QUICK
@@ -307,8 +409,7 @@ def test_when_all_is_quiet_every_relation_of_many_worlds_holds_it(world, data):
 
 def test_the_oracle_sees_a_missed_update():
     """The property above bites: a table that was not rebuilt differs from a full build."""
-    world = World(graph("src.raw >> view:clean >> orders"))
-    warehouse = Warehouse()
-    warehouse.build(world)
+    world = World(graph("src.raw >> view:clean >> orders"), warehouse=Contents())
+    world.build()
     world.load("src.raw")
-    assert warehouse.content(world, "orders") != everything_built(world)["orders"]
+    assert world.warehouse.content(world, "orders") != everything_built(world)[0]["orders"]
