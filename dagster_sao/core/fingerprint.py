@@ -185,6 +185,8 @@ class Fingerprinter:
     def _is_volatile_test(self, test: ProjectTest) -> bool:
         if test.is_unit_test:
             return False
+        if not test.reads:
+            return True  # it reads what dbt does not know, if anything
         props = self._nodes[test.unique_id]
         ephemerals = (str(self._nodes[uid].get("raw_code") or "") for uid in test.ephemerals)
         texts = (str(props.get("raw_code") or ""), *_texts_of_test(props), *ephemerals)

@@ -89,13 +89,13 @@ def _below(parents: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> d
     children: dict[str, list[str]] = {}
     for child, above in parents.items():
         for parent in above:
-            children.setdefault(parent, []).append(child)
+            if parent != child:  # an incremental model may name itself
+                children.setdefault(parent, []).append(child)
     below: dict[str, int] = {}
     for unique_id in _children_first(children):
         mask = 0
         for child in children.get(unique_id, ()):
-            # dbt lets an incremental model name itself, so a child may not be done yet.
-            mask |= below.get(child, 0) | (1 << places[child] if child in places else 0)
+            mask |= below[child] | (1 << places[child] if child in places else 0)
         below[unique_id] = mask
     return below
 

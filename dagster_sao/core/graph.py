@@ -192,8 +192,8 @@ def _reach(start: Iterable[str], edges: Mapping[str, Sequence[str]]) -> Iterator
 def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = None) -> ProjectGraph:
     """Return the graph of a manifest.
 
-    `built` restricts the nodes (None: all); a node outside it that others read is built by somebody else, and so counts as
-    a source. A test belongs to the graph when it reads a source or a node of it.
+    `built` restricts the nodes and data tests (None: all); a node outside it that others read is built by somebody else,
+    and so counts as a source. A unit test goes with its model.
 
     Raises InvalidProjectError for a manifest of an unknown version, an unknown parent or a cycle.
     """
@@ -214,7 +214,7 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
     tests = {
         uid: _data_test(props, *collapse(uid, props))
         for uid, props in manifest["nodes"].items()
-        if props["resource_type"] == "test" and _enabled(props) and _reads_any(props, manifest, {*here, *sources})
+        if props["resource_type"] == "test" and _enabled(props) and (built is None or uid in built)
     }
     tests.update({uid: test for uid, test in _unit_tests(manifest) if test.model in here})
     return ProjectGraph(
@@ -388,23 +388,6 @@ def _external_node(child: str, parent: str, manifest: Mapping[str, Any], *, is_e
         relation_name=props.get("relation_name"),
         definition=props,
     )
-
-
-def _reads_any(props: Mapping[str, Any], manifest: Mapping[str, Any], known: AbstractSet[str]) -> bool:
-    """Return whether a test reads anything of `known`, through ephemeral models too, or nothing at all."""
-    stack, seen = list(_depends_on(props)), set[str]()
-    if not stack:
-        return True
-    while stack:
-        unique_id = stack.pop()
-        if unique_id in known:
-            return True
-        if unique_id not in seen:
-            seen.add(unique_id)
-            above = manifest["nodes"].get(unique_id)
-            if above is not None and _materialized(above) == "ephemeral":
-                stack.extend(_depends_on(above))
-    return False
 
 
 def _data_test(props: Mapping[str, Any], reads: tuple[str, ...], inlined: tuple[str, ...]) -> ProjectTest:

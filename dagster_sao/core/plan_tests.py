@@ -66,9 +66,9 @@ class TestPlanner:
         self._project, self._graph = project, project.graph
         self._state, self._now, self._scope = state, now, scope
         self._requests, self._decisions, self._versions, self._failed = requests, decisions, versions, failed
-        self._failing = [
-            uid for uid, verdict in state.verdicts.items() if verdict.is_failing and uid in project.graph.tests
-        ]
+        self._failing = {
+            uid: None for uid, verdict in state.verdicts.items() if verdict.is_failing and uid in project.graph.tests
+        }
         self._holds: dict[str, bool] = {}
 
     def holding(self, node: str) -> tuple[str, ...]:
@@ -85,8 +85,8 @@ class TestPlanner:
         found = {}
         for uid, test in self._graph.tests.items():
             gates_a_build = bool(gates.masks.get(uid, 0) & builds)
-            # One of severity warn stops nothing, so it is not run for what it gates.
-            is_needed = gates_a_build and scope.with_gates and test.is_error
+            # One of severity warn stops nothing, unless it could not be run.
+            is_needed = gates_a_build and scope.with_gates and (test.is_error or uid in self._failing)
             if is_needed or uid in (scope.tests or ()):
                 found[uid] = self._decide(test, gates_a_build=gates_a_build)
         return found

@@ -23,7 +23,7 @@ def view_version(code: str | None, consumed: Mapping[str, str]) -> str:
     None for a view that was never built in this environment: what its relation holds, if there is one, is not known, and is
     not what its code of today makes of its parents.
     """
-    return digest(["view", code, consumed])
+    return digest([code, consumed])
 
 
 def data_version(

@@ -57,9 +57,11 @@ def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
     node = data.get("node_info") or {}
     if event["info"]["name"] not in _TEST_EVENTS or node.get("resource_type") not in {"test", "unit_test"}:
         return None
+    # Of a unit test, dbt-core logs the status in one of the two places only.
+    word = data.get("status") or node.get("node_status")
     try:
-        status = VerdictStatus({"success": "pass"}.get(node["node_status"], node["node_status"]))
-    except (KeyError, ValueError):
+        status = VerdictStatus({"success": "pass"}.get(word, word))
+    except ValueError:
         return None
     failures = data.get("num_failures")
     return TestAnswer(node["unique_id"], status, int(failures) if failures is not None else None)

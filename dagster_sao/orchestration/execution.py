@@ -127,6 +127,7 @@ class _Execution:
         self._keys = self._loaded.keys
         self._started = time.monotonic()
         self._log_state = event_log_state(context.instance, project)
+        self._log_state.verdicts.prepare()
         self._is_automated = PROJECT_TAG in context.run.tags
         aware = config.state_aware
         self._is_state_aware = self._is_automated if aware is None else aware
@@ -379,10 +380,14 @@ class _Execution:
 
     def _events(self, process: DbtProcess, unique_ids: Sequence[str]) -> Iterator[Any]:
         code = cache(lambda: process.code(unique_ids))
+        answered: set[str] = set()
         for event in process.events():
             answer = answer_in(event.raw)
             test = self._tests.test(answer.unique_id) if answer is not None else None
             if answer is not None and test is not None:
+                if test.unique_id in answered:  # dbt logs it in two ways
+                    continue
+                answered.add(test.unique_id)
                 self._recorder.answered(test, answer, lambda uid: code().get(uid))
                 check = self._tests.checks.get(test.unique_id)
                 if check is not None:

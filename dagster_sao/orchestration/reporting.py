@@ -171,10 +171,10 @@ class RunReport:
         for what, _ in self.outcomes.values():
             counts[what] += 1
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "No models"
-        if self.tests:
-            text += f"; tests: {self._counted_tests()}"
         if self.seconds_saved:
             text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
+        if self.tests:
+            text += f"; tests: {self._counted_tests()}"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),

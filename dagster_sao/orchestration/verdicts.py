@@ -51,6 +51,10 @@ class VerdictTable:
         self._read: dict[int, None] = {}
         """The numbers of the newest rows that were read."""
 
+    def prepare(self) -> None:
+        """Create the table when it is missing. Raises VerdictError when that is not allowed."""
+        open_table(self._instance, _VERDICTS, VerdictError)
+
     def read(self) -> Mapping[str, Verdict]:
         """Return all verdicts by test; none where nobody has written any. Raises VerdictError."""
         if self._engine is None:
@@ -82,14 +86,15 @@ class VerdictTable:
             last: int | None = connection.execute(
                 sa.select(sa.func.max(_VERDICTS.c.number)).where(is_ours)
             ).scalar_one()
-            if last is None or last == newest:
-                return []
-            if last < newest:  # another database has taken the place of the one that was read
+            last = last or 0
+            if last < newest:  # somebody emptied the table, or put another database in its place
                 self.start_anew()
                 newest = 0
+            if last == newest:
+                return []
             is_new = sa.and_(is_ours, _VERDICTS.c.number > newest - _OVERLAP)
             found = connection.execute(sa.select(_VERDICTS.c.number, _VERDICTS.c.record).where(is_new))
-            return [(number, record) for number, record in sorted(found.tuples()) if number not in self._read]
+            return sorted((row.number, row.record) for row in found if row.number not in self._read)
 
     def _absorb(self, record: Mapping[str, Any]) -> None:
         verdict = verdict_from_json(record)

@@ -68,6 +68,34 @@ def seed(name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def data_test(name: str, *parents: str, **changes: Any) -> dict[str, Any]:
+    """Return a generic data test's entry that reads `parents` (unique ids, or names of models)."""
+    config = {"enabled": True, "severity": "ERROR", "materialized": "test", **changes.pop("config", {})}
+    return {
+        "unique_id": f"test.shop.{name}.1",
+        "name": name,
+        "resource_type": "test",
+        "package_name": "shop",
+        "original_file_path": "models/checks.yml",
+        "path": f"{name}.sql",
+        "fqn": ["shop", name],
+        "alias": name,
+        "database": "db",
+        "schema": "checks",
+        "relation_name": None,
+        "language": "sql",
+        "raw_code": "{{ test_not_null(**_dbt_generic_test_kwargs) }}",
+        "checksum": {"name": "none", "checksum": ""},
+        "config": config,
+        "columns": {},
+        "tags": [],
+        "meta": {},
+        "depends_on": {"nodes": [p if "." in p else f"model.shop.{p}" for p in parents], "macros": []},
+        "test_metadata": {"name": "not_null", "kwargs": {"column_name": "id"}, "namespace": None},
+        **changes,
+    }
+
+
 def manifest(
     nodes: Iterable[Mapping[str, Any]],
     sources: Iterable[Mapping[str, Any]] = (),

@@ -132,7 +132,6 @@ class Log:
         self,
         uid: str,
         kind: FailureKind = FailureKind.BUILD,
-        previous: LastBuild | None = None,
         at: datetime | None = None,
     ) -> FailedAttempt:
         """Record a failed attempt as a run does."""
@@ -143,7 +142,6 @@ class Log:
             fingerprint=loaded.fingerprints[uid].digest,
             consumed=Ledger(loaded, self.snapshot()).consumed(uid),
             kind=kind,
-            previous=previous,
         )
         run_id = self.start_run(uid)
         self.say(run_id, uid, {DECISION_KEY: "failed", FAILURE_KEY: dg.MetadataValue.json(failure_to_json(failure))})

@@ -24,6 +24,8 @@ from dagster_sao.orchestration.records import (
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    VERDICT_AT_KEY,
+    VERDICT_RUN_KEY,
     build_from_json,
 )
 from dagster_sao.orchestration.state import PROJECT_TAG, EventLogState
@@ -32,6 +34,8 @@ from tests.core.manifests import manifest, model, seed, source
 from tests.orchestration.shops import load_project, project_in
 
 PROJECT = Path(__file__).parent / "project"
+PICKY = "accepted_values_picky_id__99"
+WARNS = "accepted_values_orders_id__99"
 LOADED_AT = "2026-01-01 10:00:00"
 
 
@@ -76,6 +80,8 @@ class Story:
     by_hand: Run
     check_only: Run
     database: Path
+    names: dict[str, str]
+    """The name of each test, by unique id."""
 
     def count(self, table):
         with closing(duckdb.connect(str(self.database), read_only=True)) as connection:
@@ -118,6 +124,7 @@ def story(tmp_path_factory):
             run(dg.AssetSelection.assets("area")),
             run(checks),
             database,
+            {uid: test.name for uid, test in project.load().project.graph.tests.items()},
         )
 
 
@@ -167,14 +174,24 @@ def test_a_failed_build_is_recorded_and_what_is_below_it_is_skipped(story):
     assert "model.store.below_fragile" not in story.first.state.failures
 
 
-def test_a_failed_test_of_error_severity_takes_its_build_back_and_skips_what_is_below(story):
-    failure = story.first.state.failures["model.store.picky"]
-    assert failure.kind is FailureKind.TEST
-    assert "model.store.picky" not in story.first.state.builds
-    assert story.first.metadata("below_picky")[REASON_KEY] == "Upstream failed: picky"
+def test_a_failed_test_leaves_its_model_built_and_holds_what_is_below(story):
+    assert "model.store.picky" in story.first.state.builds
+    assert "model.store.picky" not in story.first.state.failures
+    held = story.first.metadata("below_picky")
+    assert (held[DECISION_KEY], held[REASON_KEY]) == ("hold", f"Upstream test failed: {PICKY}")
 
 
-def test_a_failed_test_of_warn_severity_is_no_failure(story):
+def test_a_verdict_is_about_the_versions_that_the_test_read(story):
+    verdicts = {story.names[uid]: verdict for uid, verdict in story.first.state.verdicts.items()}
+    statuses = {name: verdict.status.value for name, verdict in verdicts.items()}
+    assert statuses == {"not_null_orders_id": "pass", WARNS: "warn", PICKY: "fail", "orders_keeps_ids": "pass"}
+    builds = story.first.state.builds
+    assert verdicts[PICKY].versions == {"model.store.picky": builds["model.store.picky"].data_version}
+    assert (verdicts[PICKY].failures, verdicts[PICKY].attempts) == (1, 1)
+    assert {verdict.run_id for verdict in verdicts.values()} == {story.first.result.run_id}
+
+
+def test_a_failed_test_of_warn_severity_holds_nothing(story):
     assert "model.store.orders" in story.first.state.builds
     assert "model.store.orders" not in story.first.state.failures
 
@@ -199,7 +216,8 @@ def test_a_run_stays_red_while_a_failure_stands(story):
     (text,) = (error.message for error in errors)
     assert "Not built because of an earlier failure: " in text
     assert "fragile is held (Failed" in text
-    assert "picky is held (Failed" in text
+    assert f"below_picky is held (Upstream test failed: {PICKY})" in text
+    assert f"Still failing: {PICKY} (Failed" in text
     assert "below_fragile is skipped (Upstream failed: fragile)" in text
     assert "Traceback" not in text
 
@@ -216,19 +234,35 @@ def test_a_reused_model_says_why_and_what_it_saved(story):
 
 def test_what_failed_is_held_and_what_is_below_it_skipped(story):
     assert story.again.metadata("fragile")[DECISION_KEY] == "hold"
-    assert story.again.metadata("picky")[REASON_CODE_KEY] == "failed_unchanged"
-    assert story.again.metadata("below_picky")[REASON_CODE_KEY] == "upstream_failed"
+    assert story.again.metadata("picky")[REASON_CODE_KEY] == "no_new_data"
+    assert story.again.metadata("below_picky")[REASON_CODE_KEY] == "upstream_test_failed"
 
 
 def test_a_run_that_builds_nothing_changes_no_state(story):
     assert story.again.state == story.first.state
 
 
-def test_checks_of_reused_models_are_reported_again(story):
+def test_reused_verdicts_are_reported_as_what_they_were(story):
     assert set(story.again.checks) == set(story.first.checks)
+    words = {"not_null_orders_id": "Passed", WARNS: "Warned", PICKY: "Failed"}
+    verdicts = {story.names[uid]: verdict for uid, verdict in story.first.state.verdicts.items()}
     for name, check in story.again.checks.items():
-        assert (check.passed, check.severity) == (story.first.checks[name].passed, story.first.checks[name].severity)
-        assert check.metadata[REASON_KEY].value == "Skipped due to model reuse"
+        first = story.first.checks[name]
+        assert (check.passed, check.severity) == (first.passed, first.severity)
+        reason = check.metadata[REASON_KEY].value
+        assert reason.startswith(f"{words[name]} ")
+        assert reason.endswith(" ago on the same code and data")
+        assert (check.description, check.metadata[DECISION_KEY].value) == (reason, "reuse")
+        assert check.metadata[VERDICT_RUN_KEY].value == story.first.result.run_id
+        assert check.metadata[VERDICT_AT_KEY].value == verdicts[name].at.timestamp()
+        assert check.target_materialization_data is None
+
+
+def test_a_check_that_was_run_says_why(story):
+    check = story.first.checks["not_null_orders_id"]
+    assert (check.metadata[DECISION_KEY].value, check.metadata[REASON_CODE_KEY].value) == ("run", "never_run")
+    assert check.metadata[REASON_KEY].value == "Not run before in this environment"
+    assert VERDICT_RUN_KEY not in check.metadata
 
 
 # What somebody asks for
@@ -254,7 +288,14 @@ def test_checks_alone_are_run_without_building_anything(story):
     assert story.check_only.result.success
     assert story.check_only.built == {}
     assert len(story.check_only.checks) == 2
-    assert not any(REASON_KEY in check.metadata for check in story.check_only.checks.values())
+    reasons = {check.metadata[REASON_KEY].value for check in story.check_only.checks.values()}
+    assert reasons == {"Requested explicitly"}
+    again = {
+        story.names[uid]
+        for uid, v in story.check_only.state.verdicts.items()
+        if v.run_id == story.check_only.result.run_id
+    }
+    assert again == set(story.check_only.checks)
 
 
 # The code that dbt itself read

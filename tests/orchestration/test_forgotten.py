@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 import pytest
 
-from dagster_sao.core.state import FailureKind
 from dagster_sao.orchestration.forgotten import ForgottenNodes, forget, read_forgotten
 from dagster_sao.orchestration.private import write_value
 from dagster_sao.orchestration.snapshot import take_snapshot
@@ -55,12 +54,9 @@ def test_the_next_build_counts_again_whatever_the_clocks_say(log):
     assert seen(log).builds == {ORDERS: build}
 
 
-@pytest.mark.parametrize("kind", [FailureKind.BUILD, FailureKind.TEST])
-def test_a_forgotten_failure_holds_nothing_back(log, kind):
-    before = log.build(ORDERS)
-    if kind is FailureKind.TEST:
-        log.build(ORDERS)
-    log.fail(ORDERS, kind, previous=before)
+def test_a_forgotten_failure_holds_nothing_back(log):
+    log.build(ORDERS)
+    log.fail(ORDERS)
     forget_now(log, ORDERS)
     assert not seen(log).builds
     assert not seen(log).failures

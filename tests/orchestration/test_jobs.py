@@ -406,7 +406,7 @@ def test_a_job_runs_from_the_command_line(built_shop):
     shop, run_id = built_shop
     said, summary, message = shop.decisions(run_id)
     assert said == {"a": "build", "b": "build"}
-    assert message == "2 built."
+    assert message == "2 built; tests: 1 pass."
     assert (summary["built"], summary["reused"]) == (2, 0)
     assert "| b | built | Not built before in this environment |" in summary["decisions"]
     with shop.instance() as instance:
@@ -430,6 +430,7 @@ def test_a_second_run_reuses_all_and_says_what_it_saved(shop):
     said, summary, message = shop.decisions(shop.execute_here("hourly"))
     assert said == {"a": "reused", "b": "reused"}
     assert message.startswith("2 reused; about ")
+    assert message.endswith(" of building saved; tests: 1 reused.")
     assert summary["seconds_saved"] > 0
     assert "| a | reused | No new changes on any upstreams |" in summary["decisions"]
 

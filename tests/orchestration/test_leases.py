@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dagster_sao.orchestration import leases as module
+from dagster_sao.orchestration import tables
 from dagster_sao.orchestration.leases import Claim, LeaseError, Leases
 from dagster_sao.orchestration.private import database_engine
 from tests.support.lease_claimer import RELATIONS, claim_in_threads
@@ -202,7 +203,7 @@ def test_the_run_is_told_when_the_database_does_not_answer(instance, monkeypatch
     leases = Leases(instance, "run")
     leases.claim(["a"])
     with leases.heartbeat(alarm):
-        monkeypatch.setitem(module._NOW, database_engine(instance).dialect.name, "select 1 from no_such_table")
+        monkeypatch.setitem(tables.NOW, database_engine(instance).dialect.name, "select 1 from no_such_table")
         assert alarm.rang.wait(30)
     (said,) = alarm.said
     assert said.startswith("The leases cannot be renewed in the Dagster instance's database: ")
@@ -244,11 +245,11 @@ def test_a_relation_that_all_want_at_once_goes_to_one(instance):
 def test_a_table_that_another_process_creates_in_the_same_instant_is_used(instance, monkeypatch):
     engine = database_engine(instance)
     Leases(instance, "first")
-    create = module._METADATA.create_all
-    monkeypatch.setattr(module._METADATA, "create_all", lambda engine: create(engine, checkfirst=False))
-    module._create_table(engine)
+    create = TABLE.create
+    monkeypatch.setattr(TABLE, "create", lambda engine, checkfirst: create(engine, checkfirst=False))
+    tables._create(engine, TABLE)
     TABLE.drop(engine)
-    monkeypatch.setattr(module._METADATA, "create_all", create)
+    monkeypatch.setattr(TABLE, "create", create)
     assert Leases(instance, "second").claim(["a"]).granted == {"a"}
 
 

@@ -81,12 +81,6 @@ RELIED_ON = [
     ("dagster._core.execution.stats", "StepEventStatus", [], ["IN_PROGRESS"]),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
     ("dagster._core.storage.asset_check_execution_record", "AssetCheckExecutionRecord", [], ["event"]),
-    (
-        "dagster._core.storage.asset_check_execution_record",
-        "AssetCheckExecutionRecordStatus",
-        [],
-        ["SUCCEEDED", "FAILED"],
-    ),
     ("dagster._core.definitions.run_request", "InstigatorType", [], ["SENSOR"]),
     ("dagster._core.storage.dagster_run", "FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "NOT_FINISHED_STATUSES", [], []),
@@ -177,10 +171,31 @@ def test_no_other_module_of_the_package_imports_what_is_private():
 def test_the_event_log_is_asked_in_the_way_we_ask():
     storage = dg.DagsterInstance.ephemeral().event_log_storage
     assert {"event_records_filter", "ascending"} <= set(inspect.signature(storage.get_event_records).parameters)
-    assert {"check_key", "limit", "status"} <= set(
-        inspect.signature(storage.get_asset_check_execution_history).parameters
-    )
     assert storage.get_maximum_record_id() in {None, 0}
+
+
+def test_a_run_knows_the_checks_that_it_was_not_asked_for():
+    keys = {name: dg.AssetCheckKey(dg.AssetKey(name), "check") for name in "ab"}
+
+    @dg.asset
+    def a(context: dg.AssetExecutionContext):
+        seen.append(private.all_check_keys(context))
+
+    @dg.asset
+    def b():
+        pass
+
+    @dg.asset_check(asset="a", name="check")
+    def check_a():
+        return dg.AssetCheckResult(passed=True)
+
+    @dg.asset_check(asset="b", name="check")
+    def check_b():
+        return dg.AssetCheckResult(passed=True)
+
+    seen = []
+    dg.materialize([a, b, check_a, check_b], selection=["a"], instance=dg.DagsterInstance.ephemeral())
+    assert seen == [set(keys.values())]
 
 
 def test_who_listens_to_a_run_is_where_we_tell_them():

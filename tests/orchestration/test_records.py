@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, Verdict, VerdictStatus
 from dagster_sao.orchestration.records import (
     REMEMBERED_TOKENS,
     build_from_json,
@@ -17,6 +17,8 @@ from dagster_sao.orchestration.records import (
     failure_to_json,
     history_with,
     source_state,
+    verdict_from_json,
+    verdict_to_json,
 )
 from tests.orchestration.shops import NOW
 
@@ -33,7 +35,8 @@ BUILD = LastBuild(
     history=(("u", NOW - timedelta(hours=1)), ("v", NOW)),
 )
 BARE = LastBuild(NOW, NOW, Fingerprint({}), {}, "v", "run")
-FAILURE = FailedAttempt(NOW, 3, "f", {"a": "1"}, FailureKind.TEST, BUILD)
+FAILURE = FailedAttempt(NOW, 3, "f", {"a": "1"}, FailureKind.INTERRUPTED)
+VERDICT = Verdict(VerdictStatus.FAIL, NOW, "run", Fingerprint({"sql": "1"}), {"model.shop.stg": "v"}, 7, 3, "code")
 
 
 def through_json(value):
@@ -45,7 +48,7 @@ def test_a_build_survives_the_way_through_json(build):
     assert build_from_json(through_json(build_to_json(build, invocation_id="i"))) == build
 
 
-@pytest.mark.parametrize("failure", [FAILURE, FailedAttempt(NOW, 1, "f", {})], ids=["test", "build"])
+@pytest.mark.parametrize("failure", [FAILURE, FailedAttempt(NOW, 1, "f", {})], ids=["interrupted", "build"])
 def test_a_failure_survives_the_way_through_json(failure):
     assert failure_from_json(through_json(failure_to_json(failure))) == failure
 
@@ -84,9 +87,26 @@ def test_a_failure_with_a_broken_part_is_none(name, value):
     assert failure_from_json({**through_json(failure_to_json(FAILURE)), name: value}) is None
 
 
-def test_a_failure_whose_previous_build_cannot_be_read_has_none():
-    record = {**through_json(failure_to_json(FAILURE)), "previous": {"layout": 99}}
-    assert failure_from_json(record).previous is None
+def test_a_failed_test_that_an_earlier_version_recorded_is_no_failed_build():
+    assert failure_from_json({**through_json(failure_to_json(FAILURE)), "kind": "test", "previous": None}) is None
+
+
+@pytest.mark.parametrize("verdict", [VERDICT, Verdict(VerdictStatus.PASS, NOW, "run", Fingerprint({}))])
+def test_a_verdict_survives_the_way_through_json(verdict):
+    assert verdict_from_json(through_json(verdict_to_json(verdict))) == verdict
+
+
+@pytest.mark.parametrize("record", GARBAGE)
+def test_a_verdict_that_cannot_be_read_is_none(record):
+    assert verdict_from_json(record) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("status", "x"), ("at", "x"), ("attempts", "many"), ("failures", "many"), ("versions", [1]), ("fingerprint", 7)],
+)
+def test_a_verdict_with_a_broken_part_is_none(name, value):
+    assert verdict_from_json({**through_json(verdict_to_json(VERDICT)), name: value}) is None
 
 
 def test_a_source_remembers_when_its_latest_tokens_appeared():

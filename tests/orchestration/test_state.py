@@ -124,29 +124,6 @@ def test_a_failure_after_a_success_counts_and_leaves_the_build(tail, log):
     assert (state.builds[ORDERS], state.failures[ORDERS]) == (build, failure)
 
 
-def test_a_failed_test_takes_its_build_back(tail, log):
-    before = log.build(ORDERS, at=NOW)
-    tail()
-    log.build(ORDERS, at=NOW + timedelta(minutes=1))
-    log.fail(ORDERS, FailureKind.TEST, previous=before, at=NOW + timedelta(minutes=2))
-    assert same(tail, log).builds[ORDERS] == before
-
-
-def test_a_failed_test_of_a_first_build_leaves_none(tail, log):
-    log.build(ORDERS, at=NOW)
-    log.fail(ORDERS, FailureKind.TEST, at=NOW + timedelta(minutes=1))
-    assert ORDERS not in same(tail, log).builds
-
-
-def test_a_build_after_a_failed_test_counts(tail, log):
-    log.build(ORDERS, at=NOW)
-    log.fail(ORDERS, FailureKind.TEST, at=NOW + timedelta(minutes=1))
-    tail()
-    build = log.build(ORDERS, at=NOW + timedelta(minutes=9))
-    state = same(tail, log)
-    assert (state.builds[ORDERS], state.failures) == (build, {})
-
-
 def test_what_a_run_left_without_a_word_was_interrupted(tail, log):
     log.build(STG, ORDERS, at=NOW)
     run_id = log.start_run(STG, ORDERS)
