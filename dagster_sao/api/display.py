@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -13,6 +13,7 @@ from dagster_sao.core.durations import format_duration
 
 _STYLES = {
     "build": "green",
+    "run": "green",
     "success": "green",
     "pass": "green",
     "reuse": "dim",
@@ -41,6 +42,27 @@ def as_text(renderable: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(renderable)
     return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+
+
+def moment_text(moment: datetime) -> str:
+    """Return a moment as people read it."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def next_eligible(eligible_at: datetime | None, now: datetime) -> list[str]:
+    """Return a line that tells when something is decided otherwise with nothing else changing; none where it is not."""
+    if eligible_at is None:
+        return []
+    return [f"Next eligible: {moment_text(eligible_at)}, in {format_duration(eligible_at - now)}"]
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count of things.
+
+    >>> counted(1, "test"), counted(2, "test")
+    ('1 test', '2 tests')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dagster_sao.api.display import as_text, seconds_text, styled
+from dagster_sao.api.display import as_text, counted, seconds_text, styled
+from dagster_sao.api.verdicts import decision_to_dict
 from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.decide_tests import TestAction, TestDecision
 from dagster_sao.core.forecast import Forecast
 from dagster_sao.core.plan import Plan
+from dagster_sao.core.state import Verdict
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class DryRun:
     made_at: datetime
     notes: tuple[str, ...] = ()
     """What was not known when the decisions were made, such as sources that were never probed; one sentence each."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """The last answer of each test that was ever run, by unique id."""
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
@@ -47,6 +52,16 @@ class DryRun:
     def reused(self) -> list[str]:
         """The nodes that would be reused."""
         return [uid for uid, decision in self.decisions.items() if decision.action is Action.REUSE]
+
+    @property
+    def tests(self) -> Mapping[str, TestDecision]:
+        """The decision about each test that a build would decide about, by unique id."""
+        return self.plan.tests
+
+    @property
+    def test_runs(self) -> list[str]:
+        """The tests that would be run."""
+        return self.plan.test_runs
 
     @property
     def seconds(self) -> float:
@@ -74,18 +89,23 @@ class DryRun:
                 "guessed": sorted(self.forecast.guessed),
             },
             "decisions": [_decision_to_dict(uid, decision) for uid, decision in self.decisions.items()],
+            "tests": [
+                decision_to_dict(uid, self.plan.graph.label(uid), decision) for uid, decision in self.tests.items()
+            ],
+            "order": self.plan.in_order(self.builds, self.test_runs),
             "notes": list(self.notes),
         }
 
     def summary(self) -> str:
-        """Return one line: how much would be built, in how many waves and for how long."""
+        """Return one line: how much would be built, in how many waves and for how long, and how many tests would be run."""
         text = f"{self.project_name}: {len(self.builds)} of {len(self.decisions)} to build"
         if self.builds:
             about = f"about {seconds_text(self.seconds)}" if self.seconds else "an unknown time"
-            waves = f"{len(self.waves)} wave{'' if len(self.waves) == 1 else 's'}"
-            text += f" in {waves}, {about} with {self.forecast.threads} threads"
+            text += f" in {counted(len(self.waves), 'wave')}, {about} with {self.forecast.threads} threads"
         if self.forecast.saved_seconds:
             text += f", {seconds_text(self.forecast.saved_seconds)} saved"
+        if self.tests:
+            text += f"; {len(self.test_runs)} of {counted(len(self.tests), 'test')} to run"
         return text
 
     def __rich__(self) -> RenderableType:
@@ -97,10 +117,27 @@ class DryRun:
         for uid, decision in self.decisions.items():
             wave = str(wave_of.get(uid, ""))
             table.add_row(self.plan.graph.label(uid), styled(decision.action.value), wave, Text(decision.message))
-        return Group(table, *(Text(note, style="yellow") for note in self.notes))
+        return Group(table, *self._tests(), *(Text(note, style="yellow") for note in self.notes))
 
     def __str__(self) -> str:
         return as_text(self)
+
+    def _tests(self) -> Iterator[RenderableType]:
+        """Yield the tests that would be run or skipped, or still fail, as a table, and how many others there are."""
+        shown = {uid: decision for uid, decision in self.tests.items() if self._is_shown(uid, decision)}
+        if shown:
+            table = Table(title="tests", title_justify="left")
+            for heading in ("test", "decision", "reason"):
+                table.add_column(heading)
+            for uid, decision in shown.items():
+                table.add_row(self.plan.graph.label(uid), styled(decision.action.value), Text(decision.message))
+            yield table
+        if rest := len(self.tests) - len(shown):
+            yield Text(f"{counted(rest, 'test')} reused", style="dim")
+
+    def _is_shown(self, test: str, decision: TestDecision) -> bool:
+        verdict = self.verdicts.get(test)
+        return decision.action is not TestAction.REUSE or (verdict is not None and verdict.is_failing)
 
 
 def _decision_to_dict(unique_id: str, decision: Decision) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class NoInstanceError(DagsterSaoError):
 
 
 class DbtBuildFailed(DagsterSaoError):  # noqa: N818 (what callers of dbt's other orchestrators catch)
-    """A node failed, or the run did. `results` says what became of each node."""
+    """A node or a test failed, or the run did. `results` says what became of each."""
 
     def __init__(self, message: str, results: BuildResults) -> None:
         super().__init__(message)

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from dagster_sao.api.display import as_text, seconds_text, styled
+from dagster_sao.api.display import as_text, counted, next_eligible, seconds_text, styled
 from dagster_sao.api.node_state import NodeState, node_state
-from dagster_sao.core.decide import Decision
+from dagster_sao.api.reads import ReadState, read_state, table_of_reads
+from dagster_sao.api.verdicts import DecidedTest, table_of_decisions, test_state
+from dagster_sao.core.decide import Decision, Reason, named
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.policy import Policy
 from dagster_sao.core.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.records import BUILD_KEY, REASON_KEY
-
-_SHOWN_VERSION = 12
-
-
-@dataclass(frozen=True, slots=True)
-class ParentState:
-    """A direct parent of a node, as the node's last build read it and as it is."""
-
-    unique_id: str
-    name: str
-    kind: str
-    consumed: str | None
-    """The data version that the last build read, None when it read none."""
-    current: str | None
-    """The data version after what would be built now, None when it has none."""
-    changed: bool
-    decision: Decision | None
-    """What would become of the parent itself; None for a source."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return {
-            "unique_id": self.unique_id,
-            "name": self.name,
-            "kind": self.kind,
-            "consumed": self.consumed,
-            "current": self.current,
-            "changed": self.changed,
-            "action": self.decision.action.value if self.decision else None,
-            "reason": self.decision.reason.value if self.decision else None,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +37,7 @@ class Explanation:
     last_reason: str
     """Why it was last built, empty when that is not known."""
     state: NodeState
-    parents: tuple[ParentState, ...]
+    parents: tuple[ReadState, ...]
     code_changes: tuple[str, ...]
     """The parts of the code that differ from the last build."""
     settings: Mapping[str, str]
@@ -75,6 +45,12 @@ class Explanation:
     bound_to: tuple[str, ...]
     """Of a view: the parents whose rebuilding its definition does not survive, by unique id."""
     made_at: datetime
+    tests: tuple[DecidedTest, ...] = ()
+    """The tests that read it, and its unit tests."""
+    held_by: tuple[DecidedTest, ...] = ()
+    """The tests whose failing verdict holds it."""
+    gated_by: Mapping[str, str] = field(default_factory=dict)
+    """The names of all tests that it is built after, by unique id."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -93,6 +69,9 @@ class Explanation:
             "parents": [parent.to_dict() for parent in self.parents],
             "settings": dict(self.settings),
             "bound_to": list(self.bound_to),
+            "tests": [test.to_dict() for test in self.tests],
+            "held_by": [test.state.unique_id for test in self.held_by],
+            "gated_by": list(self.gated_by),
             "state": self.state.to_dict(),
         }
 
@@ -101,16 +80,13 @@ class Explanation:
         head = Text.assemble((self.name, "bold"), f"  {self.materialized}  {self.file}")
         now = Text.assemble("Now: ", styled(self.decision.action.value), f". {self.decision.message}")
         lines = [head, now, *(Text(line) for line in self._lines())]
-        return Group(*lines, *([self._parents()] if self.parents else []))
+        return Group(*lines, *self._tables())
 
     def __str__(self) -> str:
         return as_text(self)
 
     def _lines(self) -> list[str]:
-        lines = []
-        if self.decision.eligible_at:
-            wait = format_duration(self.decision.eligible_at - self.made_at)
-            lines.append(f"Next eligible: {self.decision.eligible_at:%Y-%m-%d %H:%M:%S} UTC, in {wait}")
+        lines = next_eligible(self.decision.eligible_at, self.made_at)
         build = self.state.build
         if build is not None:
             why = f": {self.last_reason}" if self.last_reason else ""
@@ -122,24 +98,19 @@ class Explanation:
             lines.append(f"Code changed since: {', '.join(self.code_changes)}")
         if self.bound_to:
             lines.append(f"Its definition is bound to: {', '.join(self.bound_to)}")
+        if self.gated_by:
+            lines.append(f"Gated by {counted(len(self.gated_by), 'test')}: {named([*self.gated_by], self.gated_by)}")
         settings = ", ".join(f"{name}: {value}" for name, value in self.settings.items())
         lines.append(f"Settings: {settings}")
         return lines
 
-    def _parents(self) -> Table:
-        table = Table(title="Parents", title_justify="left")
-        for heading in ("parent", "what it is", "last read", "now", "changed", "decision"):
-            table.add_column(heading)
-        for parent in self.parents:
-            table.add_row(
-                parent.name,
-                parent.kind,
-                _short(parent.consumed),
-                _short(parent.current),
-                Text("yes", style="green") if parent.changed else Text("no", style="dim"),
-                styled(parent.decision.action.value) if parent.decision else "",
-            )
-        return table
+    def _tables(self) -> Iterator[RenderableType]:
+        if self.parents:
+            yield table_of_reads("Parents", "parent", self.parents)
+        if self.tests:
+            yield table_of_decisions("Tests", self.tests, self.made_at)
+        if self.held_by:
+            yield table_of_decisions("Held by", self.held_by, self.made_at)
 
 
 def explain_node(  # noqa: PLR0913 (what an explanation is made of)
@@ -157,43 +128,44 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
     build = state.builds.get(unique_id)
     fingerprint = loaded.project.fingerprints[unique_id]
     policy = loaded.project.policy(unique_id)
+    decision = plan.decisions[unique_id]
+    held_by = decision.parents if decision.reason is Reason.UPSTREAM_TEST_FAILED else ()
     return Explanation(
         unique_id=unique_id,
         name=node.label,
         file=node.file,
         materialized=node.materialized,
-        decision=plan.decisions[unique_id],
+        decision=decision,
         last_reason=_last_reason(instance, loaded, unique_id, build) if build else "",
         state=node_state(loaded, unique_id, state),
-        parents=tuple(_parent(parent, loaded, build, plan) for parent in node.parents),
+        parents=tuple(_parent(parent, build, plan) for parent in node.parents),
         code_changes=tuple(fingerprint.changes_since(build.fingerprint)) if build else (),
         settings=_settings(policy, is_view=node.is_view),
         bound_to=tuple(build.definition_inputs) if build and node.is_view else (),
         made_at=now,
+        tests=_decided(graph.tests_about.get(unique_id, ()), plan, state),
+        held_by=_decided(held_by, plan, state),
+        gated_by={uid: test.name for uid, test in graph.tests.items() if graph.gates.gates(uid, unique_id)},
     )
 
 
-def _parent(unique_id: str, loaded: LoadedProject, build: LastBuild | None, plan: Plan) -> ParentState:
-    graph = loaded.project.graph
-    node = graph.nodes.get(unique_id)
+def _decided(tests: Iterable[str], plan: Plan, state: StateSnapshot) -> tuple[DecidedTest, ...]:
+    """Return what is recorded of tests, and what `plan` decides about them."""
+    return tuple(DecidedTest(test_state(plan.graph, uid, state), plan.tests[uid]) for uid in tests)
+
+
+def _parent(unique_id: str, build: LastBuild | None, plan: Plan) -> ReadState:
     consumed = build.consumed.get(unique_id) if build else None
     current = plan.versions.get(unique_id)
-    return ParentState(
-        unique_id=unique_id,
-        name=graph.label(unique_id),
-        kind=node.materialized if node else "source",
-        consumed=consumed,
-        current=current,
-        changed=build is not None and current is not None and consumed != current,
-        decision=plan.decisions.get(unique_id),
-    )
+    changed = build is not None and current is not None and consumed != current
+    return read_state(unique_id, plan, consumed, changed=changed)
 
 
 def _last_reason(instance: dg.DagsterInstance, loaded: LoadedProject, unique_id: str, build: LastBuild) -> str:
     event = instance.get_latest_materialization_event(loaded.keys.by_unique_id[unique_id])
     materialization = event.asset_materialization if event else None
     metadata: dict[str, Any] = {k: v.value for k, v in materialization.metadata.items()} if materialization else {}
-    # The latest may be of another environment, or the one whose test failed.
+    # The latest may be of another environment.
     is_this_one = (metadata.get(BUILD_KEY) or {}).get("run_id") == build.run_id
     return str(metadata.get(REASON_KEY) or "") if is_this_one else ""
 
@@ -214,7 +186,3 @@ def _settings(policy: Policy, *, is_view: bool) -> dict[str, str]:
     without_effect = {"build_after", "lag_tolerance", "updates_on", "code_changes", "rebuild_every"} if is_view else ()
     settings = {name: value for name, value in found.items() if value is not None and name not in without_effect}
     return settings or {"view": "built for code only, since it reads current data"}
-
-
-def _short(version: str | None) -> str:
-    return (version or "")[:_SHOWN_VERSION]

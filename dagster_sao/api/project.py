@@ -18,11 +18,19 @@ from dagster_sao.api.doctor import Findings, Patient, examine
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explanation import Explanation, explain_node
+from dagster_sao.api.explanation_of_tests import TestExplanation, explain_test
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
-from dagster_sao.api.node_state import NodeState, NodeStates, node_state
+from dagster_sao.api.node_state import NodeState, NodeStates, node_state, node_states
 from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
-from dagster_sao.api.results import BuildResults, NodeResult, node_result, read_results
+from dagster_sao.api.results import (
+    BuildResults,
+    NodeResult,
+    TestResult,
+    heard_result,
+    read_results,
+    said_of_tests,
+)
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.api.sources import (
     Look,
@@ -31,8 +39,10 @@ from dagster_sao.api.sources import (
     source_reports,
     with_new_tokens,
 )
+from dagster_sao.api.verdicts import TestState, test_state
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
 from dagster_sao.core.forecast import Forecast, make_forecast
+from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration import clock
@@ -41,7 +51,7 @@ from dagster_sao.orchestration.freshness import sources_above
 from dagster_sao.orchestration.private import listen_to_run
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.run_config import TestStrategy
-from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, resolve_selection
+from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, nearest_names, resolve_selection
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import event_log_state
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
@@ -51,7 +61,7 @@ _LOG = logging.getLogger("dagster_sao")
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 _CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
 
-Listener = Callable[[NodeResult], None]
+Listener = Callable[[NodeResult | TestResult], None]
 
 
 class StateAwareProject:
@@ -241,7 +251,7 @@ class StateAwareProject:
             state = with_new_tokens(state, look, loaded, now)
         notes.extend(self._never_probed(loaded, selected, state))
         made = request.plan(self._project, loaded, selected, state, now)
-        return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes))
+        return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes), state.verdicts)
 
     def build(  # noqa: PLR0913 (what a build can be told)
         self,
@@ -286,10 +296,11 @@ class StateAwareProject:
             raise_on_failure: Whether a failure raises; else the results tell of it.
 
         Returns:
-            What became of each node, by unique id. `target/run_results.json` says the same to dbt's tools.
+            What became of each node and test, by unique id. `target/run_results.json` says the same to dbt's tools.
 
         Raises:
-            DbtBuildFailed: A node failed, and everything that could be built was. It carries the results.
+            DbtBuildFailed: A node or a test failed, or waits for one that failed earlier, and everything that could be
+                built was. It carries the results.
             InvalidSelectionError: The selection has no meaning.
             EmptySelectionError: It selects no node.
             ConflictingOptionsError: Options exclude each other.
@@ -316,13 +327,14 @@ class StateAwareProject:
         self.select(request.selection)
         results = self.build_request(request)
         if raise_on_failure and not results.success:
-            raise DbtBuildFailed(_what_failed(results), results)
+            msg = f"Run {results.run_id} failed. {'; '.join(results.problems)}"
+            raise DbtBuildFailed(msg, results)
         return results
 
     def build_request(
         self, request: BuildRequest, *, listener: Listener | None = None, log_level: str = "INFO"
     ) -> BuildResults:
-        """Build as `request` says. `listener` hears what becomes of each node as soon as it is known."""
+        """Build as `request` says. `listener` hears what becomes of each node and asset check as soon as it is known."""
         loaded, started_at = self._project.load(), clock.now()
         selected = resolve_selection(self._project, loaded, request.selection)
         run_id = str(uuid.uuid4())
@@ -349,37 +361,41 @@ class StateAwareProject:
             started_at=started_at,
             ended_at=clock.now(),
             error="" if result.success else _failure_of(result),
+            tests=said_of_tests(self.instance, run_id, loaded.project.graph),
             said=said,
         )
         write_run_results(results, self._project, loaded, request, said)
         return results
 
-    def explain(self, node: str) -> Explanation:
-        """Return why a model, seed or snapshot was last built, and what would become of it now.
+    def explain(self, name: str) -> Explanation | TestExplanation:
+        """Return why a model, seed or snapshot was last built, or a test run, and what would become of it now.
 
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
         loaded, now = self._project.load(), clock.now()
-        uid = self._find(loaded, node)
+        uid = _find(loaded, name)
         state = take_snapshot(self.instance, self._project, loaded, now)
         made = make_plan(loaded.project, state, now=now, mode=Mode.JOB)
+        if uid in loaded.project.graph.tests:
+            return explain_test(loaded.project, uid, plan=made, state=state, now=now)
         return explain_node(self.instance, loaded, uid, plan=made, state=state, now=now)
 
-    def state(self, node: str) -> NodeState:
-        """Return what is recorded of a model, seed or snapshot.
+    def state(self, name: str) -> NodeState | TestState:
+        """Return what is recorded of a model, seed or snapshot and the tests about it, or of one test.
 
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
         loaded = self._project.load()
-        uid = self._find(loaded, node)
-        return node_state(loaded, uid, take_snapshot(self.instance, self._project, loaded, clock.now()))
+        uid = _find(loaded, name)
+        state = take_snapshot(self.instance, self._project, loaded, clock.now())
+        graph = loaded.project.graph
+        return test_state(graph, uid, state) if uid in graph.tests else node_state(loaded, uid, state)
 
     def states(self) -> NodeStates:
-        """Return what is recorded of every model, seed and snapshot, parents first."""
+        """Return what is recorded of every model, seed and snapshot, parents first, and of every test."""
         loaded = self._project.load()
         state = take_snapshot(self.instance, self._project, loaded, clock.now())
-        nodes = (node_state(loaded, uid, state) for uid in loaded.project.graph.nodes)
-        return NodeStates(self.name, tuple(nodes))
+        return node_states(self.name, loaded, state)
 
     def sources(self, *, probe: bool = False) -> SourceReports:
         """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
@@ -439,13 +455,6 @@ class StateAwareProject:
     def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
         return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))
 
-    def _find(self, loaded: LoadedProject, node: str) -> str:
-        uid = find_node(loaded, node)
-        if uid not in loaded.project.graph.nodes:
-            msg = f"{loaded.project.graph.label(uid)} is a source, which is not built. `sources` tells what is known of it."
-            raise UnknownNodeError(msg)
-        return uid
-
     def _job(self) -> dg.JobDefinition:
         return self._definitions.resolve_implicit_global_asset_job_def()
 
@@ -468,8 +477,10 @@ class StateAwareProject:
         return make_forecast(plan, state, threads)
 
     def _listen(self, run_id: str, loaded: LoadedProject, listener: Listener) -> None:
+        tests = {key: uid for uid, key in loaded.check_keys.items()}
+
         def hear(event: dg.DagsterEvent) -> None:
-            result = node_result(event, loaded)
+            result = heard_result(event, loaded, tests)
             if result is not None:
                 listener(result)
 
@@ -497,11 +508,34 @@ def _choose(projects: list[OrchestratedProject], name: str | None) -> Orchestrat
     raise InvalidProjectError(msg)
 
 
-def _what_failed(results: BuildResults) -> str:
-    if not results.culprits:
-        return f"Run {results.run_id} failed: {results.error}"
-    names = ", ".join(f"{result.name} ({result.message})" for result in results.culprits)
-    return f"Run {results.run_id} failed at {names}"
+def _find(loaded: LoadedProject, name: str) -> str:
+    """Return the unique id of the node or test of a name. Raises UnknownNodeError."""
+    graph = loaded.project.graph
+    if name in graph.tests:
+        return name
+    try:
+        uid = find_node(loaded, name)
+    except UnknownNodeError as error:
+        return _find_test(graph, name, error)
+    if uid in graph.sources:
+        msg = f"{graph.label(uid)} is a source, which is not built. `sources` tells what is known of it."
+        raise UnknownNodeError(msg)
+    return uid
+
+
+def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str:
+    """Return the unique id of the test of a name. Raises UnknownNodeError, what was said of nodes first."""
+    found = sorted(uid for uid, test in graph.tests.items() if test.name == name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        msg = f"{len(found)} tests of {graph.project_name} are named '{name}': name one of {', '.join(found)}."
+        raise UnknownNodeError(msg) from None
+    near = nearest_names(name, (test.name for test in graph.tests.values()))
+    if not near:
+        raise unknown
+    msg = f"{unknown} Did you mean the test {' or '.join(f'{one!r}' for one in near)}?"
+    raise UnknownNodeError(msg) from None
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> str:

@@ -1,7 +1,8 @@
-"""What became of each node of a run, read from the events of that run."""
+"""What became of each node and test of a run, read from the events of that run."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,20 +11,26 @@ from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dagster_sao.api.display import as_text, seconds_text, styled
+from dagster_sao.api.display import as_text, counted, seconds_text, styled
+from dagster_sao.core.decide import Reason
+from dagster_sao.core.decide_tests import TestAction
 from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.state import VerdictStatus
+from dagster_sao.orchestration.private import events_of_run, metadata_of_engine_event
 from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DECISION_KEY,
     DURATION_KEY,
+    FAILED_ROWS_KEY,
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    TESTS_KEY,
 )
 
 
@@ -35,11 +42,11 @@ class NodeStatus(str, Enum):
     REUSED = "reused"
     """It was left as it is, because building it would have changed nothing or was too soon."""
     ERROR = "error"
-    """It, or an error-severity test on it, failed."""
+    """It could not be built."""
     SKIPPED = "skipped"
     """Something above it failed."""
     HELD = "held"
-    """An earlier attempt with the same code and data failed, and its time has not come again."""
+    """An earlier attempt with the same code and data failed and its time has not come again, or a failed test gates it."""
 
 
 _STATUSES = {
@@ -53,14 +60,25 @@ _STATUSES = {
 
 
 class TestStatus(str, Enum):
-    """What became of a data test, in dbt's words."""
+    """What became of a test, in dbt's words."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
     PASS = "pass"  # noqa: S105 (no password)
     WARN = "warn"
     FAIL = "fail"
+    ERROR = "error"
+    """It could not be run."""
     REUSED = "reused"
+    """Its code and what it reads are those of its last answer, which stands."""
+    SKIPPED = "skipped"
+    """Something that it reads failed."""
+
+
+_NOT_RUN = frozenset({TestStatus.REUSED, TestStatus.SKIPPED})
+_NOT_WORTH_A_ROW = frozenset({TestStatus.PASS, TestStatus.REUSED})
+_VERDICTS: Mapping[str | None, VerdictStatus] = {status.value: status for status in VerdictStatus}
+_FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class NodeResult:
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """What became of one data test."""
+    """What became of one data test or unit test."""
 
     __test__ = False
 
@@ -109,7 +127,15 @@ class TestResult:
     name: str
     status: TestStatus
     message: str = ""
+    """The reason for the decision; of what failed, what dbt said."""
     failures: int | None = None
+    verdict: VerdictStatus | None = None
+    """The answer that stands, of a reused test that of an earlier run; None where there is none."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the answer that stands is that it fails, or it could not be run."""
+        return self.verdict in _FAILING
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -119,19 +145,20 @@ class TestResult:
             "status": self.status.value,
             "message": self.message,
             "failures": self.failures,
+            "verdict": self.verdict.value if self.verdict else None,
         }
 
 
 @dataclass(frozen=True)
 class BuildResults(Mapping[str, NodeResult]):
-    """What became of each node of a run, by unique id, in topological order. Prints as a table."""
+    """What became of each node of a run, by unique id, in topological order, and of its tests. Prints as tables."""
 
     nodes: Mapping[str, NodeResult]
     run_id: str
     started_at: datetime
     ended_at: datetime
     tests: Mapping[str, TestResult] = field(default_factory=dict)
-    """What became of the tests, by unique id."""
+    """What became of each test that the run decided about, by unique id."""
     error: str = ""
     """What the run failed of, empty when it did not."""
 
@@ -146,13 +173,27 @@ class BuildResults(Mapping[str, NodeResult]):
 
     @property
     def success(self) -> bool:
-        """Whether every node is as it should be: none failed, or waits for one that failed earlier."""
-        return not self.error and not self.with_status(NodeStatus.ERROR, NodeStatus.SKIPPED, NodeStatus.HELD)
+        """Whether every node and test is as it should be: none failed, or waits for one that failed earlier."""
+        bad = self.with_status(NodeStatus.ERROR, NodeStatus.SKIPPED, NodeStatus.HELD)
+        return not (self.error or bad or self.failing_tests)
 
     @property
     def culprits(self) -> list[NodeResult]:
         """The nodes that are not as they should be by themselves: they failed, in this run or in an earlier one."""
-        return self.with_status(NodeStatus.ERROR, NodeStatus.HELD)
+        found = self.with_status(NodeStatus.ERROR, NodeStatus.HELD)
+        return [result for result in found if result.reason != Reason.UPSTREAM_TEST_FAILED]
+
+    @property
+    def failing_tests(self) -> list[TestResult]:
+        """The tests that failed or could not be run, in this run or in an earlier one whose answer stands."""
+        return [result for result in self.tests.values() if result.is_failing]
+
+    @property
+    def problems(self) -> list[str]:
+        """What failed and why, one line each: the tests, the nodes, or the run itself where it was neither."""
+        found = [f"{test.name}: {test.message}" for test in self.failing_tests]
+        found += [f"{node.name}: {node.message}" for node in self.culprits]
+        return found or ([self.error] if self.error else [])
 
     @property
     def seconds(self) -> float:
@@ -168,12 +209,16 @@ class BuildResults(Mapping[str, NodeResult]):
         found = {status.value: len(self.with_status(status)) for status in NodeStatus}
         return {status: count for status, count in found.items() if count}
 
+    def test_counts(self) -> dict[str, int]:
+        """Return how many tests have each status, without those that none has."""
+        return dict(sorted(Counter(result.status.value for result in self.tests.values()).items()))
+
     def summary(self) -> str:
         """Return one line: the counts and the time."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts().items()) or "nothing to do"
         saved = sum(result.seconds_saved for result in self.nodes.values())
         saved_text = f", {seconds_text(saved)} saved" if saved else ""
-        return f"{counts} in {seconds_text(self.seconds)}{saved_text}"
+        return f"{counts} in {seconds_text(self.seconds)}{saved_text}{self._counted_tests()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -183,22 +228,41 @@ class BuildResults(Mapping[str, NodeResult]):
             "error": self.error or None,
             "seconds": round(self.seconds, 3),
             "counts": self.counts(),
+            "test_counts": self.test_counts(),
             "nodes": [result.to_dict() for result in self.nodes.values()],
             "tests": [result.to_dict() for result in self.tests.values()],
         }
 
     def __rich__(self) -> RenderableType:
-        """Return it as a table."""
+        """Return it as tables."""
         table = Table(title=f"Run {self.run_id[:8]}: {self.summary()}", title_justify="left")
         for heading in ("node", "status", "seconds", "reason"):
             table.add_column(heading, justify="right" if heading == "seconds" else "left")
         for result in self.nodes.values():
             took = f"{result.seconds:.2f}" if result.status is NodeStatus.SUCCESS else ""
             table.add_row(result.name, styled(result.status.value), took, Text(result.message))
-        return table
+        return Group(table, *self._tables_of_tests())
 
     def __str__(self) -> str:
         return as_text(self)
+
+    def _counted_tests(self) -> str:
+        if not self.tests:
+            return ""
+        return f"; tests: {', '.join(f'{count} {status}' for status, count in self.test_counts().items())}"
+
+    def _tables_of_tests(self) -> Iterator[RenderableType]:
+        """Yield the tests that did not pass as a table, and how many others there are."""
+        shown = [test for test in self.tests.values() if test.is_failing or test.status not in _NOT_WORTH_A_ROW]
+        if shown:
+            table = Table(title="tests", title_justify="left")
+            for heading in ("test", "status", "reason"):
+                table.add_column(heading)
+            for test in shown:
+                table.add_row(test.name, styled(test.status.value), Text(test.message))
+            yield table
+        if rest := len(self.tests) - len(shown):
+            yield Text(f"{counted(rest, 'other test')} passed or reused", style="dim")
 
 
 def read_results(  # noqa: PLR0913 (what a run leaves)
@@ -210,95 +274,123 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     started_at: datetime,
     ended_at: datetime,
     error: str = "",
+    tests: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> BuildResults:
     """Return what became of `selected`, from the events of their run, oldest first: the last word of each counts.
 
-    `said` is what dbt wrote of nodes and tests in that run: its words for a failure.
+    `tests` is what the run said of its tests, as `said_of_tests` returns it, and `said` what dbt wrote of nodes and tests
+    in that run: its words for a failure.
     """
-    reader = _Reader(loaded)
-    for event in events:
-        reader.absorb(event)
+    heard = {result.unique_id: result for event in events if (result := _heard_of_node(event, loaded)) is not None}
     graph = loaded.project.graph
     nodes = {}
     wanted = set(selected)
     for uid in graph.nodes:
-        if uid in wanted or uid in reader.nodes:
-            nodes[uid] = _in_dbts_words(reader.nodes.get(uid) or _silent(graph, uid, error), said.get(uid))
+        if uid in wanted or uid in heard:
+            nodes[uid] = _in_dbts_words(heard.get(uid) or _silent(graph, uid, error), said.get(uid))
     return BuildResults(
         nodes=_with_upstreams(nodes, graph),
         run_id=run_id,
         started_at=started_at,
         ended_at=ended_at,
-        tests=reader.tests,
+        tests={uid: _test_result(uid, of_run, graph, said.get(uid)) for uid, of_run in tests.items()},
         error=error,
     )
 
 
-def node_result(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult | None:
-    """Return what an event of a run says of a node, None for any other event."""
-    reader = _Reader(loaded)
-    reader.absorb(event)
-    return next(iter(reader.nodes.values()), None)
+def heard_result(
+    event: dg.DagsterEvent, loaded: LoadedProject, tests: Mapping[dg.AssetCheckKey, str]
+) -> NodeResult | TestResult | None:
+    """Return what an event of a run says of a node, or of one of `tests` by check; None for any other event."""
+    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        evaluation = event.asset_check_evaluation_data
+        uid = tests.get(evaluation.asset_check_key)
+        return _heard_of_test(uid, evaluation, loaded.project.graph) if uid is not None else None
+    return _heard_of_node(event, loaded)
 
 
-class _Reader:
-    def __init__(self, loaded: LoadedProject) -> None:
-        self._keys = loaded.keys
-        self._graph = loaded.project.graph
-        self._tests = {key: uid for uid, key in loaded.check_keys.items()}
-        self.nodes: dict[str, NodeResult] = {}
-        self.tests: dict[str, TestResult] = {}
-
-    def absorb(self, event: dg.DagsterEvent) -> None:
-        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
-            self._absorb_node(event.asset_key, event.step_materialization_data.materialization.metadata)
-        elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
-            self._absorb_node(event.asset_key, event.asset_observation_data.asset_observation.metadata)
-        elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            self._absorb_test(event.asset_check_evaluation_data)
-
-    def _absorb_node(self, key: dg.AssetKey | None, metadata: Mapping[str, Any]) -> None:
-        uid = self._keys.unique_ids.get(key) if key else None
-        plain = {name: getattr(value, "value", value) for name, value in metadata.items()}
-        status = _STATUSES.get(str(plain.get(DECISION_KEY)))
-        if uid is None or uid not in self._keys.nodes or status is None:
-            return
-        record = plain.get(BUILD_KEY) or {}
-        self.nodes[uid] = NodeResult(
-            unique_id=uid,
-            name=self._graph.label(uid),
-            status=status,
-            message=str(plain.get(REASON_KEY) or ""),
-            reason=str(plain.get(REASON_CODE_KEY) or ""),
-            seconds=float(plain.get(DURATION_KEY) or 0.0),
-            seconds_saved=float(plain.get(SECONDS_SAVED_KEY) or 0.0) if status is NodeStatus.REUSED else 0.0,
-            started_at=_moment(record.get("started_at")),
-            ended_at=_moment(record.get("ended_at")),
-            invocation_id=record.get("invocation_id"),
-        )
-
-    def _absorb_test(self, evaluation: dg.AssetCheckEvaluation) -> None:
-        uid = self._tests.get(evaluation.asset_check_key)
-        if uid is None:
-            return
-        metadata: dict[str, Any] = {name: value.value for name, value in evaluation.metadata.items()}
-        failures = metadata.get("dagster_dbt/failed_row_count")
-        self.tests[uid] = TestResult(
-            unique_id=uid,
-            name=self._graph.tests[uid].name,
-            status=_test_status(evaluation, metadata),
-            message=str(metadata.get(REASON_KEY) or evaluation.description or ""),
-            failures=int(failures) if failures is not None else None,
-        )
+def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph) -> dict[str, Mapping[str, Any]]:
+    """Return what a run said at its end of each of its tests, by unique id: also of those that have no asset check."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in events_of_run(instance, run_id):
+        event = record.event_log_entry.dagster_event
+        said = metadata_of_engine_event(event).get(TESTS_KEY) if event else None
+        tests: Mapping[str, Mapping[str, Any]] = getattr(said, "value", None) or {}
+        # Each step of a run says so. What one of them ran, the others reuse.
+        found.update({uid: of_run for uid, of_run in tests.items() if uid not in found or _was_run(of_run)})
+    return {uid: of_run for uid, of_run in found.items() if uid in graph.tests}
 
 
-def _test_status(evaluation: dg.AssetCheckEvaluation, metadata: Mapping[str, Any]) -> TestStatus:
-    if metadata.get(DECISION_KEY) == "reuse":
-        return TestStatus.REUSED
-    if evaluation.passed:
-        return TestStatus.PASS
-    return TestStatus.WARN if evaluation.severity is dg.AssetCheckSeverity.WARN else TestStatus.FAIL
+def _was_run(of_run: Mapping[str, Any]) -> bool:
+    return TestStatus(of_run["result"]) not in _NOT_RUN
+
+
+def _heard_of_node(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult | None:
+    if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+        metadata = event.step_materialization_data.materialization.metadata
+    elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
+        metadata = event.asset_observation_data.asset_observation.metadata
+    else:
+        return None
+    uid = loaded.keys.unique_ids.get(event.asset_key) if event.asset_key else None
+    plain: dict[str, Any] = {name: getattr(value, "value", value) for name, value in metadata.items()}
+    status = _STATUSES.get(str(plain.get(DECISION_KEY)))
+    if uid is None or uid not in loaded.keys.nodes or status is None:
+        return None
+    record = plain.get(BUILD_KEY) or {}
+    return NodeResult(
+        unique_id=uid,
+        name=loaded.project.graph.label(uid),
+        status=status,
+        message=str(plain.get(REASON_KEY) or ""),
+        reason=str(plain.get(REASON_CODE_KEY) or ""),
+        seconds=float(plain.get(DURATION_KEY) or 0.0),
+        seconds_saved=float(plain.get(SECONDS_SAVED_KEY) or 0.0) if status is NodeStatus.REUSED else 0.0,
+        started_at=_moment(record.get("started_at")),
+        ended_at=_moment(record.get("ended_at")),
+        invocation_id=record.get("invocation_id"),
+    )
+
+
+def _heard_of_test(unique_id: str, evaluation: dg.AssetCheckEvaluation, graph: ProjectGraph) -> TestResult | None:
+    plain: dict[str, Any] = {name: value.value for name, value in evaluation.metadata.items()}
+    verdict = _VERDICTS.get(plain.get("status"))
+    if verdict is None:
+        return None
+    return TestResult(
+        unique_id=unique_id,
+        name=graph.label(unique_id),
+        status=TestStatus.REUSED if plain.get(DECISION_KEY) == TestAction.REUSE else TestStatus(verdict.value),
+        message=str(plain.get(REASON_KEY) or ""),
+        failures=plain.get(FAILED_ROWS_KEY),
+        verdict=verdict,
+    )
+
+
+def _test_result(
+    unique_id: str, of_run: Mapping[str, Any], graph: ProjectGraph, said: Mapping[str, Any] | None
+) -> TestResult:
+    result = TestResult(
+        unique_id=unique_id,
+        name=graph.label(unique_id),
+        status=TestStatus(of_run["result"]),
+        message=of_run["reason"],
+        failures=of_run.get("failures"),
+        verdict=VerdictStatus(of_run["status"]) if "status" in of_run else None,
+    )
+    if result.status in _NOT_RUN or result.verdict is VerdictStatus.PASS:
+        return result
+    return replace(result, message=_one_line(said.get("message") if said else None) or _without_dbts_words(result))
+
+
+def _without_dbts_words(result: TestResult) -> str:
+    """Return what is said of a test that did not pass and of which dbt left no word (`--no-write-json`)."""
+    return (
+        "dbt could not run it"
+        if result.status is TestStatus.ERROR
+        else f"Got {counted(result.failures or 0, 'result')}"
+    )
 
 
 def _silent(graph: ProjectGraph, unique_id: str, error: str) -> NodeResult:
@@ -309,7 +401,12 @@ def _silent(graph: ProjectGraph, unique_id: str, error: str) -> NodeResult:
 def _in_dbts_words(result: NodeResult, said: Mapping[str, Any] | None) -> NodeResult:
     if result.status is not NodeStatus.ERROR or said is None or said["status"] != "error" or not said.get("message"):
         return result
-    return replace(result, message=" ".join(str(said["message"]).split()))
+    return replace(result, message=_one_line(said["message"]))
+
+
+def _one_line(text: object) -> str:
+    # dbt colours what it says of a unit test.
+    return " ".join(Text.from_ansi(str(text or "")).plain.split())
 
 
 def _with_upstreams(nodes: Mapping[str, NodeResult], graph: ProjectGraph) -> dict[str, NodeResult]:

@@ -21,7 +21,8 @@ from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 
 _SCHEMA = "https://schemas.getdbt.com/dbt/run-results/v6.json"
 _THREAD = "Thread-1"
-# dbt has no word for it. To a reader of the file it was not built because of a failure.
+# dbt has no words for these. To a reader of the file a held node was not built because of a failure, and a test whose
+# verdict stands was not run: it must not count as a new pass.
 _NODE_STATUSES = {NodeStatus.HELD: "skipped"}
 _TEST_STATUSES = {TestStatus.REUSED: "skipped"}
 
@@ -64,7 +65,6 @@ def write_run_results(
 def _node_entry(result: NodeResult, loaded: LoadedProject, said: Mapping[str, Any] | None) -> Mapping[str, Any]:
     status = _NODE_STATUSES.get(result.status, result.status.value)
     if said is not None and result.status in (NodeStatus.SUCCESS, NodeStatus.ERROR):
-        # A model whose test failed was built well, as far as dbt is concerned: the test's own entry tells the rest.
         return said
     node = loaded.project.graph.nodes[result.unique_id]
     entry = _entry(result.unique_id, status, result.message, result.seconds)

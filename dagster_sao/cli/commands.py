@@ -43,7 +43,7 @@ def main() -> None:
     The state is that of the Dagster instance in DAGSTER_HOME, shared with its sensors, jobs and UI. The models are those
     of Dagster definitions (-f, -m), or of the dbt project in the current folder.
 
-    Exit codes: 0 all well, 1 a node failed, 2 wrong usage or an unexpected error.
+    Exit codes: 0 all well, 1 a node or test failed, 2 wrong usage or an unexpected error.
     """
 
 
@@ -78,7 +78,7 @@ def _warnings(*, debug: bool) -> Iterator[None]:
 @build_options
 @_command
 def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
-    """Show what a build with the same options would do now, with the reason for each model. Writes nothing.
+    """Show what a build with the same options would do now, with the reason for each model and test. Writes nothing.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any
 @build_options
 @_command
 def build(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
-    """Build what must be built, as a Dagster run in this process, and report the rest as reused.
+    """Build and test what must be, as a Dagster run in this process, and report the rest as reused.
 
     \b
     Examples:
@@ -127,40 +127,44 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
     else:
         out.line(results.summary())
     if not results.success:
-        problems = [f"{culprit.name}: {culprit.message}" for culprit in results.culprits] or [results.error]
-        for problem in problems:
+        for problem in results.problems:
             out.err.print(problem, style="red", markup=False, highlight=False)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
 @main.command()
-@click.argument("node")
+@click.argument("name")
 @_command
-def explain(project: StateAwareProject, out: Output, node: str, *, debug: bool) -> None:
-    """Tell why NODE was last built, and what would become of it now: its parents, their versions, its settings.
+def explain(project: StateAwareProject, out: Output, name: str, *, debug: bool) -> None:
+    """Tell why the node or test NAME was last built or run, and what would become of it now.
+
+    Of a node: its parents with their versions, its settings, its tests and what holds it. Of a test: what it answered last,
+    on which versions, and which nodes it gates and holds.
 
     \b
     Examples:
       dagster-sao explain orders
+      dagster-sao explain not_null_orders_id
       dagster-sao explain model.shop.orders -o json
     """
     del debug
-    out.show(project.explain(node))
+    out.show(project.explain(name))
 
 
 @main.command()
-@click.argument("node", required=False)
+@click.argument("name", required=False)
 @_command
-def state(project: StateAwareProject, out: Output, node: str | None, *, debug: bool) -> None:
-    """Show what is recorded of NODE, or of every node.
+def state(project: StateAwareProject, out: Output, name: str | None, *, debug: bool) -> None:
+    """Show what is recorded of the node or test NAME, or of every node.
 
     \b
     Examples:
       dagster-sao state orders
+      dagster-sao state not_null_orders_id
       dagster-sao state -o json
     """
     del debug
-    out.show(project.state(node) if node is not None else project.states())
+    out.show(project.state(name) if name is not None else project.states())
 
 
 @main.command()

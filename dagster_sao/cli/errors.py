@@ -1,4 +1,4 @@
-"""How a command ends. Exit codes are dbt's: 0 all well, 1 a node failed, 2 wrong usage or anything unexpected."""
+"""How a command ends. Exit codes are dbt's: 0 all well, 1 a node or test failed, 2 wrong usage or anything unexpected."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
     if event["info"]["name"] not in _TEST_EVENTS or node.get("resource_type") not in {"test", "unit_test"}:
         return None
     # Of a unit test, dbt-core logs the status in one of the two places only.
-    word = data.get("status") or node.get("node_status")
+    word = str(data.get("status") or node.get("node_status"))
     try:
         status = VerdictStatus({"success": "pass"}.get(word, word))
     except ValueError:

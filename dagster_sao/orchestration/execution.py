@@ -24,7 +24,7 @@ from dagster_sao.core.decide import (
     upstream_failed,
     upstream_test_failed,
 )
-from dagster_sao.core.decide_tests import TestAction
+from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
 from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot
@@ -347,6 +347,7 @@ class _Execution:
         nodes = [uid for uid in invocation.nodes if uid not in blocked]
         tests = [uid for uid in invocation.tests if blocked.isdisjoint(self._graph.tests[uid].about)]
         if not nodes and not tests:
+            self._report_unanswered(invocation.tests)
             return
         arguments = self._invocations.arguments(invocation, nodes, tests, self._args)
         # A failure that is tried again is none yet.
@@ -368,6 +369,7 @@ class _Execution:
                 self._leases.release([self._relations[uid]])
         self._write_verdicts()
         yield from self._failures(self._process, nodes)
+        self._report_unanswered(invocation.tests)
         self._process = None
 
     def _blocked(self) -> set[str]:
@@ -395,6 +397,16 @@ class _Execution:
                     continue
             for asset_event in event.asset_events():
                 yield self._recorder.recorded(asset_event, event.raw, lambda uid: code().get(uid))
+
+    def _report_unanswered(self, tests: Iterable[str]) -> None:
+        """Report the tests that were due and that dbt did not come to: what they read is not there to be tested."""
+        unknown = self._recorder.failed | self._recorder.skipped
+        for uid in tests:
+            if uid not in self._recorder.verdicts:
+                about = self._graph.tests[uid].about
+                missing = [read for read in about if read in unknown] or about
+                message = upstream_failed(missing, self._loaded.project.labels)
+                self._report.not_run(uid, TestDecision(TestAction.SKIP, TestReason.UPSTREAM_FAILED, message), None)
 
     def _write_verdicts(self) -> None:
         try:

@@ -48,6 +48,8 @@ CASES = {
     "no node in a plan": (["plan", "-s", "ordres"], ["matches no node", "'orders'"]),
     "unknown node": (["explain", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
     "unknown node in state": (["state", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
+    "unknown test": (["explain", "not_null_order_id"], ["Did you mean the test 'not_null_orders_id'"]),
+    "unknown test in state": (["state", "not_null_order_id"], ["Did you mean the test 'not_null_orders_id'"]),
     "a source to explain": (["explain", "raw.orders"], ["raw.orders is a source"]),
     "select with selector": (["build", "-s", "orders", "--selector", "daily"], ["`selector`", "`select`"]),
     "favor-state without defer": (["build", "--favor-state"], ["`favor_state`", "`defer`"]),

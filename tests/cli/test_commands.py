@@ -43,6 +43,8 @@ def test_every_command_says_what_it_does_with_examples():
     [
         ["plan", "--no-refresh-sources"],
         ["explain", "orders"],
+        ["explain", "not_null_orders_id"],
+        ["state", "not_null_orders_id"],
         ["state"],
         ["state", "orders"],
         ["sources", "--probe"],
@@ -121,6 +123,7 @@ def test_quiet_leaves_only_the_result(run):
     result = run("build", "-s", "orders", "--quiet")
     assert result.stderr == ""
     assert result.stdout.startswith("1 reused in")
+    assert result.stdout.endswith("; tests: 1 reused\n")
 
 
 def test_a_failed_node_exits_with_1_and_says_why(run, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from datetime import datetime, timezone
 
 import dagster as dg
 import pytest
@@ -11,6 +12,7 @@ from dbt.artifacts.schemas.run import RunResultsArtifact
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
 from dagster_sao.api import NodeStatus
+from dagster_sao.api.results import read_results
 from dagster_sao.core.decide import Action, Reason
 from tests.cli.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS
 
@@ -75,7 +77,8 @@ def test_a_second_build_with_nothing_new_reuses_all(day):
     assert set(statuses(day.seen["same"]).values()) == {"reused"}
     assert day.seen["same"][ORDERS].message == "No new changes on any upstreams"
     assert day.seen["same"][ORDERS].seconds_saved > 0
-    assert [test.status.value for test in day.seen["same"].tests.values()] == ["reused"]
+    (test,) = day.seen["same"].tests.values()
+    assert (test.status.value, test.verdict.value) == ("reused", "pass")
 
 
 def test_a_plan_forecasts_from_what_builds_took(day):
@@ -132,8 +135,10 @@ def test_run_results_say_what_dbt_would_say(day):
     nodes = {uid: entry for uid, entry in same.items() if not uid.startswith("test.")}
     assert {entry["status"] for entry in nodes.values()} == {"reused"}
     assert nodes[ORDERS]["message"] == "No new changes on any upstreams"
-    tests = [entry for uid, entry in same.items() if uid.startswith("test.")]
-    assert [(entry["status"], entry["message"]) for entry in tests] == [("skipped", "Skipped due to model reuse")]
+    (test,) = (entry for uid, entry in same.items() if uid.startswith("test."))
+    assert test["status"] == "skipped"
+    assert test["message"].startswith("Passed ")
+    assert test["message"].endswith(" ago on the same code and data")
     assert [broken[uid]["status"] for uid in (FRAGILE, BELOW)] == ["error", "skipped"]
 
 
@@ -202,3 +207,23 @@ def test_sources_tell_token_age_and_how_they_are_probed(day, probe):
     assert orders.probe == "loaded_at_query"
     assert orders.age.days > 0
     assert orders.has_new_data is (False if probe else None)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"message": "\x1b[31mBinder Error\x1b[0m:\n  no column id"}, "Binder Error: no column id"),
+        (None, "dbt could not run it"),
+    ],
+)
+def test_a_test_that_could_not_be_run_fails_the_build(day, said, message):
+    with day.shop.instance() as instance:
+        loaded = day.shop.project(instance).orchestrated.load()
+    (test,) = loaded.project.graph.tests
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    told = {test: {"result": "error", "reason": "New data in orders", "status": "error"}}
+    results = read_results(
+        (), loaded, (), run_id="r", started_at=now, ended_at=now, tests=told, said={test: said} if said else {}
+    )
+    assert not results.success
+    assert results.problems == [f"not_null_orders_id: {message}"]

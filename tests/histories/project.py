@@ -31,6 +31,9 @@ sources:
     schema: raw
     tables:
       - name: plain
+        columns:
+          - name: grp
+            data_tests: [accepted_values: {name: plain_groups, arguments: {values: [a, b, c]}}]
       - name: window
       - name: events
         config: {loaded_at_field: loaded_at}
@@ -45,14 +48,48 @@ _PROPERTIES = """
 models:
   - name: t_totals
     columns:
-      - {name: grp, data_tests: [not_null]}
+      - {{name: grp, data_tests: [not_null: {{name: totals_groups}}]}}
   - name: t_people
     columns:
-      - {name: id, data_tests: [unique]}
+      - {{name: id, data_tests: [unique: {{name: people_ids, config: {{severity: {people_severity}}}}}]}}
   - name: t_windowed
     columns:
-      - {name: grp, data_tests: [{accepted_values: {arguments: {values: [a]}, config: {severity: warn}}}]}
+      - name: grp
+        data_tests:
+          - accepted_values: {{name: windowed_groups, arguments: {{values: {windowed_values}}}, config: {{severity: warn}}}}
+  - name: stg_events
+    columns:
+      - {{name: amount, data_tests: [not_null: {{name: events_amounts}}]}}
+  - name: inc_events
+    columns:
+      - {{name: amount, data_tests: [not_null: {{name: inc_amounts}}]}}
+  - name: v_top
+    columns:
+      - {{name: grp, data_tests: [{top_tests}]}}
+unit_tests:
+  - name: windowed_counts
+    model: t_windowed
+    given: [{{input: ref('stg_events'), rows: [{{grp: a}}, {{grp: a}}]}}]
+    expect: {{rows: [{{grp: a, events: {unit_events}}}]}}
 """
+# Reads two models, so it gates only what is below both; and one of severity warn on a view.
+_SINGULAR = {
+    "totals_signs": "select * from {{ ref('t_totals') }} join {{ ref('t_windowed') }} using (grp) where total < 0",
+    "plain_signs": "{{ config(severity='warn') }} select * from {{ ref('stg_plain') }} where value like '-%'",
+}
+_ADDED_TEST = "not_null: {name: top_groups}"
+TRUTH = {
+    "plain_groups": "select * from raw.plain where grp not in ('a', 'b', 'c')",
+    "totals_groups": "select * from main.t_totals where grp is null",
+    "people_ids": "select id from main.t_people group by id having count(*) > 1",
+    "events_amounts": "select * from main.stg_events where amount is null",
+    "inc_amounts": "select * from main.inc_events where amount is null",
+    "totals_signs": "select * from main.t_totals join main.t_windowed using (grp) where total < 0",
+    "snap_groups": "select * from main.snap_plain where dbt_valid_to is null and grp not in ('a', 'b', 'c')",
+}
+"""What each data test of severity error looks for, as its author would ask it."""
+TESTS_OF_HISTORY = frozenset({"snap_groups", "inc_amounts"})
+"""Tests of what keeps rows that a full build would not make."""
 _MACROS = """
 {{% macro times(column) %}}{{{{ column }}}} * {factor}{comment}{{% endmacro %}}
 """
@@ -61,6 +98,11 @@ snapshots:
   - name: snap_plain
     relation: source('raw', 'plain')
     config: {schema: main, unique_key: id, strategy: check, check_cols: all}
+    columns:
+      - name: grp
+        data_tests:
+          - accepted_values:
+              {name: snap_groups, arguments: {values: [a, b, c]}, config: {where: "dbt_valid_to is null"}}
 """
 
 # Each model ends with `{extra}`, one more column, so that an edit of the code shows in the rows.
@@ -143,11 +185,12 @@ class ProjectFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.reset()
-        for name in ("models", "macros", "seeds", "snapshots"):
+        for name in ("models", "macros", "seeds", "snapshots", "tests"):
             (folder / name).mkdir(exist_ok=True)
         self._write("profiles.yml", _PROFILES.replace("PATH", str(folder)))
         self._write("models/sources.yml", _SOURCES.replace("PATH", str(folder)))
-        self._write("models/properties.yml", _PROPERTIES)
+        for name, sql in _SINGULAR.items():
+            self._write(f"tests/{name}.sql", sql)
         self._write("snapshots/snapshots.yml", _SNAPSHOT)
         self.write()
 
@@ -156,6 +199,7 @@ class ProjectFiles:
         self.revision = 0
         self.scale, self.unused, self.factor, self.macro_comment = 1, 0, 1, ""
         self.rates = list(ORIGINAL_RATES)
+        self.people_severity, self.windowed_values, self.has_added_test, self.unit_events = "error", "[a]", False, 2
         self.models = {name: Model(config=dict(_CONFIGS.get(name, {"materialized": "'table'"}))) for name in MODELS}
         for name in ("t_windowed", "t_all"):
             self.models[name].config.setdefault("materialized", "'table'")
@@ -164,6 +208,13 @@ class ProjectFiles:
         """Write what differs from the files on disk, so that dbt parses no more than that."""
         self.revision += 1
         self._write("dbt_project.yml", _PROJECT.format(scale=self.scale, unused=self.unused))
+        properties = _PROPERTIES.format(
+            people_severity=self.people_severity,
+            windowed_values=self.windowed_values,
+            top_tests=_ADDED_TEST if self.has_added_test else "",
+            unit_events=self.unit_events,
+        )
+        self._write("models/properties.yml", properties)
         self._write("macros/times.sql", _MACROS.format(factor=self.factor, comment=self.macro_comment))
         self._write("seeds/rates.csv", "grp,rate\n" + "".join(f"{grp},{rate}\n" for grp, rate in self.rates))
         for name, model in self.models.items():

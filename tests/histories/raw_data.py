@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,8 @@ import duckdb
 SOURCES = ("plain", "events", "ledger", "people")
 GROUPS = ("a", "b", "c")
 BAD_VALUE = "not a number"
+BAD_GROUP = "z"
+BAD_SIGN = "-10000000"
 
 _TABLES = {
     "plain": "id integer, value varchar, grp varchar",
@@ -109,6 +111,46 @@ class RawData:
         self.rows["people"] = list(dict.fromkeys(self.rows["people"]))
         self._write("people")
 
+    def spoil_group(self) -> None:
+        """Add a row of an unknown group, for the test on the source to fail."""
+        self._next_id += 1
+        self.rows["plain"].append((self._next_id, str(self._next_id), BAD_GROUP))
+        self._write("plain")
+
+    def repair_groups(self) -> None:
+        self.rows["plain"] = [row for row in self.rows["plain"] if row[2] != BAD_GROUP]
+        self._write("plain")
+
+    def spoil_sign(self) -> None:
+        """Add a row that makes the total of a group negative, for the test of two models to fail."""
+        self._next_id += 1
+        self.rows["plain"].append((self._next_id, BAD_SIGN, "a"))
+        self._write("plain")
+
+    def repair_signs(self) -> None:
+        self.rows["plain"] = [row for row in self.rows["plain"] if row[1] != BAD_SIGN]
+        self._write("plain")
+
+    def spoil_amount(self) -> None:
+        """Add an event without an amount, for the test on the view to fail."""
+        self._remember("events")
+        self._next_id += 1
+        number, grp, _, loaded_at = self._new_row("events", self._next_id)
+        self.rows["events"].append((number, grp, None, loaded_at))
+        self._write("events")
+
+    def repair_amounts(self) -> None:
+        """Correct the events without an amount: as every change of this source, later than all others."""
+        if any(row[2] is None for row in self.rows["events"]):
+            self._remember("events")
+            self._next_id += 1
+            loaded_at = self._new_row("events", self._next_id)[3]
+            self.rows["events"] = [
+                (number, grp, 1, loaded_at) if amount is None else (number, grp, amount, at)
+                for number, grp, amount, at in self.rows["events"]
+            ]
+            self._write("events")
+
     def copy_to(self, other: Path) -> None:
         """Create a database with the same sources and nothing else."""
         other.unlink(missing_ok=True)
@@ -164,6 +206,19 @@ def read_relations(database: Path, relations: Iterable[str]) -> dict[str, Conten
     """Return the rows of each relation in a fixed order, or in one word why there are none."""
     with duckdb.connect(str(database), read_only=True) as db:
         return {relation: _read(db, relation) for relation in relations}
+
+
+def failing_tests(database: Path, truth: Mapping[str, str]) -> set[str]:
+    """Return the names of the queries that find any row."""
+    with duckdb.connect(str(database), read_only=True) as db:
+        return {name for name, query in truth.items() if _finds_any(db, query)}
+
+
+def _finds_any(db: duckdb.DuckDBPyConnection, query: str) -> bool:
+    try:
+        return db.execute(f"select 1 from ({query}) limit 1").fetchone() is not None
+    except duckdb.Error:
+        return False  # its relation is missing or broken
 
 
 def _read(db: duckdb.DuckDBPyConnection, relation: str) -> Content:

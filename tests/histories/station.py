@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,12 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
+from dagster_sao.core.decide import Decision
+from dagster_sao.core.plan import make_plan
+from dagster_sao.core.state import Verdict, VerdictStatus
 from dagster_sao.orchestration.records import FAILURE_KEY
+from dagster_sao.orchestration.snapshot import take_snapshot
+from dagster_sao.orchestration.state import TESTS_TAG, EventLogState
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.project import NAME
 from tests.histories.simulated_time import SimulatedTime
@@ -30,13 +35,15 @@ _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass
-class _Run:
+class Run:
     """A run that was asked for."""
 
     run: dg.DagsterRun
     job: dg.JobDefinition
     names: frozenset[str]
     is_automated: bool
+    decides: bool
+    """Whether it builds only what needs it."""
 
 
 class Station(ABC):
@@ -52,8 +59,13 @@ class Station(ABC):
     ) -> None:
         self._folder = folder
         self._instance, self._time = instance, time
-        self._pending: list[_Run] = []
-        self._running: _Run | None = None
+        self._pending: list[Run] = []
+        self._deletable: str | None = None
+        self._running: Run | None = None
+        self._has_unseen_data = False
+        """Whether a source may have changed since the freshness sensor looked."""
+        self._is_disturbed = False
+        """Whether something happens in the midst of the run that executes."""
         InProcessDbt.stage.accident = Accident()
         InProcessDbt.stage.offset = lambda: time.offset
         InProcessDbt.stage.parsed = parsed
@@ -71,7 +83,45 @@ class Station(ABC):
         """Take one step."""
         if step != PAUSE:
             what, *words = step
+            self._has_unseen_data = True
             getattr(self, "_" + what.replace(" ", "_"))(*words)
+
+    @abstractmethod
+    def _judge_run(self, asked: Run, built: AbstractSet[str]) -> None:
+        """Judge what a run built by what the warehouse holds after it."""
+
+    def _verdicts(self) -> Mapping[str, Verdict]:
+        """Return the verdicts by the name of their test, as a process that starts now reads them."""
+        loaded = self.project.load()
+        state = EventLogState(self._instance, NAME).snapshot(loaded.keys, self._time.now())
+        tests = loaded.project.graph.tests
+        return {tests[uid].name: verdict for uid, verdict in state.verdicts.items() if uid in tests}
+
+    def _decisions(self) -> Mapping[str, Decision]:
+        """Return what would become of each node now, by name."""
+        loaded, now = self.project.load(), self._time.now()
+        state = take_snapshot(self._instance, self.project, loaded, now)
+        plan = make_plan(loaded.project, state, now=now)
+        return {uid.rsplit(".", 1)[-1]: decision for uid, decision in plan.decisions.items()}
+
+    def _assert_shown(self, verdicts: Mapping[str, Verdict]) -> None:
+        """See that Dagster shows of each check what its test answered."""
+        loaded = self.project.load()
+        known = self._repository.asset_graph.asset_check_keys
+        for uid, key in loaded.check_keys.items():
+            verdict = verdicts.get(loaded.project.graph.tests[uid].name)
+            shown = self._last_shown(key) if key in known and verdict is not None else None
+            if shown is not None and verdict is not None:
+                is_passed = verdict.status is VerdictStatus.PASS
+                assert shown.passed == is_passed, f"wrongly reported: {key.name} is shown as {shown}, and is {verdict}"
+
+    def _last_shown(self, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
+        for record in self._instance.event_log_storage.get_asset_check_execution_history(key, limit=20):
+            event = record.event.dagster_event if record.event else None
+            data = event.event_specific_data if event else None
+            if isinstance(data, dg.AssetCheckEvaluation):
+                return data
+        return None
 
     @abstractmethod
     def settle(self) -> None:
@@ -101,6 +151,7 @@ class Station(ABC):
         for event in events:
             self._instance.report_runless_asset_event(event)
         self.watch.learned(event.asset_key.path[-1] for event in events)
+        self._has_unseen_data = False
         return bool(events)
 
     def _automation(self) -> bool:
@@ -109,8 +160,10 @@ class Station(ABC):
         for request in requests:
             names = frozenset(key.path[-1] for key in request.asset_selection or ())
             unfinished = [run.names for run in (*self._pending, self._running) if run is not None]
-            self.watch.requested(names, unfinished)
-            self._pending.append(self._new_run(names, request.tags, is_automated=True))
+            if TESTS_TAG not in request.tags:  # else some are there only to start a run of tests with
+                self.watch.requested(names, unfinished)
+            checks = frozenset(request.asset_check_keys or ())
+            self._pending.append(self._new_run(names, request.tags, checks=checks, is_automated=True, decides=True))
         return bool(requests)
 
     def _tick(self, name: str) -> Any:
@@ -122,11 +175,27 @@ class Station(ABC):
         self._cursors[name] = data.cursor
         return data
 
-    def _new_run(self, names: Iterable[str], tags: Any = None, *, is_automated: bool) -> _Run:
+    def _new_run(
+        self,
+        names: Iterable[str],
+        tags: Any = None,
+        *,
+        checks: AbstractSet[dg.AssetCheckKey] | None = None,
+        is_automated: bool = False,
+        decides: bool = False,
+    ) -> Run:
         names = frozenset(names)
         keys = {key for key in self._repository.asset_graph.executable_asset_keys if key.path[-1] in names}
-        job = self._repository.get_implicit_global_asset_job_def().get_subset(asset_selection=keys)
-        run = self._instance.create_run_for_job(job, asset_selection=frozenset(keys), tags=tags, run_config=_SILENT)
+        job = self._repository.get_implicit_global_asset_job_def().get_subset(
+            asset_selection=keys, asset_check_selection=checks
+        )
+        config = {"state_aware": True} if decides and not is_automated else {}
+        run = self._instance.create_run_for_job(
+            job,
+            asset_selection=frozenset(keys),
+            tags=tags,
+            run_config={**_SILENT, "ops": {f"{NAME}_dbt_assets": {"config": config}}},
+        )
         created = self._time.now().replace(tzinfo=None)
         with self._instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
             # The database has a clock of its own.
@@ -134,7 +203,7 @@ class Station(ABC):
             connection.execute(
                 RunsTable.update().where(is_this).values(create_timestamp=created, update_timestamp=created)
             )
-        return _Run(run, job, names, is_automated)
+        return Run(run, job, names, is_automated, decides)
 
     def _run(self, which: str) -> None:
         if self._pending:
@@ -142,16 +211,32 @@ class Station(ABC):
 
     def _materialize(self, names: list[str]) -> None:
         if self._running is None:
-            self._execute(self._new_run(names, is_automated=False))
+            self._execute(self._new_run(names))
 
-    def _execute(self, asked: _Run) -> None:
+    def _job(self, names: list[str]) -> None:
+        """Run a state-aware job of some models, by default of all."""
+        if self._running is None:
+            self._execute(self._new_run(names or self._names, decides=True))
+
+    def _delete_run(self) -> None:
+        """Delete the last run, as jobs that clean up do, unless a build failed in it or it was killed."""
+        if self._running is None and self._deletable is not None:
+            self._instance.delete_run(self._deletable)
+            self._deletable = None
+
+    def _execute(self, asked: Run) -> None:
         started_at, self._running = self._time.now(), asked
+        self._is_disturbed = False
         InProcessDbt.stage.broken.clear()
         execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
         self._running = None
         built, failed = self._outcome(asked.run.run_id)
+        self._judge_run(asked, built)
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken
+        said = self._instance.all_logs(asked.run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+        is_whole = any(entry.user_message.endswith(".") and "built" in entry.user_message for entry in said)
+        self._deletable = asked.run.run_id if is_whole and not failed else None
         self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
 
     def _outcome(self, run_id: str) -> tuple[AbstractSet[str], AbstractSet[str]]:

@@ -15,12 +15,23 @@ History = list[Step]
 PAUSE: Step = ("pause",)
 LENGTH = 8
 
+_tested_data = st.tuples(
+    st.sampled_from(
+        [
+            *("spoil group", "repair groups", "spoil sign", "repair signs", "spoil amount", "repair amounts"),
+            *("duplicate id", "deduplicate"),
+        ]
+    )
+)
+"""What breaks a test on a source, a view, two models or a table, and what mends it."""
 _data = st.one_of(
     st.tuples(st.just("insert"), st.sampled_from(SOURCES)),
     st.tuples(st.just("update"), st.sampled_from(SOURCES)),
     st.tuples(st.just("delete"), st.sampled_from(SOURCES)),
     st.tuples(st.sampled_from(["rewrite", "recreate"]), st.sampled_from(SOURCES)),
     st.tuples(st.sampled_from(["spoil value", "repair values", "duplicate id", "deduplicate"])),
+    _tested_data,
+    _tested_data,
 )
 _is_published = st.booleans()
 _code = st.one_of(
@@ -34,6 +45,8 @@ _code = st.one_of(
     st.tuples(st.just("build after"), st.integers(1, 3)),
     st.tuples(st.just("edit seed")),
     st.tuples(st.just("edit rows"), st.sampled_from(["double", "single"])),
+    st.tuples(st.just("edit test"), st.sampled_from(["severity", "values", "add", "unit"])),
+    st.tuples(st.just("edit test"), st.sampled_from(["severity", "values", "add", "unit"])),
 )
 _work = st.one_of(
     st.just(("cycle",)),
@@ -42,12 +55,15 @@ _work = st.one_of(
     st.just(("automation",)),
     st.tuples(st.just("run"), st.sampled_from(["oldest", "newest"])),
     st.tuples(st.just("materialize"), st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True)),
+    st.tuples(st.just("job"), st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True)),
+    st.tuples(st.just("job"), st.just([])),
 )
 _trouble = st.one_of(
     st.tuples(st.just("crash"), st.sampled_from(["dbt", "run", "events"]), st.integers(1, 40)),
     st.tuples(st.just("meanwhile"), st.sampled_from(["before dbt", "before events"]), _data),
     st.tuples(st.just("wipe"), st.sampled_from(NODES)),
     st.just(("restart",)),
+    st.just(("delete run",)),
     st.just(("settle",)),
 )
 _time = st.tuples(st.just("advance"), st.sampled_from([1, 4, 6, 30, 61, 119, 125, 400]))

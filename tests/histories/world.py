@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,15 +15,16 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sao.core.decide import Action
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
-from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, ProjectFiles
-from tests.histories.raw_data import Content, RawData, read_relations
+from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
+from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
 from tests.histories.simulated_time import SimulatedTime
-from tests.histories.station import Station
+from tests.histories.station import Run, Station
 from tests.histories.steps import Step
 from tests.histories.watch import WINDOWED, EndedRun
 
-_MOST_CYCLES = 12
+NODES_SET = frozenset(NODES)
 _LONG_ENOUGH = timedelta(hours=7)
 """Longer than every build_after, untracked interval and retry wait."""
 _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -137,6 +139,24 @@ class World(Station):
     def _deduplicate(self) -> None:
         self._data.deduplicate()
 
+    def _spoil_group(self) -> None:
+        self._data.spoil_group()
+
+    def _repair_groups(self) -> None:
+        self._data.repair_groups()
+
+    def _spoil_sign(self) -> None:
+        self._data.spoil_sign()
+
+    def _repair_signs(self) -> None:
+        self._data.repair_signs()
+
+    def _spoil_amount(self) -> None:
+        self._data.spoil_amount()
+
+    def _repair_amounts(self) -> None:
+        self._data.repair_amounts()
+
     # Code
 
     def _edit(self, model: str, how: str, published: str = "") -> None:
@@ -186,6 +206,18 @@ class World(Station):
         self._files.rates[0] = ("a", 100 + self._number)
         self._edited(published, has_effect=True)
 
+    def _edit_test(self, how: str, published: str = "") -> None:
+        files = self._files
+        if how == "severity":
+            files.people_severity = "warn" if files.people_severity == "error" else "error"
+        elif how == "values":
+            files.windowed_values = "[a, b, c]" if files.windowed_values == "[a]" else "[a]"
+        elif how == "add":
+            files.has_added_test = not files.has_added_test
+        else:
+            files.unit_events = 99 if files.unit_events == 2 else 2
+        self._edited(published, has_effect=True)
+
     def _edited(self, published: str, *, has_effect: bool) -> None:
         self._files.write()
         if has_effect:
@@ -218,6 +250,7 @@ class World(Station):
 
     def _meanwhile(self, when: str, step: Step) -> None:
         def happen() -> None:
+            self._is_disturbed = True
             self.take(tuple(step))
             self._freshness()
             self._automation()
@@ -226,6 +259,19 @@ class World(Station):
             InProcessDbt.stage.accident.before_dbt = happen
         else:
             InProcessDbt.stage.accident.before_events = happen
+
+    # What must hold of a run
+
+    def _judge_run(self, asked: Run, built: AbstractSet[str]) -> None:
+        """See that a run which decides by itself built nothing on what a test of error severity does not pass."""
+        if not asked.decides or self._is_disturbed or (asked.is_automated and self._has_unseen_data):
+            return
+        failing = failing_tests(self._shop.folder / "warehouse.duckdb", TRUTH)
+        graph = self.project.load().project.graph
+        for uid, test in graph.tests.items():
+            if test.name in failing and test.is_error and not self._has_unpublished_effect:
+                wrong = built & {node.rsplit(".", 1)[-1] for node in graph.gates.gated_by(uid)}
+                assert not wrong, f"unproven parent: {sorted(wrong)} were built on what fails {test.name}"
 
     # Rest
 
@@ -247,7 +293,9 @@ class World(Station):
         self._data.copy_to(oracle)
         folder = self._shop.folder
         build: Any = run_dbt(["--no-write-json", "build", "--target", "oracle"], folder, folder / "target" / "oracle")
-        built = {r.node.name for r in build.result.results if r.status == "success"}
+        statuses = {r.node.name: str(r.status) for r in build.result.results}
+        built = {name for name, status in statuses.items() if status == "success"}
+        self._assert_tested(statuses)
         compared = built.intersection(NODES) - NOT_COMPARED
         if "events" in self._data.restored:
             compared -= INCREMENTAL
@@ -255,6 +303,26 @@ class World(Station):
         found = read_relations(folder / "warehouse.duckdb", sorted(compared))
         for name in sorted(compared):
             _assert_same(name, expected[name], found[name])
+
+    def _assert_tested(self, statuses: Mapping[str, str]) -> None:
+        """Compare verdicts and what they hold with what a full build answers, skips and fails."""
+        is_restored = "events" in self._data.restored
+        verdicts = self._verdicts()
+        skipped = INCREMENTAL if is_restored else frozenset()
+        for name, verdict in verdicts.items():
+            expected = statuses.get(name)
+            if expected in {"pass", "warn", "fail", "error"} and name not in TESTS_OF_HISTORY:
+                assert verdict.status.value == expected, f"wrong verdict: {name} is {verdict}, a full build: {expected}"
+        unknown = {n for n, s in statuses.items() if s in {"pass", "warn", "fail", "error"}} - NODES_SET - set(verdicts)
+        assert not unknown, f"no verdict: {sorted(unknown)} were never run"
+        failing = failing_tests(self._shop.folder / "warehouse.duckdb", {n: TRUTH[n] for n in TESTS_OF_HISTORY})
+        for name in TESTS_OF_HISTORY & set(verdicts):
+            is_current = statuses.get(name) != "skipped"
+            assert not is_current or verdicts[name].is_failing == (name in failing), f"wrong verdict: {name}"
+        held = {n for n, d in self._decisions().items() if d.action in {Action.HOLD, Action.SKIP}}
+        stopped = {name for name, status in statuses.items() if status in {"skipped", "error"}} & NODES_SET
+        assert held - skipped == stopped - skipped, f"wrong hold: {sorted(held)}, dbt stops {sorted(stopped)}"
+        self._assert_shown(verdicts)
 
 
 def _assert_same(name: str, expected: Content, found: Content) -> None:

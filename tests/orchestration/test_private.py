@@ -178,7 +178,7 @@ def test_a_run_knows_the_checks_that_it_was_not_asked_for():
     keys = {name: dg.AssetCheckKey(dg.AssetKey(name), "check") for name in "ab"}
 
     @dg.asset
-    def a(context: dg.AssetExecutionContext):
+    def a(context):
         seen.append(private.all_check_keys(context))
 
     @dg.asset
