@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ALL = ["decision_pass", "automation_tick", "freshness_tick", "warehouse_probes"]
-# Those that install something.
-ON_DEMAND = ["state_aware_job"]
+ALL = ["decision_pass", "decision_with_tests", "automation_tick", "freshness_tick", "warehouse_probes"]
+# Those that install something, or run on Linux only.
+ON_DEMAND = ["tests_after_new_data", "state_aware_job"]
 
 
 def main() -> None:

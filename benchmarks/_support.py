@@ -22,11 +22,14 @@ from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.policy import read_policy
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.core.state import SourceState, StateSnapshot, VerdictStatus
 
 PROJECT = "bench"
 LAYERS = 8
 _MACROS = 40
+_BETWEEN_TESTS = timedelta(milliseconds=100)
+_TESTS = ("unique", "not_null", "relationships")
+_MACROS_OF_TESTS = (*(f"macro.dbt.test_{name}" for name in _TESTS), "macro.dbt.get_where_subquery")
 _SQL = """
 with recent as (
 
@@ -81,11 +84,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     Console(width=max(Console().width, 140)).print(table)
 
 
-def synthetic_manifest(models: int) -> dict[str, Any]:
-    """Return a manifest of `models` models in 8 layers over a tenth as many sources.
+def synthetic_manifest(models: int, *, with_tests: bool = False) -> dict[str, Any]:
+    """Return a manifest of `models` models in 8 layers over a tenth as many sources, on request with three tests per model.
 
     The first layer holds views on sources. Above it are tables, incremental models and views, each on two or three
     models that stand near it, mostly in the layer below. So a source reaches a narrow cone of models, as in real projects.
+    The tests are `unique`, `not_null` and `relationships` to the first parent.
     """
     chance = random.Random(models)
     sources = [f"source.{PROJECT}.raw.s{n}" for n in range(max(models // 10, 1))]
@@ -100,6 +104,8 @@ def synthetic_manifest(models: int) -> dict[str, Any]:
                 below = [layers[depth - 1], layers[depth - 1], *chance.sample(layers[:depth], chance.random() < 0.3)]
                 parents = list(dict.fromkeys(_model(_near(place, one, chance)) for one in below))
             nodes[_model(n)] = _node(n, depth, parents, chance)
+    if with_tests:
+        nodes.update({test["unique_id"]: test for n in range(models) for test in _tests(nodes[_model(n)])})
     children: dict[str, list[str]] = {uid: [] for uid in (*sources, *nodes)}
     for uid, node in nodes.items():
         for parent in node["depends_on"]["nodes"]:
@@ -113,7 +119,10 @@ def synthetic_manifest(models: int) -> dict[str, Any]:
         },
         "nodes": nodes,
         "sources": {uid: _source(uid) for uid in sources},
-        "macros": {f"macro.{PROJECT}.m{n}": _macro(n) for n in range(_MACROS)},
+        "macros": {
+            **{f"macro.{PROJECT}.m{n}": _macro(n) for n in range(_MACROS)},
+            **({uid: _macro_of_dbt(uid) for uid in _MACROS_OF_TESTS} if with_tests else {}),
+        },
         "child_map": children,
         "parent_map": {uid: node["depends_on"]["nodes"] for uid, node in nodes.items()},
         **{name: {} for name in ("docs", "exposures", "metrics", "groups", "selectors", "disabled", "group_map")},
@@ -127,22 +136,27 @@ def read_project(manifest: Mapping[str, Any], cache: MutableMapping[str, str]) -
     graph = fingerprinter.graph
     return Project(
         graph=graph,
-        fingerprints={uid: fingerprinter.fingerprint(node) for uid, node in graph.nodes.items()},
+        fingerprints=fingerprinter.fingerprints(),
         policies={uid: read_policy(manifest["nodes"][uid]).policy for uid in graph.nodes},
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
     )
 
 
 def built_state(project: Project, now: datetime) -> StateSnapshot:
-    """Return the state after one run that built everything, an hour ago."""
-    started_at = now - timedelta(hours=1)
+    """Return the state after one run that built everything, an hour ago, and in which all tests passed."""
+    started_at, run_id = now - timedelta(hours=1), "first run"
+    ended_at = started_at + timedelta(seconds=9)
     tokens = {uid: SourceState(f"token of {uid}", started_at) for uid in project.graph.sources}
     ledger = Ledger(project, StateSnapshot(sources=tokens))
     builds = {
-        uid: ledger.record(uid, started_at=started_at, ended_at=started_at + timedelta(seconds=9), run_id="first run")
-        for uid in project.graph.nodes
+        uid: ledger.record(uid, started_at=started_at, ended_at=ended_at, run_id=run_id) for uid in project.graph.nodes
     }
-    return StateSnapshot(builds=builds, sources=tokens)
+    # Each at a moment of its own, as dbt reports them.
+    verdicts = {
+        uid: ledger.verdict(test, VerdictStatus.PASS, at=ended_at + n * _BETWEEN_TESTS, run_id=run_id, failures=0)
+        for n, (uid, test) in enumerate(project.graph.tests.items())
+    }
+    return StateSnapshot(builds=builds, sources=tokens, verdicts=verdicts)
 
 
 def changed_sources(project: Project) -> list[str]:
@@ -199,6 +213,51 @@ def _node(n: int, depth: int, parents: list[str], chance: random.Random) -> dict
     }
 
 
+def _tests(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_test(name, number, model) for number, name in enumerate(_TESTS)]
+
+
+def _test(kind: str, number: int, model: Mapping[str, Any]) -> dict[str, Any]:
+    name, to = f"{kind}_{model['name']}_id", model["depends_on"]["nodes"][0]
+    arguments = {"column_name": "id", "model": f"{{{{ get_where_subquery(ref('{model['name']}')) }}}}"}
+    reads = [model["unique_id"]]
+    refs, sources = [{"name": model["name"], "package": None, "version": None}], []
+    if kind == "relationships":
+        is_source = to.startswith("source.")
+        reads = [to, *reads]
+        called = f"source('raw', '{to.rsplit('.', 1)[1]}')" if is_source else f"ref('{to.rsplit('.', 1)[1]}')"
+        arguments |= {"to": called, "field": "id"}
+        sources = [to.split(".")[2:]] if is_source else []
+        refs = [*([] if is_source else [{**refs[0], "name": to.rsplit(".", 1)[1]}]), *refs]
+    return {
+        **_resource("test", name, "schema"),
+        "unique_id": f"test.{PROJECT}.{name}.{int(model['checksum']['checksum'], 16):09x}{number}",
+        "original_file_path": "models/schema.yml",
+        "alias": name,
+        "checksum": {"name": "none", "checksum": ""},
+        "relation_name": None,
+        "config": {
+            "enabled": True, "alias": None, "schema": "dbt_test__audit", "database": None, "tags": [], "meta": {},
+            "group": None, "static_analysis": None, "materialized": "test", "severity": "ERROR", "store_failures": None,
+            "store_failures_as": None, "where": None, "limit": None, "fail_calc": "count(*)", "warn_if": "!= 0",
+            "error_if": "!= 0",
+        },
+        "unrendered_config": {},
+        "raw_code": f"{{{{ test_{kind}(**_dbt_generic_test_kwargs) }}}}",
+        "language": "sql",
+        "refs": refs,
+        "sources": sources,
+        "metrics": [],
+        "functions": [],
+        "depends_on": {"macros": [f"macro.dbt.test_{kind}", "macro.dbt.get_where_subquery"], "nodes": reads},
+        "contract": {"enforced": False, "alias_types": True, "checksum": None},
+        "column_name": "id",
+        "file_key_name": f"models.{model['name']}",
+        "attached_node": model["unique_id"],
+        "test_metadata": {"name": kind, "kwargs": arguments, "namespace": None},
+    }  # fmt: skip
+
+
 def _sql(n: int, depth: int, parents: list[str], macros: list[str]) -> str:
     names = [parent.rsplit(".", 1)[1] for parent in parents]
     if depth == 0:
@@ -217,6 +276,21 @@ def _macro(n: int) -> dict[str, Any]:
         "unique_id": f"macro.{PROJECT}.m{n}",
         "macro_sql": sql,
         "depends_on": {"macros": called},
+    }
+
+
+def _macro_of_dbt(unique_id: str) -> dict[str, Any]:
+    name = unique_id.rsplit(".", 1)[1]
+    sql = (
+        f"{{% macro {name}(model, column_name) %}}\n    {{{{ return(adapter.dispatch('{name}', 'dbt')(model, column_name)) }}}}"
+        "\n{% endmacro %}"
+    )
+    return {
+        **_resource("macro", name, "macros"),
+        "package_name": "dbt",
+        "unique_id": unique_id,
+        "macro_sql": sql,
+        "depends_on": {"macros": []},
     }
 
 

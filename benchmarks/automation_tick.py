@@ -51,6 +51,7 @@ from dagster_sao.orchestration.definitions import build_state_aware_definitions
 from dagster_sao.orchestration.private import evaluate_conditions
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.records import BUILD_KEY, DATA_VERSION_TAG, build_to_json
+from dagster_sao.orchestration.verdicts import VerdictTable
 
 REPEATS = 7
 EAGER_REPEATS = 3
@@ -120,13 +121,14 @@ class Eager:
 
 
 def record_builds(instance: dg.DagsterInstance, project: OrchestratedProject, state: StateSnapshot) -> None:
-    """Write the events that a run of the whole project would have left, sources first."""
+    """Write the events that a run of the whole project would have left, sources first, and the verdicts of its tests."""
     keys = project.load().keys.by_unique_id
     with _without_waiting_for_the_disk():
         for uid, source in state.sources.items():
             _report(instance, keys[uid], source.token)
         for uid, build in state.builds.items():
             _report(instance, keys[uid], build.data_version, {BUILD_KEY: dg.MetadataValue.json(build_to_json(build))})
+        VerdictTable(instance, project.state_name).write(state.verdicts)
 
 
 @contextmanager

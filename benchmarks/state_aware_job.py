@@ -114,6 +114,19 @@ if __name__ == "__main__":
 """
 
 
+FIVE_TESTS = """\
+  - name: {name}
+    columns:
+      - name: id
+        data_tests:
+          - not_null
+          - unique
+          - relationships: {{arguments: {{to: "{parent}", field: id}}}}
+      - {{name: value, data_tests: [not_null]}}
+      - {{name: loaded_at, data_tests: [not_null]}}
+"""
+
+
 class CannotRunError(Exception):
     """Why a tool is in the table without figures."""
 
@@ -183,12 +196,16 @@ def _last_words(output: str) -> str:
     return " ".join(output.split())[-_TAIL:]
 
 
-def make_project(folder: Path, models: int) -> None:
-    """Write a project of views and tables, which all of the tools can reuse, in the shape of the other benchmarks."""
+def make_project(folder: Path, models: int, *, all_tested: bool = False) -> None:
+    """Write a project of views and tables, which all of the tools can reuse, in the shape of the other benchmarks.
+
+    Every fourth model has a test; where all are tested, each model has five.
+    """
     manifest = synthetic_manifest(models)
     (folder / "models").mkdir(parents=True)
     (folder / "dbt_project.yml").write_text(
-        f"name: {PROJECT}\nversion: 1.0.0\nprofile: {PROJECT}\nflags: {{send_anonymous_usage_stats: false}}\n"
+        f"name: {PROJECT}\nversion: 1.0.0\nprofile: {PROJECT}\n"
+        "flags: {send_anonymous_usage_stats: false, require_generic_test_arguments_property: true}\n"
     )
     output = {
         "type": "duckdb",
@@ -210,7 +227,9 @@ def make_project(folder: Path, models: int) -> None:
             f"{{{{ config(materialized='{materialized}') }}}}\n"
             f"select id, p.value + {n} as value, p.loaded_at from {{{{ {reads[0]} }}}} as p{joins}\n"
         )
-        if n % 4 == 3:
+        if all_tested:
+            tested.append(FIVE_TESTS.format(name=node["name"], parent=reads[0]))
+        elif n % 4 == 3:
             tested.append(f"  - {{name: {node['name']}, columns: [{{name: id, data_tests: [not_null]}}]}}\n")
     (folder / "models" / "schema.yml").write_text(sources + tables + "models:\n" + "".join(tested))
     with closing(duckdb.connect(str(folder / "bench.duckdb"))) as warehouse:

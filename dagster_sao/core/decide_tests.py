@@ -134,9 +134,7 @@ def decide_test(s: TestSituation) -> TestDecision:
             f" Last run {format_duration(age)} ago"
         )
         return TestDecision(TestAction.REUSE, TestReason.TOO_SOON, message, changed, s.verdict.at + wait)
-    return TestDecision(
-        TestAction.REUSE, TestReason.SAME_DATA, same_data(s.verdict, s.now), eligible_at=_eligible_at(s, s.verdict)
-    )
+    return reuse(s.verdict, s.now, _eligible_at(s, s.verdict))
 
 
 def changed_reads(reads: Sequence[str], verdict: Verdict, versions: Mapping[str, str]) -> tuple[str, ...]:
@@ -145,12 +143,13 @@ def changed_reads(reads: Sequence[str], verdict: Verdict, versions: Mapping[str,
     Here, unlike with a node's parents, a version that is no longer known is another one: the test is cheap to run again.
     """
     known = verdict.versions
-    return tuple(read for read in reads if versions.get(read) != known.get(read))
+    return tuple([read for read in reads if versions.get(read) != known.get(read)])
 
 
-def same_data(verdict: Verdict, now: datetime) -> str:
-    """Return what is said of a verdict that stands."""
-    return f"{_PAST[verdict.status]} {format_duration(now - verdict.at)} ago on the same code and data"
+def reuse(verdict: Verdict, now: datetime, eligible_at: datetime | None = None) -> TestDecision:
+    """Return the decision about a test whose verdict stands: the last row."""
+    message = f"{_PAST[verdict.status]} {format_duration(now - verdict.at)} ago on the same code and data"
+    return TestDecision(TestAction.REUSE, TestReason.SAME_DATA, message, eligible_at=eligible_at)
 
 
 def _run(reason: TestReason, message: str, reads: tuple[str, ...] = ()) -> TestDecision:

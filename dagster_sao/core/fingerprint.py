@@ -272,12 +272,15 @@ class Fingerprinter:
         if props.get("test_metadata"):
             yield "arguments", _short(props["test_metadata"])
         yield from self._inlined_parts(test.ephemerals, test.reads)
-        for unique_id in self._macros_of_test(test, props):
+        # While it runs a test, dbt adds macros of its own to those that it lists after a parse; they change only with dbt.
+        called = [uid for uid in self._called_by_test(props) if self._is_of_test(uid)]
+        inlined_macros = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
+        for unique_id in self._reached_from([*called, *inlined_macros]):
             yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
         yield from self._function_parts(props)
         scope = str(props["package_name"])
-        called = self._macro_texts(self._called_by_test(props))
-        for text in (str(props.get("raw_code") or ""), *_texts_of_test(props), *called):
+        called_texts = self._macro_texts(called)
+        for text in (str(props.get("raw_code") or ""), *_texts_of_test(props), *called_texts):
             yield from self._values_read(text, scope)
         for unique_id in test.ephemerals:
             inlined = self._nodes[unique_id]
@@ -288,6 +291,13 @@ class Fingerprinter:
     def _macros_of_test(self, test: ProjectTest, props: Mapping[str, Any]) -> list[str]:
         inlined = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
         return self._reached_from([*self._called_by_test(props), *inlined])
+
+    def _is_of_test(self, unique_id: str) -> bool:
+        """Return whether a macro is a generic test, or not dbt's own."""
+        macro = self._macros.get(unique_id)
+        if macro is None or not _is_dbts_own(str(macro["package_name"])):
+            return True
+        return str(macro["name"]).startswith("test_")
 
     def _called_by_test(self, props: Mapping[str, Any]) -> list[str]:
         """Return the macros that dbt calls for a data test: those that it lists, and those that it does not."""

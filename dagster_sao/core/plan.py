@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, decide
-from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
-from dagster_sao.core.plan_tests import TestPlanner, TestScope
+from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
@@ -43,7 +42,7 @@ class Plan:
     versions: Mapping[str, str]
     """The data version of every node and source after this plan, where it has one."""
     graph: ProjectGraph
-    tests: Mapping[str, TestDecision] = field(default_factory=dict)
+    tests: TestDecisions
     """The decisions about tests."""
 
     @property
@@ -54,7 +53,7 @@ class Plan:
     @property
     def test_runs(self) -> list[str]:
         """The tests to run."""
-        return [unique_id for unique_id, decision in self.tests.items() if decision.runs]
+        return self.tests.runs
 
     def in_order(self, nodes: Iterable[str], tests: Iterable[str]) -> list[str]:
         """Return nodes and tests in one order, as dbt has it: a test after what it reads, before what it gates."""
@@ -199,13 +198,13 @@ class _Planner:
         uid = node.unique_id
         policy = self._project.policy(uid)
         last_build = self._state.builds.get(uid)
+        failed_tests = self._tests.holding(uid)
         return Situation(
             now=self._now,
             policy=policy,
             fingerprint=self._project.fingerprints[uid],
             last_build=last_build,
-            is_planned_code=last_build is not None
-            and last_build.planned_code == (self._project.planned_code(uid) or None),
+            is_planned_code=last_build is not None and self._project.is_planned_code(uid, last_build),
             is_view=node.is_view,
             is_incremental=node.materialized == "incremental",
             relation_name=node.relation_name or node.name,
@@ -213,8 +212,8 @@ class _Planner:
             relation_altered=uid in self._state.altered_relations,
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
-            failed_tests=(failed_tests := self._tests.holding(uid)),
-            tests_retry_at=max((self._state.verdicts[test].retry_at for test in failed_tests), default=None),
+            failed_tests=failed_tests,
+            tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
             failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
             parent_versions=self._versions,
@@ -223,6 +222,9 @@ class _Planner:
             grace=self._grace(policy),
             labels=self._project.labels,
         )
+
+    def _retry_at(self, tests: Iterable[str]) -> datetime:
+        return max(self._state.verdicts[test].retry_at for test in tests)
 
     def _grace(self, policy: Policy) -> timedelta:
         if self._mode is Mode.SENSOR or policy.build_after is None:
@@ -259,7 +261,7 @@ class _Planner:
         return tuple(p for p, marker in needed.items() if last_build.definition_inputs.get(p) != marker)
 
     def _definition_inputs(self, node: Node) -> Mapping[str, str]:
-        replaced_in = {parent: self._replaced_in(parent) for parent in node.parents}
+        replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}
         return definition_inputs(node, self._project, self._shapes, replaced_in)
 
     def _replaced_in(self, unique_id: str) -> str:

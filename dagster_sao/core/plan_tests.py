@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dagster_sao.core.decide import Decision, Request
-from dagster_sao.core.decide_tests import TestDecision, TestSituation, changed_reads, decide_test
+from dagster_sao.core.decide_tests import TestDecision, TestSituation, changed_reads, decide_test, reuse
 from dagster_sao.core.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.policy import DEFAULT_UNTRACKED_INTERVAL
 from dagster_sao.core.project import Project
@@ -46,6 +46,35 @@ def tests_of_selection(graph: ProjectGraph, selected: AbstractSet[str]) -> Itera
     return {test for unique_id in selected for test in graph.tests_about.get(unique_id, ())}
 
 
+class TestDecisions(Mapping[str, TestDecision]):
+    """The decisions about tests, by unique id.
+
+    In most plans nearly all verdicts stand. These are kept as they are, and worded when somebody looks.
+    """
+
+    __test__ = False
+
+    def __init__(self, decided: Mapping[str, TestDecision], standing: Mapping[str, Verdict], now: datetime) -> None:
+        """Take the decisions, and the verdicts that stand at `now`."""
+        self._decided, self._standing, self._now = decided, standing, now
+
+    def __getitem__(self, unique_id: str) -> TestDecision:
+        verdict = self._standing.get(unique_id)
+        return self._decided[unique_id] if verdict is None else reuse(verdict, self._now)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._decided
+        yield from self._standing
+
+    def __len__(self) -> int:
+        return len(self._decided) + len(self._standing)
+
+    @property
+    def runs(self) -> list[str]:
+        """The tests to run."""
+        return [uid for uid, decision in self._decided.items() if decision.runs]
+
+
 class TestPlanner:
     """Decides about tests while, and after, a plan decides about nodes, whose decisions and versions it looks at."""
 
@@ -78,18 +107,39 @@ class TestPlanner:
         gates = self._graph.gates
         return tuple(test for test in self._failing if gates.gates(test, node) and self._is_holding(test))
 
-    def plan(self) -> Mapping[str, TestDecision]:
+    def plan(self) -> TestDecisions:
         """Return the decisions about tests, once the plan has decided about all nodes."""
         gates, scope = self._graph.gates, self._scope
+        wanted = scope.tests or frozenset()
         builds = gates.mask(uid for uid, decision in self._decisions.items() if decision.builds)
-        found = {}
+        decided: dict[str, TestDecision] = {}
+        standing: dict[str, Verdict] = {}
         for uid, test in self._graph.tests.items():
-            gates_a_build = bool(gates.masks.get(uid, 0) & builds)
+            gates_a_build = bool(builds and gates.masks.get(uid, 0) & builds)
             # One of severity warn stops nothing, unless it could not be run.
             is_needed = gates_a_build and scope.with_gates and (test.is_error or uid in self._failing)
-            if is_needed or uid in (scope.tests or ()):
-                found[uid] = self._decide(test, gates_a_build=gates_a_build)
-        return found
+            if is_needed or uid in wanted:
+                verdict = self._state.verdicts.get(uid)
+                if verdict is not None and self._is_plainly_reused(test, verdict):
+                    standing[uid] = verdict
+                else:
+                    decided[uid] = self._decide(test, gates_a_build=gates_a_build)
+        return TestDecisions(decided, standing, self._now)
+
+    def _is_plainly_reused(self, test: ProjectTest, verdict: Verdict) -> bool:
+        """Return whether no row but the last can match: nothing is asked, fails, changed, or comes with time."""
+        if verdict.is_failing or test.is_volatile or test.unique_id in self._scope.requested:
+            return False
+        if self._requests and self._is_requested(test):
+            return False
+        return self._stands(test, verdict) and not (self._failed and self._failed_reads(test))
+
+    def _stands(self, test: ProjectTest, verdict: Verdict) -> bool:
+        """Return whether a verdict is about the code and the versions that are there after this plan."""
+        same_code = verdict.fingerprint.digest == self._project.fingerprints[test.unique_id].digest
+        return (same_code or self._project.is_planned_code(test.unique_id, verdict)) and not changed_reads(
+            test.reads, verdict, self._versions
+        )
 
     def _is_holding(self, test: str) -> bool:
         if test not in self._holds:
@@ -98,12 +148,9 @@ class TestPlanner:
 
     def _find_holding(self, uid: str, verdict: Verdict) -> bool:
         test = self._graph.tests[uid]
-        stands = not changed_reads(test.reads, verdict, self._versions) and (
-            self._is_planned_code(uid, verdict)
-            or not self._project.fingerprints[uid].changes_since(verdict.fingerprint)
-        )
         # One that is run again before what it gates decides by then.
-        return stands and not (self._scope.before_builds and self._decide(test, gates_a_build=True).runs)
+        is_first = self._scope.before_builds and self._decide(test, gates_a_build=True).runs
+        return self._stands(test, verdict) and not is_first
 
     def _decide(self, test: ProjectTest, *, gates_a_build: bool) -> TestDecision:
         uid = test.unique_id
@@ -113,7 +160,7 @@ class TestPlanner:
                 now=self._now,
                 fingerprint=self._project.fingerprints[uid],
                 verdict=verdict,
-                is_planned_code=verdict is not None and self._is_planned_code(uid, verdict),
+                is_planned_code=verdict is not None and self._project.is_planned_code(uid, verdict),
                 reads=test.reads,
                 versions=self._versions,
                 failed_reads=self._failed_reads(test),
@@ -126,9 +173,6 @@ class TestPlanner:
                 labels=self._project.labels,
             )
         )
-
-    def _is_planned_code(self, uid: str, verdict: Verdict) -> bool:
-        return bool(verdict.planned_code) and verdict.planned_code == self._project.planned_code(uid)
 
     def _failed_reads(self, test: ProjectTest) -> tuple[str, ...]:
         if not self._failed:

@@ -10,6 +10,7 @@ from functools import cached_property
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.policy import Policy
+from dagster_sao.core.state import LastBuild, Verdict
 from dagster_sao.core.versions import digest
 
 _NO_POLICY = Policy()
@@ -42,3 +43,9 @@ class Project:
     def planned_code(self, unique_id: str) -> str:
         """Return a marker of a node's or test's code in this very manifest, empty where nothing tells manifests apart."""
         return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
+
+    def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
+        """Return whether a record was planned from this very manifest and code, though dbt may have read newer files."""
+        if record.fingerprint.digest == self.fingerprints[unique_id].digest:
+            return False  # whatever was planned, it is the same code
+        return bool(record.planned_code) and record.planned_code == self.planned_code(unique_id)

@@ -21,6 +21,8 @@ from dagster_sao.orchestration.state import TESTS_TAG, RunActivity
 
 def tests_of_targets(graph: ProjectGraph, targets: AbstractSet[str]) -> frozenset[str]:
     """Return the tests that a sensor decides about: those about a node that it targets, and those about sources alone."""
+    if targets >= graph.nodes.keys():
+        return frozenset(graph.tests)
     return frozenset(
         uid
         for uid, test in graph.tests.items()

@@ -391,10 +391,10 @@ class _Execution:
                     continue
                 answered.add(test.unique_id)
                 self._recorder.answered(test, answer, lambda uid: code().get(uid))
-                check = self._tests.checks.get(test.unique_id)
-                if check is not None:
+                # One that Dagster shows on no asset is in the run's table alone.
+                if (check := self._tests.checks.get(test.unique_id)) is not None:
                     yield from self._recorder.check_events(test.unique_id, check, event.asset_events)
-                    continue
+                continue
             for asset_event in event.asset_events():
                 yield self._recorder.recorded(asset_event, event.raw, lambda uid: code().get(uid))
 

@@ -113,16 +113,20 @@ class EventLogState:
                 builds=dict(assets.builds),
                 sources=dict(assets.sources),
                 failures=dict(assets.failures),
-                verdicts=dict(self._standing_verdicts(keys)),
+                verdicts=self._standing_verdicts(keys),
             )
 
-    def _standing_verdicts(self, keys: AssetKeys) -> Iterator[tuple[str, Verdict]]:
-        """Yield the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+    def _standing_verdicts(self, keys: AssetKeys) -> Mapping[str, Verdict]:
+        """Return the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+        verdicts = self.verdicts.read()
         wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
-        for test, verdict in self.verdicts.read().items():
-            moment = verdict.at.timestamp()
-            if not wiped or all(wiped.get(uid, 0) < moment for uid in verdict.versions):
-                yield test, verdict
+        if not wiped:
+            return verdicts
+        return {
+            test: verdict
+            for test, verdict in verdicts.items()
+            if all(wiped.get(uid, 0) < verdict.at.timestamp() for uid in verdict.versions)
+        }
 
     def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str], state: StateSnapshot) -> None:
         """Note that a run gives nodes to dbt, each with its last build in `state`, which was read under the lease.

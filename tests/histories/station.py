@@ -16,6 +16,7 @@ from dagster._core.events import DagsterEventType
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.runs.schema import RunsTable
 from dagster_dbt import DbtProject
+from dagster_shared.serdes import serialize_value
 
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.decide import Decision
@@ -196,12 +197,15 @@ class Station(ABC):
             tags=tags,
             run_config={**_SILENT, "ops": {f"{NAME}_dbt_assets": {"config": config}}},
         )
+        run = run._replace(asset_check_selection=frozenset(checks) if checks is not None else None)
         created = self._time.now().replace(tzinfo=None)
         with self._instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
             # The database has a clock of its own.
             is_this = RunsTable.c.run_id == run.run_id
             connection.execute(
-                RunsTable.update().where(is_this).values(create_timestamp=created, update_timestamp=created)
+                RunsTable.update()
+                .where(is_this)
+                .values(create_timestamp=created, update_timestamp=created, run_body=serialize_value(run))
             )
         return Run(run, job, names, is_automated, decides)
 
