@@ -263,14 +263,20 @@ class _Tick:
             for failed, failure in state.failures.items()
             if failed in at_or_above and failure.kind is not FailureKind.INTERRUPTED
         ]
-        gates = self.loaded.project.graph.gates
-        answers += [v.at for test, v in state.verdicts.items() if v.is_failing and gates.gates(test, uid)]
+        answers += [
+            verdict.at for test, verdict in state.verdicts.items() if verdict.is_failing and self._held(uid, test)
+        ]
         retry_at = run.ended_at + FIRST_RETRY
         is_answered = any(moment >= run.created_at for moment in answers)
         is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
         if is_answered or is_news or self._now >= retry_at:
             return ""
         return f"The last run for it ended without building it. Retries at {retry_at:%H:%M:%S} UTC"
+
+    def _held(self, uid: str, test: str) -> bool:
+        """Return whether a failing test held a node: it gates the node, or it did before it was removed."""
+        graph = self.loaded.project.graph
+        return graph.gates.gates(test, uid) or test not in graph.tests
 
     def _origins(self, state: StateSnapshot) -> Mapping[str, str]:
         """Return what each node follows from in the end: the code at and above it, and the sources' data.

@@ -12,6 +12,7 @@ from dagster_sao.core.decide import Action, Decision, Reason
 from dagster_sao.core.forecast import make_forecast
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.plan import Plan
+from dagster_sao.core.plan_tests import TestDecisions
 from dagster_sao.core.state import LastBuild, StateSnapshot
 from tests.core.graphs import START, _node, code, graph
 
@@ -25,7 +26,7 @@ def took(seconds):
 def plan_of(project, actions):
     """Return a plan in which every node is built that `actions` says nothing else of."""
     decided = {n: Decision(actions.get(n, Action.BUILD), Reason.NEW_DATA, "") for n in project.nodes}
-    return Plan(decided, {}, project)
+    return Plan(decided, {}, project, TestDecisions({}, {}, START))
 
 
 def forecast_of(arrows, seconds, threads=1, **actions):

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -57,8 +58,10 @@ class Station(ABC):
         instance: dg.DagsterInstance,
         time: SimulatedTime,
         last_build: EndedRun | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._folder = folder
+        """Start a code server whose definitions have `options`."""
+        self._folder, self._options = folder, options
         self._instance, self._time = instance, time
         self._pending: list[Run] = []
         self._deletable: str | None = None
@@ -132,7 +135,7 @@ class Station(ABC):
         """Start the code server anew: what it kept in memory is lost."""
         dbt_project = DbtProject(self._folder)
         self._definitions = dg.Definitions.merge(
-            build_state_aware_definitions(dbt_project, dbt=InProcessDbt(dbt_project)),
+            build_state_aware_definitions(dbt_project, dbt=InProcessDbt(dbt_project), **self._options),
             dg.Definitions(executor=dg.in_process_executor),
         )
         self._repository = self._definitions.get_repository_def()
