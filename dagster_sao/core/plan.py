@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
@@ -126,6 +126,8 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
         outside = graph.descendants(selected) - selected
         below = {uid for uid in outside if uid in state.builds and _is_dropped(uid, graph)}
     scope = (tests or TestScope()).of(selected, graph)
+    if requests:
+        scope = replace(scope, not_held=frozenset(below))
     plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode, tests=scope)
     stranded: set[str] = set()
     for uid in (uid for uid in plan.builds if uid in below):

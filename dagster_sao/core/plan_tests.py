@@ -29,6 +29,8 @@ class TestScope:
     """Those that this run has run: that the user asked for them is no reason to run them again."""
     with_gates: bool = True
     """Whether the tests are added that gate what the plan builds, wherever they sit."""
+    not_held: frozenset[str] = frozenset()
+    """The nodes that no failing test holds: views that a run drops without being asked to, and so creates again."""
     before_builds: bool = True
     """Whether a test is run before what it gates. If not, its failing verdict holds until it has another."""
 
@@ -102,7 +104,7 @@ class TestPlanner:
 
     def holding(self, node: str) -> tuple[str, ...]:
         """Return the tests whose failing verdict holds a node, once the plan has decided about all that is above it."""
-        if not self._failing:
+        if not self._failing or node in self._scope.not_held:
             return ()
         gates = self._graph.gates
         return tuple(test for test in self._failing if gates.gates(test, node) and self._is_holding(test))

@@ -6,6 +6,7 @@ import pytest
 
 from dagster_sao.core.decide import Request
 from dagster_sao.core.plan import make_run_plan
+from dagster_sao.core.state import VerdictStatus
 from tests.core.graphs import World, graph
 
 ARROWS = "src.raw >> orders >> view:clean >> view:cleaner >> totals ; orders >> view:beside ; other >> view:alone"
@@ -40,3 +41,16 @@ def test_a_view_that_was_never_built_or_that_stays_is_not_taken_along():
     unchanged = make_run_plan(world.project, world.state, now=world.now, selection={"orders"})
     assert unchanged.builds == []
     assert set(unchanged.decisions) == {"orders"}
+
+
+def test_a_view_that_is_dropped_by_hand_is_taken_along_though_a_failing_test_gates_it():
+    world = World(graph(ARROWS, "postgres"))
+    world.add_test("ids", "src.raw")
+    world.build()
+    world.load("src.raw")
+    world.answers["ids"] = VerdictStatus.FAIL
+    world.build()
+    asked = {"orders": Request.BUILD}
+    plan = make_run_plan(world.project, world.state, now=world.now, selection={"orders"}, requests=asked)
+    assert sorted(plan.builds) == ["beside", "clean", "cleaner", "orders"]
+    assert make_run_plan(world.project, world.state, now=world.now, selection={"orders"}).builds == []
