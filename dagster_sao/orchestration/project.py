@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 import yaml
+from click import unstyle
 from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
@@ -523,7 +524,7 @@ def _write_cache(path: Path, cache: Mapping[str, str]) -> None:
 
 def sentence(error: BaseException) -> str:
     """Return an error as one line for a user: our own errors as they are, of others what dbt or the system said."""
-    text = str(error)
+    text = unstyle(str(error))  # dbt's colours are for a terminal
     if isinstance(error, DagsterSaoError):
         return text
     marker = "Errors parsed from dbt logs:"

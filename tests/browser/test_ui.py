@@ -43,6 +43,7 @@ CHROMIUM_ARGS = [
 SIZE = {"width": 1400, "height": 900}
 # On a machine with other work; an idle one needs a fifth of it.
 SECONDS = 120
+METHODS = "accepted_values_stg_payments_method__card__cash__gift_card__voucher"
 NODE_COUNT = 32
 UNTRACKED = (
     "crm.support_tickets is a view with no 'loaded_at_field' or 'loaded_at_query', so it is always considered fresh"
@@ -256,3 +257,34 @@ def test_a_state_aware_job_ends_with_what_it_reused_and_why(dev: DagsterDev, pag
     page.get_by_text("Show Markdown").first.click()
     expect(page.get_by_text("No new changes on any upstreams").first).to_be_visible()
     shot("state-aware-job")
+
+
+def test_a_failing_test_on_a_view_holds_what_is_below_and_turns_green_by_itself(
+    dev: DagsterDev, page: Page, shot: Shot
+) -> None:
+    loaded = "insert into raw_ops.load_log values ('payments', 1, (now() at time zone 'UTC')::timestamp);"
+    moment = time.time()
+    dev.sql("update raw_payments.payments set method = 'cheque' where id = 1;" + loaded)
+    run = dev.run_after(moment)
+    assert run.status == "FAILURE"
+    page.goto("/assets/staging/stg_payments?view=checks")
+    expect(page.get_by_text(METHODS).first).to_be_visible()
+    expect(page.get_by_text("Failed", exact=True).locator("visible=true").first).to_be_visible()
+    expect(page.get_by_text("New data in stg_payments").first).to_be_visible()
+    shot("failing-test")
+    # The view itself is as it should be, and the model below says what it waits for.
+    page.goto("/assets/customer_lifetime_value?view=automation")
+    row = page.get_by_role("row").filter(has=page.get_by_text("Not requested", exact=True)).first
+    row.get_by_role("button").first.click()
+    expect(page.get_by_text(f"Upstream test failed: {METHODS}").first).to_be_visible()
+    shot("held-by-a-test")
+    moment = time.time()
+    dev.sql("update raw_payments.payments set method = 'card' where id = 1;" + loaded)
+    run = dev.run_after(moment)
+    assert run.status == "SUCCESS"
+    assert "customer_lifetime_value" in run.assets
+    page.goto("/assets/staging/stg_payments?view=checks")
+    expect(page.get_by_text(METHODS).first).to_be_visible()
+    expect(page.get_by_text("Failed", exact=True)).to_have_count(0)
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(3)
+    shot("mended-test")
