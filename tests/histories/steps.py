@@ -45,9 +45,8 @@ _code = st.one_of(
     st.tuples(st.just("build after"), st.integers(1, 3)),
     st.tuples(st.just("edit seed")),
     st.tuples(st.just("edit rows"), st.sampled_from(["double", "single"])),
-    st.tuples(st.just("edit test"), st.sampled_from(["severity", "values", "add", "unit"])),
-    st.tuples(st.just("edit test"), st.sampled_from(["severity", "values", "add", "unit"])),
 )
+_test_code = st.tuples(st.just("edit test"), st.sampled_from(["severity", "values", "values", "add", "unit"]))
 _work = st.one_of(
     st.just(("cycle",)),
     st.just(("cycle",)),
@@ -73,7 +72,11 @@ step = st.one_of(
     st.just(PAUSE),
     _work,
     _data,
-    st.tuples(_code, _is_published).map(lambda pair: pair[0] if not pair[1] else (*pair[0], "published")),
+    st.tuples(st.one_of(_code, _test_code), _is_published).map(
+        lambda pair: pair[0] if not pair[1] else (*pair[0], "published")
+    ),
+    _test_code,
+    _tested_data,
     _time,
     _trouble,
     _data,

@@ -21,15 +21,13 @@ PASSED = Verdict(VerdictStatus.PASS, NOW, "run 1", Fingerprint({"sql": "1"}), {"
 FAILED = replace(PASSED, status=VerdictStatus.FAIL, failures=3, run_id="run 2")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def home(request, tmp_path):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def home(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verdicts")
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres_server")
-        name = f"verdicts_{abs(hash(str(tmp_path))) % 10**8}"
-        server.ask(f"create database {name}")
-        return write_instance(tmp_path / "home", server, name)
-    folder = tmp_path / "home"
-    folder.mkdir()
+        server.ask("create database verdicts")
+        return write_instance(folder / "home", server, "verdicts")
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}")
     return folder
 
@@ -37,6 +35,7 @@ def home(request, tmp_path):
 @pytest.fixture
 def instance(home):
     with dg.DagsterInstance.from_config(str(home)) as opened:
+        module._VERDICTS.drop(database_engine(opened), checkfirst=True)
         yield opened
 
 
