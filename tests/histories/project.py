@@ -137,6 +137,7 @@ _MODELS = {
         " {{% if is_incremental() %}}where loaded_at > (select max(loaded_at) from {{{{ this }}}}){{% endif %}}"
     ),
     "t_from_inc": "select grp, count(*) as n{extra} from {{{{ ref('inc_events') }}}} group by grp",
+    "t_census": "select count(*) as n, count(distinct id) as ids{extra} from {{{{ ref('t_people') }}}}",
     "t_clock": "select current_timestamp as built_at, count(*) as n{extra} from {{{{ ref('t_people') }}}}",
 }
 _CONFIGS: dict[str, dict[str, str]] = {
