@@ -410,7 +410,7 @@ class _Execution:
 
     def _write_verdicts(self) -> None:
         try:
-            self._log_state.verdicts.write(self._recorder.take_unwritten())
+            self._log_state.verdicts.write(self._recorder.take_unwritten(), self._graph.tests)
         except DagsterSaoError as error:
             # A test without its verdict is run again: nothing is taken for tested that was not.
             self._context.log.warning(f"{sentence(error)} Their tests are run again.")

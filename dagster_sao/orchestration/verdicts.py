@@ -7,7 +7,7 @@ asset checks. Each write gives a row a new number, so a process that has read th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -71,9 +71,18 @@ class VerdictTable:
         """Read everything the next time: a row that was committed late may have been passed over."""
         self._known, self._read = {}, {}
 
-    def write(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Keep verdicts in the place of those that their tests had. Raises VerdictError."""
-        self._replace({uid: {_TEST: uid, **verdict_to_json(verdict)} for uid, verdict in verdicts.items()})
+    def write(self, verdicts: Mapping[str, Verdict], known_tests: Container[str] | None = None) -> None:
+        """Keep verdicts in the place of those that their tests had. Raises VerdictError.
+
+        With other arguments a generic test has another unique id and the same name, under which Dagster shows it. So the
+        verdicts of namesakes that are not among the project's `known_tests` are forgotten: should one come back, it is run
+        again, and what is shown is its own answer.
+        """
+        records: dict[str, Mapping[str, Any]] = {}
+        if verdicts and known_tests is not None:
+            names = {_name(uid) for uid in verdicts}
+            records = {uid: {_TEST: uid} for uid in self.read() if uid not in known_tests and _name(uid) in names}
+        self._replace({**records, **{uid: {_TEST: uid, **verdict_to_json(v)} for uid, v in verdicts.items()}})
 
     def forget(self, tests: Iterable[str]) -> None:
         """Let tests count as never run. Raises VerdictError."""
@@ -121,3 +130,8 @@ class VerdictTable:
                     connection.execute(sa.insert(_VERDICTS), part)
 
         retried(replace, "The verdicts of tests cannot be kept", VerdictError)
+
+
+def _name(unique_id: str) -> str:
+    """Return what the unique ids of a generic test have in common, whatever its arguments."""
+    return unique_id.rsplit(".", 1)[0]

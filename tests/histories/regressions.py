@@ -151,4 +151,9 @@ REGRESSIONS: dict[str, History] = {
         ("edit test", "add", "published"),
         ("job", []),
     ],
+    "a test that is edited there and back shows its own answer": [
+        ("edit test", "values", "published"),
+        ("settle",),
+        ("edit test", "values", "published"),
+    ],
 }

@@ -67,6 +67,15 @@ def test_a_forgotten_verdict_is_gone_for_every_process(instance):
     assert other.read() == VerdictTable(instance, "shop").read() == {"b": PASSED}
 
 
+def test_a_test_with_other_arguments_takes_the_place_of_its_namesake(instance):
+    """Else the old answer would stand again, and not be shown, when the arguments are changed back."""
+    table = VerdictTable(instance, "shop")
+    before, after, other = "test.shop.ids.1", "test.shop.ids.2", "test.shop.others.1"
+    table.write({before: PASSED, other: PASSED}, {before, other})
+    table.write({after: FAILED}, {after})
+    assert VerdictTable(instance, "shop").read() == {after: FAILED, other: PASSED}
+
+
 def test_projects_and_environments_are_kept_apart(instance):
     VerdictTable(instance, "shop").write({"a": PASSED})
     VerdictTable(instance, "shop.ci").write({"a": FAILED})
