@@ -268,15 +268,17 @@ def test_a_failing_test_on_a_view_holds_what_is_below_and_turns_green_by_itself(
     run = dev.run_after(moment)
     assert run.status == "FAILURE"
     page.goto("/assets/staging/stg_payments?view=checks")
-    expect(page.get_by_text(METHODS).first).to_be_visible()
+    expect(page.get_by_text(METHODS, exact=True).locator("visible=true").first).to_be_visible()
     expect(page.get_by_text("Failed", exact=True).locator("visible=true").first).to_be_visible()
-    expect(page.get_by_text("New data in stg_payments").first).to_be_visible()
+    expect(page.get_by_text("New data in stg_payments").locator("visible=true").first).to_be_visible()
     shot("failing-test")
+    assert run.ended_at is not None
+    dev.a_full_round(run.ended_at)
     # The view itself is as it should be, and the model below says what it waits for.
     page.goto("/assets/customer_lifetime_value?view=automation")
     row = page.get_by_role("row").filter(has=page.get_by_text("Not requested", exact=True)).first
     row.get_by_role("button").first.click()
-    expect(page.get_by_text(f"Upstream test failed: {METHODS}").first).to_be_visible()
+    expect(page.get_by_text(f"Upstream test failed: {METHODS}").locator("visible=true").first).to_be_visible()
     shot("held-by-a-test")
     moment = time.time()
     dev.sql("update raw_payments.payments set method = 'card' where id = 1;" + loaded)
@@ -284,7 +286,7 @@ def test_a_failing_test_on_a_view_holds_what_is_below_and_turns_green_by_itself(
     assert run.status == "SUCCESS"
     assert "customer_lifetime_value" in run.assets
     page.goto("/assets/staging/stg_payments?view=checks")
-    expect(page.get_by_text(METHODS).first).to_be_visible()
+    expect(page.get_by_text(METHODS, exact=True).locator("visible=true").first).to_be_visible()
     expect(page.get_by_text("Failed", exact=True)).to_have_count(0)
     expect(page.get_by_text("Succeeded", exact=True)).to_have_count(3)
     shot("mended-test")

@@ -37,6 +37,16 @@ UNIQUE, NOT_NULL = "unique: {name: ids}", "not_null: {name: there}"
 BAD_ROW, MEND = "insert into raw.orders values (2, 20)", "delete from raw.orders where id = 2"
 
 
+GATED = {
+    **PLAIN,
+    "models/m.sql": TABLE + ORDERS,
+    "models/c.sql": TABLE + "select count(*) as n from {{ ref('m') }}",
+    "models/p.yml": properties("m", UNIQUE),
+}
+GATED_WITH_ITEMS = {**GATED, "models/c.sql": COUNT_WITH_ITEMS}
+"""A model with a test, and one below it that reads something else too."""
+
+
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path
@@ -165,13 +175,7 @@ def test_a_test_of_two_models_holds_what_is_below_both(folder):
 
 def test_what_failed_outside_of_a_job_holds_what_the_job_selects(folder):
     """Built on the bad rows, `c` would keep them for ever: the repaired `m` has its old version again."""
-    files = {
-        **PLAIN,
-        "models/m.sql": TABLE + ORDERS,
-        "models/c.sql": COUNT_WITH_ITEMS,
-        "models/p.yml": properties("m", UNIQUE),
-    }
-    with lab(folder, files, SETUP) as case:
+    with lab(folder, GATED_WITH_ITEMS, SETUP) as case:
         case.settle()
         case.sql(BAD_ROW)
         case.cycle()
@@ -193,13 +197,7 @@ def test_what_failed_outside_of_the_sensors_plan_holds_what_is_in_it(folder):
             nightly = state_aware() & dg.AutomationCondition.cron_tick_passed("0 3 * * *").since_last_handled()
             return nightly if dbt_resource_props["name"] == "m" else None
 
-    files = {
-        **PLAIN,
-        "models/m.sql": TABLE + ORDERS,
-        "models/c.sql": COUNT_WITH_ITEMS,
-        "models/p.yml": properties("m", UNIQUE),
-    }
-    with lab(folder, files, SETUP, translator=Nightly()) as case:
+    with lab(folder, GATED_WITH_ITEMS, SETUP, translator=Nightly()) as case:
         case.materialize("m")
         case.settle()
         case.sql(BAD_ROW)
@@ -211,13 +209,7 @@ def test_what_failed_outside_of_the_sensors_plan_holds_what_is_in_it(folder):
 
 
 def test_a_corrected_test_ends_the_wait_at_once(folder):
-    files = {
-        **PLAIN,
-        "models/m.sql": TABLE + ORDERS,
-        "models/c.sql": TABLE + "select count(*) as n from {{ ref('m') }}",
-        "models/p.yml": properties("m", UNIQUE),
-    }
-    with lab(folder, files, SETUP) as case:
+    with lab(folder, GATED, SETUP) as case:
         case.settle()
         case.sql(BAD_ROW)
         case.cycle()
@@ -229,13 +221,7 @@ def test_a_corrected_test_ends_the_wait_at_once(folder):
 
 
 def test_a_verdict_survives_the_run_that_gave_it(folder):
-    files = {
-        **PLAIN,
-        "models/m.sql": TABLE + ORDERS,
-        "models/c.sql": TABLE + "select count(*) as n from {{ ref('m') }}",
-        "models/p.yml": properties("m", UNIQUE),
-    }
-    with lab(folder, files, SETUP) as case:
+    with lab(folder, GATED, SETUP) as case:
         case.settle()
         case.sql(BAD_ROW)
         case.cycle()

@@ -29,7 +29,7 @@ from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.records import DECISION_KEY
 from tests.conftest import run_dbt
-from tests.core.manifests import manifest, model
+from tests.core.manifests import data_test, manifest, model
 from tests.orchestration.shops import definitions, shop_manifest, write_project
 
 OP = "shop_dbt_assets"
@@ -127,34 +127,13 @@ def test_a_schedule_runs_from_the_start_as_the_sensors_unless_it_says_otherwise(
     assert schedule.default_status is dg.DefaultScheduleStatus["RUNNING" if runs else "STOPPED"]
 
 
-def dbt_test(name, *parents, on):
-    return {
-        "unique_id": f"test.shop.{name}.1",
-        "name": name,
-        "resource_type": "test",
-        "package_name": "shop",
-        "original_file_path": "models/checks.yml",
-        "path": f"{name}.sql",
-        "fqn": ["shop", name],
-        "alias": name,
-        "database": "db",
-        "schema": "checks",
-        "raw_code": "",
-        "checksum": {"name": "none", "checksum": ""},
-        "config": {"enabled": True, "severity": "ERROR"},
-        "attached_node": on,
-        "columns": {},
-        "tags": [],
-        "meta": {},
-        "depends_on": {"nodes": list(parents), "macros": []},
-        "test_metadata": {"name": "relationships", "kwargs": {}},
-    }
-
-
 def test_a_job_has_the_tests_that_read_its_models_as_dbt_has_them(tmp_path):
     orders, customers = "model.shop.orders", "model.shop.customers"
     world = shop_manifest()
-    for test in (dbt_test("ids", orders, on=orders), dbt_test("customer", orders, customers, on=customers)):
+    for test in (
+        data_test("ids", orders, attached_node=orders),
+        data_test("customer", orders, customers, attached_node=customers),
+    ):
         world["nodes"][test["unique_id"]] = test
     defs = definitions(tmp_path, world, jobs=[build_state_aware_job(name, select=name) for name in ("stg", "orders")])
     checks = {
