@@ -11,7 +11,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.regressions import REGRESSIONS
 from tests.histories.steps import histories
 
-FEW, MANY, SHARDS = 6, 50, 4
+FEW, MANY, SHARDS = 4, 50, 4
 
 
 @pytest.mark.parametrize("promise", REGRESSIONS)
