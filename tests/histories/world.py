@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
 from dagster_sao.core.decide import Action
+from dagster_sao.orchestration.state import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
@@ -259,6 +261,17 @@ class World(Station):
             InProcessDbt.stage.accident.before_dbt = happen
         else:
             InProcessDbt.stage.accident.before_events = happen
+
+    def _elsewhere(self, step: Step) -> None:
+        """Let another code location see new data after dbt ended: it knows nothing of the run that is under way here."""
+
+        def happen() -> None:
+            self._is_disturbed = True
+            self.take(tuple(step))
+            with patch("dagster_sao.orchestration.freshness_sensor.run_activity", return_value=RunActivity({}, {}, {})):
+                self._freshness()
+
+        InProcessDbt.stage.accident.before_events = happen
 
     # What must hold of a run
 
