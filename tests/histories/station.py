@@ -101,6 +101,11 @@ class Station(ABC):
         tests = loaded.project.graph.tests
         return {tests[uid].name: verdict for uid, verdict in state.verdicts.items() if uid in tests}
 
+    def _tokens(self) -> Mapping[str, str]:
+        loaded = self.project.load()
+        state = EventLogState(self._instance, NAME).snapshot(loaded.keys, self._time.now())
+        return {uid.rsplit(".", 1)[-1]: source.token for uid, source in state.sources.items()}
+
     def _decisions(self) -> Mapping[str, Decision]:
         """Return what would become of each node now, by name."""
         loaded, now = self.project.load(), self._time.now()
@@ -234,11 +239,14 @@ class Station(ABC):
     def _execute(self, asked: Run) -> None:
         started_at, self._running = self._time.now(), asked
         self._is_disturbed = False
+        tokens = self._tokens()
         InProcessDbt.stage.broken.clear()
         execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
         self._running = None
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)
+        # A run that a person starts looks at the sources too.
+        self.watch.learned(name for name, token in self._tokens().items() if tokens.get(name) != token)
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken
         said = self._instance.all_logs(asked.run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
