@@ -33,10 +33,11 @@ class Gates:
         return [node for place, node in enumerate(self._nodes) if mask >> place & 1] if mask else []
 
     def mask(self, nodes: Iterable[str]) -> int:
-        """Return nodes as a number to compare with `masks`."""
+        """Return nodes as a number to compare with `masks`. Sources, which wait for no test, are left out."""
         found = 0
         for node in nodes:
-            found |= 1 << self.places[node]
+            if (place := self.places.get(node)) is not None:
+                found |= 1 << place
         return found
 
     @cached_property

@@ -100,3 +100,10 @@ def test_a_test_of_what_others_build_belongs_to_who_reads_it_here():
     world = manifest(nodes, [source("raw", "a")])
     mine = {"model.shop.mine", "test.shop.u.1"}
     assert set(build_graph(world, built=mine).tests) == {"test.shop.u.1"}
+
+
+def test_a_run_that_loads_a_source_is_no_node_that_waits():
+    """A Dagster asset may load a source, and its run is then under way for the source."""
+    gates = build_graph(manifest([model("m", SOURCES[0])], [source("raw", "a")])).gates
+    assert gates.mask([SOURCES[0]]) == 0
+    assert gates.mask([SOURCES[0], "model.shop.m"]) == gates.mask(["model.shop.m"]) != 0
