@@ -9,16 +9,19 @@ a `dbt compile` nor the reverse looks like a change.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dagster_sao.core.context_values import ContextValues, Surroundings
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
+from dagster_sao.core.macros import Macros
 from dagster_sao.core.versions import digest
+from dagster_sao.sql.jinja_reads import ANY, JinjaReads, Read, jinja_reads
 from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
-from dagster_sao.sql.template import Template, split_template
 from dagster_sao.sql.volatility import is_volatile
 
 # Of a node's config, all counts but this: settings of adapters and packages are not known in advance.
@@ -34,14 +37,17 @@ _WITHOUT_EFFECT_ON_TESTS = frozenset(
         "alias", "database", "description", "docs", "enabled", "group", "meta", "owner", "schema", "static_analysis", "tags",
     }
 )  # fmt: skip
-# dbt calls them for each data test, and lists them among none's macros.
-_CALLED_FOR_TESTS = ("get_test_sql", "get_where_subquery", "should_store_failures")
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
 _HOOKS = ("pre-hook", "post-hook")
-_SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
+# What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
+# knows of the project.
+_KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
 # Their compiled SQL depends on whether the relation existed when it was compiled.
 _COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
-_TEMPLATE_PARTS = ("sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "function:", "parents", "vars")
+_TEMPLATE_PARTS = (
+    "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "function:", "parents", "meta:", "model:", "target:", "flags:",
+    "graph:", "dispatch",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +74,13 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Variables:
-    """The values of dbt's `var()`, by where they were set."""
+class _Unit:
+    """A part of what a node or test is made of, that dbt renders in one context: its own template, or an ephemeral model's."""
 
-    command_line: Mapping[str, Any] = field(default_factory=dict)
-    project: Mapping[str, Any] = field(default_factory=dict)
-    """`vars` of the root project's dbt_project.yml, entries for packages among them."""
-    packages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """`vars` of each installed package's own dbt_project.yml."""
-
-    def lookup(self, name: str, package: str) -> Any:  # noqa: ANN401 (a variable holds anything)
-        """Return the value that `var(name)` has in `package`, None where only a default applies.
-
-        The order is dbt's: https://docs.getdbt.com/docs/build/project-variables#variable-precedence
-        """
-        own = self.packages.get(package, {})
-        scopes = (self.command_line, self.project.get(package), self.project, own.get(package), own)
-        for scope in scopes:
-            if isinstance(scope, Mapping) and name in scope:
-                return scope[name]
-        return None
+    props: Mapping[str, Any]
+    texts: Sequence[str]
+    macros: Sequence[str]
+    """All that the texts may call, directly or not, by unique id."""
 
 
 class Fingerprinter:
@@ -96,29 +89,31 @@ class Fingerprinter:
     def __init__(  # noqa: PLR0913 (each is an input of the fingerprint)
         self,
         manifest: Mapping[str, Any],
-        variables: Variables | None = None,
-        environ: Mapping[str, str] | None = None,
+        surroundings: Surroundings | None = None,
         *,
         cache: MutableMapping[str, str] | None = None,
         seed_checksums: Mapping[str, str] | None = None,
         built: AbstractSet[str] | None = None,
+        imported: Callable[[str, str], str] = lambda _package, _code: "",
     ) -> None:
         """Read nothing yet.
 
-        `cache` keeps normal forms by content, for use beyond this manifest. `seed_checksums` holds, by unique id, the
-        checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
+        `cache` keeps what is known of texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
+        id, the checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
+        `imported` returns a digest of the project's own Python modules that the code of a Python model imports.
         """
         self._manifest = manifest
         self._nodes: Mapping[str, Mapping[str, Any]] = manifest["nodes"]
-        self._macros: Mapping[str, Mapping[str, Any]] = manifest.get("macros") or {}
         self._dialect = str(manifest["metadata"].get("adapter_type") or "")
-        self._variables = variables or Variables()
-        self._environ = environ or {}
+        self._surroundings = surroundings or Surroundings()
+        self._values = ContextValues(manifest, self._surroundings)
         self._cache = cache if cache is not None else {}
         self._seed_checksums = seed_checksums or {}
         self._built = built
+        self._imported = imported
+        self._macros = Macros(manifest, self._reads, _dispatching(self._surroundings.dispatch))
         self._macro_forms: dict[str, str] = {}
-        self._templates: dict[str, Template | None] = {}
+        self._known_reads: dict[str, JinjaReads] = {}
 
     @cached_property
     def graph(self) -> ProjectGraph:
@@ -130,12 +125,13 @@ class Fingerprinter:
     def fingerprint(self, node: Node) -> Fingerprint:
         """Return the fingerprint of a node of this manifest."""
         props = self._nodes[node.unique_id]
-        found = [*self._config_parts(node, props)]
+        found = [*self._config_parts(node, props), *self._start_of_runs]
         if node.resource_type == "seed":
             recorded = (props.get("checksum") or {}).get("checksum")
             found.append(("file", _short(self._seed_checksums.get(node.unique_id, recorded))))
         else:
             found += self._code_parts(node, props)
+        found += self._reached_parts(self._units(node))
         return Fingerprint(_by_name(found), self._compiled(node, props))
 
     def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
@@ -156,6 +152,13 @@ class Fingerprinter:
             return Fingerprint({**parts, "model": _short(model.digest if model else None)})
         return Fingerprint(_by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
 
+    def value(self, unique_id: str, read: Read) -> str:
+        """Return a short hash of what a node or test reads now of its context under that name."""
+        kind, name = read
+        if kind == "macro":
+            return self._macro_in_use(name)
+        return self._values.digest(read, self._nodes[unique_id])
+
     def written_config(self, node: Node) -> Mapping[str, Any]:
         """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
         return self._nodes[node.unique_id].get("unrendered_config") or {}
@@ -168,46 +171,66 @@ class Fingerprinter:
             return True
         return any(
             self._cached("star", text, lambda text: "1" if may_select_star(text, self._dialect) else "") == "1"
-            for text in self._code(node)
+            for unit in self._units(node)
+            for text in unit.texts[:1]
         )
 
-    def _code(self, node: Node) -> list[str]:
-        props = [self._nodes[uid] for uid in (node.unique_id, *node.ephemerals)]
-        return [str(p.get("raw_code") or "") for p in props]
+    # What a node or test is made of
+
+    def _units(self, node: Node) -> Iterator[_Unit]:
+        props = self._nodes[node.unique_id]
+        raw = [str(props.get("raw_code") or "")] if node.language == "sql" else []
+        yield self._unit(props, [*raw, *_hooks(props)], self._macros.called_in_building(props))
+        yield from self._inlined(node.ephemerals)
+
+    def _units_of_test(self, test: ProjectTest) -> Iterator[_Unit]:
+        props = self._nodes[test.unique_id]
+        texts = [str(props.get("raw_code") or ""), *_texts_of_test(props)]
+        yield self._unit(props, texts, self._macros.called_in_testing())
+        yield from self._inlined(test.ephemerals)
+
+    def _inlined(self, ephemerals: Iterable[str]) -> Iterator[_Unit]:
+        for unique_id in ephemerals:
+            props = self._nodes[unique_id]
+            yield self._unit(props, [str(props.get("raw_code") or "")])
+
+    def _unit(self, props: Mapping[str, Any], texts: Sequence[str], called: Iterable[str] = ()) -> _Unit:
+        reads = [self._reads(text) for text in texts]
+        names = {name for read in reads for name in read.names}
+        return _Unit(props, texts, self._macros.reached_from([*_macros_of(props), *called], names))
 
     def _is_volatile(self, node: Node) -> bool:
         if node.resource_type == "seed" or node.language != "sql":
             return False
-        return any(is_volatile(text) for text in self._code(node)) or any(
-            self._macro_is_volatile(macro) for macro in self._reached_macros(node)
-        )
+        return self._any_volatile(self._units(node))
 
     def _is_volatile_test(self, test: ProjectTest) -> bool:
         if test.is_unit_test:
             return False
-        if not test.reads:
-            return True  # it reads what dbt does not know, if anything
-        props = self._nodes[test.unique_id]
-        ephemerals = (str(self._nodes[uid].get("raw_code") or "") for uid in test.ephemerals)
-        texts = (str(props.get("raw_code") or ""), *_texts_of_test(props), *ephemerals)
-        return any(map(is_volatile, texts)) or any(map(self._macro_is_volatile, self._macros_of_test(test, props)))
+        # Without anything to read, it reads what dbt does not know, if anything.
+        return not test.reads or self._any_volatile(self._units_of_test(test))
+
+    def _any_volatile(self, units: Iterable[_Unit]) -> bool:
+        return any(
+            any(map(is_volatile, unit.texts)) or any(self._macro_is_volatile(macro) for macro in unit.macros)
+            for unit in units
+        )
 
     def _macro_is_volatile(self, unique_id: str) -> bool:
-        text = str(self._macros[unique_id]["macro_sql"])
+        text = self._macros.text(unique_id)
         return self._cached("volatile", text, lambda text: "1" if is_volatile(text) else "") == "1"
 
+    # Parts
+
     def _compiled(self, node: Node, props: Mapping[str, Any]) -> str | None:
+        """Return the normal form of the compiled SQL, where all that the node's templates do shows in it."""
         code = props.get("compiled_code")
         if not code or node.materialized in _COMPILED_BY_STATE or node.language != "sql":
             return None
-        if self._has_hooks(props) or self._own_materialization(node.materialized):
+        # What hooks do does not show in it, nor what macros do that build the relation.
+        if _hooks(props) or self._start_of_runs or self._macros.called_in_building(props):
             return None
         return self._normal_form(_escape(code))
-
-    @staticmethod
-    def _has_hooks(props: Mapping[str, Any]) -> bool:
-        # Macros reached by a hook do not show in the compiled SQL, nor do those of a materialization.
-        return any((props.get("config") or {}).get(hook) for hook in _HOOKS)
 
     def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         config = props.get("config") or {}
@@ -215,21 +238,26 @@ class Fingerprinter:
             if name not in _WITHOUT_EFFECT and value not in (None, "", [], {}):
                 yield f"config: {name}", _short(value)
         for hook in _HOOKS:
-            hooks = [h.get("sql") if isinstance(h, Mapping) else h for h in config.get(hook) or []]
-            if hooks:
-                yield f"config: {hook}", _short([self._normal_form(str(sql)) for sql in hooks])
+            if hooks := _hooks(props, hook):
+                yield f"config: {hook}", _short([self._normal_form(sql) for sql in hooks])
         yield "config: relation_name", _short(node.relation_name)
         if (config.get("contract") or {}).get("enforced"):
             yield "config: contract", _short(_contract(props))
+        if self._surroundings.dispatch:
+            yield "dispatch", _short(self._surroundings.dispatch)
 
     def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         raw = str(props.get("raw_code") or "")
-        yield "sql", _python_form(raw) if node.language == "python" else self._normal_form(raw)
+        if node.language == "python":
+            yield "sql", _python_form(raw)
+            if imported := self._imported(str(props["package_name"]), raw):
+                yield "imports", imported
+            for read in _reads_of_python(raw):
+                yield from self._value_parts(read, props)
+        else:
+            yield "sql", self._normal_form(raw)
         yield from self._inlined_parts(node.ephemerals, node.parents)
-        for unique_id in self._reached_macros(node):
-            yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
         yield from self._function_parts(props)
-        yield from self._value_parts(node, props)
 
     def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield what is read: the code of ephemeral models, and which relations."""
@@ -247,21 +275,6 @@ class Fingerprinter:
             function = (self._manifest.get("functions") or {}).get(unique_id) or {}
             yield f"function: {unique_id.rsplit('.', 1)[-1]}", _short(function.get("raw_code"))
 
-    def _value_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        hooks = [h.get("sql") for hook in _HOOKS for h in (props.get("config") or {}).get(hook) or []]
-        own = [*map(str, hooks), *self._macro_texts(self._own_materialization(node.materialized))]
-        for unique_id in (node.unique_id, *node.ephemerals):
-            # A macro sees the variables of the model that calls it, whatever package the macro is of.
-            scope = str(self._nodes[unique_id]["package_name"])
-            texts = [
-                *self._macro_texts(_macros_of(self._nodes[unique_id])),
-                *(own if unique_id == node.unique_id else ()),
-            ]
-            if node.language == "sql":
-                texts.append(str(self._nodes[unique_id].get("raw_code") or ""))
-            for text in texts:
-                yield from self._values_read(text, scope)
-
     def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in (props.get("config") or {}).items():
             if name not in _WITHOUT_EFFECT_ON_TESTS and value not in (None, "", [], {}):
@@ -272,121 +285,131 @@ class Fingerprinter:
         if props.get("test_metadata"):
             yield "arguments", _short(props["test_metadata"])
         yield from self._inlined_parts(test.ephemerals, test.reads)
-        # While it runs a test, dbt adds macros of its own to those that it lists after a parse; they change only with dbt.
-        called = [uid for uid in self._called_by_test(props) if self._is_of_test(uid)]
-        inlined_macros = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
-        for unique_id in self._reached_from([*called, *inlined_macros]):
-            yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
         yield from self._function_parts(props)
-        scope = str(props["package_name"])
-        called_texts = self._macro_texts(called)
-        for text in (str(props.get("raw_code") or ""), *_texts_of_test(props), *called_texts):
-            yield from self._values_read(text, scope)
-        for unique_id in test.ephemerals:
-            inlined = self._nodes[unique_id]
-            texts = [str(inlined.get("raw_code") or ""), *self._macro_texts(_macros_of(inlined))]
-            for text in texts:
-                yield from self._values_read(text, str(inlined["package_name"]))
+        yield from self._start_of_runs
+        for unit in self._units_of_test(test):
+            # While it runs a test, dbt lists macros of its own that it does not list after a parse. They change with dbt only.
+            own = [uid for uid in unit.macros if unit.props is not props or self._macros.is_of_test(uid)]
+            yield from self._reached_parts([_Unit(unit.props, unit.texts, own)])
 
-    def _macros_of_test(self, test: ProjectTest, props: Mapping[str, Any]) -> list[str]:
-        inlined = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
-        return self._reached_from([*self._called_by_test(props), *inlined])
+    def _reached_parts(self, units: Iterable[_Unit]) -> Iterator[tuple[str, str]]:
+        """Yield the macros that may be called, and the values that they and the templates may read."""
+        for unit in units:
+            for unique_id in unit.macros:
+                yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+            # A macro sees the variables of the model that calls it, whatever package the macro is of.
+            for read in self._values_read(unit):
+                yield from self._value_parts(read, unit.props)
 
-    def _is_of_test(self, unique_id: str) -> bool:
-        """Return whether a macro is a generic test, or not dbt's own."""
-        macro = self._macros.get(unique_id)
-        if macro is None or not _is_dbts_own(str(macro["package_name"])):
-            return True
-        return str(macro["name"]).startswith("test_")
+    def _values_read(self, unit: _Unit) -> set[Read]:
+        texts = [*unit.texts, *(self._macros.text(uid) for uid in unit.macros if uid in self._macros.own)]
+        return {read for text in texts for read in self._reads(text).values}
 
-    def _called_by_test(self, props: Mapping[str, Any]) -> list[str]:
-        """Return the macros that dbt calls for a data test: those that it lists, and those that it does not."""
-        named = {name for text in _texts_of_test(props) for name in self._names(text)}
-        named.update(_CALLED_FOR_TESTS)
-        prefixes = ("", "default__", f"{self._dialect}__")
-        wanted = {f"{prefix}{name}" for name in named for prefix in prefixes}
-        found = [uid for name in wanted for uid in self._own_macros_by_name.get(name, ())]
-        return [*_macros_of(props), *found, *self._own_materialization("test")]
-
-    def _names(self, text: str) -> set[str]:
-        template = self._template(text)
-        return template.names() if template is not None else set()
+    def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        kind, name = read
+        if kind == "macro":
+            yield "macro: *", self._any_macro
+        elif kind != "config" or not _counts_anyway(name, props):
+            yield f"{kind}: {name}", self._values.digest(read, props)
 
     @cached_property
-    def _own_macros_by_name(self) -> Mapping[str, list[str]]:
-        """The macros of the project and its packages, which take the place of dbt's own of the same name."""
-        found: dict[str, list[str]] = {}
-        for unique_id, macro in self._macros.items():
-            if not _is_dbts_own(str(macro["package_name"])):
-                found.setdefault(str(macro["name"]), []).append(unique_id)
+    def _any_macro(self) -> str:
+        return _short([[uid, self._macro_form(uid)] for uid in sorted(self._macros.own)])
+
+    @cached_property
+    def _start_of_runs(self) -> list[tuple[str, str]]:
+        """The parts of what dbt does at the start of each run: functions that it creates, settings of the session."""
+        found: list[tuple[str, str]] = []
+        for unique_id in sorted(self._nodes):
+            props = self._nodes[unique_id]
+            if props["resource_type"] != "operation" or "on-run-start" not in (props.get("tags") or ()):
+                continue
+            raw = str(props.get("raw_code") or "")
+            unit = self._unit(props, [raw])
+            found.append(("on-run-start", self._normal_form(raw)))
+            found += [(f"macro: {_macro_name(uid)}", self._macro_form(uid)) for uid in unit.macros]
+            for read in self._values_read(unit):
+                if read[0] not in _KEPT_BY_HOOKS_OF_RUNS:
+                    found += self._value_parts(read, props)
         return found
 
-    def _values_read(self, text: str, scope: str) -> Iterator[tuple[str, str]]:
-        template = self._template(text)
-        if template is None:
-            return
-        for name in template.calls("var"):
-            if name is None:
-                yield "vars", _short({**self._variables.project, **self._variables.command_line})
-            else:
-                yield f"var: {name}", _short(self._variables.lookup(name, scope))
-        for name in template.calls("env_var"):
-            if name is not None and not name.startswith(_SECRET_PREFIX):
-                yield f"env_var: {name}", _short(self._environ.get(name))
+    def _macro_in_use(self, unique_id: str) -> str:
+        """Return a short hash of a macro, and of those that dbt may call in its place; empty where there is none any more."""
+        if unique_id not in self._macros:
+            return ""
+        return _short([[uid, self._macro_form(uid)] for uid in self._macros.rivals(unique_id)])
 
-    def _macro_texts(self, start: Iterable[str]) -> list[str]:
-        return [str(self._macros[unique_id]["macro_sql"]) for unique_id in self._reached_from(start)]
-
-    def _reached_macros(self, node: Node) -> list[str]:
-        """Return the macros that the node and its ephemerals call, directly or not, in a stable order."""
-        called = [m for uid in (node.unique_id, *node.ephemerals) for m in _macros_of(self._nodes[uid])]
-        return self._reached_from([*called, *self._own_materialization(node.materialized)])
-
-    def _reached_from(self, start: Iterable[str]) -> list[str]:
-        reached: dict[str, None] = {}
-        stack = list(start)
-        while stack:
-            unique_id = stack.pop()
-            if unique_id in self._macros and unique_id not in reached:
-                reached[unique_id] = None
-                stack.extend(_macros_of(self._macros[unique_id]))
-        return sorted(reached)
-
-    def _own_materialization(self, materialized: str) -> list[str]:
-        # dbt does not list the materialization among a node's macros; its own ones change only with dbt.
-        suffixes = (self._dialect, "default")
-        return [
-            unique_id
-            for unique_id, macro in self._materializations.items()
-            if macro in {f"materialization_{materialized}_{suffix}" for suffix in suffixes}
-        ]
-
-    @cached_property
-    def _materializations(self) -> Mapping[str, str]:
-        return {
-            unique_id: str(macro["name"])
-            for unique_id, macro in self._macros.items()
-            if str(macro["name"]).startswith("materialization_") and not _is_dbts_own(str(macro["package_name"]))
-        }
+    # What is known of a text
 
     def _macro_form(self, unique_id: str) -> str:
         if unique_id not in self._macro_forms:
-            self._macro_forms[unique_id] = self._cached("macro", str(self._macros[unique_id]["macro_sql"]), macro_form)
+            self._macro_forms[unique_id] = self._cached("macro", self._macros.text(unique_id), macro_form)
         return self._macro_forms[unique_id]
 
     def _normal_form(self, text: str) -> str:
         return self._cached("sql", text, lambda text: normal_form(text, self._dialect))
 
-    def _template(self, text: str) -> Template | None:
-        if text not in self._templates:
-            self._templates[text] = split_template(text)
-        return self._templates[text]
+    def _reads(self, text: str) -> JinjaReads:
+        if text not in self._known_reads:
+            values, names = json.loads(self._cached("reads", text, _reads_to_json))
+            self._known_reads[text] = JinjaReads(frozenset((kind, name) for kind, name in values), frozenset(names))
+        return self._known_reads[text]
 
-    def _cached(self, what: str, text: str, compute: Any) -> str:  # noqa: ANN401
+    def _cached(self, what: str, text: str, compute: Callable[[str], str]) -> str:
         key = digest([what, self._dialect, text])
         if key not in self._cache:
             self._cache[key] = compute(text)
         return self._cache[key]
+
+
+def _reads_to_json(text: str) -> str:
+    reads = jinja_reads(text)
+    return json.dumps([sorted(reads.values), sorted(reads.names)])
+
+
+def _dispatching(setting: object) -> frozenset[str]:
+    """Return the packages in which dbt looks for macros by the project's `dispatch` setting."""
+    entries = setting if isinstance(setting, list) else []
+    return frozenset(
+        str(package) for entry in entries if isinstance(entry, Mapping) for package in (entry.get("search_order") or ())
+    )
+
+
+def _counts_anyway(name: str, props: Mapping[str, Any]) -> bool:
+    """Return whether a name of a node's config is part of its fingerprint whether or not some code reads it."""
+    without = _WITHOUT_EFFECT_ON_TESTS if props["resource_type"] == "test" else _WITHOUT_EFFECT
+    return name in _HOOKS or (name not in without and not name.endswith(ANY))
+
+
+def _hooks(props: Mapping[str, Any], *kinds: str) -> list[str]:
+    hooks = [hook for kind in kinds or _HOOKS for hook in (props.get("config") or {}).get(kind) or []]
+    return [str(hook.get("sql") if isinstance(hook, Mapping) else hook) for hook in hooks]
+
+
+def _reads_of_python(code: str) -> Iterator[Read]:
+    """Yield what a Python model reads of its config: `dbt.config.get("name")`, or all where the name is not spelled out.
+
+    https://docs.getdbt.com/docs/build/python-models#configuring-python-models
+    """
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        yield "config", ANY
+        return
+    called: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_config(node.func.value):
+            called.add(id(node.func.value))
+            kind = "meta" if node.func.attr.startswith("meta_") else "config"
+            argument = node.args[0] if node.args else None
+            is_spelled = isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            yield kind, str(argument.value) if is_spelled else ANY  # type: ignore[union-attr]
+        elif _is_config(node) and id(node) not in called:
+            yield "config", ANY
+
+
+def _is_config(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "config"
 
 
 def _by_name(found: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -423,18 +446,6 @@ def _macros_of(props: Mapping[str, Any]) -> list[str]:
 
 def _functions(props: Mapping[str, Any]) -> list[str]:
     return [uid for uid in (props.get("depends_on") or {}).get("nodes") or [] if uid.startswith("function.")]
-
-
-def _is_dbts_own(package: str) -> bool:
-    return package == "dbt" or (package.startswith("dbt_") and package.removeprefix("dbt_") in _ADAPTERS)
-
-
-_ADAPTERS = frozenset(
-    {
-        "athena", "bigquery", "clickhouse", "databricks", "duckdb", "fabric", "glue", "postgres", "redshift", "snowflake",
-        "spark", "sqlite", "sqlserver", "trino",
-    }
-)  # fmt: skip
 
 
 def _macro_name(unique_id: str) -> str:

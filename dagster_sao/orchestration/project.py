@@ -21,12 +21,14 @@ from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
 from dagster_sao.core.expiry import expiry_warnings, with_expiry
-from dagster_sao.core.fingerprint import Fingerprinter, Variables
+from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.graph import Source, check_manifest_version
 from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy, read_test_interval
 from dagster_sao.core.project import Project
+from dagster_sao.core.variables import Variables
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
+from dagster_sao.orchestration.surroundings import surroundings_of
 from dagster_sao.warehouse.session import default_target
 
 _LONGEST_SENTENCE = 600
@@ -420,8 +422,7 @@ def read_code(
     """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run."""
     return Fingerprinter(
         manifest,
-        variables,
-        os.environ,
+        surroundings_of(dbt_project, _read_yaml(dbt_project.project_dir / "dbt_project.yml"), variables),
         cache=cache,
         seed_checksums=dict(_large_seeds(dbt_project.project_dir, manifest)),
         built=(selection or Selection()).resolve(manifest, dbt_project),

@@ -12,8 +12,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
-from dagster_sao.core.fingerprint import Fingerprinter, Variables
+from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.modified import Comparison, compare, without_environment
+from dagster_sao.core.variables import Variables
 from dagster_sao.orchestration.dbt_private import DbtSelector, check_methods
 from dagster_sao.orchestration.project import (
     LoadedProject,

@@ -334,6 +334,18 @@ def threads_of(project_dir: Path, profiles_dir: Path, profile: str | None, targe
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
 
 
+def target_values(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return what dbt's Jinja has as `target`: without secrets. Raises WarehouseError for a broken profile."""
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables)
+        return dict(config.to_target_dict())
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise _cannot_load(error, project_dir, profiles_dir, target) from None
+
+
 def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 

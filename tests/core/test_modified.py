@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.errors import InvalidSelectionError
-from dagster_sao.core.fingerprint import Fingerprinter, Variables
+from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.modified import compare, without_environment
+from dagster_sao.core.variables import Variables
 from tests.core.manifests import macro, manifest, model, seed, source
 
 RAW = "source.shop.raw.orders"
@@ -52,7 +54,7 @@ def shop(environment="prod", *, macros=("100",), raw=None, **changes):
 
 
 def code(world, **variables):
-    return Fingerprinter(without_environment(world), Variables(command_line=variables))
+    return Fingerprinter(without_environment(world), Surroundings(Variables(command_line=variables)))
 
 
 def compared(current, other=None):

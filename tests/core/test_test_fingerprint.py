@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.core.fingerprint import Fingerprinter, Variables
+from dagster_sao.core.context_values import Surroundings
+from dagster_sao.core.fingerprint import Fingerprinter
+from dagster_sao.core.variables import Variables
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, macro, manifest, model
 
@@ -92,8 +94,8 @@ CHANGED = {
 }
 
 
-def fingerprints(world, **options):
-    fingerprinter = Fingerprinter(world, **options)
+def fingerprints(world, **surroundings):
+    fingerprinter = Fingerprinter(world, Surroundings(**surroundings))
     found = fingerprinter.fingerprints()
     return {test.name: found[uid] for uid, test in fingerprinter.graph.tests.items()}
 

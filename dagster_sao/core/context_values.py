@@ -1,0 +1,140 @@
+"""The values that dbt's Jinja context gives to a node, as short digests: the same now as when they are read again later.
+
+All are computed from the manifest, the variables, the environment and the profile's target alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dagster_sao.core.variables import Variables
+from dagster_sao.core.versions import digest
+from dagster_sao.sql.jinja_reads import ANY, Read
+
+_DIGITS = 12
+_SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
+# Of a node's entry in the manifest, what changes by itself.
+_UNSTABLE = frozenset(
+    {
+        "build_path", "checksum", "compiled", "compiled_code", "compiled_path", "created_at", "deferred", "defer_relation",
+        "extra_ctes", "extra_ctes_injected", "patch_path", "root_path",
+    }
+)  # fmt: skip
+# Flags that a run sets for its own command, and those that change nothing that is built.
+_FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What dbt's Jinja context holds beside the manifest."""
+
+    variables: Variables = field(default_factory=Variables)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """`flags` of dbt_project.yml."""
+    dispatch: object = None
+    """`dispatch` of dbt_project.yml: where dbt looks for a macro first."""
+    target: Callable[[], Mapping[str, Any]] = dict
+    """Returns the target of the profile as dbt's Jinja has it, without secrets. It is asked for when some code reads it."""
+
+
+class ContextValues:
+    """What the nodes of one manifest read of their context, by the name of what is read."""
+
+    def __init__(self, manifest: Mapping[str, Any], surroundings: Surroundings) -> None:
+        """Read nothing yet."""
+        self._manifest = manifest
+        self._surroundings = surroundings
+
+    def digest(self, read: Read, props: Mapping[str, Any]) -> str:
+        """Return a short hash of what `read` gives to the node with the entry `props`."""
+        return digest(self._value(read, props))[:_DIGITS]
+
+    def _value(self, read: Read, props: Mapping[str, Any]) -> object:
+        kind, name = read
+        prefix = name.removesuffix(ANY) if name.endswith(ANY) else None
+        config = props.get("config") or {}
+        if kind == "var":
+            return self._variable(name, prefix, str(props["package_name"]))
+        if kind == "env_var":
+            return self._environment(name, prefix)
+        if kind == "config":
+            return config.get(name) if prefix is None else _beginning_with(prefix, config)
+        if kind == "meta":
+            meta = config.get("meta") or {}
+            return meta.get(name) if prefix is None else _beginning_with(prefix, meta)
+        if kind == "model":
+            return _stable(name, props.get(name)) if prefix is None else self._stable_entry(props)
+        if kind == "target":
+            return self._target.get(name) if prefix is None else self._target
+        if kind == "flags":
+            return self._flag(name) if prefix is None else self._flags()
+        return self._graph if kind == "graph" else None
+
+    def _variable(self, name: str, prefix: str | None, package: str) -> object:
+        variables = self._surroundings.variables
+        return variables.lookup(name, package) if prefix is None else variables.beginning_with(prefix, package)
+
+    def _environment(self, name: str, prefix: str | None) -> object:
+        environ = self._surroundings.environ
+        if prefix is None:
+            return None if name.startswith(_SECRET_PREFIX) else environ.get(name)
+        if not prefix:
+            return None  # every process has another environment, so it is no value to compare
+        return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(_SECRET_PREFIX)}
+
+    def _flag(self, name: str) -> object:
+        if name.upper() in _FLAGS_OF_A_COMMAND:
+            return None
+        setting = self._surroundings.flags.get(name.lower(), self._surroundings.flags.get(name.upper()))
+        return [self._surroundings.environ.get(f"DBT_{name.upper()}"), setting]
+
+    def _flags(self) -> object:
+        environ = self._surroundings.environ
+        names = {name.upper() for name in self._surroundings.flags}
+        return {name: self._flag(name) for name in sorted(names)} | {
+            name: value for name, value in environ.items() if name.startswith("DBT_") and name in _KNOWN_FLAGS
+        }
+
+    @cached_property
+    def _target(self) -> Mapping[str, Any]:
+        return self._surroundings.target()
+
+    @cached_property
+    def _graph(self) -> str:
+        collections = ("nodes", "sources", "exposures", "metrics", "groups", "functions")
+        return digest(
+            [
+                [self._stable_entry(entry) for _, entry in sorted((self._manifest.get(name) or {}).items())]
+                for name in collections
+            ]
+        )
+
+    @staticmethod
+    def _stable_entry(props: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: _stable(name, value) for name, value in props.items() if name not in _UNSTABLE}
+
+
+# The flags that dbt reads from the environment and that a template may make something of.
+_KNOWN_FLAGS = frozenset(
+    {
+        "DBT_EMPTY",
+        "DBT_SAMPLE",
+        "DBT_DEFER",
+        "DBT_FAVOR_STATE",
+        "DBT_INTROSPECT",
+        "DBT_STORE_FAILURES",
+        "DBT_USE_COLORS",
+    }
+)
+
+
+def _stable(name: str, value: object) -> object:
+    return None if name in _UNSTABLE else value
+
+
+def _beginning_with(prefix: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in values.items() if name.startswith(prefix)}

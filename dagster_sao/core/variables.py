@@ -1,0 +1,43 @@
+"""The values of dbt's `var()`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The values of dbt's `var()`, by where they were set."""
+
+    command_line: Mapping[str, Any] = field(default_factory=dict)
+    project: Mapping[str, Any] = field(default_factory=dict)
+    """`vars` of the root project's dbt_project.yml, entries for packages among them."""
+    packages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`vars` of each installed package's own dbt_project.yml."""
+
+    def lookup(self, name: str, package: str) -> list[Any] | None:
+        """Return the value that `var(name)` has in `package`, as a list of one; None where only a default applies.
+
+        The order is dbt's: https://docs.getdbt.com/docs/build/project-variables#variable-precedence
+        """
+        for scope in self._scopes(package):
+            if name in scope:
+                return [scope[name]]
+        return None
+
+    def beginning_with(self, prefix: str, package: str) -> dict[str, Any]:
+        """Return all variables of `package` whose names begin with `prefix`, with their values."""
+        found: dict[str, Any] = {}
+        for scope in self._scopes(package):
+            found.update(
+                {name: value for name, value in scope.items() if name not in found and name.startswith(prefix)}
+            )
+        return found
+
+    def _scopes(self, package: str) -> Iterator[Mapping[str, Any]]:
+        own = self.packages.get(package, {})
+        for scope in (self.command_line, self.project.get(package), self.project, own.get(package), own):
+            if isinstance(scope, Mapping):
+                yield scope

@@ -1,0 +1,40 @@
+"""What dbt's Jinja context holds beside the manifest: variables, the environment, and settings of project and profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dagster_dbt import DbtProject
+
+from dagster_sao.core.context_values import Surroundings
+from dagster_sao.core.variables import Variables
+from dagster_sao.warehouse.session import target_values
+
+
+def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
+    """Return what the templates of a dbt project may read. `settings` is the content of its dbt_project.yml.
+
+    The profile's target is read when some code reads it, which raises WarehouseError for a broken profile.
+    """
+
+    @cache
+    def target() -> Mapping[str, Any]:
+        return target_values(
+            Path(dbt_project.project_dir),
+            Path(dbt_project.profiles_dir),
+            dbt_project.profile,
+            dbt_project.target,
+            variables.command_line,
+        )
+
+    return Surroundings(
+        variables=variables,
+        environ=os.environ,
+        flags=settings.get("flags") or {},
+        dispatch=settings.get("dispatch"),
+        target=target,
+    )

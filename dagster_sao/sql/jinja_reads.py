@@ -1,0 +1,276 @@
+"""What a dbt template reads of its context, found in Jinja's syntax tree.
+
+Nothing is rendered, so what a name stands for is known only where the template spells it out. Where it does not (an alias,
+a name that is put together, a value that is handed on), the whole kind counts as read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+
+from dagster_sao.sql.template import split_template
+
+ANY = "*"
+"""In place of a name: any name of its kind."""
+
+Read = tuple[str, str]
+"""The kind of what is read (`var`, `env_var`, `config`, `meta`, `model`, `target`, `flags`, `graph`, `macro`), and its name.
+
+A name that ends in `*` stands for all that begin alike.
+"""
+_FUNCTIONS = frozenset({"var", "env_var"})
+"""What is called with the name of a value."""
+_OBJECTS = frozenset({"config", "model", "target", "flags"})
+"""What has attributes that are values."""
+EVERYTHING: frozenset[Read] = frozenset((kind, ANY) for kind in (*_FUNCTIONS, *_OBJECTS, "graph", "macro"))
+_WHOLE: dict[str, Iterable[Read]] = {
+    "graph": [("graph", ANY)],
+    # The arguments of the command hold the variables of the command line too.
+    "invocation_args_dict": [("var", ANY), ("flags", ANY)],
+    "dbt_metadata_envs": [("env_var", "DBT_ENV_CUSTOM_ENV_*")],
+    "env": [("target", ANY)],
+    # With these, a template reaches whatever dbt offers.
+    "adapter_macro": EVERYTHING,
+    "builtins": EVERYTHING,
+    "context": EVERYTHING,
+    "render": EVERYTHING,
+}
+_GETTERS = frozenset({"get", "require"})
+_META_GETTERS = frozenset({"meta_get", "meta_require"})
+_WITHOUT_READING = {"config": frozenset({"persist_relation_docs", "persist_column_docs"})}
+"""What is asked of an object and changes no rows."""
+_DISPATCH_PREFIXES = ("", "default__")
+_BUILTINS = {"context", "builtins"}
+
+
+@dataclass(frozen=True, slots=True)
+class JinjaReads:
+    """What one template reads."""
+
+    values: frozenset[Read]
+    names: frozenset[str]
+    """All names that the template does not bind itself: macros, packages, and dbt's own functions among them."""
+
+
+def jinja_reads(template: str) -> JinjaReads:
+    """Return what a template reads: all that it could, where it cannot be parsed.
+
+    >>> sorted(jinja_reads("{{ var('a') }} {{ env_var('B_' ~ region) }} {{ config.get('meta') }}").values)
+    [('config', 'meta'), ('env_var', 'B_*'), ('var', 'a')]
+    """
+    if "{{" not in template and "{%" not in template:
+        return JinjaReads(frozenset(), frozenset())
+    try:
+        tree = _ENVIRONMENT.parse(template)
+    except (TemplateSyntaxError, RecursionError):
+        pieces = split_template(template)
+        return JinjaReads(EVERYTHING, frozenset(pieces.names() if pieces is not None else ()))
+    reader = _Reader()
+    reader.read_all(tree.body, frozenset())
+    return JinjaReads(frozenset(reader.values), frozenset(reader.names))
+
+
+class _DbtTags(Extension):
+    """Reads dbt's own blocks as macros: what they bind and what they hold is all that counts here."""
+
+    tags = frozenset({"test", "data_test", "materialization", "snapshot", "docs"})  # type: ignore[assignment]
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        tag = next(parser.stream)
+        macro = nodes.Macro(lineno=tag.lineno)
+        macro.args, macro.defaults = [], []
+        macro.name = parser.stream.expect("name").value
+        if parser.stream.current.type == "lparen":
+            parser.parse_signature(macro)
+        while parser.stream.current.type != "block_end":  # `default`, `adapter='duckdb'`, `supported_languages=[…]`
+            next(parser.stream)
+        macro.body = parser.parse_statements((f"name:end{tag.value}",), drop_needle=True)
+        return macro
+
+
+_ENVIRONMENT = Environment(  # noqa: S701 (only parses, never renders)
+    extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols", _DbtTags]
+)
+
+
+class _Reader:
+    """Walks a syntax tree with the names that are bound on the way."""
+
+    def __init__(self) -> None:
+        self.values: set[Read] = set()
+        self.names: set[str] = set()
+
+    def read_all(self, statements: Iterable[nodes.Node], bound: frozenset[str]) -> None:
+        for statement in statements:
+            self.read(statement, bound)
+            # A name that only one branch binds may still be the context's own after it.
+            if isinstance(statement, nodes.Assign | nodes.AssignBlock):
+                bound |= _targets(statement.target)
+            elif isinstance(statement, nodes.Macro):
+                bound |= {statement.name}
+
+    def read(self, node: nodes.Node, bound: frozenset[str]) -> None:
+        if isinstance(node, nodes.Name):
+            self._name(node, bound)
+        elif isinstance(node, nodes.Call):
+            self._call(node, bound)
+        elif isinstance(node, nodes.Getattr | nodes.Getitem):
+            self._attribute(node, bound)
+        elif isinstance(node, nodes.Macro | nodes.CallBlock):
+            self._macro(node, bound)
+        elif isinstance(node, nodes.For):
+            self._loop(node, bound)
+        elif isinstance(node, nodes.Assign | nodes.AssignBlock):
+            self._assignment(node, bound)
+        elif isinstance(node, nodes.With):
+            self._read_children(node.values, bound)
+            self.read_all(node.body, bound.union(*map(_targets, node.targets)))
+        else:
+            for statements in _bodies(node):
+                self.read_all(statements, bound)
+            self._read_children((child for child in node.iter_child_nodes(exclude=_BODIES)), bound)
+
+    def _read_children(self, children: Iterable[nodes.Node], bound: frozenset[str]) -> None:
+        for child in children:
+            self.read(child, bound)
+
+    def _name(self, node: nodes.Name, bound: AbstractSet[str]) -> None:
+        if node.ctx != "load" or node.name in bound:
+            return
+        self.names.add(node.name)
+        if node.name in _FUNCTIONS or node.name in _OBJECTS:
+            self.values.add((node.name, ANY))
+        self.values.update(_WHOLE.get(node.name, ()))
+        if node.name == "adapter":  # handed on, with all that it can dispatch
+            self.values |= EVERYTHING
+
+    def _call(self, node: nodes.Call, bound: frozenset[str]) -> None:
+        called, arguments = node.node, [*node.args, *node.kwargs]
+        if isinstance(called, nodes.Name) and called.name not in bound:
+            if called.name in _FUNCTIONS and node.args:
+                self.values.add((called.name, _spelled(node.args[0])))
+                self._read_children(arguments, bound)
+                return
+            if called.name == "config":
+                return  # what it is given, dbt keeps as the node's config
+            if called.name == "set_sql_header":
+                self.names.add(called.name)
+                self.values.add(("config", "sql_header"))
+                return
+        if isinstance(called, nodes.Getattr) and _is_free(called.node, bound):
+            self._method(called, node, bound)
+        else:
+            self.read(called, bound)
+        self._read_children([*arguments, *(part for part in (node.dyn_args, node.dyn_kwargs) if part)], bound)
+
+    def _method(self, called: nodes.Getattr, node: nodes.Call, bound: frozenset[str]) -> None:
+        """Read `owner.method(…)`, where the owner is a name of the context."""
+        owner, method = called.node.name, called.attr  # type: ignore[attr-defined]
+        if owner == "adapter":
+            self.names.add(owner)
+            if method == "dispatch":
+                self._dispatch(node)
+        elif owner == "var" and method == "has_var" and node.args:
+            self.values.add(("var", _spelled(node.args[0])))
+        elif owner in _OBJECTS and method in _GETTERS and node.args:
+            self.values.add((owner, _spelled(node.args[0])))
+        elif owner == "config" and method in _META_GETTERS and node.args:
+            self.values.add(("meta", _spelled(node.args[0])))
+        elif method not in _WITHOUT_READING.get(owner, ()):
+            self._attribute(called, bound)
+
+    def _dispatch(self, node: nodes.Call) -> None:
+        named = {keyword.key: keyword.value for keyword in node.kwargs}
+        argument = node.args[0] if node.args else named.get("macro_name")
+        name = _spelled(argument) if argument is not None else ANY
+        if name.endswith(ANY):
+            self.values |= EVERYTHING
+        else:
+            self.names.add(name)
+
+    def _attribute(self, node: nodes.Getattr | nodes.Getitem, bound: frozenset[str]) -> None:
+        if not _is_free(node.node, bound):
+            self._read_children(node.iter_child_nodes(), bound)
+            return
+        owner = node.node.name  # type: ignore[attr-defined]
+        name = node.attr if isinstance(node, nodes.Getattr) else _spelled(node.arg)
+        if owner in _OBJECTS:
+            self.values.add((owner, name))
+        elif owner in _BUILTINS and not name.endswith(ANY):
+            self._name(nodes.Name(name, "load"), frozenset())
+        elif owner != "adapter" or name.endswith(ANY):
+            self.read(node.node, bound)
+            if not name.endswith(ANY):
+                self.names.add(name)  # perhaps a macro of the package `owner`
+        else:
+            self.names.add(owner)
+        if isinstance(node, nodes.Getitem):
+            self.read(node.arg, bound)
+
+    def _macro(self, node: nodes.Macro | nodes.CallBlock, bound: frozenset[str]) -> None:
+        self._read_children(node.defaults, bound)
+        if isinstance(node, nodes.CallBlock):
+            self.read(node.call, bound)
+        self.read_all(node.body, bound.union(*map(_targets, node.args)))
+
+    def _loop(self, node: nodes.For, bound: frozenset[str]) -> None:
+        self.read(node.iter, bound)
+        within = bound | _targets(node.target) | {"loop"}
+        if node.test is not None:
+            self.read(node.test, within)
+        self.read_all(node.body, within)
+        self.read_all(node.else_, bound)
+
+    def _assignment(self, node: nodes.Assign | nodes.AssignBlock, bound: frozenset[str]) -> None:
+        if isinstance(node, nodes.Assign):
+            self.read(node.node, bound)
+            return
+        if node.filter is not None:
+            self.read(node.filter, bound)
+        self.read_all(node.body, bound)
+
+
+_BODIES = ("body", "elif_", "else_")
+
+
+def _bodies(node: nodes.Node) -> Iterator[list[nodes.Node]]:
+    for name in _BODIES:
+        statements = getattr(node, name, None)
+        if isinstance(statements, list):
+            yield statements
+
+
+def _targets(node: nodes.Node) -> frozenset[str]:
+    """Return the names that a target of an assignment, a loop or a signature binds."""
+    names = [node] if isinstance(node, nodes.Name) else list(node.find_all(nodes.Name))
+    return frozenset(name.name for name in names)
+
+
+def _is_free(node: nodes.Node, bound: AbstractSet[str]) -> bool:
+    return isinstance(node, nodes.Name) and node.name not in bound
+
+
+def _spelled(node: nodes.Node) -> str:
+    """Return the text that an expression spells out; with `*` for what it does not."""
+    if isinstance(node, nodes.Const):
+        return node.value if isinstance(node.value, str) else ANY
+    if isinstance(node, nodes.Concat):
+        return _spelled_start(node.nodes)
+    if isinstance(node, nodes.Add):
+        return _spelled_start([node.left, node.right])
+    return ANY
+
+
+def _spelled_start(parts: Iterable[nodes.Node]) -> str:
+    text = ""
+    for part in parts:
+        text += _spelled(part)
+        if text.endswith(ANY):
+            break
+    return text
