@@ -117,8 +117,14 @@ class Fingerprinter:
 
     @cached_property
     def graph(self) -> ProjectGraph:
-        """The project's graph, with volatile SQL counted as history-dependent."""
+        """The project's graph.
+
+        A node with volatile SQL counts as history-dependent. So does one that the project's own materialization builds,
+        whatever its name: what it makes of the SQL is not known.
+        """
         plain = build_graph(self._manifest, self._built)
+        own = {uid for uid, node in plain.nodes.items() if self._macros.own_materialization(node.materialized)}
+        plain = plain.with_history_dependent(own)
         nodes = {uid for uid, node in plain.nodes.items() if self._is_volatile(node)}
         return plain.with_volatile(nodes | {uid for uid, test in plain.tests.items() if self._is_volatile_test(test)})
 

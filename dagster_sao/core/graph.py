@@ -161,13 +161,16 @@ class ProjectGraph:
 
         Such a node is history-dependent.
         """
-        if not unique_ids:
-            return self
-        nodes = {uid: _as_volatile(node) if uid in unique_ids else node for uid, node in self.nodes.items()}
+        volatile = {uid for uid in unique_ids if uid in self.nodes and self.nodes[uid].kind is NodeKind.DETERMINISTIC}
         tests = {
             uid: replace(test, is_volatile=True) if uid in unique_ids else test for uid, test in self.tests.items()
         }
-        return replace(self, nodes=nodes, tests=tests)
+        return replace(self, tests=tests).with_history_dependent(volatile)
+
+    def with_history_dependent(self, unique_ids: AbstractSet[str]) -> ProjectGraph:
+        """Return the graph with nodes counted as history-dependent: each build of them is another version."""
+        changed = {uid: replace(self.nodes[uid], kind=NodeKind.HISTORY_DEPENDENT) for uid in unique_ids}
+        return replace(self, nodes={uid: changed.get(uid, node) for uid, node in self.nodes.items()})
 
     def descendants(self, unique_ids: Iterable[str]) -> set[str]:
         """Return all nodes below `unique_ids`, without them unless they are below each other."""
@@ -346,10 +349,6 @@ def _kind(resource_type: str, materialized: str, language: str) -> NodeKind:
     if materialized in _DETERMINISTIC_MATERIALIZATIONS and language == "sql":
         return NodeKind.DETERMINISTIC
     return NodeKind.HISTORY_DEPENDENT
-
-
-def _as_volatile(node: Node) -> Node:
-    return replace(node, kind=NodeKind.HISTORY_DEPENDENT) if node.kind is NodeKind.DETERMINISTIC else node
 
 
 def _source(props: Mapping[str, Any]) -> Source:
