@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from functools import lru_cache
 
 import sqlglot
 from sqlglot import exp
@@ -17,6 +16,7 @@ from sqlglot.dialects.dialect import Dialect, NormalizationStrategy
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # re-exported from a compiled module
 
+from dagster_sao.sql.dialects import sqlglot_dialect
 from dagster_sao.sql.template import Tag, Template, split_template
 
 # Warns of SQL that it keeps as text, which is what is wanted here.
@@ -76,7 +76,7 @@ def may_select_star(template: str, dialect: str) -> bool:
     if any(tag.prints and tag.name not in {"ref", "source", "var", "env_var", "this"} for tag in pieces.tags):
         return True
     try:
-        trees = sqlglot.parse(_with_placeholders(pieces), dialect=_known(dialect))
+        trees = sqlglot.parse(_with_placeholders(pieces), dialect=sqlglot_dialect(dialect))
     except (SqlglotError, RecursionError):
         return True
     return any(_follows_parents(found) for tree in trees if tree is not None for found in tree.find_all(*_STARS))
@@ -101,7 +101,7 @@ def _with_placeholders(template: Template) -> str:
 
 def _tokens(sql: str, dialect: str) -> list[Token] | None:
     try:
-        tokens = Dialect.get_or_raise(_known(dialect)).tokenize(sql)
+        tokens = Dialect.get_or_raise(sqlglot_dialect(dialect)).tokenize(sql)
     except SqlglotError:
         return None
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
@@ -110,7 +110,7 @@ def _tokens(sql: str, dialect: str) -> list[Token] | None:
 
 
 def _spellings(tokens: list[Token], dialect: str) -> Iterator[str]:
-    strategy = Dialect.get_or_raise(_known(dialect)).normalization_strategy
+    strategy = Dialect.get_or_raise(sqlglot_dialect(dialect)).normalization_strategy
     keep_case = (
         dialect in _CASE_SENSITIVE_DIALECTS
         or strategy is NormalizationStrategy.CASE_SENSITIVE
@@ -128,7 +128,7 @@ def _spellings(tokens: list[Token], dialect: str) -> Iterator[str]:
 def _tree(sql: str, dialect: str) -> list[str] | None:
     """Return the shape of the syntax tree, parentheses left out, or None when there is none."""
     try:
-        trees = sqlglot.parse(sql, dialect=_known(dialect))
+        trees = sqlglot.parse(sql, dialect=sqlglot_dialect(dialect))
         return [line for tree in trees if tree is not None for line in _shape(tree)]
     except (SqlglotError, RecursionError):
         return None
@@ -150,14 +150,6 @@ def _shape(tree: exp.Expr) -> Iterator[str]:
 def _is_redundant(node: exp.Expr | None) -> bool:
     # `is (null)`, which sqlglot reads as `is null`, is an error in most databases.
     return isinstance(node, exp.Paren) and not (isinstance(node.parent, exp.Is) and node.arg_key == "expression")
-
-
-@lru_cache
-def _known(dialect: str) -> str | None:
-    """Return sqlglot's name of a dbt adapter, None (its own dialect) for one it does not have."""
-    names = {"sqlserver": "tsql", "synapse": "tsql", "fabric": "tsql", "athena": "athena", "glue": "spark"}
-    name = names.get(dialect, dialect)
-    return name if Dialect.get(name) is not None else None
 
 
 def _strip_lines(text: str) -> str:

@@ -1,0 +1,126 @@
+"""What a query reads, and whether it gives the same rows over the same data each time: read off its syntax tree.
+
+Both are claims, so they are made only of what is understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from dagster_sao.sql.dialects import sqlglot_dialect
+
+# Functions, by sqlglot's class, that depend on more than their arguments: on the time, the session, chance, a file, or the
+# order in which the engine happens to read rows.
+_UNPROVEN = re.compile(
+    r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|First|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|Mode|NextValue|Normal|NthValue"
+    r"|Ntile|Predict|Rand|Read|RowNumber|Sample|Seq|Session|System|UnixTimestamp|Uniform|UTC|Utc|Uuid|Zipf)"
+)
+# Of those that sqlglot does not know by name.
+_PROVEN = frozenset({"generate_series", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"})
+_NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
+_READ_NAME = re.compile(rf"\b(?:from|join)\s+({_NAME}(?:\s*\.\s*{_NAME})*)(?!\s*\()", re.IGNORECASE)
+_QUERY_NAME = re.compile(rf"({_NAME})\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
+_NOT_A_NAME = frozenset({"select", "lateral", "unnest", "values"})
+_CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})
+
+
+@dataclass(frozen=True, slots=True)
+class SqlReads:
+    """What one compiled query reads."""
+
+    relations: frozenset[str] = frozenset()
+    """Relations by name in lower case, and files and table functions by their SQL."""
+    is_deterministic: bool = False
+    """Whether it is proven to give the same rows over the same data."""
+
+
+def read_compiled(sql: str, dialect: str) -> SqlReads:
+    """Return what a compiled query reads.
+
+    >>> sorted(read_compiled('with a as (select * from "db"."raw"."x") select * from a, b', "duckdb").relations)
+    ['b', 'db.raw.x']
+    >>> read_compiled("select * from read_csv('x.csv')", "duckdb").is_deterministic
+    False
+    """
+    try:
+        trees = [tree for tree in sqlglot.parse(sql, dialect=sqlglot_dialect(dialect)) if tree is not None]
+        relations = frozenset(name for tree in trees for name in _relations(tree, dialect))
+    except (SqlglotError, RecursionError):
+        return SqlReads(frozenset(_relations_in_text(sql)))
+    is_query = len(trees) == 1 and isinstance(trees[0], exp.Query | exp.Values)
+    return SqlReads(relations, is_query and _is_deterministic(trees[0]))
+
+
+def relation_key(relation_name: str, dialect: str) -> str:
+    """Return how `SqlReads.relations` names a relation that dbt writes as `relation_name`."""
+    found = read_compiled(f"select * from {relation_name}", dialect).relations  # noqa: S608 (only parsed)
+    return next(iter(found), relation_name.lower())
+
+
+def _relations(tree: exp.Expr, dialect: str) -> Iterator[str]:
+    for table in tree.find_all(exp.Table):
+        if not isinstance(table.this, exp.Identifier):
+            if not _is_plain_function(table.this):
+                yield table.this.sql(dialect=sqlglot_dialect(dialect)).lower()
+        elif table.db or table.name not in _visible_queries(table):
+            yield ".".join(part.name for part in table.parts).lower()
+
+
+def _relations_in_text(sql: str) -> Iterator[str]:
+    """Yield what stands after `from` and `join`, of SQL that cannot be parsed."""
+    queries = {found.strip('"`[]').lower() for found in _QUERY_NAME.findall(sql)}
+    for found in _READ_NAME.findall(sql):
+        name = re.sub(r'["`\[\]\s]', "", found).lower()
+        if name not in queries and name not in _NOT_A_NAME:
+            yield name
+
+
+def _visible_queries(table: exp.Table) -> set[str]:
+    """Return the names of the common table expressions that a table's name may stand for where it is."""
+    visible: set[str] = set()
+    inner: exp.Expr = table
+    outer = table.parent
+    while outer is not None:
+        if isinstance(outer, exp.With):
+            # Of the same clause, those before it; of a recursive one, all.
+            before = outer.expressions if outer.recursive else outer.expressions[: outer.expressions.index(inner)]
+            visible.update(query.alias for query in before)
+        else:
+            with_clause = outer.args.get("with_") or outer.args.get("with")
+            if isinstance(with_clause, exp.With) and with_clause is not inner:
+                visible.update(query.alias for query in with_clause.expressions)
+        inner, outer = outer, outer.parent
+    return visible
+
+
+def _is_deterministic(tree: exp.Expr) -> bool:
+    return not any(_is_unproven(node) for node in tree.walk())
+
+
+def _is_unproven(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Func):
+        return not _is_plain_function(node)
+    if isinstance(node, exp.Cast):
+        return isinstance(node.this, exp.Literal) and node.this.name.lower() in _CLOCK_WORDS
+    if isinstance(node, exp.Distinct):
+        return bool(node.args.get("on"))
+    # A limit takes any of the rows that its order leaves equal.
+    return isinstance(
+        node,
+        exp.Limit | exp.Fetch | exp.Offset | exp.TableSample | exp.Parameter | exp.SessionParameter | exp.Placeholder
+        | exp.Command,
+    )  # fmt: skip
+
+
+def _is_plain_function(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
+        return node.name.lower() in _PROVEN
+    if isinstance(node, exp.Cast):
+        return not (isinstance(node.this, exp.Literal) and node.this.name.lower() in _CLOCK_WORDS)
+    return isinstance(node, exp.Func) and not _UNPROVEN.match(type(node).__name__)
