@@ -80,4 +80,4 @@ clean: ## Remove the example's state, caches and artefacts; .venv stays
 	  $(EXAMPLE)/.dagster_home $(EXAMPLE)/warehouse
 	find $(EXAMPLE) -type d \( -name target -o -name logs -o -name dbt_packages \) \
 	  -prune -exec rm -rf {} +
-	find dagster_sao tests benchmarks $(EXAMPLE) -type d -name __pycache__ -prune -exec rm -rf {} +
+	find dagster_sao dbt_dagster_sao tests benchmarks $(EXAMPLE) -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -21,8 +21,13 @@ from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import VerdictStatus
 from dagster_sao.orchestration.private import DbtCliInvocation
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
+from dagster_sao.orchestration.traces import TraceFile
+from dbt_dagster_sao import TRACE_FILE
+from dbt_dagster_sao.trace import Trace
 
 _INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
+_TRACES = "dagster_sao_traces.jsonl"
+"""In the target folder of the invocation."""
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
 _STOP_SECONDS = 15.0
 
@@ -85,10 +90,11 @@ class DbtProcess:
         self._project = project
         self._loaded = loaded
         self._translator = translator
-        with _environment(_INDIRECT_SELECTION, "empty"):
+        with _environment(_INDIRECT_SELECTION, "empty"), _environment(TRACE_FILE, _TRACES):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
             )
+        self._traces = TraceFile(self.invocation.target_path / _TRACES)
         self._watchdog = _start_watchdog(self.invocation.process)
         # dagster-dbt would select by itself if it were given the context, so it gets it after.
         self.invocation.context = context
@@ -138,6 +144,14 @@ class DbtProcess:
     def code(self, unique_ids: Iterable[str]) -> Mapping[str, Fingerprint]:
         """Return the code of nodes and tests that dbt itself read, by unique id."""
         return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, unique_ids)
+
+    def is_traced(self) -> bool:
+        """Return whether dbt records what nodes read. Known once it logs a node: another dbt than expected does not."""
+        return self._traces.exists()
+
+    def trace(self, unique_id: str) -> Trace | None:
+        """Return what a node or test that has ended read while dbt built it, None where dbt did not record it."""
+        return self._traces.get(unique_id)
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:

@@ -1,0 +1,32 @@
+"""Records, inside dbt, what each node really read while it was built.
+
+dbt-core imports every module whose name starts with `dbt_` and asks it for `plugins`
+(`dbt.plugins.manager`). So this package is loaded in every dbt process of the environment, and must cost
+next to nothing: it imports nothing until the variable `DAGSTER_SAO_TRACE` names a file.
+
+It must not import Dagster or `dagster_sao`, which imports `trace` and `digests` from here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+TRACE_FILE = "DAGSTER_SAO_TRACE"
+"""The environment variable that names the file to append to; relative to dbt's target folder."""
+TRACE_KEY = "DAGSTER_SAO_TRACE_KEY"
+"""The environment variable that holds the key with which values of environment variables are hashed."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module's attribute)
+    """Return dbt's plugins of this package: one while a trace is asked for, else none."""
+    if name != "plugins":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    # A process that traced an earlier invocation of dbt has to be told that this one is not traced.
+    if not os.environ.get(TRACE_FILE) and f"{__name__}.plugin" not in sys.modules:
+        return []
+    from dbt_dagster_sao.plugin import plugins
+
+    return plugins

@@ -1,0 +1,190 @@
+"""Stand-ins for values of Jinja's context that note what is read of them. They know nothing of dbt.
+
+Each behaves as what it stands for: a dictionary stays a dictionary, also for `is mapping`, `tojson` and an adapter's
+own code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+from dbt_dagster_sao.digests import WHOLE
+from dbt_dagster_sao.recorder import Recording
+
+_MISSING = object()
+Noted = Callable[[str], None]
+"""Is called with the key that is read, or WHOLE."""
+
+
+class TracedContext(dict[str, Any]):
+    """Jinja's context of one node: notes which of the names in `watched` a template or macro looks up.
+
+    It does not watch iteration: dbt and Jinja themselves copy it whole. Own code is given a `ContextView`.
+    """
+
+    __slots__ = ("recording", "watched")
+
+    def __init__(self) -> None:
+        """Note nothing until dbt has filled it."""
+        super().__init__()
+        self.recording: Recording | None = None
+        self.watched: dict[str, Callable[[], None]] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if name in self.watched:
+            self.watched[name]()
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401 (it would call itself)
+
+
+class ContextView(MutableMapping[str, Any]):
+    """What own code finds as `context`: the context itself, except that reading all of it is noted."""
+
+    __slots__ = ("_context", "_noted")
+
+    def __init__(self, context: TracedContext, noted: Noted) -> None:
+        """Show `context`."""
+        self._context = context
+        self._noted = noted
+
+    def __getitem__(self, name: str) -> Any:
+        return self._context[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._context[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._context[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._context
+
+    def __iter__(self) -> Iterator[str]:
+        self._noted(WHOLE)
+        return iter(self._context)
+
+    def __len__(self) -> int:
+        return len(self._context)
+
+    def __repr__(self) -> str:
+        self._noted(WHOLE)
+        return repr(self._context)
+
+
+class TracedMapping(dict[Any, Any]):
+    """A dictionary that notes which keys are read, and when all of it is."""
+
+    __slots__ = ("_noted",)
+
+    def __init__(self, values: dict[Any, Any], noted: Noted) -> None:
+        """Stand in for `values`."""
+        super().__init__(values)
+        self._noted = noted
+
+    def __getitem__(self, key: Any) -> Any:
+        self._noted(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._noted(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self._noted(key)
+        return super().get(key, default)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        self._noted(key)
+        return super().setdefault(key, default)
+
+    def pop(self, key: Any, default: Any = _MISSING) -> Any:
+        self._noted(key)
+        return super().pop(key) if default is _MISSING else super().pop(key, default)
+
+    def popitem(self) -> tuple[Any, Any]:
+        self._noted(WHOLE)
+        return super().popitem()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._noted(WHOLE)
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[Any]:
+        self._noted(WHOLE)
+        return super().__reversed__()
+
+    def __len__(self) -> int:
+        self._noted(WHOLE)
+        return super().__len__()
+
+    def __bool__(self) -> bool:
+        return super().__len__() > 0
+
+    def keys(self) -> Any:
+        self._noted(WHOLE)
+        return super().keys()
+
+    def values(self) -> Any:
+        self._noted(WHOLE)
+        return super().values()
+
+    def items(self) -> Any:
+        self._noted(WHOLE)
+        return super().items()
+
+    def copy(self) -> dict[Any, Any]:
+        self._noted(WHOLE)
+        return super().copy()
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        return {**self.copy(), **other}
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        return {**other, **self.copy()}
+
+    def __eq__(self, other: object) -> bool:
+        self._noted(WHOLE)
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        self._noted(WHOLE)
+        return super().__repr__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return copy.deepcopy(self.copy(), memo)
+
+    def __reduce__(self) -> Any:
+        return dict, (self.copy(),)
+
+
+class TracedAttributes:
+    """An object that notes which of its attributes are read."""
+
+    __slots__ = ("_noted", "_object")
+
+    def __init__(self, stands_for: object, noted: Noted) -> None:
+        """Stand in for an object."""
+        self._object = stands_for
+        self._noted = noted
+
+    def __getattr__(self, name: str) -> Any:
+        self._noted(name)
+        return getattr(self._object, name)
+
+    def __contains__(self, name: str) -> bool:
+        self._noted(name)
+        return name in vars(self._object)
+
+    def __repr__(self) -> str:
+        self._noted(WHOLE)
+        return repr(self._object)

@@ -1,0 +1,160 @@
+"""Collects what nodes read, in the threads of one dbt process, and writes a line as each ends. Knows nothing of dbt.
+
+Recording must never end a build: what goes wrong while a read is noted makes that node's trace void.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dbt_dagster_sao.digests import UNKNOWN
+from dbt_dagster_sao.trace import MAX_TEXT, Query, Trace
+
+
+@dataclass(slots=True)
+class Recording:
+    """What one node, or an ephemeral model that others inline, has read so far."""
+
+    reads: dict[str, str] = field(default_factory=dict)
+    macros: set[str] = field(default_factory=set)
+    state: set[str] = field(default_factory=set)
+    queries: dict[Query, None] = field(default_factory=dict)
+    existed: bool | None = None
+    full_refresh: bool = False
+    before: dict[str, Any] | None = None
+    """The node as it was before dbt compiled it, where compiling alters what `model` holds."""
+    is_void: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:  # noqa: ANN401 (any value)
+        """Note a read. A value that was not the same each time is unknown."""
+        try:
+            found = digest_of(*arguments)
+            with self.lock:
+                if self.reads.setdefault(name, found) != found:
+                    self.reads[name] = UNKNOWN
+        except Exception:  # noqa: BLE001 (a build must not end because of its trace)
+            self.is_void = True
+
+    def merge(self, other: Recording) -> None:
+        """Add what an inlined ephemeral model read."""
+        with other.lock:
+            reads = list(other.reads.items())
+            macros, state, queries = set(other.macros), set(other.state), dict(other.queries)
+        for name, found in reads:
+            self.read(name, str, found)
+        with self.lock:
+            self.macros |= macros
+            self.state |= state
+            self.queries.update(queries)
+        self.is_void = self.is_void or other.is_void
+
+    def trace(self, node: str, kinds: frozenset[str]) -> Trace:
+        """Return what was read."""
+        with self.lock:
+            # Whether a variable is there is part of its digest.
+            implied = {f"has_{name}" for name in self.reads if name.startswith("var: ")}
+            return Trace(
+                node=node,
+                kinds=kinds,
+                reads={name: found for name, found in self.reads.items() if name not in implied},
+                macros=tuple(sorted(self.macros)),
+                state=tuple(sorted(self.state)),
+                queries=tuple(self.queries),
+                existed=self.existed,
+                full_refresh=self.full_refresh,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a thread executes: for which node, and whether a template, hook or macro that is not dbt's is on its stack."""
+
+    recording: Recording
+    is_own: bool
+
+
+class _Stack(threading.local):
+    frame: Frame | None = None
+
+
+stack = _Stack()
+"""The frame of the thread that looks: None while it builds no node."""
+
+
+class Session:
+    """The traces of one invocation of dbt."""
+
+    def __init__(self, path: Path, key: bytes, kinds: frozenset[str]) -> None:
+        """Append to the file `path`; values of environment variables are hashed with `key`."""
+        self.key = key
+        self.internal_packages: frozenset[str] = frozenset()
+        """The packages of dbt and its adapter: known once a node starts."""
+        self._path = path
+        self._kinds = kinds
+        self._lock = threading.Lock()
+        self._building: dict[str, tuple[Recording, int]] = {}
+        self._inlined: dict[str, Recording] = {}
+        self._digests: dict[int, tuple[object, str]] = {}
+
+    def begin(self, node: str) -> Recording:
+        """Return the recording of a node that starts. The batches of a microbatch model share that of their model."""
+        with self._lock:
+            recording, depth = self._building.get(node) or (Recording(), 0)
+            self._building[node] = recording, depth + 1
+        return recording
+
+    def of(self, node: str) -> Recording:
+        """Return the recording of a node that began; of another: an ephemeral model's, kept for what inlines it."""
+        with self._lock:
+            found = self._building.get(node)
+            return found[0] if found else self._inlined.setdefault(node, Recording())
+
+    def end(self, node: str, inlined: Iterable[str]) -> None:
+        """Add the reads of the ephemeral models that were inlined, and write the line of a node that has ended."""
+        with self._lock:
+            recording, depth = self._building.pop(node)
+            if depth > 1:
+                self._building[node] = recording, depth - 1
+            others = [self._inlined[each] for each in inlined if each in self._inlined]
+        for other in others:
+            recording.merge(other)
+        if depth == 1 and not recording.is_void:
+            self._write(recording.trace(node, self._kinds).to_json())
+
+    def once(self, of: object, digest_of: Callable[[Any], str]) -> str:
+        """Return the digest of a large object, computed once."""
+        found = self._digests.get(id(of))
+        if found is None:
+            # The object is kept as well, so that no other gets its id.
+            found = self._digests[id(of)] = of, digest_of(of)
+        return found[1]
+
+    def _write(self, line: str) -> None:
+        content = f"{line}\n".encode()
+        with self._lock, self._path.open("ab", buffering=0) as file:
+            file.write(content)
+
+
+class _Current:
+    session: Session | None = None
+
+
+current = _Current()
+"""The session of this process: one invocation of dbt at a time."""
+
+
+def note(recording: Recording | None, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:  # noqa: ANN401
+    """Note a read, when own code is on this thread's stack."""
+    frame = stack.frame
+    if recording is not None and frame is not None and frame.is_own:
+        recording.read(name, digest_of, *arguments)
+
+
+def shortened(text: str, digest_of: Callable[[str], str]) -> tuple[str, bool]:
+    """Return a text as it is kept, and whether its digest stands in its place."""
+    return (digest_of(text), True) if len(text) > MAX_TEXT else (text, False)
