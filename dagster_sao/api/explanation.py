@@ -126,7 +126,8 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
     graph = loaded.project.graph
     node = graph.nodes[unique_id]
     build = state.builds.get(unique_id)
-    fingerprint = loaded.project.fingerprints[unique_id]
+    parents = tuple(_parent(parent, build, plan) for parent in node.parents)
+    any_changed = any(parent.changed for parent in parents)
     policy = loaded.project.policy(unique_id)
     decision = plan.decisions[unique_id]
     held_by = decision.parents if decision.reason is Reason.UPSTREAM_TEST_FAILED else ()
@@ -138,8 +139,8 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         decision=decision,
         last_reason=_last_reason(instance, loaded, unique_id, build) if build else "",
         state=node_state(loaded, unique_id, state),
-        parents=tuple(_parent(parent, build, plan) for parent in node.parents),
-        code_changes=tuple(fingerprint.changes_since(build.fingerprint)) if build else (),
+        parents=parents,
+        code_changes=loaded.project.code_changes(unique_id, build, parents_changed=any_changed) if build else (),
         settings=_settings(policy, is_view=node.is_view),
         bound_to=tuple(build.definition_inputs) if build and node.is_view else (),
         made_at=now,

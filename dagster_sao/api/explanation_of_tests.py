@@ -117,7 +117,7 @@ def explain_test(
         decision=plan.tests[unique_id],
         reads=tuple(read_state(uid, plan, consumed.get(uid), changed=uid in changed) for uid in test.reads),
         unit_test_of=graph.label(test.model) if test.is_unit_test else "",
-        code_changes=project.fingerprints[unique_id].changes_since(verdict.fingerprint) if verdict else (),
+        code_changes=project.code_changes(unique_id, verdict, parents_changed=bool(changed)) if verdict else (),
         gates=tuple(
             GatedNode(uid, graph.label(uid), is_held=_is_held(uid, unique_id, plan))
             for uid in graph.gates.gated_by(unique_id)

@@ -85,8 +85,8 @@ class Situation:
     policy: Policy
     fingerprint: Fingerprint
     last_build: LastBuild | None = None
-    is_planned_code: bool = False
-    """Whether the last build was planned from this very manifest and code, though dbt may have built newer files."""
+    code_changes: tuple[str, ...] = ()
+    """What of its code differs from that of the last build, by name."""
     is_view: bool = False
     is_incremental: bool = False
     relation_name: str = ""
@@ -106,6 +106,10 @@ class Situation:
     parent_versions: Mapping[str, str] = field(default_factory=dict)
     """The data version each parent will have after this plan; absent where there is none."""
     parents: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    """What it reads that nothing tells the changes of, for messages."""
+    untracked_from: datetime | None = None
+    """When that counts as updated."""
     first_change_at: datetime | None = None
     """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
     grace: timedelta = timedelta(0)
@@ -140,8 +144,7 @@ def decide(s: Situation) -> Decision:
     if s.relation_missing:
         return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
     # 6
-    # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
-    changes = () if s.is_planned_code else s.fingerprint.changes_since(s.last_build.fingerprint)
+    changes = s.code_changes
     full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"
@@ -172,7 +175,10 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     expires_at = last_build.started_at + every if every is not None else None
     # 10
     changed = tuple(changed_parents(s.parents, last_build.consumed, s.parent_versions))
-    if not changed and not must_build:
+    untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
+    if s.untracked and s.untracked_from is not None and not untracked:
+        expires_at = min(expires_at or s.untracked_from, s.untracked_from)
+    if not changed and not untracked and not must_build:
         message = "No new changes on any upstreams"
         return Decision(Action.REUSE, Reason.NO_NEW_DATA, message, eligible_at=expires_at)
     # 11
@@ -184,12 +190,13 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     if too_soon := _too_soon(s, last_build, changed, expires_at):
         return too_soon
     # 13
-    if s.failure is not None and not changed:
+    if s.failure is not None and not changed and not untracked:
         message = f"{_FAILURES[s.failure.kind]} {_age(s, s.failure.failed_at)} ago"
         return Decision(Action.BUILD, Reason.NEW_DATA, message)
-    if is_altered and not changed:
+    if is_altered and not changed and not untracked:
         return Decision(Action.BUILD, Reason.NEW_DATA, "Its rows were altered outside of Dagster")
-    return Decision(Action.BUILD, Reason.NEW_DATA, f"New changes detected: {_names(s, changed)}", changed)
+    names = named([*changed, *untracked], s.labels)
+    return Decision(Action.BUILD, Reason.NEW_DATA, f"New changes detected: {names}", changed)
 
 
 def changed_parents(

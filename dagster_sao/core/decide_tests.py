@@ -13,7 +13,6 @@ from enum import Enum
 
 from dagster_sao.core.decide import named, upstream_failed
 from dagster_sao.core.durations import format_duration
-from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import Verdict, VerdictStatus
 
 _PAST = {
@@ -77,10 +76,9 @@ class TestSituation:
     __test__ = False
 
     now: datetime
-    fingerprint: Fingerprint
     verdict: Verdict | None = None
-    is_planned_code: bool = False
-    """Whether the verdict was planned from this very manifest and code, though dbt may have run newer files."""
+    code_changes: tuple[str, ...] = ()
+    """What of its code differs from that of the verdict, by name."""
     reads: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """The data version of each thing that it reads after this plan; absent where there is none."""
@@ -88,6 +86,8 @@ class TestSituation:
     """What it reads that fails, is held or is skipped in this plan."""
     is_requested: bool = False
     is_volatile: bool = False
+    is_untracked: bool = False
+    """Whether it reads what nothing tells the changes of."""
     untracked_interval: timedelta = timedelta(hours=1)
     gates_a_build: bool = False
     """Whether something that is built in this plan waits for its answer."""
@@ -111,9 +111,8 @@ def decide_test(s: TestSituation) -> TestDecision:
     if s.verdict is None:
         return _run(TestReason.NEVER_RUN, "Not run before in this environment")
     # T4
-    # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
-    if not s.is_planned_code and (changes := s.fingerprint.changes_since(s.verdict.fingerprint)):
-        return _run(TestReason.TEST_CHANGED, f"Test changed: {', '.join(changes)}")
+    if s.code_changes:
+        return _run(TestReason.TEST_CHANGED, f"Test changed: {', '.join(s.code_changes)}")
     # T5
     changed = changed_reads(s.reads, s.verdict, s.versions)
     wait = _wait(s, s.verdict, changed) if changed else None
@@ -121,8 +120,8 @@ def decide_test(s: TestSituation) -> TestDecision:
         return _run(TestReason.NEW_DATA, f"New data in {named(changed, s.labels)}", changed)
     # T6
     age = s.now - s.verdict.at
-    if s.is_volatile and age >= s.untracked_interval:
-        what = "Reads the clock" if s.reads else "Reads what dbt does not know"
+    if (s.is_volatile or s.is_untracked) and age >= s.untracked_interval:
+        what = "Reads the clock" if s.reads and not s.is_untracked else "Reads what dbt does not know"
         return _run(TestReason.VOLATILE, f"{what}; last run {format_duration(age)} ago")
     # T7
     if s.verdict.is_failing and s.now >= s.verdict.retry_at:
@@ -171,6 +170,6 @@ def _wait(s: TestSituation, verdict: Verdict, changed: Sequence[str]) -> timedel
 
 def _eligible_at(s: TestSituation, verdict: Verdict) -> datetime | None:
     moments = [verdict.retry_at] if verdict.is_failing else []
-    if s.is_volatile:
+    if s.is_volatile or s.is_untracked:
         moments.append(verdict.at + s.untracked_interval)
     return min(moments, default=None)

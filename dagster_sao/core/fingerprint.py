@@ -68,9 +68,23 @@ class Fingerprint:
         if before.digest == self.digest:
             return ()
         changed = {name for name in (*before.parts, *self.parts) if before.parts.get(name) != self.parts.get(name)}
-        if self.compiled is not None and before.compiled is not None and self.compiled == before.compiled:
+        if self.compiles_like(before):
             changed = {name for name in changed if not name.startswith(_TEMPLATE_PARTS)}
         return tuple(sorted(changed, key=lambda name: (name != "sql", name)))
+
+    def compiles_like(self, before: Fingerprint) -> bool:
+        """Return whether both are known to compile to the same SQL."""
+        return self.compiled is not None and self.compiled == before.compiled
+
+
+def is_wide(part: str) -> bool:
+    """Return whether a part of a fingerprint holds all values that some code may read, as it does not name those it reads."""
+    return part.endswith(ANY)
+
+
+def kind_of(part: str) -> str:
+    """Return the kind of reads that a part of a fingerprint is about."""
+    return part.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +172,17 @@ class Fingerprinter:
             return Fingerprint({**parts, "model": _short(model.digest if model else None)})
         return Fingerprint(_by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
 
-    def value(self, unique_id: str, read: Read) -> str:
-        """Return a short hash of what a node or test reads now of its context under that name."""
-        kind, name = read
+    def value_now(self, unique_id: str, name: str) -> str:
+        """Return a short hash of what a node or test reads now under a name such as `var: x` or `macro: macro.shop.cents`."""
+        kind, _, name = name.partition(": ")
         if kind == "macro":
             return self._macro_in_use(name)
-        return self._values.digest(read, self._nodes[unique_id])
+        return self._values.digest((kind, name), self._nodes[unique_id])
+
+    def has_own_steps(self, node: Node) -> bool:
+        """Return whether code of the project or a package takes part in building a node, beside its SQL."""
+        props = self._nodes[node.unique_id]
+        return bool(_hooks(props) or self._start_of_runs or self._macros.called_in_building(props))
 
     def written_config(self, node: Node) -> Mapping[str, Any]:
         """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
@@ -234,7 +253,7 @@ class Fingerprinter:
         if not code or node.materialized in _COMPILED_BY_STATE or node.language != "sql":
             return None
         # What hooks do does not show in it, nor what macros do that build the relation.
-        if _hooks(props) or self._start_of_runs or self._macros.called_in_building(props):
+        if self.has_own_steps(node):
             return None
         return self._normal_form(_escape(code))
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.plan import definition_inputs, replaces_relation, shape, stored_version, view_leaves
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
-from dagster_sao.core.versions import data_version, view_version
+from dagster_sao.core.versions import data_version, proven_kind, view_version
 
 REMEMBERED_VERSIONS = 12
 
@@ -47,6 +48,7 @@ class Ledger:
         run_id: str,
         failures: int | None = None,
         fingerprint: Fingerprint | None = None,
+        evidence: Evidence = UNSEEN,
         before: Verdict | None = None,
     ) -> Verdict:
         """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then."""
@@ -61,6 +63,7 @@ class Ledger:
             versions=versions,
             failures=failures,
             planned_code=self._project.planned_code(uid),
+            evidence=evidence,
         )
         is_repeated = (
             before is not None
@@ -79,6 +82,7 @@ class Ledger:
         ended_at: datetime,
         run_id: str,
         fingerprint: Fingerprint | None = None,
+        evidence: Evidence = UNSEEN,
         full_refresh: bool = False,
     ) -> LastBuild:
         """Return the record of a build of this run that succeeded, and let its children consume it."""
@@ -93,12 +97,18 @@ class Ledger:
             ended_at=ended_at,
             fingerprint=fingerprint,
             consumed=consumed,
-            data_version=data_version(node.kind, fingerprint.digest, consumed, run_id),
+            data_version=data_version(
+                proven_kind(node.kind, is_deterministic=evidence.is_deterministic),
+                code_digest(fingerprint, evidence),
+                consumed,
+                run_id,
+            ),
             run_id=run_id,
             shape=shape(node, self._project, shapes),
             definition_inputs=self._definition_inputs(node, shapes),
             leaves=self._leaves(node),
             planned_code=self._project.planned_code(unique_id),
+            evidence=evidence,
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
         )
         build = _with_history(build, before)
@@ -116,8 +126,7 @@ class Ledger:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
-            code = built.fingerprint.digest if built else None
-            known[unique_id] = view_version(code, self._parent_versions(node, known))
+            known[unique_id] = view_version(built.code if built else None, self._parent_versions(node, known))
         return known[unique_id]
 
     def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:

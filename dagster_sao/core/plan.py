@@ -8,14 +8,15 @@ from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 
-from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, decide
+from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
+from dagster_sao.core.evidence import untracked_inputs
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
 from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
-from dagster_sao.core.versions import data_version, digest, view_version
+from dagster_sao.core.versions import data_version, digest, proven_kind, view_version
 
 # Replacing a table there drops or strands the views that read it.
 _DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
@@ -162,6 +163,9 @@ class _Planner:
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
         self._shapes: dict[str, str] = {}
+        self._code_changes: dict[str, tuple[str, ...]] = {}
+        self._untracked: dict[str, tuple[str, ...]] = {}
+        """What nodes read, through views too, that nothing tells the changes of."""
         self._failed: set[str] = set(state.blocked)
         """What nothing is built from: it failed, or is held or skipped for a failure."""
         self._tests = TestPlanner(
@@ -173,10 +177,12 @@ class _Planner:
             self._decisions,
             self._versions,
             self._failed,
+            self._untracked,
         )
 
     def plan(self) -> Plan:
         for unique_id, node in self._graph.nodes.items():
+            self._untracked[unique_id] = self._untracked_inputs(node)
             if unique_id in self._selected:
                 self._decisions[unique_id] = decide(self._situation(node))
             if self._is_failed(node):
@@ -201,12 +207,16 @@ class _Planner:
         policy = self._project.policy(uid)
         last_build = self._state.builds.get(uid)
         failed_tests = self._tests.holding(uid)
+        if last_build is not None:
+            self._code_changes[uid] = self._project.code_changes(
+                uid, last_build, parents_changed=self._has_changed_parents(node, last_build)
+            )
         return Situation(
             now=self._now,
             policy=policy,
             fingerprint=self._project.fingerprints[uid],
             last_build=last_build,
-            is_planned_code=last_build is not None and self._project.is_planned_code(uid, last_build),
+            code_changes=self._code_changes.get(uid, ()),
             is_view=node.is_view,
             is_incremental=node.materialized == "incremental",
             relation_name=node.relation_name or node.name,
@@ -220,10 +230,28 @@ class _Planner:
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
             parent_versions=self._versions,
             parents=node.parents,
+            untracked=self._untracked[uid],
+            untracked_from=self._untracked_from(policy, last_build) if last_build else None,
             first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
             grace=self._grace(policy),
             labels=self._project.labels,
         )
+
+    def _has_changed_parents(self, node: Node, last_build: LastBuild) -> bool:
+        return any(changed_parents(node.parents, last_build.consumed, self._versions))
+
+    def _untracked_inputs(self, node: Node) -> tuple[str, ...]:
+        """Return what nothing tells the changes of, of what a node read when it was built, or reads through a view."""
+        last_build = self._state.builds.get(node.unique_id)
+        if last_build is None:
+            return ()
+        own = untracked_inputs(self._project.fingerprints[node.unique_id], last_build.evidence)
+        through_views = [label for parent in node.parents if self._is_view(parent) for label in self._untracked[parent]]
+        return tuple(dict.fromkeys((*own, *through_views)))
+
+    def _untracked_from(self, policy: Policy, last_build: LastBuild) -> datetime:
+        """Return when such inputs count as updated: a job counts them at every run, as it does an untracked source."""
+        return self._now if self._mode is Mode.JOB else last_build.started_at + policy.untracked_interval
 
     def _retry_at(self, tests: Iterable[str]) -> datetime:
         return max(self._state.verdicts[test].retry_at for test in tests)
@@ -242,12 +270,20 @@ class _Planner:
         last_build = self._state.builds.get(uid)
         if node.is_view:
             # New data passes through a view without building it; its old definition stays until it is built.
-            code = self._project.fingerprints[uid] if self._is_built(uid) else last_build and last_build.fingerprint
-            return view_version(code.digest if code else None, self._consumed(node))
+            stored = last_build.code if last_build else None
+            return view_version(self._code_after(uid) if self._is_built(uid) else stored, self._consumed(node))
         if self._is_built(uid):
-            code_digest = self._project.fingerprints[uid].digest
-            return data_version(node.kind, code_digest, self._consumed(node), _PLANNED)
+            is_proven = last_build is not None and last_build.evidence.is_deterministic
+            kind = proven_kind(node.kind, is_deterministic=is_proven)
+            return data_version(kind, self._code_after(uid), self._consumed(node), _PLANNED)
         return stored_version(uid, last_build, self._project, self._state) if last_build else None
+
+    def _code_after(self, uid: str) -> str:
+        """Return what identifies the code of a node that is built in this plan: that of its last build, where it is the same."""
+        last_build = self._state.builds.get(uid)
+        if last_build is not None and not self._code_changes.get(uid):
+            return last_build.code
+        return self._project.fingerprints[uid].digest
 
     def _consumed(self, node: Node) -> Mapping[str, str]:
         return consumed_versions(node, self._versions)

@@ -92,11 +92,13 @@ class TestPlanner:
         decisions: Mapping[str, Decision],
         versions: Mapping[str, str],
         failed: AbstractSet[str],
+        untracked: Mapping[str, Sequence[str]],
     ) -> None:
-        """Decide nothing yet. `decisions`, `versions` and `failed` are the plan's, as far as it has come."""
+        """Decide nothing yet. `decisions`, `versions`, `failed` and `untracked` are the plan's, as far as it has come."""
         self._project, self._graph = project, project.graph
         self._state, self._now, self._scope = state, now, scope
         self._requests, self._decisions, self._versions, self._failed = requests, decisions, versions, failed
+        self._untracked = untracked
         self._failing = {
             uid: None for uid, verdict in state.verdicts.items() if verdict.is_failing and uid in project.graph.tests
         }
@@ -130,7 +132,9 @@ class TestPlanner:
 
     def _is_plainly_reused(self, test: ProjectTest, verdict: Verdict) -> bool:
         """Return whether no row but the last can match: nothing is asked, fails, changed, or comes with time."""
-        if verdict.is_failing or test.is_volatile or test.unique_id in self._scope.requested:
+        if verdict.is_failing or test.is_volatile or self._is_untracked(test, verdict):
+            return False
+        if test.unique_id in self._scope.requested:
             return False
         if self._requests and self._is_requested(test):
             return False
@@ -138,9 +142,8 @@ class TestPlanner:
 
     def _stands(self, test: ProjectTest, verdict: Verdict) -> bool:
         """Return whether a verdict is about the code and the versions that are there after this plan."""
-        same_code = verdict.fingerprint.digest == self._project.fingerprints[test.unique_id].digest
-        return (same_code or self._project.is_planned_code(test.unique_id, verdict)) and not changed_reads(
-            test.reads, verdict, self._versions
+        return not changed_reads(test.reads, verdict, self._versions) and not self._project.code_changes(
+            test.unique_id, verdict
         )
 
     def _is_holding(self, test: str) -> bool:
@@ -160,14 +163,14 @@ class TestPlanner:
         return decide_test(
             TestSituation(
                 now=self._now,
-                fingerprint=self._project.fingerprints[uid],
                 verdict=verdict,
-                is_planned_code=verdict is not None and self._project.is_planned_code(uid, verdict),
+                code_changes=self._code_changes(test, verdict) if verdict else (),
                 reads=test.reads,
                 versions=self._versions,
                 failed_reads=self._failed_reads(test),
                 is_requested=uid not in self._scope.answered and self._is_requested(test),
                 is_volatile=test.is_volatile,
+                is_untracked=verdict is not None and self._is_untracked(test, verdict),
                 untracked_interval=self._project.untracked_intervals.get(uid, DEFAULT_UNTRACKED_INTERVAL),
                 gates_a_build=gates_a_build,
                 build_after=dict(self._build_after(test)),
@@ -175,6 +178,15 @@ class TestPlanner:
                 labels=self._project.labels,
             )
         )
+
+    def _code_changes(self, test: ProjectTest, verdict: Verdict) -> tuple[str, ...]:
+        parents_changed = bool(changed_reads(test.reads, verdict, self._versions))
+        return self._project.code_changes(test.unique_id, verdict, parents_changed=parents_changed)
+
+    def _is_untracked(self, test: ProjectTest, verdict: Verdict) -> bool:
+        """Return whether a test reads, through views too, what nothing tells the changes of."""
+        views = (uid for uid in test.reads if uid in self._graph.nodes and self._graph.nodes[uid].is_view)
+        return bool(verdict.evidence.untracked) or any(self._untracked.get(uid) for uid in views)
 
     def _failed_reads(self, test: ProjectTest) -> tuple[str, ...]:
         if not self._failed:

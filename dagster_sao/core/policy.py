@@ -77,6 +77,8 @@ class Policy:
     on_code_change: OnCodeChange = OnCodeChange.BUILD
     external_changes: ExternalChanges | None = None
     """None: `propagate`, where alterations can be told at little cost."""
+    untracked_interval: timedelta = DEFAULT_UNTRACKED_INTERVAL
+    """How often what nothing tells the changes of counts as updated, of what the node reads."""
     expire_with_sources: bool = False
     """Whether `rebuild_every` follows from the freshness thresholds of the sources above (`core.expiry`)."""
 
@@ -166,6 +168,7 @@ class _Reader:
                 OnCodeChange, "on_code_change", settings.get("on_code_change"), OnCodeChange.BUILD
             ),
             external_changes=self._external_changes(settings.get("external_changes")),
+            untracked_interval=self._untracked_interval(settings) or DEFAULT_UNTRACKED_INTERVAL,
             expire_with_sources=self._flag("expire_with_sources", settings.get("expire_with_sources")),
         )
         return PolicyReading(policy, tuple(self._warnings))
@@ -174,8 +177,7 @@ class _Reader:
         settings = self._meta_settings(_SOURCE_SETTINGS)
         freshness = self._config.get("freshness") or self._props.get("freshness") or {}
         policy = SourcePolicy(
-            untracked_interval=self._duration("untracked_interval", settings.get("untracked_interval"))
-            or DEFAULT_UNTRACKED_INTERVAL,
+            untracked_interval=self._untracked_interval(settings) or DEFAULT_UNTRACKED_INTERVAL,
             warn_after=self._time("warn_after", freshness.get("warn_after") or {}),
             error_after=self._time("error_after", freshness.get("error_after") or {}),
             probe_every=self._duration("probe_every", settings.get("probe_every")),
@@ -185,11 +187,14 @@ class _Reader:
         return policy, tuple(self._warnings)
 
     def test_interval(self) -> tuple[timedelta | None, tuple[str, ...]]:
-        settings = self._meta_settings(_TEST_SETTINGS)
+        interval = self._untracked_interval(self._meta_settings(_TEST_SETTINGS))
+        return interval, tuple(self._warnings)
+
+    def _untracked_interval(self, settings: Mapping[str, Any]) -> timedelta | None:
         interval = self._duration("untracked_interval", settings.get("untracked_interval"))
         if interval == timedelta(0):
-            raise self._invalid("`untracked_interval` is 0, so the test would be run without end; write a longer time")
-        return interval, tuple(self._warnings)
+            raise self._invalid("`untracked_interval` is 0, so it would be due without end; write a longer time")
+        return interval
 
     def _waiting(self) -> tuple[timedelta | None, UpdatesOn, timedelta | None]:
         if "freshness" in self._unrendered and self._unrendered["freshness"] is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
+from dagster_sao.core.evidence import code_changes
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.policy import Policy
@@ -30,6 +31,9 @@ class Project:
     untracked_intervals: Mapping[str, timedelta] = field(default_factory=dict)
     """Of the tests that have one: how long their answer stands when their SQL is volatile."""
 
+    value: Callable[[str, str], str] = lambda _unique_id, _name: ""
+    """Returns the hash of what a node or test reads now under a name such as `var: x`."""
+
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """The name of every node, source and test in messages."""
@@ -43,6 +47,24 @@ class Project:
     def planned_code(self, unique_id: str) -> str:
         """Return a marker of a node's or test's code in this very manifest, empty where nothing tells manifests apart."""
         return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
+
+    def code_changes(
+        self, unique_id: str, record: LastBuild | Verdict, *, parents_changed: bool = False
+    ) -> tuple[str, ...]:
+        """Return what of a node's or test's code differs from that of its record, by name; empty when nothing does.
+
+        `parents_changed` tells whether what it reads has other versions now.
+        """
+        # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
+        if self.is_planned_code(unique_id, record):
+            return ()
+        return code_changes(
+            self.fingerprints[unique_id],
+            record.fingerprint,
+            record.evidence,
+            value=partial(self.value, unique_id),
+            parents_changed=parents_changed,
+        )
 
     def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
         """Return whether a record was planned from this very manifest and code, though dbt may have read newer files."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
+from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
 
 FIRST_RETRY = timedelta(minutes=5)
@@ -49,6 +50,13 @@ class LastBuild:
     history: VersionHistory = ()
     planned_code: str = ""
     """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    evidence: Evidence = UNSEEN
+    """What the run saw of it."""
+
+    @property
+    def code(self) -> str:
+        """What identifies the code that was run, as far as the rows depend on it."""
+        return code_digest(self.fingerprint, self.evidence)
 
     @property
     def seconds(self) -> float:
@@ -121,6 +129,8 @@ class Verdict:
     """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
     planned_code: str = ""
     """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    evidence: Evidence = UNSEEN
+    """What the run saw of it."""
 
     @property
     def is_failing(self) -> bool:

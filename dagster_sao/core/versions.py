@@ -26,6 +26,12 @@ def view_version(code: str | None, consumed: Mapping[str, str]) -> str:
     return digest([code, consumed])
 
 
+def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
+    """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven."""
+    is_unproven = kind is NodeKind.DETERMINISTIC and not is_deterministic
+    return NodeKind.HISTORY_DEPENDENT if is_unproven else kind
+
+
 def data_version(
     kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
 ) -> str:

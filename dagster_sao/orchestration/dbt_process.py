@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.state import VerdictStatus
 from dagster_sao.orchestration.private import DbtCliInvocation
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
@@ -141,9 +141,13 @@ class DbtProcess:
         except (OSError, ValueError, KeyError):
             return {}
 
-    def code(self, unique_ids: Iterable[str]) -> Mapping[str, Fingerprint]:
-        """Return the code of nodes and tests that dbt itself read, by unique id."""
-        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, unique_ids)
+    def code(self) -> Fingerprinter | None:
+        """Return what tells the code that dbt itself read."""
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded)
+
+    def compiled_sql(self, unique_id: str) -> str | None:
+        """Return the SQL that dbt compiled of a node or test that has ended, None where it wrote none."""
+        return compiled_sql(self.invocation.target_path, self._loaded.manifest, unique_id)
 
     def is_traced(self) -> bool:
         """Return whether dbt records what nodes read. Known once it logs a node: another dbt than expected does not."""
@@ -161,19 +165,30 @@ class DbtProcess:
         self._watchdog.communicate(message)
 
 
-def code_read_by_dbt(
-    target_path: Path, project: OrchestratedProject, loaded: LoadedProject, unique_ids: Iterable[str]
-) -> Mapping[str, Fingerprint]:
-    """Return the code of nodes and tests that dbt read, which may be newer than the manifest that the plan was made from.
+def code_read_by_dbt(target_path: Path, project: OrchestratedProject, loaded: LoadedProject) -> Fingerprinter | None:
+    """Return what tells the code that dbt read, which may be newer than the manifest that the plan was made from.
 
-    Empty where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
+    None where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        fingerprinter = read_code(project.dbt_project, manifest, loaded.variables, project.selection)
-        return fingerprinter.fingerprints(unique_ids)
+        return read_code(project.dbt_project, manifest, loaded.variables, project.selection)
     except (OSError, ValueError, DagsterSaoError):
-        return {}
+        return None
+
+
+def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str) -> str | None:
+    """Return the SQL that dbt compiled of a node or test in one invocation, None where it wrote none."""
+    props: Mapping[str, Any] | None = manifest["nodes"].get(unique_id)
+    if props is None or props.get("language") == "python":
+        return None
+    file = Path(str(props["original_file_path"]))
+    if file.suffix != ".sql":
+        file /= str(props["path"])  # in a folder with the name of the YAML file that defines it
+    try:
+        return (target_path / "compiled" / str(props["package_name"]) / file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:

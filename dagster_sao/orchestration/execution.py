@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -49,6 +48,7 @@ from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrate
 from dagster_sao.orchestration.run_plan import RunPlanner
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.sightings import Sightings
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 from dagster_sao.orchestration.step_events import store_step_events
 
@@ -381,7 +381,7 @@ class _Execution:
         return below | (self._gated_by(self._recorder.failed_tests) - self._recorder.built)
 
     def _events(self, process: DbtProcess, unique_ids: Sequence[str]) -> Iterator[Any]:
-        code = cache(lambda: process.code(unique_ids))
+        seen = Sightings(process, unique_ids)
         answered: set[str] = set()
         for event in process.events():
             answer = answer_in(event.raw)
@@ -390,13 +390,13 @@ class _Execution:
                 if test.unique_id in answered:  # dbt logs it in two ways
                     continue
                 answered.add(test.unique_id)
-                self._recorder.answered(test, answer, lambda uid: code().get(uid))
+                self._recorder.answered(test, answer, seen)
                 # One that Dagster shows on no asset is in the run's table alone.
                 if (check := self._tests.checks.get(test.unique_id)) is not None:
                     yield from self._recorder.check_events(test.unique_id, check, event.asset_events)
                 continue
             for asset_event in event.asset_events():
-                yield self._recorder.recorded(asset_event, event.raw, lambda uid: code().get(uid))
+                yield self._recorder.recorded(asset_event, event.raw, seen)
 
     def _report_unanswered(self, tests: Iterable[str]) -> None:
         """Report the tests that were due and that dbt did not come to: what they read is not there to be tested."""

@@ -389,6 +389,7 @@ def load_manifest(
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
+        value=fingerprinter.value_now,
     )
     if len(cache) > known:
         _write_cache(_cache_path(dbt_project), cache)

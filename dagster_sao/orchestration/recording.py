@@ -11,6 +11,7 @@ import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.decide_tests import TestDecision
+from dagster_sao.core.evidence import Evidence
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
@@ -31,7 +32,8 @@ from dagster_sao.orchestration.records import (
 )
 from dagster_sao.orchestration.reporting import RunReport, reason_metadata, verdict_evaluation
 
-CodeOf = Callable[[str], Fingerprint | None]
+Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
+"""Returns, by unique id, the code of a node or test that dbt read, None where it is not known, and what was seen of it."""
 
 
 class Recorder:
@@ -98,29 +100,31 @@ class Recorder:
             if not self.decisions[uid].builds:
                 del self.decisions[uid]
 
-    def recorded(self, event: object, raw_event: Mapping[str, Any], code: CodeOf) -> object:
+    def recorded(self, event: object, raw_event: Mapping[str, Any], seen: Seen) -> object:
         """Return one of dagster-dbt's events, the output of a build with its record.
 
-        `code` tells what dbt read of a node, None where the plan's manifest is what is known. Dagster takes an output or a
+        Where `seen` has no code of a node, the plan's manifest is what is known. Dagster takes an output or a
         check result once in a run, and only for what is selected; any other becomes an event of the same content.
         """
         if isinstance(event, dg.Output):
-            recorded = self._output(event, raw_event, code)
+            recorded = self._output(event, raw_event, seen)
             key = self._report.keys.by_unique_id[raw_event["data"]["node_info"]["unique_id"]]
             is_first = key in self._run_assets and not self._is_second(key)
             return recorded if is_first else _materialization(key, recorded)
         return event
 
-    def answered(self, test: ProjectTest, answer: TestAnswer, code: CodeOf) -> None:
+    def answered(self, test: ProjectTest, answer: TestAnswer, seen: Seen) -> None:
         """Record what dbt answered of a test, about the versions that were captured or built before it was run."""
         uid = answer.unique_id
+        code, evidence = seen(uid)
         verdict = self._ledger.verdict(
             test,
             answer.status,
             at=clock.now(),
             run_id=self._run_id,
             failures=answer.failures,
-            fingerprint=code(uid),
+            fingerprint=code,
+            evidence=evidence,
             before=self._state.verdicts.get(uid),
         )
         self.verdicts[uid] = self._unwritten[uid] = verdict
@@ -153,17 +157,19 @@ class Recorder:
         self._yielded.add(what)
         return is_second
 
-    def _output(self, output: dg.Output[Any], raw_event: Mapping[str, Any], code: CodeOf) -> dg.Output[Any]:
+    def _output(self, output: dg.Output[Any], raw_event: Mapping[str, Any], seen: Seen) -> dg.Output[Any]:
         """Return dbt's output with the build record, and let the children in this run consume the new version."""
         node_info = raw_event["data"]["node_info"]
         uid = node_info["unique_id"]
         decision = self.decisions[uid]
+        code, evidence = seen(uid)
         build = self._ledger.record(
             uid,
             started_at=_moment(node_info.get("node_started_at"), self._started_at),
             ended_at=clock.now(),
             run_id=self._run_id,
-            fingerprint=code(uid),
+            fingerprint=code,
+            evidence=evidence,
             full_refresh=decision.full_refresh,
         )
         self.built.add(uid)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from dagster_sao.core.evidence import Evidence, TracedReads
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import (
     FailedAttempt,
@@ -59,6 +60,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "leaves": dict(build.leaves),
         "planned_code": build.planned_code,
         "replaced_in": build.replaced_in,
+        "evidence": _evidence_to_json(build.evidence),
         "history": _history_to_json(build.history),
         "invocation_id": invocation_id,
         "environment": environment,
@@ -83,6 +85,7 @@ def build_from_json(record: object) -> LastBuild | None:
             leaves=_strings(record.get("leaves")),
             planned_code=str(record.get("planned_code") or ""),
             replaced_in=str(record.get("replaced_in") or ""),
+            evidence=_evidence_from_json(record.get("evidence")),
             history=_history_from_json(record.get("history")),
         )
     except (KeyError, TypeError, ValueError):
@@ -135,6 +138,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "failures": verdict.failures,
         "attempts": verdict.attempts,
         "planned_code": verdict.planned_code,
+        "evidence": _evidence_to_json(verdict.evidence),
     }
     return {name: value for name, value in record.items() if value not in (None, "", {})}
 
@@ -154,6 +158,7 @@ def verdict_from_json(record: object) -> Verdict | None:
             failures=int(failures) if failures is not None else None,
             attempts=int(record["attempts"]),
             planned_code=str(record.get("planned_code") or ""),
+            evidence=_evidence_from_json(record.get("evidence")),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -175,6 +180,39 @@ def source_state(token: str, recorded_at: datetime, history: object) -> SourceSt
 def from_timestamp(timestamp: float) -> datetime:
     """Return seconds since the epoch as a time in UTC."""
     return datetime.fromtimestamp(timestamp, timezone.utc)
+
+
+def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
+    """Return what a run saw as JSON, with what is false or empty left out."""
+    reads = evidence.reads
+    record: dict[str, Any] = {
+        "untracked": list(evidence.untracked),
+        "is_deterministic": evidence.is_deterministic,
+        "is_traced": reads is not None,
+    }
+    if reads is not None:
+        record["reads"] = dict(reads.values)
+        record["unseen"] = sorted(reads.unseen)
+        record["follows_state"] = reads.follows_state
+        record["asks_parents"] = reads.asks_parents
+    return {name: value for name, value in record.items() if value}
+
+
+def _evidence_from_json(record: object) -> Evidence:
+    """Return what a run saw. Raises TypeError for a record of another form."""
+    if not record:
+        return Evidence()
+    if not isinstance(record, Mapping):
+        raise TypeError
+    reads = None
+    if record.get("is_traced"):
+        reads = TracedReads(
+            values=_strings(record.get("reads")),
+            unseen=frozenset(record.get("unseen") or ()),
+            follows_state=bool(record.get("follows_state")),
+            asks_parents=bool(record.get("asks_parents")),
+        )
+    return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
 
 
 def _history_to_json(history: VersionHistory) -> list[list[str]]:

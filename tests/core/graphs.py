@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 from dagster_sao.core.decide import Decision, Request
+from dagster_sao.core.evidence import Evidence
 from dagster_sao.core.expiry import with_expiry
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.gates import find_gates
@@ -33,6 +34,8 @@ from dagster_sao.core.state import (
 )
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+
+DETERMINISTIC = Evidence(is_deterministic=True)
 
 _KINDS = {
     "view": (NodeKind.VIEW, "view"),
@@ -150,6 +153,10 @@ class World:
     answers: dict[str, VerdictStatus] = field(default_factory=dict)
     """What the tests answer that do not pass."""
     intervals: dict[str, timedelta] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    """What runs see of builds and tests: by default that the SQL is a function of what it reads."""
+    values: dict[str, str] = field(default_factory=dict)
+    """What dbt's context holds now, by name such as `var: x`."""
     warehouse: Warehouse | None = None
     runs: int = 0
 
@@ -164,7 +171,14 @@ class World:
     def project(self) -> Project:
         policies = with_expiry(self.policies, self.graph, self.source_policies)
         stars, intervals = frozenset(self.stars), dict(self.intervals)
-        return Project(self.graph, self._all_fingerprints(), policies, stars, untracked_intervals=intervals)
+        return Project(
+            self.graph,
+            self._all_fingerprints(),
+            policies,
+            stars,
+            untracked_intervals=intervals,
+            value=lambda _, name: self.values.get(name, ""),
+        )
 
     @property
     def state(self) -> StateSnapshot:
@@ -252,7 +266,14 @@ class World:
 
     def _build(self, node: str, ledger: Ledger, started: datetime, *, full_refresh: bool) -> LastBuild:
         run_id = f"run {self.runs}"
-        build = ledger.record(node, started_at=started, ended_at=self.now, run_id=run_id, full_refresh=full_refresh)
+        build = ledger.record(
+            node,
+            started_at=started,
+            ended_at=self.now,
+            run_id=run_id,
+            evidence=self.evidence.get(node, DETERMINISTIC),
+            full_refresh=full_refresh,
+        )
         self.builds[node] = build
         if self.warehouse is not None:
             self.warehouse.built(self, node)
@@ -267,7 +288,8 @@ class World:
             status = self.warehouse.answer(self, test)
         if status is VerdictStatus.FAIL and not test.is_error:
             status = VerdictStatus.WARN
-        return ledger.verdict(test, status, at=self.now, run_id=f"run {self.runs}", before=before)
+        evidence = self.evidence.get(test.unique_id, DETERMINISTIC)
+        return ledger.verdict(test, status, at=self.now, run_id=f"run {self.runs}", evidence=evidence, before=before)
 
     def interrupt(self, node: str) -> None:
         """Let a run end while it builds `node`."""

@@ -303,7 +303,7 @@ def test_checks_alone_are_run_without_building_anything(story):
 
 def built_code(tmp_path, project, world, uid):
     (tmp_path / "manifest.json").write_text(json.dumps(world))
-    return code_read_by_dbt(tmp_path, project, project.load(), [uid])[uid]
+    return code_read_by_dbt(tmp_path, project, project.load()).fingerprints([uid])[uid]
 
 
 def test_the_code_that_was_built_is_what_dbt_read_not_what_the_plan_was_made_from(tmp_path):
@@ -340,7 +340,7 @@ def test_where_dbt_left_no_manifest_the_plans_code_counts(tmp_path, content):
     project = load_project(tmp_path / "shop", manifest([model("m")]))
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    assert code_read_by_dbt(tmp_path, project, project.load(), ["model.shop.m"]) == {}
+    assert code_read_by_dbt(tmp_path, project, project.load()) is None
 
 
 def test_failure_metadata_is_what_the_state_reads(story):

@@ -1,0 +1,43 @@
+"""What a run sees of what dbt does: the code that dbt itself read, and the evidence of each build and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from dagster_sao.core.evidence import UNSEEN, Evidence
+from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter
+from dagster_sao.core.read_evidence import EvidenceReader
+from dagster_sao.orchestration.dbt_process import DbtProcess
+
+
+class Sightings:
+    """What is seen of one dbt process. Nothing is read before dbt ended its first node: by then its manifest is written."""
+
+    def __init__(self, process: DbtProcess, unique_ids: Sequence[str]) -> None:
+        """Take the process and the nodes and tests that it was given."""
+        self._process = process
+        self._unique_ids = unique_ids
+
+    def __call__(self, unique_id: str) -> tuple[Fingerprint | None, Evidence]:
+        """Return the code of a node or test that ended, None where it is not known, and what was seen of it."""
+        fingerprint = self._fingerprints.get(unique_id)
+        if self._code is None or self._reader is None or fingerprint is None:
+            return fingerprint, UNSEEN
+        trace, compiled = self._process.trace(unique_id), self._process.compiled_sql(unique_id)
+        graph = self._code.graph
+        if unique_id in graph.nodes:
+            return fingerprint, self._reader.of_node(graph.nodes[unique_id], fingerprint, trace, compiled)
+        return fingerprint, self._reader.of_test(graph.tests[unique_id], fingerprint, trace, compiled)
+
+    @cached_property
+    def _code(self) -> Fingerprinter | None:
+        return self._process.code()
+
+    @cached_property
+    def _fingerprints(self) -> Mapping[str, Fingerprint]:
+        return self._code.fingerprints(self._unique_ids) if self._code is not None else {}
+
+    @cached_property
+    def _reader(self) -> EvidenceReader | None:
+        return EvidenceReader(self._code) if self._code is not None else None
