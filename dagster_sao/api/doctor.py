@@ -20,7 +20,9 @@ from rich.text import Text
 from dagster_sao.api.display import as_text, styled
 from dagster_sao.api.sources import Look
 from dagster_sao.core.durations import format_duration
+from dagster_sao.core.evidence import untracked_inputs
 from dagster_sao.core.graph import NodeKind
+from dagster_sao.core.known_relations import reads_unknown
 from dagster_sao.core.policy import Policy, UpdatesOn
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.private import switched_sensors
@@ -242,6 +244,23 @@ def _untracked(patient: Patient) -> Iterator[Finding]:
             )
 
 
+def _untracked_inputs(patient: Patient) -> Iterator[Finding]:
+    project = patient.loaded.project
+    for uid, node in project.graph.nodes.items():
+        build = patient.state.builds.get(uid)
+        unknown = untracked_inputs(project.fingerprints[uid], build.evidence) if build else ()
+        if unknown:
+            interval = format_duration(project.policy(uid).untracked_interval)
+            yield Finding(
+                Severity.WARNING,
+                "untracked-input",
+                reads_unknown(unknown),
+                f"Until then it counts as updated every {interval} (`meta.dagster_sao.untracked_interval`)",
+                node.label,
+                node.file,
+            )
+
+
 def _unsound_metadata(patient: Patient) -> Iterator[Finding]:
     graph = patient.loaded.project.graph
     for source in graph.sources.values():
@@ -387,6 +406,7 @@ _RULES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _settings_without_meaning,
     _waits_for_the_unchanging,
     _untracked,
+    _untracked_inputs,
     _unsound_metadata,
     _no_retries,
     _sensors_off,

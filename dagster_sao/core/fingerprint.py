@@ -20,6 +20,7 @@ from dagster_sao.core.context_values import ContextValues, Surroundings
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
 from dagster_sao.core.macros import Macros
 from dagster_sao.core.versions import digest
+from dagster_sao.sql.compiled_sql import relations_in_template
 from dagster_sao.sql.jinja_reads import ANY, JinjaReads, Read, jinja_reads
 from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
 from dagster_sao.sql.volatility import is_volatile
@@ -178,6 +179,17 @@ class Fingerprinter:
         if kind == "macro":
             return self._macro_in_use(name)
         return self._values.digest((kind, name), self._nodes[unique_id])
+
+    def relations_spelled_out(self, node: Node) -> list[str]:
+        """Return the relations and files that a node's own templates name without `ref` and `source`."""
+        if node.language != "sql" or node.resource_type == "seed":
+            return []
+        texts = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
+        found = (json.loads(self._cached("relations", text, self._relations_to_json)) for text in texts)
+        return list(dict.fromkeys(name for names in found for name in names))
+
+    def _relations_to_json(self, text: str) -> str:
+        return json.dumps(sorted(relations_in_template(text, self._dialect)))
 
     def has_own_steps(self, node: Node) -> bool:
         """Return whether code of the project or a package takes part in building a node, beside its SQL."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 
 from dagster_sao.core.evidence import Evidence, TracedReads
 from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter, is_wide
 from dagster_sao.core.graph import Node, ProjectTest
-from dagster_sao.sql.compiled_sql import read_compiled, relation_key
+from dagster_sao.core.known_relations import KnownRelations, is_among
+from dagster_sao.sql.compiled_sql import read_compiled
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
 _SHORTEST = 3
@@ -36,13 +36,13 @@ class EvidenceReader:
     def __init__(self, code: Fingerprinter) -> None:
         """Read nothing yet. `code` is that of the manifest that dbt itself read."""
         self._code = code
-        self._graph = code.graph
-        self._dialect = self._graph.adapter_type
+        self._relations = KnownRelations(code.graph)
+        self._dialect = code.graph.adapter_type
 
     def of_node(self, node: Node, fingerprint: Fingerprint, trace: Trace | None, compiled: str | None) -> Evidence:
         """Return the evidence of a build. `compiled` is the SQL that dbt compiled, None where it is not known."""
-        own = self._key(node.relation_name)
-        known = self._keys_of(node.parents)
+        own = self._relations.key(node.relation_name)
+        known = self._relations.keys_of(node.parents)
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
         return self._evidence(node.unique_id, fingerprint, trace, compiled, own=own, known=known, is_steady=is_steady)
 
@@ -50,7 +50,7 @@ class EvidenceReader:
         self, test: ProjectTest, fingerprint: Fingerprint, trace: Trace | None, compiled: str | None
     ) -> Evidence:
         """Return the evidence of a test."""
-        known = self._keys_of(test.about)
+        known = self._relations.keys_of(test.about)
         return self._evidence(test.unique_id, fingerprint, trace, compiled, own="", known=known, is_steady=True)
 
     def _evidence(  # noqa: PLR0913 (what is known of one build)
@@ -65,13 +65,13 @@ class EvidenceReader:
         is_steady: bool,
     ) -> Evidence:
         sql = read_compiled(compiled, self._dialect) if compiled else None
-        unknown = [name for name in sorted(sql.relations) if not self._is_known(name, known | {own})] if sql else []
+        unknown = [name for name in sorted(sql.relations) if not is_among(name, known | {own})] if sql else []
         is_deterministic = sql is not None and sql.is_deterministic and not unknown and own not in sql.relations
         if trace is None:
             return Evidence(None, _named(unknown), is_deterministic)
         questions = [*self._questions(trace)]
         asked = {name for name, _ in questions}
-        unknown += [label for name, label in questions if name != own and not self._is_known(name, known)]
+        unknown += [label for name, label in questions if name != own and not is_among(name, known)]
         kinds = {_KINDS.get(name.partition(":")[0], name.partition(":")[0]) for name in trace.reads}
         was_there = trace.existed is True and not trace.full_refresh
         follows_state = not trace.kinds >= _OF_STATE or (
@@ -81,7 +81,7 @@ class EvidenceReader:
             values=dict(self._values(unique_id, fingerprint, trace)),
             unseen=self._unseen(trace, kinds),
             follows_state=follows_state,
-            asks_parents=any(self._is_known(name, known) for name in asked),
+            asks_parents=any(is_among(name, known) for name in asked),
         )
         is_deterministic = is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME)
         return Evidence(reads, _named(unknown), is_deterministic)
@@ -130,23 +130,6 @@ class EvidenceReader:
                     yield ".".join(str(part) for part in argument[:_SHORTEST] if part).lower(), label
                     return
             yield "", label
-
-    def _key(self, relation_name: str | None) -> str:
-        return relation_key(relation_name, self._dialect) if relation_name else ""
-
-    def _keys_of(self, unique_ids: Iterable[str]) -> frozenset[str]:
-        return frozenset(self._keys.get(uid, "") for uid in unique_ids) - {""}
-
-    @cached_property
-    def _keys(self) -> Mapping[str, str]:
-        names = {uid: node.relation_name for uid, node in self._graph.nodes.items()}
-        names.update({uid: source.relation_name for uid, source in self._graph.sources.items()})
-        return {uid: self._key(name) for uid, name in names.items()}
-
-    @staticmethod
-    def _is_known(name: str, known: Iterable[str]) -> bool:
-        """Return whether a name, which may lack its first parts, is one of `known`."""
-        return bool(name) and any(key == name or key.endswith(f".{name}") for key in known)
 
 
 def _asks_what_is_there(trace: Trace) -> bool:

@@ -23,6 +23,7 @@ from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
 from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.graph import Source, check_manifest_version
+from dagster_sao.core.known_relations import unknown_relation_warnings
 from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy, read_test_interval
 from dagster_sao.core.project import Project
 from dagster_sao.core.variables import Variables
@@ -404,6 +405,7 @@ def load_manifest(
                 *(w for _, w in sources.values()),
                 *(w for _, w in tests.values()),
                 expiry_warnings(policies, graph),
+                unknown_relation_warnings(fingerprinter, policies),
             )
             for warning in warnings
         ),

@@ -14,6 +14,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from dagster_sao.sql.dialects import sqlglot_dialect
+from dagster_sao.sql.normal_form import PLACEHOLDER, with_placeholders
+from dagster_sao.sql.template import split_template
 
 # Functions, by sqlglot's class, that depend on more than their arguments: on the time, the session, chance, a file, or the
 # order in which the engine happens to read rows.
@@ -55,6 +57,16 @@ def read_compiled(sql: str, dialect: str) -> SqlReads:
         return SqlReads(frozenset(_relations_in_text(sql)))
     is_query = len(trees) == 1 and isinstance(trees[0], exp.Query | exp.Values)
     return SqlReads(relations, is_query and _is_deterministic(trees[0]))
+
+
+def relations_in_template(template: str, dialect: str) -> frozenset[str]:
+    """Return the relations and files that a template names in its own SQL; what its Jinja prints is not looked at."""
+    pieces = split_template(template)
+    if pieces is None:
+        return frozenset()
+    sql = with_placeholders(pieces)
+    found = _relations_in_text(sql) if pieces.has_control_flow else read_compiled(sql, dialect).relations
+    return frozenset(name for name in found if PLACEHOLDER not in name)
 
 
 def relation_key(relation_name: str, dialect: str) -> str:

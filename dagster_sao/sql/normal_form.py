@@ -22,6 +22,8 @@ from dagster_sao.sql.template import Tag, Template, split_template
 # Warns of SQL that it keeps as text, which is what is wanted here.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
+PLACEHOLDER = "jinja"
+"""How the names begin that stand for Jinja tags."""
 _PARENTHESES = frozenset({TokenType.L_PAREN, TokenType.R_PAREN})
 _STRINGS = frozenset(kind for kind in TokenType if kind.name.endswith("STRING"))
 # What makes columns of a query from the columns, or the rows, of what it reads.
@@ -42,7 +44,7 @@ def normal_form(template: str, dialect: str) -> str:
     if pieces is None:
         return _digest("text", _strip_lines(template))
     tags = [tag.text for tag in pieces.tags]
-    sql = _with_placeholders(pieces)
+    sql = with_placeholders(pieces)
     tokens = _tokens(sql, dialect)
     if tokens is None:
         return _digest("text", *tags, _strip_lines(sql))
@@ -76,7 +78,7 @@ def may_select_star(template: str, dialect: str) -> bool:
     if any(tag.prints and tag.name not in {"ref", "source", "var", "env_var", "this"} for tag in pieces.tags):
         return True
     try:
-        trees = sqlglot.parse(_with_placeholders(pieces), dialect=sqlglot_dialect(dialect))
+        trees = sqlglot.parse(with_placeholders(pieces), dialect=sqlglot_dialect(dialect))
     except (SqlglotError, RecursionError):
         return True
     return any(_follows_parents(found) for tree in trees if tree is not None for found in tree.find_all(*_STARS))
@@ -86,7 +88,8 @@ def _follows_parents(star: exp.Expression) -> bool:
     return not (isinstance(star, exp.Star) and isinstance(star.parent, exp.Count))
 
 
-def _with_placeholders(template: Template) -> str:
+def with_placeholders(template: Template) -> str:
+    """Return a template's SQL, with a name in place of each tag that may print something."""
     parts = []
     count = 0
     for piece in template.pieces:
@@ -94,7 +97,7 @@ def _with_placeholders(template: Template) -> str:
             parts.append(piece)
         elif not piece.is_config and piece.prints:
             # A name fits wherever an expression, a relation or a part of a name may stand.
-            parts.append(f" jinja{count}_ " if piece.is_statement else f"jinja{count}_")
+            parts.append(f" {PLACEHOLDER}{count}_ " if piece.is_statement else f"{PLACEHOLDER}{count}_")
             count += 1
     return "".join(parts)
 

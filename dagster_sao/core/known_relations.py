@@ -1,0 +1,62 @@
+"""Which relations dbt knows that a node reads, and which others its SQL names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.fingerprint import Fingerprinter
+from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.policy import Policy
+from dagster_sao.sql.compiled_sql import relation_key
+
+
+class KnownRelations:
+    """The relations of a project's nodes and sources, by the names that SQL has for them."""
+
+    def __init__(self, graph: ProjectGraph) -> None:
+        """Take the graph."""
+        self._graph = graph
+
+    def key(self, relation_name: str | None) -> str:
+        """Return the name by which a relation is compared, empty for none."""
+        return relation_key(relation_name, self._graph.adapter_type) if relation_name else ""
+
+    def keys_of(self, unique_ids: Iterable[str]) -> frozenset[str]:
+        """Return the names of the relations of nodes and sources, without those that have none."""
+        return frozenset(self._keys.get(uid, "") for uid in unique_ids) - {""}
+
+    @cached_property
+    def _keys(self) -> Mapping[str, str]:
+        names = {uid: node.relation_name for uid, node in self._graph.nodes.items()}
+        names.update({uid: source.relation_name for uid, source in self._graph.sources.items()})
+        return {uid: self.key(name) for uid, name in names.items()}
+
+
+def is_among(name: str, known: Iterable[str]) -> bool:
+    """Return whether a name, which may lack its first parts, is one of `known`.
+
+    >>> is_among("raw.orders", {"db.raw.orders"}), is_among("orders", {"db.raw.big_orders"})
+    (True, False)
+    """
+    return bool(name) and any(key == name or key.endswith(f".{name}") for key in known)
+
+
+def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy]) -> Iterator[str]:
+    """Yield a sentence for each node whose SQL spells out a relation or a file that dbt does not know."""
+    known = KnownRelations(code.graph)
+    for uid, node in code.graph.nodes.items():
+        named = code.relations_spelled_out(node)
+        if not named:
+            continue
+        readable = known.keys_of([*node.parents, uid])
+        unknown = [name for name in named if not is_among(name, readable)]
+        if unknown:
+            interval = format_duration(policies[uid].untracked_interval)
+            yield f"{node.name} ({node.file}): {reads_unknown(unknown)}, so it counts as updated every {interval}."
+
+
+def reads_unknown(names: Iterable[str]) -> str:
+    """Return what is said of a node that reads relations or files that dbt does not know."""
+    return f"reads {', '.join(names)}, which dbt does not know: add a source"
