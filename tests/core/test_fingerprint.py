@@ -9,6 +9,7 @@ import pytest
 
 from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter
+from dagster_sao.core.graph import NodeKind
 from dagster_sao.core.variables import Variables
 from tests.conftest import CORE_PROJECT, run_dbt
 from tests.core.manifests import macro, manifest, model, seed, source
@@ -407,3 +408,191 @@ def test_a_star_in_an_ephemeral_model_counts_for_who_inlines_it(core_manifest):
     assert fingerprinter.selects_star(fingerprinter.graph.nodes["model.shop.var_in_ephemeral_of_package_edit"])
     assert not fingerprinter.selects_star(fingerprinter.graph.nodes["seed.shop.countries"])
     assert fingerprinter.selects_star(fingerprinter.graph.nodes["model.shop.a_python"])
+
+
+# What dbt's own code calls, and what nothing spells out
+
+
+def built_in(name, *calls):
+    return macro(name, f"{{% macro {name}() %}}{{% endmacro %}}", *calls, package="dbt")
+
+
+def with_macros(*macros, config=None, **changes):
+    dbts = [
+        built_in("materialization_table_default", "macro.dbt.create_table_as"),
+        built_in("materialization_view_default", "macro.dbt.create_view_as"),
+        built_in("create_table_as", "macro.dbt.default__create_table_as"),
+        built_in("default__create_table_as"),
+        built_in("create_view_as"),
+        built_in("get_columns_in_query"),
+        built_in("generate_schema_name"),
+        built_in("test_unique"),
+    ]
+    node = model("m", config=config or {}, **changes)
+    return manifest([node], macros={entry["unique_id"]: entry for entry in (*dbts, *macros)})
+
+
+def own(name, body="1", *calls, package="shop"):
+    return macro(name, f"{{% macro {name}() %}}{body}{{% endmacro %}}", *calls, package=package)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "counts"),
+    [
+        ("create_table_as", {}, True),
+        ("duckdb__create_table_as", {}, True),
+        ("default__create_table_as", {}, True),
+        ("create_view_as", {}, False),
+        ("create_view_as", {"materialized": "view"}, True),
+        ("create_table_as", {"materialized": "view"}, False),
+        ("create_table_as", {"materialized": "incremental"}, True),
+        ("create_view_as", {"materialized": "incremental"}, True),
+        ("get_columns_in_query", {}, True),
+        ("generate_schema_name", {}, False),
+        ("test_unique", {}, False),
+        ("unrelated", {}, False),
+        ("get_incremental_mine_sql", {"materialized": "incremental", "incremental_strategy": "mine"}, True),
+        ("get_incremental_mine_sql", {"materialized": "incremental", "incremental_strategy": "append"}, False),
+        ("snapshot_mine_strategy", {"materialized": "snapshot", "strategy": "mine"}, True),
+    ],
+)
+def test_a_macro_that_dbt_itself_calls_counts_for_what_it_builds(name, config, counts):
+    old, new = (with_macros(own(name, body), config=config) for body in "12")
+    assert changes(old, new) == ((f"macro: {name}",) if counts else ())
+
+
+def test_a_package_overrides_dbts_macros_for_its_own_models_only():
+    old, new = (with_macros(own("create_table_as", body, package="pack")) for body in "12")
+    assert changes(old, new) == ()
+    old, new = (with_macros(own("create_table_as", body, package="pack"), package_name="pack") for body in "12")
+    assert changes(old, new) == ("macro: create_table_as",)
+    dispatch = [{"macro_namespace": "dbt", "search_order": ["pack", "dbt"]}]
+    old, new = (of(with_macros(own("create_table_as", body, package="pack")), dispatch=dispatch)["m"] for body in "12")
+    assert new.changes_since(old) == ("macro: create_table_as",)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "{% set how = rounding %}{{ rounded(how) }}",
+        "{{ shop.rounding() }}",
+        "{{ adapter.dispatch('rounding', 'shop')() }}",
+        "{{ context['rounding']() }}",
+    ],
+)
+def test_a_macro_counts_however_it_is_named(raw):
+    old, new = (with_macros(own("rounding", body), raw_code=raw) for body in "12")
+    assert "macro: rounding" in changes(old, new)
+
+
+def test_any_macro_counts_where_its_name_is_computed():
+    old, new = (with_macros(own("rounding", body), raw_code="{{ context['round' ~ x]() }}") for body in "12")
+    assert changes(old, new) == ("macro: *",)
+
+
+@pytest.mark.parametrize("materialized", ["table", "seed"])
+def test_all_that_hooks_reach_counts(materialized):
+    def world(body):
+        config = {"materialized": materialized, "post-hook": [{"sql": "{{ fill(this) }}"}]}
+        return with_macros(
+            own("fill", body), config=config, resource_type="seed" if materialized == "seed" else "model"
+        )
+
+    old, new = (of(world("{{ var('v') }}"), variables=Variables(project={"v": v}))["m"] for v in (1, 2))
+    assert new.changes_since(old) == ("var: v",)
+    assert changes(world("1"), world("2")) == ("macro: fill",)
+
+
+def test_what_a_run_does_at_its_start_counts_for_all():
+    def world(body):
+        operation = model(
+            "start", resource_type="operation", unique_id="operation.shop.start", tags=["on-run-start"],
+            raw_code="{{ functions() }}",
+        )  # fmt: skip
+        found = with_macros(own("functions", body))
+        found["nodes"][operation["unique_id"]] = operation
+        return found
+
+    assert changes(world("1"), world("2")) == ("macro: functions",)
+    old, new = (of(world("{{ var(x) }}"), variables=Variables(project={"v": v}))["m"] for v in (1, 2))
+    assert new.changes_since(old) == ("var: *",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "edit", "changed"),
+    [
+        ("{{ config.get('meta') }}", {"config": {"meta": {"a": 2}}}, ("config: meta",)),
+        ("{{ config.meta_get('a') }}", {"config": {"meta": {"a": 2}}}, ("meta: a",)),
+        ("{{ config.meta_get('b') }}", {"config": {"meta": {"a": 2}}}, ()),
+        ("{{ config.get('tags') }}", {"config": {"tags": ["x"]}}, ("config: tags",)),
+        ("{{ tojson(config) }}", {"config": {"tags": ["x"]}}, ("config: *",)),
+        ("{{ model.description }}", {"description": "x"}, ("model: description",)),
+        ("{{ model.name }}", {"description": "x"}, ()),
+        ("{{ tojson(model) }}", {"description": "x"}, ("model: *",)),
+        ("{{ graph.nodes }}", {"description": "x"}, ("graph: *",)),
+        ("{{ graph.nodes }}", {"created_at": 3.0, "checksum": {"name": "sha256", "checksum": "x"}}, ()),
+    ],
+)
+def test_what_the_sql_reads_of_configs_and_descriptions_counts(raw, edit, changed):
+    config = {"meta": {"a": 1}}
+    old = with_macros(config=config, raw_code=raw, description="")
+    new = with_macros(**{"config": config, "raw_code": raw, "description": "", **edit})
+    assert changes(old, new) == changed
+
+
+@pytest.mark.parametrize(
+    ("raw", "what", "changed"),
+    [
+        ("{{ target.name }}", {"target": {"name": "b", "schema": "x"}}, ("target: name",)),
+        ("{{ target.schema }}", {"target": {"name": "b", "schema": "x"}}, ()),
+        ("{{ tojson(target) }}", {"target": {"name": "b", "schema": "x"}}, ("target: *",)),
+        ("{{ flags.STORE_FAILURES }}", {"flags": {"store_failures": True}}, ("flags: STORE_FAILURES",)),
+        ("{{ flags.STORE_FAILURES }}", {"environ": {"DBT_STORE_FAILURES": "1"}}, ("flags: STORE_FAILURES",)),
+        ("{{ flags.WHICH }}", {"flags": {"store_failures": True}}, ()),
+        ("{{ env_var('A_' ~ x) }}", {"environ": {"A_B": "1"}}, ("env_var: A_*",)),
+        ("{{ env_var('A_' ~ x) }}", {"environ": {"B": "1"}}, ()),
+        ("{{ env_var(x) }}", {"environ": {"B": "1"}}, ()),
+        ("{{ invocation_args_dict }}", {"variables": Variables(project={"v": 1})}, ("var: *",)),
+        ("{{ var('v_' ~ x) }}", {"variables": Variables(project={"v_a": 1})}, ("var: v_*",)),
+        ("{{ var('v') }}", {"variables": Variables(project={"v": None})}, ("var: v",)),
+    ],
+)
+def test_what_the_sql_reads_of_its_surroundings_counts(raw, what, changed):
+    world = with_macros(raw_code=raw)
+    surroundings = {"target": {"name": "a", "schema": "x"}}
+    old, new = (
+        of(world, **{**given, "target": lambda given=given: given["target"]})["m"]
+        for given in (surroundings, {**surroundings, **what})
+    )
+    assert new.changes_since(old) == changed
+
+
+def test_a_materialization_of_the_project_counts_as_history_whatever_its_name():
+    view = {"materialized": "view"}
+    special = {
+        **own("materialization_view_duckdb"),
+        "macro_sql": "{% materialization view, adapter='duckdb' %}{% endmaterialization %}",
+    }
+    for macros, kind in (((), NodeKind.VIEW), ((special,), NodeKind.HISTORY_DEPENDENT)):
+        graph = Fingerprinter(with_macros(*macros, config=view)).graph
+        assert graph.nodes["model.shop.m"].kind is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("dbt.config.get('meta')", ("config: meta",)),
+        ("dbt.config.meta_get('a')", ("meta: a",)),
+        ("dbt.config.get(name)", ("config: *",)),
+        ("config = dbt.config", ("config: *",)),
+        ("dbt.ref('a')", ()),
+    ],
+)
+def test_what_a_python_model_reads_of_its_config_counts(code, changed):
+    old, new = (
+        with_macros(
+            language="python", raw_code=f"def model(dbt, session):\n    return {code}\n", config={"meta": {"a": a}}
+        )
+        for a in (1, 2)
+    )
+    assert changes(old, new) == changed
