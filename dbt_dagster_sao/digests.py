@@ -43,6 +43,7 @@ _UNSTABLE = frozenset(
         "compiled_code",
         "compiled_path",
         "compiled_sql",
+        "config_call_dict",
         "created_at",
         "defer_relation",
         "deferred",
@@ -53,9 +54,10 @@ _UNSTABLE = frozenset(
         "root_path",
         "state_relation",
         "timing",
+        "unrendered_config_call_dict",
     }
 )
-"""Attributes of a node that change by themselves: from parse to parse, or while dbt builds it."""
+"""Attributes of a node that change by themselves (from parse to parse, or while dbt builds it), or copy others."""
 _BATCH_CONFIG = "__dbt_internal_"
 _FREE_FORM = frozenset({"meta", "unrendered_config"})
 """Attributes whose keys are the user's: a null among them means something."""

@@ -340,7 +340,7 @@ def begin_session() -> None:
     if not name:
         return
     try:
-        kinds = _install()
+        kinds = install()
         if kinds is None:
             return
         path = Path(*_target_folder(), name)
@@ -358,27 +358,29 @@ def _target_folder() -> tuple[str, str]:
     return str(flags.PROJECT_DIR), str(flags.TARGET_PATH or "target")
 
 
-def _install() -> frozenset[str] | None:
+def install() -> frozenset[str] | None:
     """Wrap the points, once per process. Returns the kinds that are watched, None when an essential point is missing."""
-    owners = [_owner(point) for point in POINTS]
-    missing = [point for point, owner in zip(POINTS, owners, strict=True) if not hasattr(owner, point.name)]
+    functions = [_function(point) for point in POINTS]
+    missing = [point for point, function in zip(POINTS, functions, strict=True) if function is None]
     if any(not point.kinds for point in missing):
         return None
     context = _attribute("dbt.context.providers", "ProviderContext")
     if not set(getattr(context, "_context_members_", ())) >= MEMBERS:
         return None
-    for point, owner in zip(POINTS, owners, strict=True):
-        _wrap(point, owner)
+    for point, function in zip(POINTS, functions, strict=True):
+        if function is not None and not hasattr(function, _MARK):
+            wrapped = point.wrap(function)
+            setattr(wrapped, _MARK, True)
+            setattr(_owner(point), point.name, wrapped)
     watched = KINDS.union(*(point.kinds for point in POINTS))
     return watched.difference(*(point.kinds for point in missing if not _is_needless(point)))
 
 
-def _wrap(point: Point, owner: Any) -> None:
-    function = getattr(owner, point.name, None)
-    if function is not None and not hasattr(function, _MARK):
-        wrapped = point.wrap(function)
-        setattr(wrapped, _MARK, True)
-        setattr(owner, point.name, wrapped)
+def _function(point: Point) -> Wrapper | None:
+    """Return what is to be wrapped: of a class, not what every class has (`__init__`, `__call__`)."""
+    owner = _owner(point)
+    holders = [each for each in owner.__mro__ if each is not object] if isinstance(owner, type) else [owner]
+    return next((vars(each)[point.name] for each in holders if point.name in getattr(each, "__dict__", ())), None)
 
 
 def _is_needless(point: Point) -> bool:

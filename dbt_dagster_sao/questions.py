@@ -63,6 +63,7 @@ ASK_NOTHING = frozenset(
 """What adapters offer to Jinja that asks the warehouse nothing. What is not listed counts as a question."""
 
 _ABOUT_EXISTENCE = frozenset({"already_exists", "check_schema_exists", "get_relation"})
+_OF_THE_BUILD = ("__dbt_tmp", "__dbt_backup")
 _EXECUTE = ("sql", "auto_begin", "fetch", "limit")
 """The parameters of an adapter's `execute`."""
 
@@ -92,6 +93,8 @@ def note_question(frame: Frame, name: str, arguments: tuple[Any, ...], options: 
     if not frame.is_own:
         return
     recording = frame.recording
+    if any(_is_of_the_build(each) for each in (*arguments, *options.values())):
+        return
     try:
         if name in _ABOUT_EXISTENCE:
             recording.add_state(_sentence(name, [*arguments, *options.values()], answer))
@@ -116,6 +119,11 @@ def word(answer: Any) -> str:
     return str(answer).lower()
 
 
+def _is_of_the_build(argument: Any) -> bool:
+    """Return whether an argument is a relation that this build itself made for a moment: it holds nothing that is read."""
+    return hasattr(argument, "render") and any(mark in str(argument.identifier) for mark in _OF_THE_BUILD)
+
+
 def _sentence(name: str, arguments: Iterable[Any], answer: Any) -> str:
     separator = "." if name == "get_relation" else ", "
     return f"{name}({separator.join(str(each) for each in arguments)}) = {word(answer)}"
@@ -123,7 +131,8 @@ def _sentence(name: str, arguments: Iterable[Any], answer: Any) -> str:
 
 def _query(method: str, arguments: Iterable[Any], answer: str) -> Query:
     kept = [_argument(each) for each in arguments]
-    return Query(method, tuple(value for value, _ in kept), answer, any(is_shortened for _, is_shortened in kept))
+    is_shortened = any(shortens for _, shortens in kept)
+    return Query(method, tuple(value for value, _ in kept), answer, is_shortened)
 
 
 def _argument(value: Any) -> tuple[Any, bool]:
