@@ -19,7 +19,7 @@ TRACE_KEY = "DAGSTER_SAO_TRACE_KEY"
 """The environment variable that holds the key with which values of environment variables are hashed."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module's attribute)
+def __getattr__(name: str) -> Any:
     """Return dbt's plugins of this package: one while a trace is asked for, else none."""
     if name != "plugins":
         msg = f"module {__name__!r} has no attribute {name!r}"

@@ -43,6 +43,7 @@ _UNSTABLE = frozenset(
         "compiled_code",
         "compiled_path",
         "compiled_sql",
+        "config_call_dict",
         "created_at",
         "defer_relation",
         "deferred",
@@ -53,9 +54,10 @@ _UNSTABLE = frozenset(
         "root_path",
         "state_relation",
         "timing",
+        "unrendered_config_call_dict",
     }
 )
-"""Attributes of a node that change by themselves: from parse to parse, or while dbt builds it."""
+"""Attributes of a node that change by themselves (from parse to parse, or while dbt builds it), or copy others."""
 _BATCH_CONFIG = "__dbt_internal_"
 _FREE_FORM = frozenset({"meta", "unrendered_config"})
 """Attributes whose keys are the user's: a null among them means something."""
@@ -63,7 +65,7 @@ _HOOK_NAMES = {"pre_hook": "pre-hook", "post_hook": "post-hook"}
 """What dbt's config object calls a key, and what manifest.json calls it."""
 
 
-def digest(value: Any) -> str:  # noqa: ANN401 (any value of Jinja's context)
+def digest(value: Any) -> str:
     """Return the digest of a value, UNKNOWN for one that has no lasting text."""
     try:
         return _hash(_canonical(value).encode())
@@ -117,9 +119,9 @@ def graph_digest(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def stable_model_attribute(key: str, value: Any) -> Any:  # noqa: ANN401 (any attribute of a node)
+def stable_model_attribute(key: str, value: Any) -> Any:
     """Return what counts of an attribute of a node: None for one that changes by itself, and no nulls within."""
-    if key in _UNSTABLE or value is None:
+    if changes_by_itself(key) or value is None:
         return None
     if key in _FREE_FORM:
         return value
@@ -127,11 +129,21 @@ def stable_model_attribute(key: str, value: Any) -> Any:  # noqa: ANN401 (any at
         # While dbt builds a node, it adds the macros that the node calls.
         return {"nodes": value.get("nodes") or []}
     if key == "config" and isinstance(value, Mapping):
-        value = {name: held for name, held in value.items() if not str(name).startswith(_BATCH_CONFIG)}
+        value = {name: held for name, held in value.items() if not is_of_a_batch(name)}
     return _without_nulls(value)
 
 
-def answer_digest(answer: Any) -> str:  # noqa: ANN401 (whatever an adapter returns)
+def changes_by_itself(key: str) -> bool:
+    """Return whether an attribute of a node changes from parse to parse, or while dbt builds the node."""
+    return key in _UNSTABLE
+
+
+def is_of_a_batch(key: str) -> bool:
+    """Return whether dbt puts a key into the configuration for the time of one batch of a microbatch model."""
+    return str(key).startswith(_BATCH_CONFIG)
+
+
+def answer_digest(answer: Any) -> str:
     """Return the digest of a warehouse's answer: a table (the order of its rows counts), columns, relations, a value."""
     return digest(answer)
 
@@ -150,12 +162,12 @@ def _stable_node(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _nullable_digest(key: str, value: Any) -> str:  # noqa: ANN401 (as above)
+def _nullable_digest(key: str, value: Any) -> str:
     # dbt leaves nulls out of `model`, so that a null and nothing are the same there.
     return ABSENT if value is None else digest(value if key in _FREE_FORM else _without_nulls(value))
 
 
-def _without_nulls(value: Any) -> Any:  # noqa: ANN401 (as above)
+def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
             name: held if name in _FREE_FORM else _without_nulls(held)
@@ -171,11 +183,11 @@ class _NoLastingTextError(Exception):
     """A value has no text that would be the same in another process."""
 
 
-def _canonical(value: Any) -> str:  # noqa: ANN401 (as above)
+def _canonical(value: Any) -> str:
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 (one return per kind of value)
+def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Enum):
@@ -193,7 +205,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 (one return per kind of value)
     return _plain_object(value)
 
 
-def _plain_object(value: Any) -> Any:  # noqa: ANN401 (as above)
+def _plain_object(value: Any) -> Any:
     if hasattr(value, "column_types") and hasattr(value, "rows"):  # a table of agate
         types = [type(each).__name__ for each in value.column_types]
         return {"columns": _plain(value.column_names), "types": types, "rows": _rows(value.rows)}
@@ -213,6 +225,6 @@ def _rows(rows: Iterable[Iterable[Any]]) -> list[list[Any]]:
     return [[_plain(cell) for cell in row] for row in rows]
 
 
-def _key(key: Any) -> str:  # noqa: ANN401 (YAML has keys of every type)
+def _key(key: Any) -> str:
     """Return a key as JSON spells it."""
     return key if isinstance(key, str) else json.dumps(_plain(key))

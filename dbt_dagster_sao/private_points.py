@@ -8,83 +8,22 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
-from dbt_dagster_sao.digests import (
-    ABSENT,
-    UNKNOWN,
-    WHOLE,
-    answer_digest,
-    digest,
-    env_digest,
-    graph_digest,
-    mapping_digest,
-    model_digest,
-    text_digest,
-)
-from dbt_dagster_sao.proxies import ContextView, Noted, TracedAttributes, TracedContext, TracedMapping
-from dbt_dagster_sao.recorder import Frame, Recording, Session, current, note, shortened, stack
-from dbt_dagster_sao.trace import SQL, Query
+from dbt_dagster_sao.digests import UNKNOWN, digest, is_of_a_batch, mapping_digest
+from dbt_dagster_sao.proxies import TracedContext
+from dbt_dagster_sao.questions import ASK_NOTHING, asking, note_question, word
+from dbt_dagster_sao.recorder import CLOCK, Frame, Recording, Session, current, note, stack
+from dbt_dagster_sao.stage import KINDS, MEMBERS, Stage
+from dbt_dagster_sao.trace import OF
 
 _IS_INCREMENTAL = "macro.dbt.is_incremental"
-_SECRET = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
-_ABOUT_EXISTENCE = frozenset({"already_exists", "check_schema_exists", "get_relation"})
-_ASKS_NOTHING = frozenset(
-    {
-        "Column",
-        "Relation",
-        "assert_valid_snapshot_target_given_strategy",
-        "batch_id_for_model",
-        "behavior",
-        "build_catalog_relation",
-        "cache_added",
-        "cache_dropped",
-        "cache_renamed",
-        "commit",
-        "config",
-        "convert_datetimes_to_strs",
-        "convert_type",
-        "create_schema",
-        "disable_transactions",
-        "dispatch",
-        "drop_relation",
-        "drop_schema",
-        "ensure_transaction",
-        "escape_sql_string",
-        "expand_target_column_types",
-        "external_read_location",
-        "external_root",
-        "external_write_options",
-        "get_binding_char",
-        "get_catalog_integration",
-        "get_hard_deletes_behavior",
-        "get_incremental_strategy_macro",
-        "get_seed_file_path",
-        "get_temp_relation_path",
-        "is_motherduck",
-        "parse_index",
-        "quote",
-        "quote_as_configured",
-        "quote_seed_column",
-        "rename_relation",
-        "render_raw_columns_constraints",
-        "render_raw_model_constraints",
-        "standardize_grants_dict",
-        "store_relation",
-        "submit_python_job",
-        "truncate_relation",
-        "type",
-        "valid_incremental_strategies",
-        "verify_database",
-        "warn_once",
-    }
-)
-"""What an adapter offers to Jinja that asks the warehouse nothing. What is not listed counts as a question."""
+_MACRO = "macro."
 
 Wrapper = Callable[..., Any]
 
@@ -199,7 +138,7 @@ def _macro_call(original: Wrapper) -> Wrapper:
         is_own = outer is not None and outer.is_own
         asks = is_own and macro.unique_id == _IS_INCREMENTAL
         if macro.package_name not in session.internal_packages:
-            recording.macros.add(macro.unique_id)
+            recording.call(macro.unique_id)
             is_own = True
         stack.frame = Frame(recording, is_own=is_own and not asks)
         try:
@@ -207,24 +146,10 @@ def _macro_call(original: Wrapper) -> Wrapper:
         finally:
             stack.frame = outer
         if asks:
-            recording.state.add(f"is_incremental() = {_word(found)}")
+            recording.add_state(f"is_incremental() = {word(found)}")
         return found
 
     return call
-
-
-def _own_code(function: Wrapper, recording: Recording) -> Wrapper:
-    """Return `render` of the context, with which dbt renders hooks."""
-
-    @wraps(function)
-    def render(*arguments: Any, **options: Any) -> Any:
-        outer, stack.frame = stack.frame, Frame(recording, is_own=True)
-        try:
-            return function(*arguments, **options)
-        finally:
-            stack.frame = outer
-
-    return render
 
 
 # The context
@@ -251,9 +176,16 @@ def _context_to_dict(original: Wrapper) -> Wrapper:
             return context
         uid = self.model.unique_id
         # An adapter executes macros in a context of their own.
-        recording = frame.recording if uid.startswith("macro.") else session.of(uid)
+        recording = frame.recording if uid.startswith(_MACRO) else session.of(uid)
         try:
-            _Stage(self, context, recording, session).set()
+            Stage(
+                context=context,
+                recording=recording,
+                session=session,
+                node=None if uid.startswith(_MACRO) else lambda: self.model.to_dict(omit_none=True),
+                environment=_environment(),
+                overrides=getattr(getattr(self.model, "overrides", None), "env_vars", None) or {},
+            ).set()
         except Exception:  # noqa: BLE001 (as above)
             recording.is_void = True
         return context
@@ -261,122 +193,12 @@ def _context_to_dict(original: Wrapper) -> Wrapper:
     return to_dict
 
 
-class _Stage:
-    """The stand-ins of one context."""
+def _environment() -> Mapping[str, str]:
+    """Return the environment variables as dbt sees them."""
+    from dbt_common.context import get_invocation_context
 
-    def __init__(self, of: Any, context: TracedContext, recording: Recording, session: Session) -> None:
-        self._of = of
-        self._context = context
-        self._recording = recording
-        self._session = session
-        self._builtins = TracedContext()
-
-    def set(self) -> None:
-        """Replace values of the context, and of `builtins`, which holds the same."""
-        context, recording = self._context, self._recording
-        self._builtins.update(dict.__getitem__(context, "builtins"))
-        target = self._mapping("target", dict.__getitem__(context, "target"))
-        self._replace("target", target)
-        self._replace("env", target)
-        self._replace(
-            "invocation_args_dict",
-            self._mapping("invocation_args_dict", dict.__getitem__(context, "invocation_args_dict")),
-        )
-        self._replace("flags", TracedAttributes(*self._flags(dict.__getitem__(context, "flags"))))
-        self._replace("graph", self._graph(dict.__getitem__(context, "graph")))
-        self._replace("env_var", self._env_var(dict.__getitem__(context, "env_var")))
-        self._replace("render", _own_code(dict.__getitem__(context, "render"), recording))
-        if not self._of.model.unique_id.startswith("macro."):
-            self._replace("model", self._model(dict.__getitem__(context, "model")))
-            dict.__getitem__(context, "config").__dict__["_recording"] = recording
-        context["builtins"] = self._builtins
-        context["context"] = ContextView(context, lambda key: self._note(f"context: {key}", str, UNKNOWN))
-        context.watched = self._builtins.watched = self._watched()
-        context.recording = self._builtins.recording = recording
-
-    def _replace(self, name: str, value: Any) -> None:
-        self._context[name] = self._builtins[name] = value
-
-    def _note(self, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:
-        note(self._recording, name, digest_of, *arguments)
-
-    def _mapping(self, name: str, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return TracedMapping(values, lambda key: self._note(f"{name}: {key}", mapping_digest, values, key))
-
-    def _flags(self, flags: Any) -> tuple[Any, Noted]:
-        return flags, lambda key: self._note(f"flags: {key}", mapping_digest, vars(flags), key)
-
-    def _graph(self, graph: dict[str, Any]) -> TracedMapping:
-        def noted(key: str) -> None:
-            del key
-            self._note("graph: *", self._session.once, graph, graph_digest)
-
-        return TracedMapping(graph, noted)
-
-    def _model(self, values: dict[str, Any]) -> TracedMapping:
-        def digest_of(key: str) -> str:
-            if self._recording.before is not None:
-                return model_digest(self._recording.before, key)
-            # dbt translates the types of columns in `model`.
-            whole = key in {WHOLE, "columns"}
-            return model_digest(self._of.model.to_dict(omit_none=True) if whole else values, key)
-
-        def noted(key: str) -> None:
-            # What is read of the configuration, it notes itself.
-            if key != "config":
-                self._note(f"model: {key}", digest_of, key)
-
-        def config_noted(key: str) -> None:
-            name = "config" if key == WHOLE else f"config.{key}"
-            self._note(f"model: {name}", digest_of, name)
-
-        held = values.get("config")
-        config = {"config": TracedMapping(held, config_noted)} if isinstance(held, dict) else {}
-        return TracedMapping({**values, **config}, noted)
-
-    def _env_var(self, function: Wrapper) -> Wrapper:
-        overrides = getattr(getattr(self._of.model, "overrides", None), "env_vars", None) or {}
-
-        @wraps(function)
-        def env_var(var: Any, *arguments: Any, **options: Any) -> Any:
-            # A read of a value counts whoever makes it.
-            if isinstance(var, str) and not var.startswith(_SECRET) and var not in overrides:
-                self._recording.read(f"env_var: {var}", env_digest, os.environ.get(var), self._session.key)
-            return function(var, *arguments, **options)
-
-        return env_var
-
-    def _watched(self) -> dict[str, Callable[[], None]]:
-        context = self._context
-
-        def held(name: str) -> Any:
-            return dict.__getitem__(context, name)
-
-        def clock() -> None:
-            self._note("clock", str, UNKNOWN)
-
-        def unknown(name: str) -> Callable[[], None]:
-            return lambda: self._note(f"{name}: *", str, UNKNOWN)
-
-        def model(key: str) -> Callable[[], None]:
-            return lambda: self._note(f"model: {key}", model_digest, self._of.model.to_dict(omit_none=True), key)
-
-        watched = {
-            "this": lambda: self._note("this: *", digest, str(held("this"))),
-            "dbt_version": lambda: self._note("dbt_version: *", digest, held("dbt_version")),
-            "run_started_at": clock,
-            "invocation_id": clock,
-            "thread_id": clock,
-            "selected_resources": unknown("selected_resources"),
-            "dbt_metadata_envs": unknown("dbt_metadata_envs"),
-            "database": model("database"),
-            "schema": model("schema"),
-            "pre_hooks": model("config.pre-hook"),
-            "post_hooks": model("config.post-hook"),
-        }
-        return {name: look for name, look in watched.items() if name in context}
+    found: Mapping[str, str] = get_invocation_context().env
+    return found
 
 
 def _test_arguments(original: Wrapper) -> Wrapper:
@@ -405,9 +227,7 @@ def _test_arguments(original: Wrapper) -> Wrapper:
 def _var_call(original: Wrapper) -> Wrapper:
     @wraps(original)
     def call(self: Any, var_name: Any, *arguments: Any, **options: Any) -> Any:
-        recording = _recording_of_var(self, var_name)
-        if recording is not None:
-            recording.read(f"var: {var_name}", mapping_digest, self._merged, var_name)
+        _note_var("var", self, var_name, lambda: mapping_digest(self._merged, var_name))
         return original(self, var_name, *arguments, **options)
 
     return call
@@ -417,21 +237,27 @@ def _has_var(original: Wrapper) -> Wrapper:
     @wraps(original)
     def has_var(self: Any, var_name: Any) -> Any:
         found = original(self, var_name)
-        recording = _recording_of_var(self, var_name)
-        if recording is not None:
-            recording.read(f"has_var: {var_name}", digest, found)
+        _note_var("has_var", self, var_name, lambda: digest(found))
         return found
 
     return has_var
 
 
-def _recording_of_var(var: Any, name: Any) -> Recording | None:
-    context = var._context
-    if type(context) is not TracedContext:
-        return None
+def _note_var(kind: str, var: Any, name: Any, digest_of: Callable[[], str]) -> None:
+    """Note a read of a variable, which counts whoever makes it."""
+    context, node = var._context, var._node
+    if type(context) is not TracedContext or context.recording is None:
+        return
     # A unit test brings values of its own.
-    overrides = getattr(getattr(var._node, "overrides", None), "vars", None) or {}
-    return None if name in overrides else context.recording
+    if name in (getattr(getattr(node, "overrides", None), "vars", None) or {}):
+        return
+    # A macro that an adapter executes is given the variables of its own package.
+    of = _of(node.unique_id, is_it=node.package_name == context.recording.package)
+    context.recording.read(f"{kind}: {name}{of}", digest_of)
+
+
+def _of(unique_id: str, *, is_it: bool) -> str:
+    return "" if is_it else f"{OF}{unique_id}"
 
 
 def _config_lookup(original: Wrapper) -> Wrapper:
@@ -454,7 +280,13 @@ def _lookup(kind: str, original: Wrapper, configured: Callable[[Any, str], str])
     @wraps(original)
     def lookup(self: Any, name: Any, *arguments: Any, **options: Any) -> Any:
         config = getattr(self.model, "config", None)
-        note(self.__dict__.get("_recording"), f"{kind}: {name}", configured, config, name)
+        frame = stack.frame
+        if frame is not None and config is not None:
+            if is_of_a_batch(name):
+                note(frame.recording, CLOCK, str, UNKNOWN)
+            else:
+                of = _of(self.model.unique_id, is_it=self.model.unique_id == frame.recording.node)
+                note(frame.recording, f"{kind}: {name}{of}", configured, config, name)
         return original(self, name, *arguments, **options)
 
     return lookup
@@ -467,93 +299,14 @@ def _adapter_member(original: Wrapper) -> Wrapper:
     @wraps(original)
     def member(self: Any, name: str) -> Any:
         found = original(self, name)
-        frame = stack.frame
-        if frame is None or name in _ASKS_NOTHING:
+        if stack.frame is None or name in ASK_NOTHING:
             return found
-        if not callable(found):
-            if frame.is_own:
-                _note_question(frame.recording, name, (), {}, found)
-            return found
-        return _asking(name, found)
+        if callable(found):
+            return asking(name, found)
+        note_question(stack.frame, name, (), {}, found)
+        return found
 
     return member
-
-
-def _asking(name: str, method: Wrapper) -> Wrapper:
-    @wraps(method)
-    def ask(*arguments: Any, **options: Any) -> Any:
-        frame = stack.frame
-        if frame is None or not frame.is_own:
-            return method(*arguments, **options)
-        # What the adapter does to answer is its own affair.
-        stack.frame = Frame(frame.recording, is_own=False)
-        try:
-            answer = method(*arguments, **options)
-        finally:
-            stack.frame = frame
-        _note_question(frame.recording, name, arguments, options, answer)
-        return answer
-
-    return ask
-
-
-def _note_question(
-    recording: Recording, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], answer: Any
-) -> None:
-    try:
-        if name in _ABOUT_EXISTENCE:
-            recording.state.add(_state_word(name, [*arguments, *options.values()], answer))
-        elif name == "execute":
-            _note_execute(recording, arguments, options, answer)
-        elif name == "add_query":
-            recording.queries[_query(SQL, [*arguments[:1], *_named(options, "sql")], UNKNOWN)] = None
-        else:
-            recording.queries[_query(name, [*arguments, *options.values()], answer_digest(answer))] = None
-    except Exception:  # noqa: BLE001 (as above)
-        recording.is_void = True
-
-
-def _note_execute(recording: Recording, arguments: tuple[Any, ...], options: Mapping[str, Any], answer: Any) -> None:
-    named = dict(zip(("sql", "auto_begin", "fetch", "limit"), arguments, strict=False)) | dict(options)
-    if named.get("fetch"):
-        recording.queries[_query(SQL, [named["sql"]], answer_digest(answer[1]))] = None
-
-
-def _named(options: Mapping[str, Any], name: str) -> list[Any]:
-    return [options[name]] if name in options else []
-
-
-def _query(method: str, arguments: Iterable[Any], answer: str) -> Query:
-    kept: list[Any] = []
-    is_shortened = False
-    for argument in arguments:
-        value, shortens = _argument(argument)
-        kept.append(value)
-        is_shortened = is_shortened or shortens
-    return Query(method, tuple(kept), answer, is_shortened)
-
-
-def _argument(value: Any) -> tuple[Any, bool]:
-    if value is None or isinstance(value, (bool, int, float)):
-        return value, False
-    if isinstance(value, str):
-        return shortened(str(value).strip(), text_digest)
-    if hasattr(value, "identifier") and hasattr(value, "render"):
-        return (value.database, value.schema, value.identifier), False
-    return digest(value), True
-
-
-def _state_word(name: str, arguments: Iterable[Any], answer: Any) -> str:
-    separator = "." if name == "get_relation" else ", "
-    return f"{name}({separator.join(str(each) for each in arguments)}) = {_word(answer)}"
-
-
-def _word(answer: Any) -> str:
-    if answer is None:
-        return ABSENT
-    if hasattr(answer, "identifier"):
-        return str(answer.type) if answer.type else "unknown"
-    return str(answer).lower()
 
 
 # Where they are
@@ -578,24 +331,6 @@ POINTS = (
         frozenset({"state", "queries"}),
     ),
 )
-_OF_THE_CONTEXT = frozenset(
-    {
-        "clock",
-        "context",
-        "dbt_version",
-        "env_var",
-        "flags",
-        "graph",
-        "invocation_args_dict",
-        "macros",
-        "model",
-        "target",
-        "this",
-    }
-)
-"""The kinds that are watched by stand-ins in the context."""
-_MEMBERS = frozenset({"env_var", "flags", "graph", "invocation_args_dict", "model", "render", "target"})
-"""What the context must have for that."""
 
 
 def begin_session() -> None:
@@ -605,7 +340,7 @@ def begin_session() -> None:
     if not name:
         return
     try:
-        kinds = _install()
+        kinds = install()
         if kinds is None:
             return
         path = Path(*_target_folder(), name)
@@ -623,27 +358,29 @@ def _target_folder() -> tuple[str, str]:
     return str(flags.PROJECT_DIR), str(flags.TARGET_PATH or "target")
 
 
-def _install() -> frozenset[str] | None:
+def install() -> frozenset[str] | None:
     """Wrap the points, once per process. Returns the kinds that are watched, None when an essential point is missing."""
-    owners = [_owner(point) for point in POINTS]
-    missing = [point for point, owner in zip(POINTS, owners, strict=True) if not hasattr(owner, point.name)]
+    functions = [_function(point) for point in POINTS]
+    missing = [point for point, function in zip(POINTS, functions, strict=True) if function is None]
     if any(not point.kinds for point in missing):
         return None
     context = _attribute("dbt.context.providers", "ProviderContext")
-    if not set(getattr(context, "_context_members_", ())) >= _MEMBERS:
+    if not set(getattr(context, "_context_members_", ())) >= MEMBERS:
         return None
-    for point, owner in zip(POINTS, owners, strict=True):
-        _wrap(point, owner)
-    watched = _OF_THE_CONTEXT.union(*(point.kinds for point in POINTS))
+    for point, function in zip(POINTS, functions, strict=True):
+        if function is not None and not hasattr(function, _MARK):
+            wrapped = point.wrap(function)
+            setattr(wrapped, _MARK, True)
+            setattr(_owner(point), point.name, wrapped)
+    watched = KINDS.union(*(point.kinds for point in POINTS))
     return watched.difference(*(point.kinds for point in missing if not _is_needless(point)))
 
 
-def _wrap(point: Point, owner: Any) -> None:
-    function = getattr(owner, point.name, None)
-    if function is not None and not hasattr(function, _MARK):
-        wrapped = point.wrap(function)
-        setattr(wrapped, _MARK, True)
-        setattr(owner, point.name, wrapped)
+def _function(point: Point) -> Wrapper | None:
+    """Return what is to be wrapped: of a class, not what every class has (`__init__`, `__call__`)."""
+    owner = _owner(point)
+    holders = [each for each in owner.__mro__ if each is not object] if isinstance(owner, type) else [owner]
+    return next((vars(each)[point.name] for each in holders if point.name in getattr(each, "__dict__", ())), None)
 
 
 def _is_needless(point: Point) -> bool:

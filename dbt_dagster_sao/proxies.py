@@ -47,7 +47,7 @@ class ContextView(MutableMapping[str, Any]):
 
     __slots__ = ("_context", "_noted")
 
-    def __init__(self, context: TracedContext, noted: Noted) -> None:
+    def __init__(self, context: TracedContext, noted: Callable[[], None]) -> None:
         """Show `context`."""
         self._context = context
         self._noted = noted
@@ -65,14 +65,14 @@ class ContextView(MutableMapping[str, Any]):
         return name in self._context
 
     def __iter__(self) -> Iterator[str]:
-        self._noted(WHOLE)
+        self._noted()
         return iter(self._context)
 
     def __len__(self) -> int:
         return len(self._context)
 
     def __repr__(self) -> str:
-        self._noted(WHOLE)
+        self._noted()
         return repr(self._context)
 
 
@@ -188,3 +188,22 @@ class TracedAttributes:
     def __repr__(self) -> str:
         self._noted(WHOLE)
         return repr(self._object)
+
+
+class TracedConfig:
+    """dbt's `config`, which notes itself what is read of the configuration: only its way to the node is noted here."""
+
+    __slots__ = ("_config", "_noted")
+
+    def __init__(self, config: Any, noted: Callable[[], None]) -> None:
+        """Stand in for `config`."""
+        self._config = config
+        self._noted = noted
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self._config(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":
+            self._noted()
+        return getattr(self._config, name)

@@ -12,62 +12,100 @@ from pathlib import Path
 from typing import Any
 
 from dbt_dagster_sao.digests import UNKNOWN
-from dbt_dagster_sao.trace import MAX_TEXT, Query, Trace
+from dbt_dagster_sao.trace import LEFT_OUT, OF, Query, Trace
+
+CLOCK = "clock"
+MAX_QUERIES = 50
+_OF_THE_NODE = ("config: ", "meta: ", "model: ", "this: ")
+_OF_THE_PACKAGE = ("var: ", "has_var: ")
+_ALWAYS_FALSE = "is_incremental()"
+"""What an ephemeral model is told."""
 
 
 @dataclass(slots=True)
 class Recording:
     """What one node, or an ephemeral model that others inline, has read so far."""
 
-    reads: dict[str, str] = field(default_factory=dict)
-    macros: set[str] = field(default_factory=set)
-    state: set[str] = field(default_factory=set)
-    queries: dict[Query, None] = field(default_factory=dict)
+    node: str
     existed: bool | None = None
     full_refresh: bool = False
     before: dict[str, Any] | None = None
     """The node as it was before dbt compiled it, where compiling alters what `model` holds."""
     is_void: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    _reads: dict[str, str] = field(default_factory=dict)
+    _macros: set[str] = field(default_factory=set)
+    _state: set[str] = field(default_factory=set)
+    _queries: dict[Query, None] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:  # noqa: ANN401 (any value)
+    @property
+    def package(self) -> str:
+        """The package of the node."""
+        return self.node.split(".")[1]
+
+    def read(self, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:
         """Note a read. A value that was not the same each time is unknown."""
         try:
             found = digest_of(*arguments)
-            with self.lock:
-                if self.reads.setdefault(name, found) != found:
-                    self.reads[name] = UNKNOWN
+            with self._lock:
+                if self._reads.setdefault(name, found) != found:
+                    self._reads[name] = UNKNOWN
         except Exception:  # noqa: BLE001 (a build must not end because of its trace)
             self.is_void = True
 
-    def merge(self, other: Recording) -> None:
-        """Add what an inlined ephemeral model read."""
-        with other.lock:
-            reads = list(other.reads.items())
-            macros, state, queries = set(other.macros), set(other.state), dict(other.queries)
-        for name, found in reads:
-            self.read(name, str, found)
-        with self.lock:
-            self.macros |= macros
-            self.state |= state
-            self.queries.update(queries)
-        self.is_void = self.is_void or other.is_void
+    def call(self, macro: str) -> None:
+        """Note the call of a macro."""
+        with self._lock:
+            self._macros.add(macro)
 
-    def trace(self, node: str, kinds: frozenset[str]) -> Trace:
+    def add_state(self, sentence: str) -> None:
+        """Note an answer about what exists."""
+        with self._lock:
+            self._state.add(sentence)
+
+    def ask(self, query: Query) -> None:
+        """Note a question. One that is asked again counts once if the answer is the same."""
+        with self._lock:
+            self._queries[query] = None
+
+    def merge(self, inlined: Recording) -> None:
+        """Add what an ephemeral model read. What it read of itself, or of its package, keeps its name."""
+        with inlined._lock:
+            reads, macros = list(inlined._reads.items()), set(inlined._macros)
+            state, queries = set(inlined._state), dict(inlined._queries)
+        for name, found in reads:
+            keeps = name.startswith(_OF_THE_NODE) or (
+                name.startswith(_OF_THE_PACKAGE) and inlined.package != self.package
+            )
+            of = f"{OF}{inlined.node}" if keeps and OF not in name else ""
+            self.read(f"{name}{of}", str, found)
+        with self._lock:
+            self._macros |= macros
+            self._state |= {each for each in state if not each.startswith(_ALWAYS_FALSE)}
+            self._queries.update(queries)
+        self.is_void = self.is_void or inlined.is_void
+
+    def trace(self, kinds: frozenset[str]) -> Trace:
         """Return what was read."""
-        with self.lock:
+        with self._lock:
             # Whether a variable is there is part of its digest.
-            implied = {f"has_{name}" for name in self.reads if name.startswith("var: ")}
+            implied = {f"has_{name}" for name in self._reads if name.startswith("var: ")}
+            queries = list(self._queries)
             return Trace(
-                node=node,
+                node=self.node,
                 kinds=kinds,
-                reads={name: found for name, found in self.reads.items() if name not in implied},
-                macros=tuple(sorted(self.macros)),
-                state=tuple(sorted(self.state)),
-                queries=tuple(self.queries),
+                reads={name: found for name, found in self._reads.items() if name not in implied},
+                macros=tuple(sorted(self._macros)),
+                state=tuple(sorted(self._state)),
+                queries=tuple(queries if len(queries) <= MAX_QUERIES else _cut(queries)),
                 existed=self.existed,
                 full_refresh=self.full_refresh,
             )
+
+
+def _cut(queries: list[Query]) -> list[Query]:
+    left_out = len(queries) - MAX_QUERIES
+    return [*queries[:MAX_QUERIES], Query(LEFT_OUT, (left_out,), UNKNOWN, is_shortened=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +142,7 @@ class Session:
     def begin(self, node: str) -> Recording:
         """Return the recording of a node that starts. The batches of a microbatch model share that of their model."""
         with self._lock:
-            recording, depth = self._building.get(node) or (Recording(), 0)
+            recording, depth = self._building.get(node) or (Recording(node), 0)
             self._building[node] = recording, depth + 1
         return recording
 
@@ -112,7 +150,7 @@ class Session:
         """Return the recording of a node that began; of another: an ephemeral model's, kept for what inlines it."""
         with self._lock:
             found = self._building.get(node)
-            return found[0] if found else self._inlined.setdefault(node, Recording())
+            return found[0] if found else self._inlined.setdefault(node, Recording(node))
 
     def end(self, node: str, inlined: Iterable[str]) -> None:
         """Add the reads of the ephemeral models that were inlined, and write the line of a node that has ended."""
@@ -124,7 +162,7 @@ class Session:
         for other in others:
             recording.merge(other)
         if depth == 1 and not recording.is_void:
-            self._write(recording.trace(node, self._kinds).to_json())
+            self._write(recording.trace(self._kinds).to_json())
 
     def once(self, of: object, digest_of: Callable[[Any], str]) -> str:
         """Return the digest of a large object, computed once."""
@@ -148,13 +186,8 @@ current = _Current()
 """The session of this process: one invocation of dbt at a time."""
 
 
-def note(recording: Recording | None, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:  # noqa: ANN401
+def note(recording: Recording | None, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:
     """Note a read, when own code is on this thread's stack."""
     frame = stack.frame
     if recording is not None and frame is not None and frame.is_own:
         recording.read(name, digest_of, *arguments)
-
-
-def shortened(text: str, digest_of: Callable[[str], str]) -> tuple[str, bool]:
-    """Return a text as it is kept, and whether its digest stands in its place."""
-    return (digest_of(text), True) if len(text) > MAX_TEXT else (text, False)

@@ -11,6 +11,10 @@ LAYOUT = 1
 """Changes when a reader of older lines would misunderstand newer ones."""
 MAX_TEXT = 2_000
 SQL = "sql"
+LEFT_OUT = "left out"
+"""Stands for the method where a node asked too much for a record: the argument is how many questions are left out."""
+OF = " of "
+"""Stands in a read's name before the node, or macro, whose variables or attributes were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Trace:
     | `invocation_args_dict: KEY`, … `*` | the same | `mapping_digest` |
     | `this: *` | a template or macro that names `this` | `digest` of the relation's rendered name |
     | `dbt_version: *` | `dbt_version` | `digest` |
+    | `… of UNIQUE_ID` | an inlined ephemeral model, of itself or of its package's variables; a macro that an adapter executes | the same, for that node |
     | `dbt_metadata_envs: *`, `selected_resources: *`, `context: *`, `clock` | `context` iterated over; `clock`: `run_started_at`, `invocation_id`, `thread_id` | `?` |
 
     A read counts when own code is on Jinja's stack: the node's template, a hook, or a macro of the project or of a
@@ -115,6 +120,17 @@ class Trace:
         except (LookupError, TypeError, AttributeError) as error:
             msg = f"not a trace of layout {LAYOUT}: {line[:80]!r}"
             raise ValueError(msg) from error
+
+
+def split_read(name: str) -> tuple[str, str, str | None]:
+    """Return the kind of a read, its key, and the unique id where it is of another node than the trace's.
+
+    >>> split_read("config: meta of model.shop.eph")
+    ('config', 'meta', 'model.shop.eph')
+    """
+    kind, _, rest = name.partition(": ")
+    key, of, node = rest.rpartition(OF)
+    return (kind, key, node) if of and "." in node else (kind, rest, None)
 
 
 def _to_list(query: Query) -> list[Any]:

@@ -1,0 +1,169 @@
+"""Jinja's context of a node that dbt builds, with stand-ins for the values whose reads are noted.
+
+Knows the documented names of that context, and nothing else of dbt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+from dbt_dagster_sao.digests import (
+    UNKNOWN,
+    WHOLE,
+    changes_by_itself,
+    digest,
+    env_digest,
+    graph_digest,
+    is_of_a_batch,
+    mapping_digest,
+    model_digest,
+)
+from dbt_dagster_sao.proxies import ContextView, TracedAttributes, TracedConfig, TracedContext, TracedMapping
+from dbt_dagster_sao.recorder import CLOCK, Frame, Recording, Session, note, stack
+
+KINDS = frozenset(
+    {
+        "clock",
+        "context",
+        "dbt_version",
+        "env_var",
+        "flags",
+        "graph",
+        "invocation_args_dict",
+        "macros",
+        "model",
+        "target",
+        "this",
+    }
+)
+"""The kinds of reads that are noted here, or in every context."""
+MEMBERS = frozenset({"config", "env_var", "flags", "graph", "invocation_args_dict", "model", "render", "target"})
+"""What dbt must put into a context for that."""
+_SECRET = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The stand-ins of one context."""
+
+    context: TracedContext
+    """As dbt has filled it."""
+    recording: Recording
+    session: Session
+    node: Callable[[], dict[str, Any]] | None
+    """Returns what dbt knows of the node, without nulls. None where an adapter executes a macro."""
+    environment: Mapping[str, str]
+    overrides: Collection[str]
+    """The environment variables for which a unit test brings values of its own."""
+    _builtins: TracedContext = field(default_factory=TracedContext, init=False)
+
+    def set(self) -> None:
+        """Replace values of the context, and of `builtins`, which holds the same."""
+        held = dict(self.context)
+        self._builtins.update(held["builtins"])
+        target = self._mapping("target", held["target"])
+        arguments = self._mapping("invocation_args_dict", held["invocation_args_dict"])
+        self._replace(target=target, env=target, invocation_args_dict=arguments)
+        self._replace(flags=self._flags(held["flags"]), graph=self._graph(held["graph"]))
+        self._replace(env_var=self._env_var(held["env_var"]), render=own_code(held["render"], self.recording))
+        if self.node is not None:
+            self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
+        self.context["builtins"] = self._builtins
+        self.context["context"] = ContextView(self.context, lambda: self._note("context: *", str, UNKNOWN))
+        self.context.watched = self._builtins.watched = self._watched(held)
+        self.context.recording = self._builtins.recording = self.recording
+
+    def _replace(self, **values: Any) -> None:
+        self.context.update(values)
+        self._builtins.update(values)
+
+    def _note(self, name: str, digest_of: Callable[..., str], *arguments: Any) -> None:
+        note(self.recording, name, digest_of, *arguments)
+
+    def _clock(self) -> None:
+        self._note(CLOCK, str, UNKNOWN)
+
+    def _mapping(self, name: str, values: dict[str, Any]) -> TracedMapping:
+        return TracedMapping(values, lambda key: self._note(f"{name}: {key}", mapping_digest, values, key))
+
+    def _flags(self, flags: Any) -> TracedAttributes:
+        return TracedAttributes(flags, lambda key: self._note(f"flags: {key}", mapping_digest, vars(flags), key))
+
+    def _graph(self, graph: dict[str, Any]) -> TracedMapping:
+        return TracedMapping(graph, lambda _: self._note("graph: *", self.session.once, graph, graph_digest))
+
+    def _config(self, config: Any, node: Callable[[], dict[str, Any]]) -> TracedConfig:
+        return TracedConfig(config, lambda: self._note("model: *", self._digest_of, node(), WHOLE))
+
+    def _model(self, values: dict[str, Any], node: Callable[[], dict[str, Any]]) -> TracedMapping:
+        def noted(key: str) -> None:
+            if key == "batch":
+                self._clock()
+            # The configuration notes itself what is read of it.
+            elif key != "config" and not changes_by_itself(key):
+                # dbt translates the types of columns in `model`.
+                self._note(f"model: {key}", self._digest_of, node() if key in {WHOLE, "columns"} else values, key)
+
+        def config_noted(key: str) -> None:
+            if is_of_a_batch(key):
+                self._clock()
+            else:
+                name = "config" if key == WHOLE else f"config.{key}"
+                self._note(f"model: {name}", self._digest_of, values, name)
+
+        config = TracedMapping(values.get("config") or {}, config_noted)
+        return TracedMapping({**values, "config": config}, noted)
+
+    def _digest_of(self, values: dict[str, Any], key: str) -> str:
+        return model_digest(values if self.recording.before is None else self.recording.before, key)
+
+    def _env_var(self, function: Callable[..., str]) -> Callable[..., str]:
+        @wraps(function)
+        def env_var(var: Any, *arguments: Any, **options: Any) -> str:
+            # A read of a value counts whoever makes it.
+            if isinstance(var, str) and not var.startswith(_SECRET) and var not in self.overrides:
+                value = self.environment.get(var)
+                self.recording.read(f"env_var: {var}", env_digest, value, self.session.key)
+            return function(var, *arguments, **options)
+
+        return env_var
+
+    def _watched(self, held: Mapping[str, Any]) -> dict[str, Callable[[], None]]:
+        def unknown(name: str) -> Callable[[], None]:
+            return lambda: self._note(f"{name}: *", str, UNKNOWN)
+
+        def of_node(key: str) -> Callable[[], None]:
+            node = self.node or dict
+            return lambda: self._note(f"model: {key}", self._digest_of, node(), key)
+
+        looks = {
+            "this": lambda: self._note("this: *", digest, str(held["this"])),
+            "dbt_version": lambda: self._note("dbt_version: *", digest, held["dbt_version"]),
+            "run_started_at": self._clock,
+            "invocation_id": self._clock,
+            "thread_id": self._clock,
+            "selected_resources": unknown("selected_resources"),
+            "dbt_metadata_envs": unknown("dbt_metadata_envs"),
+            "database": of_node("database"),
+            "schema": of_node("schema"),
+            "pre_hooks": of_node("config.pre-hook"),
+            "post_hooks": of_node("config.post-hook"),
+        }
+        return {name: look for name, look in looks.items() if name in held}
+
+
+def own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
+    """Return `render`, with which dbt renders hooks, so that what it renders counts as own code."""
+
+    @wraps(function)
+    def render(*arguments: Any, **options: Any) -> Any:
+        outer, stack.frame = stack.frame, Frame(recording, is_own=True)
+        try:
+            return function(*arguments, **options)
+        finally:
+            stack.frame = outer
+
+    return render

@@ -1,0 +1,150 @@
+"""Every private thing of dbt that the trace hangs on. A failure here names what an upgrade has moved."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
+from dbt_dagster_sao.private_points import POINTS
+from tests.trace.conftest import FILES, invoke, write
+
+# What is wrapped, and the parameters that the wrappers rely on.
+WRAPPED = {
+    ("dbt.task.base", "BaseRunner", "safe_run"): ["self", "manifest"],
+    ("dbt.compilation", "Compiler", "_compile_code"): ["self", "node", "manifest", "extra_context"],
+    ("dbt.clients.jinja", "MacroGenerator", "__call__"): ["self", "args", "kwargs"],
+    ("dbt.context.base", "BaseContext", "__init__"): ["self", "cli_vars", "require_vars"],
+    ("dbt.context.providers", "ProviderContext", "to_dict"): ["self"],
+    ("dbt.clients", "jinja", "add_rendered_test_kwargs"): ["context", "node", "capture_macros"],
+    ("dbt.context.base", "Var", "__call__"): ["self", "var_name", "default"],
+    ("dbt.context.base", "Var", "has_var"): ["self", "var_name"],
+    ("dbt.context.providers", "RuntimeConfigObject", "_lookup"): ["self", "name", "default"],
+    ("dbt.context.providers", "RuntimeConfigObject", "_lookup_meta"): ["self", "name", "default"],
+    ("dbt.context.providers", "RuntimeDatabaseWrapper", "__getattr__"): ["self", "name"],
+}
+# What is imported beside.
+IMPORTED = {
+    ("dbt.adapters.factory", "get_adapter_package_names"),
+    ("dbt.flags", "get_flags"),
+    ("dbt_common.context", "get_invocation_context"),
+    ("dbt.plugins.manager", "dbtPlugin"),
+}
+# What is said of dbt's objects in the code of these.
+TOUCHED = {
+    ("dbt.context.base", "BaseContext"): ["self._ctx"],
+    ("dbt.context.base", "Var"): ["self._context", "self._node", "self._merged"],
+    ("dbt.context.providers", "ProviderContext"): ["self.model", "self.provider"],
+    ("dbt.context.providers", "RuntimeConfigObject"): ["self.model"],
+    ("dbt.task.base", "BaseRunner"): ["self.node", "self.adapter", "self.config"],
+    ("dbt.adapters.cache", "RelationsCache"): ["self.relations", "self.schemas"],
+    ("dbt.adapters.reference_keys", None): ["_ReferenceKey", "lowercase(relation.database)"],
+    ("dbt_common.clients.jinja", "BaseMacroGenerator"): ["self.context"],
+    ("dbt_common.clients.jinja", "CallableMacroGenerator"): ["self.macro"],
+}
+
+
+def test_each_point_is_where_it_was_and_is_called_as_we_expect():
+    assert {(point.module, point.owner, point.name) for point in POINTS} == set(WRAPPED)
+    for (module, owner, name), parameters in WRAPPED.items():
+        function = inspect.unwrap(getattr(getattr(importlib.import_module(module), owner), name))
+        found = list(inspect.signature(function).parameters)
+        assert found[: len(parameters)] == parameters, name
+
+
+@pytest.mark.parametrize(("module", "owner"), TOUCHED, ids=str)
+def test_the_objects_of_dbt_have_the_attributes_that_we_touch(module, owner):
+    found = importlib.import_module(module)
+    # The source of the file: a wrapped method would show our own.
+    text = Path(found.__file__).read_text()
+    tree = ast.parse(text)
+    if owner is not None:
+        (tree,) = (each for each in ast.walk(tree) if isinstance(each, ast.ClassDef) and each.name == owner)
+    assert [touch for touch in TOUCHED[module, owner] if touch not in ast.unparse(tree)] == []
+
+
+def test_a_context_has_what_is_watched():
+    from dbt.context.providers import ModelContext
+
+    watched = {"this", "run_started_at", "invocation_id", "thread_id", "selected_resources", "dbt_version"}
+    assert watched | stage.MEMBERS <= set(ModelContext._context_members_)
+
+
+def test_every_import_of_dbt_is_named_here():
+    found = set()
+    for module in (private_points, plugin):
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"dbt", "dbt_common"}:
+                found |= {(node.module, alias.name) for alias in node.names}
+    assert found == IMPORTED
+
+
+@pytest.fixture
+def small(tmp_path):
+    kept = {name: text for name, text in FILES.items() if name.endswith((".sql", "project.yml", "profiles.yml"))}
+    kept = {name: text for name, text in kept.items() if not name.startswith(("models", "tests"))}
+    model = "select {{ var('a_1') }} as x, {{ wrapped('X') == 'none' }} as y"
+    write(tmp_path, {**kept, "models/plain.sql": model})
+    return tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    "moved", [point for point in POINTS if point.kinds], ids=lambda point: f"{point.owner}.{point.name}"
+)
+def test_where_a_point_is_missing_the_trace_says_which_kinds_it_covers(monkeypatch, moved):
+    other = private_points.Point(moved.module, moved.owner, "moved_elsewhere", moved.wrap, moved.kinds)
+    monkeypatch.setattr(private_points, "POINTS", tuple(other if point is moved else point for point in POINTS))
+    everything = stage.KINDS.union(*(point.kinds for point in POINTS))
+    assert private_points.install() == everything - moved.kinds
+
+
+@pytest.mark.parametrize(
+    "moved", [point for point in POINTS if not point.kinds], ids=lambda point: f"{point.owner}.{point.name}"
+)
+def test_without_an_essential_point_nothing_is_traced(monkeypatch, moved):
+    other = private_points.Point("dbt.moved_elsewhere", moved.owner, moved.name, moved.wrap)
+    monkeypatch.setattr(private_points, "POINTS", tuple(other if point is moved else point for point in POINTS))
+    assert private_points.install() is None
+
+
+def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
+    def fail(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(stage, "env_digest", fail)
+    built = invoke(small, "build", "--select", "plain")
+    assert built.traces == {}
+    assert (small / "target" / "compiled" / "shop" / "models" / "plain.sql").exists()
+
+
+def test_another_invocation_of_the_process_is_not_traced(small):
+    from tests.histories.inprocess_dbt import run_dbt
+
+    traced = invoke(small, "build", "--select", "plain")
+    assert run_dbt(["build", "--select", "plain"], small, small / "target").success
+    assert (small / "target" / "traces.jsonl").read_text().splitlines() == traced.lines
+
+
+def test_a_dbt_process_finds_the_package_and_writes_beside_its_artifacts(small):
+    environment = {**os.environ, TRACE_FILE: "traces.jsonl", "DBT_TARGET_PATH": str(small / "elsewhere")}
+    command = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet", "build", "--select", "plain"]
+    folders = ["--project-dir", str(small), "--profiles-dir", str(small)]
+    subprocess.run([*command, *folders], env=environment, check=True, cwd=small)
+    (line,) = (small / "elsewhere" / "traces.jsonl").read_text().splitlines()
+    assert '"node":"model.shop.plain"' in line
+
+
+def test_it_costs_a_dbt_that_is_not_traced_next_to_nothing():
+    program = "import sys, dbt_dagster_sao as us; assert us.plugins == []; print(*sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != TRACE_FILE}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    loaded = set(run.stdout.split())
+    assert {name for name in loaded if name.startswith("dbt")} == {"dbt_dagster_sao"}
+    assert not {"json", "dataclasses", "hashlib"} & loaded
