@@ -13,10 +13,11 @@ from datetime import datetime
 from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, ProjectTest
-from dagster_sao.core.plan import definition_inputs, replaces_relation, shape, stored_version, view_leaves
+from dagster_sao.core.plan import stored_version
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import data_version, proven_kind, view_version
+from dagster_sao.core.view_rules import definition_inputs, replaces_relation, shape, view_leaves
 
 REMEMBERED_VERSIONS = 12
 

@@ -10,18 +10,21 @@ from functools import cached_property
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
 from dagster_sao.core.evidence import untracked_inputs
-from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
+from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
 from dagster_sao.core.versions import data_version, digest, proven_kind, view_version
+from dagster_sao.core.view_rules import (
+    definition_inputs,
+    drops_dependent_views,
+    is_dropped,
+    replaces_relation,
+    shape,
+    view_leaves,
+)
 
-# Replacing a table there drops or strands the views that read it.
-_DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
-_MATERIALIZED_VIEW = "materialized_view"
-_REPLACED_WHEN_BUILT = frozenset({"table", "view"})
 _LONGEST_GRACE = timedelta(minutes=5)
 _GRACE_SHARE = 0.05
 # The build id of builds that have not happened: no run has it.
@@ -123,9 +126,9 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
     """
     graph, selected = project.graph, set(selection)
     below: set[str] = set()
-    if graph.adapter_type in _DROPS_DEPENDENT_VIEWS:
+    if drops_dependent_views(graph):
         outside = graph.descendants(selected) - selected
-        below = {uid for uid in outside if uid in state.builds and _is_dropped(uid, graph)}
+        below = {uid for uid in outside if uid in state.builds and is_dropped(uid, graph)}
     scope = (tests or TestScope()).of(selected, graph)
     if requests:
         scope = replace(scope, not_held=frozenset(below))
@@ -159,7 +162,7 @@ class _Planner:
         self._selected = selected
         self._requests = requests
         self._mode = mode
-        self._drops_views = self._graph.adapter_type in _DROPS_DEPENDENT_VIEWS
+        self._drops_views = drops_dependent_views(self._graph)
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
         self._shapes: dict[str, str] = {}
@@ -355,70 +358,3 @@ def stored_version(unique_id: str, last_build: LastBuild, project: Project, stat
 def consumed_versions(node: Node, versions: Mapping[str, str]) -> dict[str, str]:
     """Return the versions of a node's direct parents, without those that have none."""
     return {parent: versions[parent] for parent in node.parents if parent in versions}
-
-
-def shape(node: Node, project: Project, shapes: Mapping[str, str]) -> str:
-    """Return what the columns of a newly built node follow from: its code, and those it selects `*` from."""
-    code = project.fingerprints[node.unique_id].digest
-    if node.unique_id not in project.stars:
-        return code
-    return digest([code, [shapes.get(parent, "") for parent in node.parents]])
-
-
-def replaces_relation(
-    node: Node, fingerprint: Fingerprint, last_build: LastBuild | None, *, full_refresh: bool
-) -> bool:
-    """Return whether a build replaces the node's relation; otherwise it only changes rows of it.
-
-    Other code may mean another materialization, so an incremental model with changed code counts as replaced.
-    """
-    return (
-        node.materialized in _REPLACED_WHEN_BUILT
-        or full_refresh
-        or last_build is None
-        or last_build.fingerprint.digest != fingerprint.digest
-    )
-
-
-def definition_inputs(
-    node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
-) -> dict[str, str]:
-    """Return a marker for each parent that the stored definition of a view is bound to.
-
-    A view that selects `*` is bound to its parents' columns. Where replacing a table drops the views on it, a view is
-    bound to each parent's relation: to the run in which it was last replaced.
-    """
-    drops_views = project.graph.adapter_type in _DROPS_DEPENDENT_VIEWS
-    if not (_is_dropped(node.unique_id, project.graph) if drops_views else node.is_view):
-        return {}
-    parents = [parent for parent in node.parents if parent in project.graph.nodes]
-    if drops_views:
-        return {parent: replaced_in.get(parent, "") for parent in parents}
-    if node.unique_id in project.stars:
-        return {parent: shapes.get(parent, "") for parent in parents}
-    return {}
-
-
-def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
-    """Return what a node reads through views: the nearest ancestors behind them that are no views."""
-    leaves: dict[str, None] = {}
-    stack = [parent for parent in node.parents if _is_view(graph, parent)]
-    seen = set(stack)
-    while stack:
-        for parent in graph.nodes[stack.pop()].parents:
-            if not _is_view(graph, parent):
-                leaves[parent] = None
-            elif parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return list(leaves)
-
-
-def _is_dropped(unique_id: str, graph: ProjectGraph) -> bool:
-    node = graph.nodes[unique_id]
-    return node.is_view or node.materialized == _MATERIALIZED_VIEW
-
-
-def _is_view(graph: ProjectGraph, unique_id: str) -> bool:
-    node = graph.nodes.get(unique_id)
-    return node is not None and node.kind is NodeKind.VIEW
