@@ -17,7 +17,7 @@ from typing import Any
 
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
 from dagster_sao.core.versions import digest
-from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
+from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
 from dagster_sao.sql.template import Template, split_template
 from dagster_sao.sql.volatility import is_volatile
 
@@ -202,7 +202,7 @@ class Fingerprinter:
             return None
         if self._has_hooks(props) or self._own_materialization(node.materialized):
             return None
-        return self._normal_form(_escape(code))
+        return self._cached("compiled", code, lambda text: normal_form(text, self._dialect, is_template=False))
 
     @staticmethod
     def _has_hooks(props: Mapping[str, Any]) -> bool:
@@ -383,7 +383,7 @@ class Fingerprinter:
         return self._templates[text]
 
     def _cached(self, what: str, text: str, compute: Any) -> str:  # noqa: ANN401
-        key = digest([what, self._dialect, text])
+        key = digest([what, FORM_VERSION, self._dialect, text])
         if key not in self._cache:
             self._cache[key] = compute(text)
         return self._cache[key]
@@ -454,11 +454,6 @@ def _python_form(code: str) -> str:
         return _short(ast.dump(ast.parse(code)))
     except SyntaxError:
         return _short(code)
-
-
-def _escape(compiled: str) -> str:
-    # Compiled SQL is no template; braces in it are text.
-    return "{% raw %}" + compiled + "{% endraw %}" if "{" in compiled else compiled
 
 
 def _short(value: object) -> str:
