@@ -22,7 +22,7 @@ from dagster_sao.core.macros import Macros
 from dagster_sao.core.versions import digest
 from dagster_sao.sql.compiled_sql import relations_in_template
 from dagster_sao.sql.jinja_reads import ANY, JinjaReads, Read, jinja_reads
-from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
+from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
 from dagster_sao.sql.volatility import is_volatile
 
 # Of a node's config, all counts but this: settings of adapters and packages are not known in advance.
@@ -267,7 +267,7 @@ class Fingerprinter:
         # What hooks do does not show in it, nor what macros do that build the relation.
         if self.has_own_steps(node):
             return None
-        return self._normal_form(_escape(code))
+        return self._cached("compiled", code, lambda text: normal_form(text, self._dialect, is_template=False))
 
     def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         config = props.get("config") or {}
@@ -393,7 +393,7 @@ class Fingerprinter:
         return self._known_reads[text]
 
     def _cached(self, what: str, text: str, compute: Callable[[str], str]) -> str:
-        key = digest([what, self._dialect, text])
+        key = digest([what, FORM_VERSION, self._dialect, text])
         if key not in self._cache:
             self._cache[key] = compute(text)
         return self._cache[key]
@@ -502,11 +502,6 @@ def _python_form(code: str) -> str:
         return _short(ast.dump(ast.parse(code)))
     except SyntaxError:
         return _short(code)
-
-
-def _escape(compiled: str) -> str:
-    # Compiled SQL is no template; braces in it are text.
-    return "{% raw %}" + compiled + "{% endraw %}" if "{" in compiled else compiled
 
 
 def _short(value: object) -> str:

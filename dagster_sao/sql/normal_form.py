@@ -1,22 +1,25 @@
-"""One spelling for all SQL texts that differ only in comments, white space, case and redundant parentheses.
+"""One spelling for all SQL texts that differ only in comments, white space, case of keywords and trailing semicolons.
 
-Two texts get the same normal form when they have the same tokens but for parentheses, and the same syntax tree but for
-parentheses. Comparing trees alone would be unsound: sqlglot reads some functions of different meaning as one.
+Two texts get the same normal form only if they have the same tokens. A Jinja tag may print anything but a string or block
+comment that it leaves open. It may end in a line comment, so the line that it stands on counts as it is written, line break
+included. Only `ref`, `source` and `this` are known to print a name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.dialects.dialect import Dialect, NormalizationStrategy
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # re-exported from a compiled module
 
 from dagster_sao.sql.dialects import sqlglot_dialect
+from dagster_sao.sql.lexer import FLOW, OPAQUE, RELATION, Step, Token, is_closed, tokens_of
+from dagster_sao.sql.lexicon import Lexicon, lexicon_of
+from dagster_sao.sql.spelling import spellings
 from dagster_sao.sql.template import Tag, Template, split_template
 
 # Warns of SQL that it keeps as text, which is what is wanted here.
@@ -24,47 +27,50 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
 """How the names begin that stand for Jinja tags."""
-_PARENTHESES = frozenset({TokenType.L_PAREN, TokenType.R_PAREN})
-_STRINGS = frozenset(kind for kind in TokenType if kind.name.endswith("STRING"))
+FORM_VERSION = 2
+"""Part of the key under which forms are kept: raise it when texts get other forms."""
+
 # What makes columns of a query from the columns, or the rows, of what it reads.
 _STARS = (exp.Star, exp.Columns, exp.Pivot)
-_BEFORE_A_PART = frozenset({TokenType.DOT, TokenType.COLON})
-# Unquoted table names keep their case there, whatever the dialect says of columns.
-_CASE_SENSITIVE_DIALECTS = frozenset({"bigquery"})
-# Keys in a path such as `a:Key` keep their case there.
-_CASE_SENSITIVE_PATHS = frozenset({"snowflake"})
+# dbt renders only a text that has one of them; Jinja would change its line breaks.
+_RENDERED = re.compile(r"{[{%#]|[#}%]}")
+_FLOW = {
+    **dict.fromkeys(("if", "for"), Step.OPEN),
+    **dict.fromkeys(("elif", "else"), Step.MIDDLE),
+    **dict.fromkeys(("endif", "endfor"), Step.CLOSE),
+}
+_JUMPS = frozenset({"break", "continue"})
+_BINDINGS = frozenset({"set", "for", "with", "call", "import", "from", "macro"})
 
 
-def normal_form(template: str, dialect: str) -> str:
-    """Return a digest that is equal for templates that differ only in what does not count.
+def normal_form(text: str, dialect: str, *, is_template: bool = True) -> str:
+    """Return a digest that is equal for texts that differ only in what does not count.
 
-    Never fails: what cannot be parsed is compared by its tokens, what has no tokens by its text.
+    Never fails: what is not understood is compared as it is written. `is_template` is false for SQL that dbt has rendered.
+
+    >>> normal_form("select a -- why", "duckdb") == normal_form("SELECT a;", "duckdb")
+    True
+    >>> normal_form("select (a + b) * c", "duckdb") == normal_form("select a + b * c", "duckdb")
+    False
     """
-    pieces = split_template(template)
-    if pieces is None:
-        return _digest("text", _strip_lines(template))
-    tags = [tag.text for tag in pieces.tags]
-    sql = with_placeholders(pieces)
-    tokens = _tokens(sql, dialect)
-    if tokens is None:
-        return _digest("text", *tags, _strip_lines(sql))
-    # Within control flow the text is not one query, so its tree would say nothing.
-    tree = None if pieces.has_control_flow else _tree(sql, dialect)
-    if tree is None:
-        return _digest("tokens", *tags, *_spellings(tokens, dialect))
-    without = [token for token in tokens if token.token_type not in _PARENTHESES]
-    return _digest("tree", *tags, *_spellings(without, dialect), "tree", *tree)
+    template = split_template(text) if is_template and _RENDERED.search(text) else Template((text,))
+    if template is None:
+        return _digest("text", text.strip())
+    pieces = _without_config(template)
+    lexicon = lexicon_of(dialect)
+    form = _form(pieces, lexicon) if lexicon is not None else None
+    return _digest("written", *map(_spelling, pieces)) if form is None else _digest("tokens", *form)
 
 
 def macro_form(template: str) -> str:
-    """Return a digest of a macro's body without its Jinja comments and trailing white space.
+    """Return a digest of a macro's body that leaves out Jinja comments, and white space within tags.
 
-    A macro may print into a string literal, so white space within a line counts.
+    A macro may print into a string or after the start of a comment, so everything that it prints counts.
     """
     pieces = split_template(template)
     if pieces is None:
-        return _digest("text", _strip_lines(template))
-    return _digest("macro", *(p.text if isinstance(p, Tag) else _strip_lines(p) for p in pieces.pieces))
+        return _digest("text", template)
+    return _digest("macro", *map(_spelling, _joined(pieces.pieces)))
 
 
 def may_select_star(template: str, dialect: str) -> bool:
@@ -102,62 +108,122 @@ def with_placeholders(template: Template) -> str:
     return "".join(parts)
 
 
-def _tokens(sql: str, dialect: str) -> list[Token] | None:
-    try:
-        tokens = Dialect.get_or_raise(sqlglot_dialect(dialect)).tokenize(sql)
-    except SqlglotError:
+def _without_config(template: Template) -> list[str | Tag]:
+    """Return the pieces but for `config(…)`, which prints nothing and whose effect dbt keeps apart from the code."""
+    if "config" in _bound_names(template.pieces):
+        return list(_joined(template.pieces))
+    return list(_joined(piece for piece in template.pieces if isinstance(piece, str) or not piece.is_config))
+
+
+def _joined(pieces: Iterable[str | Tag]) -> Iterator[str | Tag]:
+    """Yield the pieces with each stretch of text as one: where a Jinja comment was, nothing is printed."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += piece
+            continue
+        if text:
+            yield text
+        text = ""
+        yield piece
+    if text:
+        yield text
+
+
+def _spelling(piece: str | Tag) -> str:
+    if isinstance(piece, str):
+        return "text:" + piece
+    return ("statement:" if piece.is_statement else "expression:") + piece.text
+
+
+def _form(pieces: Sequence[str | Tag], lexicon: Lexicon) -> list[str] | None:
+    """Return what counts of a template, None when it is not understood."""
+    tags = [piece for piece in pieces if isinstance(piece, Tag)]
+    if any(mark in piece for piece in pieces if isinstance(piece, str) for mark in (RELATION, FLOW, OPAQUE)):
         return None
-    while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
-        tokens.pop()
-    return tokens
-
-
-def _spellings(tokens: list[Token], dialect: str) -> Iterator[str]:
-    strategy = Dialect.get_or_raise(sqlglot_dialect(dialect)).normalization_strategy
-    keep_case = (
-        dialect in _CASE_SENSITIVE_DIALECTS
-        or strategy is NormalizationStrategy.CASE_SENSITIVE
-        or (dialect in _CASE_SENSITIVE_PATHS and any(token.token_type is TokenType.COLON for token in tokens))
-    )
-    before: TokenType | None = None
-    for token in tokens:
-        kind = token.token_type
-        is_name = kind is TokenType.VAR or before in _BEFORE_A_PART
-        verbatim = kind is TokenType.IDENTIFIER or kind in _STRINGS or (keep_case and is_name)
-        yield f"{kind.name}:{token.text if verbatim else token.text.upper()}"
-        before = kind
-
-
-def _tree(sql: str, dialect: str) -> list[str] | None:
-    """Return the shape of the syntax tree, parentheses left out, or None when there is none."""
-    try:
-        trees = sqlglot.parse(sql, dialect=sqlglot_dialect(dialect))
-        return [line for tree in trees if tree is not None for line in _shape(tree)]
-    except (SqlglotError, RecursionError):
+    if not all(is_closed(value[1:-1], lexicon) for tag in tags for kind, value in tag.tokens if kind == "string"):
         return None
+    if any(tag.is_statement and tag.name in _JUMPS for tag in tags):
+        return None
+    marks = _marks(tags)
+    rest = iter(marks)
+    text = "".join(piece if isinstance(piece, str) else next(rest)[0] for piece in pieces)
+    tokens = tokens_of(text, [step for mark, step in marks if mark], lexicon)
+    lines = _with_opaque_lines(tokens, text) if tokens is not None else None
+    return None if lines is None else [*map(_spelling, tags), "sql", *spellings(lines, lexicon)]
 
 
-def _shape(tree: exp.Expr) -> Iterator[str]:
-    depths: dict[int, tuple[int, str | None]] = {}
-    for node in tree.walk(bfs=False):
-        parent_depth, wrapped_key = depths.get(id(node.parent), (-1, None))
-        if _is_redundant(node.parent):
-            depth, key = parent_depth, wrapped_key
-        else:
-            depth, key = parent_depth + 1, node.arg_key
-        depths[id(node)] = depth, key
-        if not _is_redundant(node):
-            yield f"{depth} {key} {type(node).__name__}"
+def _marks(tags: Sequence[Tag]) -> list[tuple[str, Step]]:
+    """Return what stands for each tag in the text, and what the tag does to the nesting of blocks."""
+    bound = _bound_names(tags)
+    closed = {tag.name.removeprefix("end") for tag in tags if tag.is_statement and tag.name.startswith("end")}
+    return [_mark(tag, bound, closed) for tag in tags]
 
 
-def _is_redundant(node: exp.Expr | None) -> bool:
-    # `is (null)`, which sqlglot reads as `is null`, is an error in most databases.
-    return isinstance(node, exp.Paren) and not (isinstance(node.parent, exp.Is) and node.arg_key == "expression")
+def _mark(tag: Tag, bound: set[str], closed: set[str]) -> tuple[str, Step]:
+    if not tag.is_statement:
+        return (RELATION if _is_relation(tag) and tag.name not in bound else OPAQUE), Step.NONE
+    if tag.name in _FLOW:
+        return FLOW, _FLOW[tag.name]
+    if tag.name == "do" or _is_assignment(tag):
+        return "", Step.NONE
+    if tag.name.startswith("end"):
+        return OPAQUE, Step.CLOSE
+    return OPAQUE, Step.OPEN if tag.name in closed else Step.NONE
 
 
-def _strip_lines(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+def _is_relation(tag: Tag) -> bool:
+    return tag.is_call_of("ref") or tag.is_call_of("source") or tag.tokens == (("name", "this"),)
+
+
+def _is_assignment(tag: Tag) -> bool:
+    """Return whether this is `{% set a = … %}`, not `{% set a %}`, which takes what follows."""
+    operators = (value for kind, value in tag.tokens if kind == "operator" and value not in {",", ".", "(", ")"})
+    return tag.name == "set" and next(operators, "") == "="
+
+
+def _bound_names(pieces: Iterable[str | Tag]) -> set[str]:
+    """Return the names that the template may give another meaning, `ref` and `this` perhaps among them."""
+    bound = set()
+    for tag in pieces:
+        if isinstance(tag, str) or not tag.is_statement or tag.name not in _BINDINGS:
+            continue
+        following = (*tag.tokens[1:], ("", ""))
+        for (kind, value), after in zip(tag.tokens, following, strict=True):
+            if kind == "name" and (tag.name == "macro" or after not in {("operator", "("), ("operator", ".")}):
+                bound.add(value)
+    return bound
+
+
+def _with_opaque_lines(tokens: Sequence[Token], text: str) -> list[Token] | None:
+    """Return the tokens with each line as one on which a tag may print anything.
+
+    A line ends at a line break that is printed whatever the tags do. None where such a line ends within a comment or string:
+    if the tag prints the start of a line comment, the rest of it is code.
+    """
+    found: list[Token] = []
+    for line, after in _lines(tokens):
+        if not any(OPAQUE in token.text for token in line):
+            found += line
+            continue
+        gaps = [token.gap for token in (*line[1:], after)]
+        if any(gap.starts_with_long_comment for gap in gaps) or any("\n" in token.text for token in line):
+            return None
+        if line[-1].text.endswith(OPAQUE) and after.gap.starts_with_comment:
+            return None
+        first = line[0]
+        found.append(Token("opaque", text[first.start : line[-1].end], first.start, first.gap, 0))
+    return found
+
+
+def _lines(tokens: Sequence[Token]) -> Iterator[tuple[Sequence[Token], Token]]:
+    """Yield the lines, each with the token after it."""
+    start = 0
+    for index, token in enumerate(tokens[1:], 1):
+        if token.is_end or (token.depth == 0 and token.gap.has_line_break):
+            yield tokens[start:index], token
+            start = index
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=10).hexdigest()

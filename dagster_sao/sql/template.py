@@ -36,7 +36,11 @@ class Tag:
     @property
     def is_config(self) -> bool:
         """Whether this is `{{ config(…) }}`, whose effect dbt keeps apart from the code."""
-        if self.is_statement or self.tokens[:2] != (("name", "config"), ("operator", "(")):
+        return self.is_call_of("config")
+
+    def is_call_of(self, function: str) -> bool:
+        """Return whether this is `{{ function(…) }}` and nothing else."""
+        if self.is_statement or self.tokens[:2] != (("name", function), ("operator", "(")):
             return False
         return self.tokens[-1] == ("operator", ")") and _closes_at_end(self.tokens[1:])
 

@@ -11,6 +11,7 @@ from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter
 from dagster_sao.core.graph import NodeKind
 from dagster_sao.core.variables import Variables
+from dagster_sao.sql.normal_form import FORM_VERSION
 from tests.conftest import CORE_PROJECT, run_dbt
 from tests.core.manifests import macro, manifest, model, seed, source
 
@@ -20,7 +21,7 @@ QUERY = "select id, name from {{ source('raw', 'orders') }}"
 EDITS = {
     "models/code/comment_edit.sql": (QUERY, f"-- why\n{{# and why not #}}{QUERY} /* because */"),
     "models/code/white_space_edit.sql": (QUERY, "select\n    id,\n\tname\n  from {{source( 'raw','orders' )}}\n\n"),
-    "models/code/keyword_case_edit.sql": (QUERY, "SELECT ID, name FROM {{ source('raw', 'orders') }}"),
+    "models/code/keyword_case_edit.sql": (QUERY, "SELECT id, name FROM {{ source('raw', 'orders') }}"),
     "models/code/parentheses_edit.sql": (QUERY, "select (id), ((name)) from {{ source('raw', 'orders') }}"),
     "models/code/semicolon_edit.sql": (QUERY, f"{QUERY};"),
     "models/code/sql_edit.sql": (QUERY, "select id, name as nom from {{ source('raw', 'orders') }}"),
@@ -71,6 +72,7 @@ EDITS = {
 # What the message names; what is not listed has the same code as before.
 CHANGED = {
     "sql_edit": {"sql"},
+    "parentheses_edit": {"sql"},
     "literal_edit": {"sql"},
     "macro_edit": {"macro: cents"},
     "nested_macro_edit": {"macro: nested_inner"},
@@ -137,7 +139,7 @@ def test_an_edit_that_counts_is_named(before, after, name):
 
 
 def test_nothing_else_counts(before, after):
-    """Comments, white space, case, parentheses, docs, tags, owners, freshness, unread macros and variables."""
+    """Comments, white space, case of keywords, docs, tags, owners, freshness, unread macros and variables."""
     changed = {name for name in after if after[name].changes_since(before[name])}
     assert changed == set(CHANGED)
 
@@ -183,6 +185,15 @@ def plain():
 def test_compiling_a_parsed_project_changes_nothing_nor_does_parsing_a_compiled_one(plain):
     built = compiled(plain, m="select a * 100 as a")
     assert changes(plain, built) == changes(built, plain) == changes(built, built) == ()
+
+
+def test_compiled_sql_is_no_template(plain):
+    """Braces in it are text, and its line breaks reach the database as they are."""
+    one, other = (compiled(plain, m=f"select '{{{{ a }}}}{end}b'") for end in ("\r\n", "\n"))
+    assert (
+        Fingerprinter(one).fingerprints()["model.shop.m"].compiled
+        != Fingerprinter(other).fingerprints()["model.shop.m"].compiled
+    )
 
 
 def test_a_macro_edit_without_effect_passes_where_both_are_compiled(plain):
@@ -390,6 +401,15 @@ def test_the_cache_changes_no_fingerprint(plain):
     first = of(plain, cache=cache)["m"]
     assert cache
     assert of(plain, cache=cache)["m"] == first == of(plain)["m"]
+
+
+def test_forms_that_an_older_rule_left_in_the_cache_are_not_used(plain, monkeypatch):
+    cache = {}
+    with monkeypatch.context() as older:
+        older.setattr("dagster_sao.core.fingerprint.FORM_VERSION", FORM_VERSION - 1)
+        of(plain, cache=cache)
+    cache = dict.fromkeys(cache, "old")
+    assert of(plain, cache=cache) == of(plain)
 
 
 @pytest.mark.parametrize(

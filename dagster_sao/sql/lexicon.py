@@ -1,0 +1,147 @@
+"""What SQL texts are made of, by dialect: comments, quotes, keywords, and where white space cannot be seen.
+
+Only what is known for certain stands here. A dialect that is missing has no lexicon, and its SQL counts as it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+# Reserved words, which cannot be the name of a column, in all dialects whose keywords fold.
+_RESERVED = frozenset(
+    [
+        "and",
+        "as",
+        "by",
+        "case",
+        "cross",
+        "distinct",
+        "else",
+        "end",
+        "except",
+        "from",
+        "full",
+        "group",
+        "having",
+        "in",
+        "inner",
+        "intersect",
+        "into",
+        "is",
+        "join",
+        "left",
+        "like",
+        "not",
+        "null",
+        "on",
+        "or",
+        "order",
+        "outer",
+        "right",
+        "select",
+        "then",
+        "union",
+        "when",
+        "where",
+        "with",
+    ]
+)
+# Reserved by some of them only.
+_ALSO_RESERVED = frozenset({"all", "asc", "desc", "false", "lateral", "limit", "qualify", "true", "using", "window"})
+_OPERATORS = frozenset({"+", "-", "*", "/", "%", "<", ">", "=", "<=", ">=", "<>", "!=", "||", "->", "->>", "=>"})
+_CASTS = _OPERATORS | {"::"}
+_WORD = r"A-Za-z0-9_.\x80-\ud7ff\ue000\ue003-\U0010ffff"
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The tokens of one dialect."""
+
+    line_comments: tuple[str, ...] = ("--",)
+    quotes: str = "'\""
+    has_dollar_quotes: bool = False
+    """Whether `$tag$ … $tag$` is a string."""
+    has_bracket_quotes: bool = False
+    """Whether `[a b]` is a name."""
+    has_triple_quotes: bool = False
+    operators: AbstractSet[str] = field(default=_OPERATORS)
+    """The operators that mean the same with and without white space around them."""
+    brackets: str = "(),;[]"
+    """Characters that never become part of another token."""
+    keywords: AbstractSet[str] = field(default=_RESERVED)
+    """Words that mean the same in any case. Not those that may be a name whose case shows in the rows."""
+    folds_names: bool = False
+    """Whether the database folds unquoted names, so that their case never shows."""
+    paths: str = ""
+    """Characters after which a name keeps its case, although names fold."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """A pattern that matches one token, comment or gap, and names its kind."""
+        line = "|".join(map(re.escape, self.line_comments))
+        quoted = [f"{quote}[^{quote}]*{quote}" for quote in self.quotes]
+        if self.has_bracket_quotes:
+            quoted.append(r"\[[^\]]*\]")
+        if self.has_dollar_quotes:
+            quoted.append(r"(?P<tag>\$(?:[A-Za-z_\x80-\ud7ff][A-Za-z0-9_\x80-\ud7ff]*)?\$).*?(?P=tag)")
+        # The sign of an exponent is part of the number.
+        word = rf"(?:[{_WORD}]|(?<=[0-9][eE])[+-](?=[0-9])|(?<=[0-9]\.[eE])[+-](?=[0-9]))+"
+        other = rf"(?:(?!{line}|/\*)[^{_WORD}\s(),;\[\]{{}}'\"`$\ue001\ue002])+"
+        kinds = {
+            "gap": r"(?:[ \t\n]|\r\n)+",
+            "line": rf"(?:{line})[^\n]*",
+            "block": r"/\*.*?\*/",
+            "quoted": "|".join(quoted),
+            "bracket": r"[(),;\[\]{}]",
+            "word": word,
+            "other": rf"{other}|\$",
+            "flow": "\ue001",
+            "opaque": "\ue002",
+        }
+        return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds.items()), re.DOTALL)
+
+
+_DUCKDB = Lexicon(
+    has_dollar_quotes=True,
+    operators=_CASTS,
+    brackets="(),;[]{}",
+    keywords=_RESERVED | _ALSO_RESERVED,
+)
+_POSTGRES = Lexicon(has_dollar_quotes=True, operators=_CASTS, folds_names=True)
+_SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word: each may be a column
+_TSQL = Lexicon(has_bracket_quotes=True, brackets="(),;", keywords=_RESERVED | {"top"})
+_TRINO = Lexicon()
+_LEXICONS = {
+    "duckdb": _DUCKDB,
+    "postgres": _POSTGRES,
+    "redshift": Lexicon(operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED),
+    "snowflake": Lexicon(
+        ("--", "//"), operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED, folds_names=True, paths=":@$"
+    ),
+    # `a-b` may be the name of a project.
+    "bigquery": Lexicon(
+        ("--", "#"),
+        quotes="'\"`",
+        has_triple_quotes=True,
+        operators=_OPERATORS - {"-"},
+        keywords=_RESERVED | _ALSO_RESERVED | {"unnest"},
+    ),
+    "databricks": _SPARK,
+    "spark": _SPARK,
+    "glue": _SPARK,
+    "trino": _TRINO,
+    "athena": _TRINO,
+    "tsql": _TSQL,
+    "sqlserver": _TSQL,
+    "synapse": _TSQL,
+    "fabric": _TSQL,
+}
+
+
+@lru_cache
+def lexicon_of(dialect: str) -> Lexicon | None:
+    """Return the lexicon of a dbt adapter's SQL, None where it is not known."""
+    return _LEXICONS.get(dialect)
