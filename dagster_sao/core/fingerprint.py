@@ -15,6 +15,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dagster_sao.core.functions import (
+    Function,
+    definition,
+    is_dbts_own,
+    is_deterministic,
+    language,
+    shadowing_macros,
+)
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
 from dagster_sao.core.versions import digest
 from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
@@ -41,7 +49,7 @@ _HOOKS = ("pre-hook", "post-hook")
 _SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
 # Their compiled SQL depends on whether the relation existed when it was compiled.
 _COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
-_TEMPLATE_PARTS = ("sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "function:", "parents", "vars")
+_TEMPLATE_PARTS = ("sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "vars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +127,24 @@ class Fingerprinter:
         self._built = built
         self._macro_forms: dict[str, str] = {}
         self._templates: dict[str, Template | None] = {}
+        self._functions: dict[str, Fingerprint] = {}
 
     @cached_property
     def graph(self) -> ProjectGraph:
         """The project's graph, with volatile SQL counted as history-dependent."""
         plain = build_graph(self._manifest, self._built)
-        nodes = {uid for uid, node in plain.nodes.items() if self._is_volatile(node)}
-        return plain.with_volatile(nodes | {uid for uid, test in plain.tests.items() if self._is_volatile_test(test)})
+        functions = {uid for uid, function in plain.functions.items() if self._is_volatile_function(function)}
+        nodes = {
+            uid
+            for uid, node in plain.nodes.items()
+            if not functions.isdisjoint(node.functions) or self._is_volatile(node)
+        }
+        tests = {
+            uid
+            for uid, test in plain.tests.items()
+            if (not functions.isdisjoint(test.functions) and not test.is_unit_test) or self._is_volatile_test(test)
+        }
+        return plain.with_volatile(nodes | tests)
 
     def fingerprint(self, node: Node) -> Fingerprint:
         """Return the fingerprint of a node of this manifest."""
@@ -228,7 +247,7 @@ class Fingerprinter:
         yield from self._inlined_parts(node.ephemerals, node.parents)
         for unique_id in self._reached_macros(node):
             yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
-        yield from self._function_parts(props)
+        yield from self._function_parts(node.functions)
         yield from self._value_parts(node, props)
 
     def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -242,10 +261,63 @@ class Fingerprinter:
             if source is not None:
                 yield f"source: {source.label}", _short(source.relation_name)
 
-    def _function_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        for unique_id in _functions(props):
-            function = (self._manifest.get("functions") or {}).get(unique_id) or {}
-            yield f"function: {unique_id.rsplit('.', 1)[-1]}", _short(function.get("raw_code"))
+    def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for unique_id in functions:
+            name = self.graph.functions[unique_id].name
+            yield f"function: {name}", self.function_fingerprint(unique_id).digest[:12]
+
+    def function_fingerprint(self, unique_id: str) -> Fingerprint:
+        """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
+        if unique_id not in self._functions:
+            function = self.graph.functions[unique_id]
+            self._functions[unique_id] = Fingerprint(_by_name(self._parts_of_function(function)))
+        return self._functions[unique_id]
+
+    def _parts_of_function(self, function: Function) -> Iterator[tuple[str, str]]:
+        props = self._manifest["functions"][function.unique_id]
+        yield "definition", _short(definition(props))
+        yield "config: relation_name", _short(function.relation_name)
+        yield "sql", self._body_form(props)
+        yield from self._inlined_parts(function.ephemerals, function.parents)
+        for macro in self._macros_of_function(function):
+            yield f"macro: {_macro_name(macro)}", self._macro_form(macro)
+        for text, scope in self._texts_of_function(function):
+            yield from self._values_read(text, scope)
+        for text in _strings_in([(props.get("config") or {}).get(hook) or [] for hook in _HOOKS]):
+            yield from self._values_read(text, str(props.get("package_name") or ""))
+        yield from self._function_parts(function.functions)
+
+    def _body_form(self, props: Mapping[str, Any]) -> str:
+        body = str(props.get("raw_code") or "")
+        if language(props) == "sql":
+            return self._normal_form(body)
+        return _python_form(body) if language(props) == "python" else _short(body)
+
+    def _macros_of_function(self, function: Function) -> list[str]:
+        called = [macro for entry in self._code_of_function(function) for macro in _macros_of(entry)]
+        # After a build dbt also lists those of its own that created the function.
+        own = [uid for uid in called if not is_dbts_own(_package(uid), self._dialect)]
+        return self._reached_from([*own, *self._macros_that_create_functions])
+
+    @cached_property
+    def _macros_that_create_functions(self) -> list[str]:
+        return shadowing_macros(self._macros, self._dialect)
+
+    def _code_of_function(self, function: Function) -> list[Mapping[str, Any]]:
+        """Return the manifest's entries of a function and of the ephemeral models that its body inlines."""
+        return [self._manifest["functions"][function.unique_id], *(self._nodes[uid] for uid in function.ephemerals)]
+
+    def _texts_of_function(self, function: Function) -> Iterator[tuple[str, str]]:
+        """Yield the templates of which a function is made, each with the package whose variables it sees."""
+        macros = [str(self._macros[uid]["macro_sql"]) for uid in self._macros_of_function(function)]
+        for entry in self._code_of_function(function):
+            texts = [str(entry.get("raw_code") or ""), *macros]
+            yield from ((text, str(entry.get("package_name") or "")) for text in texts)
+
+    def _is_volatile_function(self, function: Function) -> bool:
+        props = self._manifest["functions"][function.unique_id]
+        has_volatile_code = any(is_volatile(text) for text, _ in self._texts_of_function(function))
+        return not is_deterministic(props, has_volatile_code=has_volatile_code)
 
     def _value_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         hooks = [h.get("sql") for hook in _HOOKS for h in (props.get("config") or {}).get(hook) or []]
@@ -277,7 +349,7 @@ class Fingerprinter:
         inlined_macros = [macro for uid in test.ephemerals for macro in _macros_of(self._nodes[uid])]
         for unique_id in self._reached_from([*called, *inlined_macros]):
             yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
-        yield from self._function_parts(props)
+        yield from self._function_parts(test.functions)
         scope = str(props["package_name"])
         called_texts = self._macro_texts(called)
         for text in (str(props.get("raw_code") or ""), *_texts_of_test(props), *called_texts):
@@ -421,8 +493,8 @@ def _macros_of(props: Mapping[str, Any]) -> list[str]:
     return list((props.get("depends_on") or {}).get("macros") or [])
 
 
-def _functions(props: Mapping[str, Any]) -> list[str]:
-    return [uid for uid in (props.get("depends_on") or {}).get("nodes") or [] if uid.startswith("function.")]
+def _package(macro: str) -> str:
+    return macro.split(".", 2)[1]
 
 
 def _is_dbts_own(package: str) -> bool:
