@@ -32,8 +32,11 @@ class Project:
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
-        """The name of every node, source and test in messages."""
-        found = {uid: item.label for items in (self.graph.nodes, self.graph.sources) for uid, item in items.items()}
+        """The name of every node, source, test and function in messages."""
+        graph = self.graph
+        found = {
+            uid: item.label for items in (graph.nodes, graph.sources, graph.functions) for uid, item in items.items()
+        }
         return {**found, **{uid: test.name for uid, test in self.graph.tests.items()}}
 
     def policy(self, unique_id: str) -> Policy:

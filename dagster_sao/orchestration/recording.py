@@ -144,9 +144,15 @@ class Recorder:
         taken, self._unwritten = self._unwritten, {}
         return taken
 
-    def build_failed(self, uid: str) -> dg.AssetObservation:
+    def not_runnable(self, test: ProjectTest, check: dg.AssetCheckKey | None, why: str) -> Iterator[Any]:
+        """Record that a test could not be run, for `why`, and yield what Dagster shows of it."""
+        self.answered(test, TestAnswer(test.unique_id, VerdictStatus.ERROR, None), lambda _: None)
+        if check is not None:
+            yield verdict_evaluation(check, self.verdicts[test.unique_id], {REASON_KEY: why}, why)
+
+    def build_failed(self, uid: str, why: str = "dbt could not build it") -> dg.AssetObservation:
         """Record that dbt could not build a node."""
-        return self._failed(uid, "dbt could not build it")
+        return self._failed(uid, why)
 
     def _is_second(self, what: object) -> bool:
         is_second = what in self._yielded
