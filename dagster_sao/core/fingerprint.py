@@ -158,13 +158,17 @@ class Fingerprinter:
         return Fingerprint(_by_name(found), self._compiled(node, props))
 
     def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
-        """Return the fingerprints of nodes and tests by unique id: of all, or of those of `unique_ids` that exist."""
+        """Return the fingerprints of nodes, tests and functions by unique id.
+
+        Of all, or of those of `unique_ids` that exist.
+        """
         graph = self.graph
-        wanted = [*graph.nodes, *graph.tests] if unique_ids is None else unique_ids
+        wanted = [*graph.nodes, *graph.tests, *graph.functions] if unique_ids is None else list(unique_ids)
         found = {uid: self.fingerprint(graph.nodes[uid]) for uid in wanted if uid in graph.nodes}
         for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
             model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
             found[test.unique_id] = self.test_fingerprint(test, model)
+        found.update({uid: self.function_fingerprint(uid) for uid in wanted if uid in graph.functions})
         return found
 
     def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:

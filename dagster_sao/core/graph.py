@@ -237,6 +237,8 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
             if test.model in here
         }
     )
+    callers: list[Node | ProjectTest] = [*nodes.values(), *tests.values()]
+    called = {uid for caller in callers for uid in caller.functions}
     return ProjectGraph(
         project_name=manifest["metadata"].get("project_name") or "dbt",
         adapter_type=manifest["metadata"].get("adapter_type") or "",
@@ -249,7 +251,8 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
             {uid: _depends_on(props) for uid, props in _ordered_by_dbt(manifest)},
             itself={uid for uid, test in tests.items() if test.is_unit_test},
         ),
-        functions=functions,
+        # One that nothing calls is built by whoever builds all of the project.
+        functions={uid: function for uid, function in functions.items() if built is None or uid in called},
     )
 
 

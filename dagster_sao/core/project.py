@@ -10,7 +10,7 @@ from functools import cached_property
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.policy import Policy
-from dagster_sao.core.state import LastBuild, Verdict
+from dagster_sao.core.state import FunctionState, LastBuild, Verdict
 from dagster_sao.core.versions import digest
 
 _NO_POLICY = Policy()
@@ -46,6 +46,14 @@ class Project:
     def planned_code(self, unique_id: str) -> str:
         """Return a marker of a node's or test's code in this very manifest, empty where nothing tells manifests apart."""
         return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
+
+    def is_current_function(self, unique_id: str, state: FunctionState | None) -> bool:
+        """Return whether the warehouse has a function from the code of this manifest, or was meant to have by its plan."""
+        if state is None or not state.code:
+            return False
+        if state.code == self.fingerprints[unique_id].digest:
+            return True
+        return bool(state.planned_code) and state.planned_code == self.planned_code(unique_id)
 
     def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
         """Return whether a record was planned from this very manifest and code, though dbt may have read newer files."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dagster_sao.core.graph import NodeKind
 
@@ -24,6 +24,14 @@ def view_version(code: str | None, consumed: Mapping[str, str]) -> str:
     not what its code of today makes of its parents.
     """
     return digest([code, consumed])
+
+
+def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of what a view consumes that is the functions which it calls, by what the warehouse has them from.
+
+    A function is looked up whenever the view is read, so another one changes its rows without building it.
+    """
+    return {uid: code.get(uid, "") for uid in functions}
 
 
 def data_version(

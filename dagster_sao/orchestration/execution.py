@@ -26,12 +26,14 @@ from dagster_sao.core.decide import (
 )
 from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
+from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.functions import RunFunctions
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
 from dagster_sao.orchestration.private import (
@@ -149,9 +151,7 @@ class _Execution:
         self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in (*self._graph.nodes, *self._graph.functions)}
-        self._created: set[str] = set()
-        """The functions that this round created."""
-        self._failed_functions: set[str] = set()
+        self._functions = RunFunctions(self._log_state.functions, self._loaded.project, context.run.run_id)
         self._capture = RunCapture(
             context,
             project,
@@ -240,7 +240,7 @@ class _Execution:
         while True:
             state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
             plan = self._planner.decide(state, clock.now(), self._tests.scope, todo=todo, requests=self._requests)
-            functions = self._invocations.functions(plan.builds, plan.test_runs)
+            functions = [uid for uid, decision in plan.functions.items() if decision.creates]
             claim = self._leases.claim(self._relations[uid] for uid in (*plan.builds, *functions))
             held_by = self._held_by(claim.held_by, plan.builds, functions)
             waiting = frozenset(held_by) | (
@@ -249,7 +249,7 @@ class _Execution:
             round_ = _Round(state, plan, waiting, held_by, frozenset(claim.held_by))
             # Nothing is held while something is waited for.
             tests = self._tests.ready(plan.test_runs, waiting)
-            kept = (*round_.builds, *self._invocations.functions(round_.builds, tests))
+            kept = (*round_.builds, *self._invocations.functions(round_.builds, tests), *plan.uncalled)
             self._leases.release(self._leases.held - {self._relations[uid] for uid in kept})
             if not claim.granted & self._leases.held:
                 return round_
@@ -324,7 +324,7 @@ class _Execution:
 
     def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
         plan = round_.plan
-        self._created, self._failed_functions = set(), set()
+        self._functions.begin(round_.state.functions)
         tests = self._tests.ready(plan.tests, round_.waiting)
         due = [uid for uid in tests if plan.tests[uid].runs]
         self._recorder.begin(plan, round_.state, round_.waiting)
@@ -338,7 +338,13 @@ class _Execution:
         if round_.builds:
             self._log_state.unsettle(self._context.run, round_.builds, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
-        for invocation in self._invocations.choose(plan.in_order(round_.builds, due)):
+        invocations = self._invocations.choose(plan.in_order(round_.builds, due))
+        uncalled = [uid for uid in plan.uncalled if uid not in round_.waiting]
+        if not invocations or not invocations[-1].nodes:
+            invocations.append(Invocation())
+        # At the end: they may read what is built before.
+        invocations[-1].uncalled = uncalled
+        for invocation in invocations:
             yield from self._run_invocation(invocation, is_last=is_last)
         self._tests.answer(tests)
         self._leases.release()
@@ -370,27 +376,25 @@ class _Execution:
         yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked - self._recorder.failed)
         nodes = [uid for uid in invocation.nodes if uid not in blocked]
         tests = [uid for uid in invocation.tests if blocked.isdisjoint(self._graph.tests[uid].about)]
-        if not nodes and self._functions_for([], tests):
+        functions = [*self._functions_for(nodes, tests), *invocation.uncalled]
+        if functions and not nodes:
             # `dbt test` creates none, and `dbt build` does not run all tests.
-            yield from self._run_dbt(invocation, [], [], is_last=is_last, functions=self._functions_for([], tests))
-        tests = [uid for uid in tests if not self._failed_among(self._graph.tests[uid].functions)]
+            yield from self._run_dbt(invocation, [], [], is_last=is_last, functions=functions)
+            functions = []
+        tests = [uid for uid in tests if not self._functions.failed_among(self._graph.tests[uid].functions)]
         if nodes or tests:
-            functions = self._functions_for(nodes, tests)
             yield from self._run_dbt(invocation, nodes, tests, is_last=is_last, functions=functions)
         yield from self._report_unanswered(invocation.tests)
         self._write_verdicts()
 
     def _functions_for(self, nodes: Sequence[str], tests: Sequence[str]) -> list[str]:
         """Return the functions that are to be created for nodes and tests: those that this round has not created."""
-        return self._invocations.functions(nodes, tests, self._created | self._failed_functions)
-
-    def _failed_among(self, functions: Iterable[str]) -> tuple[str, ...]:
-        return tuple(uid for uid in functions if uid in self._failed_functions)
+        return self._invocations.functions(nodes, tests, self._functions.created | self._functions.failed)
 
     def _without_functions(self, nodes: Iterable[str]) -> Iterator[dg.AssetObservation]:
         """Record that nodes cannot be built because dbt could not create a function that they call."""
         for uid in nodes:
-            failed = self._failed_among(self._graph.nodes[uid].functions)
+            failed = self._functions.failed_among(self._graph.nodes[uid].functions)
             if failed and uid not in self._recorder.built | self._recorder.failed:
                 yield self._recorder.build_failed(uid, upstream_failed(failed, self._loaded.project.labels))
 
@@ -408,6 +412,7 @@ class _Execution:
         # A failure that is tried again is none yet.
         if self._config.fail_fast and is_last:
             arguments.append("--fail-fast")
+        self._recorder.replace_functions(self._functions.start(functions))
         self._process = DbtProcess(
             self._context,
             self._dbt,
@@ -416,7 +421,7 @@ class _Execution:
             arguments,
             translator=self._translator,
         )
-        events = DbtEventIterator(self._events(self._process, [*nodes, *tests]), self._process.invocation)
+        events = DbtEventIterator(self._events(self._process, [*nodes, *tests, *functions]), self._process.invocation)
         for event in self._finish(events):
             yield event
             # Stored by now: others may build what this run has built.
@@ -424,6 +429,7 @@ class _Execution:
                 self._leases.release([self._relations[uid]])
         self._write_verdicts()
         yield from self._failures(self._process, nodes, functions)
+        self._write_functions()
         self._process = None
 
     def _blocked(self) -> set[str]:
@@ -439,7 +445,7 @@ class _Execution:
         answered: set[str] = set()
         for event in process.events():
             if (function := function_created_in(event.raw)) is not None:
-                self._created.add(function)
+                self._function_created(function, code().get(function))
             answer = answer_in(event.raw)
             test = self._tests.test(answer.unique_id) if answer is not None else None
             if answer is not None and test is not None:
@@ -458,14 +464,25 @@ class _Execution:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
         if isinstance(asset_event, dg.Output):
             uid = event.raw["data"]["node_info"]["unique_id"]
-            missing = [f for f in self._graph.nodes[uid].functions if f not in self._created]
-            if missing:
+            if missing := self._functions.missing_among(self._graph.nodes[uid].functions):
                 labels = self._loaded.project.labels
                 names = ", ".join(labels[function] for function in missing)
                 why = f"dbt built {labels[uid]} without creating {names} first, so with other code than the project's."
                 self._errors.append(why)
                 return self._recorder.build_failed(uid, why)
         return self._recorder.recorded(asset_event, event.raw, code)
+
+    def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+        known = (code or self._loaded.project.fingerprints[uid]).digest
+        self._functions.create(uid, known)
+        self._recorder.function_created(uid, known)
+
+    def _write_functions(self) -> None:
+        try:
+            self._functions.write()
+        except DagsterSaoError as error:
+            # One of which nothing is known is created again with the views that call it.
+            self._context.log.warning(sentence(error))
 
     def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:
         """Report the tests that were due and that dbt did not come to: what they read is not there to be tested."""
@@ -475,7 +492,7 @@ class _Execution:
             if uid in self._recorder.verdicts:
                 continue
             test = self._graph.tests[uid]
-            functions = self._failed_among(test.functions)
+            functions = self._functions.failed_among(test.functions)
             if functions and test.model not in unknown:
                 # Without an answer it would be asked for again at once.
                 yield from self._recorder.not_runnable(
@@ -501,9 +518,8 @@ class _Execution:
         self._errors.append(error)
         statuses = process.statuses()
         # One that dbt skipped reads something that failed: so do its callers.
-        self._failed_functions |= {
-            uid for uid in functions if uid not in self._created and statuses.get(uid, "error") != "skipped"
-        }
+        not_created = self._functions.missing_among(functions)
+        self._functions.fail(uid for uid in not_created if statuses.get(uid, "error") != "skipped")
         yield from self._without_functions(nodes)
         for uid in nodes:
             if uid in self._recorder.built | self._recorder.failed:
@@ -533,8 +549,8 @@ class _Execution:
         """Run the tests that were due, after all that was built."""
         unknown = self._recorder.failed | self._recorder.skipped
         due = [uid for uid in self._deferred_tests if unknown.isdisjoint(self._graph.tests[uid].about)]
-        self._created, self._failed_functions = set(), set()
         self._hold(self._invocations.functions([], due))
+        self._functions.begin(self._log_state.functions.read() if self._graph.functions else {})
         for invocation in self._invocations.choose(due):
             yield from self._run_invocation(invocation, is_last=True)
 

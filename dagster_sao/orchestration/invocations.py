@@ -30,6 +30,8 @@ class Invocation:
     tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
     """Whether dbt is told to; None where it makes no difference."""
+    uncalled: list[str] = field(default_factory=list)
+    """Functions that are created with it, beside those that its nodes and tests call."""
 
 
 class Invocations:
@@ -138,7 +140,8 @@ class Invocations:
         tests = sum(1 for node in nodes if node["resource_type"] == "test")
         unit_tests = len(self._loaded.manifest.get("unit_tests") or {})
         ephemerals = {uid for node in self._graph.nodes.values() for uid in node.ephemerals}
-        is_all_built = len(self._graph.nodes) == buildable - len(ephemerals)
+        functions = len(self._loaded.manifest.get("functions") or {})
+        is_all_built = len(self._graph.nodes) == buildable - len(ephemerals) and len(self._graph.functions) == functions
         return is_all_built and len(self._graph.tests) == tests + unit_tests
 
     def _node_selector(self, uid: str) -> str:

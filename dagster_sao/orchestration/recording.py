@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -110,6 +110,14 @@ class Recorder:
             is_first = key in self._run_assets and not self._is_second(key)
             return recorded if is_first else _materialization(key, recorded)
         return event
+
+    def replace_functions(self, functions: Iterable[str]) -> None:
+        """Take note that dbt is about to create functions from other code."""
+        self._ledger.replace_functions(functions, self._run_id)
+
+    def function_created(self, uid: str, code: str) -> None:
+        """Let what reads a view that calls a function consume its new code."""
+        self._ledger.function_created(uid, code)
 
     def answered(self, test: ProjectTest, answer: TestAnswer, code: CodeOf) -> None:
         """Record what dbt answered of a test, about the versions that were captured or built before it was run."""

@@ -107,10 +107,8 @@ def edited(before, path, value):
 
 
 def codes(manifest_, **values):
-    return {
-        uid.split(".")[2]: code
-        for uid, code in Fingerprinter(manifest_, **values).fingerprints().items()
-    }  # fmt: skip
+    found = Fingerprinter(manifest_, **values).fingerprints()
+    return {uid.split(".")[2]: code for uid, code in found.items() if not uid.startswith("function.")}
 
 
 def changes(before, after):
