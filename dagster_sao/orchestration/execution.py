@@ -24,6 +24,7 @@ from dagster_sao.core.decide import (
     upstream_failed,
     upstream_test_failed,
 )
+from dagster_sao.core.decide_functions import FunctionDecision
 from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
 from dagster_sao.core.fingerprint import Fingerprint
@@ -151,6 +152,7 @@ class _Execution:
         self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in (*self._graph.nodes, *self._graph.functions)}
+        self._functions_due: Mapping[str, FunctionDecision] = {}
         self._functions = RunFunctions(self._log_state.functions, self._loaded.project, context.run.run_id)
         self._capture = RunCapture(
             context,
@@ -177,7 +179,7 @@ class _Execution:
             yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id
             self._log_state.settle(self._keys, clock.now(), ended_well)
-        if self._report.outcomes or self._report.tests:
+        if self._report.outcomes or self._report.tests or self._report.functions:
             instance, run = self._context.instance, self._context.run
             report_engine_event(instance, run, *self._report.summary(time.monotonic() - self._started))
         # A run that came out well would seem to have mended the failure.
@@ -325,6 +327,7 @@ class _Execution:
     def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
         plan = round_.plan
         self._functions.begin(round_.state.functions)
+        self._functions_due = plan.functions
         tests = self._tests.ready(plan.tests, round_.waiting)
         due = [uid for uid in tests if plan.tests[uid].runs]
         self._recorder.begin(plan, round_.state, round_.waiting)
@@ -475,6 +478,11 @@ class _Execution:
     def _function_created(self, uid: str, code: Fingerprint | None) -> None:
         known = (code or self._loaded.project.fingerprints[uid]).digest
         self._functions.create(uid, known)
+        decision = self._functions_due.get(uid)
+        self._report.functions[uid] = (
+            "created",
+            decision.message if decision is not None else "dbt created it with others",
+        )
         self._recorder.function_created(uid, known)
 
     def _write_functions(self) -> None:
@@ -519,7 +527,9 @@ class _Execution:
         statuses = process.statuses()
         # One that dbt skipped reads something that failed: so do its callers.
         not_created = self._functions.missing_among(functions)
-        self._functions.fail(uid for uid in not_created if statuses.get(uid, "error") != "skipped")
+        broken = [uid for uid in not_created if statuses.get(uid, "error") != "skipped"]
+        self._functions.fail(broken)
+        self._report.functions.update(dict.fromkeys(broken, ("failed", "dbt could not create it")))
         yield from self._without_functions(nodes)
         for uid in nodes:
             if uid in self._recorder.built | self._recorder.failed:

@@ -127,3 +127,50 @@ def test_a_function_that_cannot_be_created_fails_its_callers_and_waits(folder):
         case.settle()
         assert amounts(case) == [(92, 90)]
         assert case.verdicts == {"dear": "pass"}
+
+
+# Functions that nothing calls, and functions that views call
+
+
+def test_a_function_that_nothing_calls_is_created_once_and_again_when_it_changes(folder):
+    alone = {**functions(lonely="x"), "models/sources.yml": SOURCES, "models/plain.sql": FILES["models/plain.sql"]}
+    with lab(folder, alone, SETUP) as case:
+        case.settle()
+        assert case.sql("select main.lonely(7)") == [(7,)]
+        case.edit({"functions/lonely.sql": "x + 1"})
+        assert case.cycle() == []
+        assert case.job("plain").success
+        assert case.sql("select main.lonely(7)") == [(8,)]
+        invocations = case.invocations
+        assert case.job("plain").success
+        assert case.invocations == invocations  # nothing is due, so dbt is not started
+
+
+def test_a_function_that_nothing_calls_fails_its_run_and_holds_nothing(folder):
+    alone = {**functions(lonely="x +"), "models/sources.yml": SOURCES, "models/plain.sql": FILES["models/plain.sql"]}
+    with lab(folder, alone, SETUP) as case:
+        (run,) = case.cycle()
+        assert not run.success
+        assert run.nodes["plain"][0] == "build"
+        assert case.cycle() == []
+
+
+def test_a_function_that_changed_back_changes_what_reads_a_view_that_calls_it(folder):
+    """A run of one caller creates the function for all: the view shows other rows without being built."""
+    files = {
+        **FILES,
+        "models/once.sql": TABLE + f"select {{{{ function('taxed') }}}}(amount) as amount from {ORDERS}",
+    }
+    with lab(folder, files, SETUP) as case:
+        case.settle()
+        case.edit({"functions/taxed.sql": "x * 3"})
+        case.job("once")
+        assert case.sql("select sum(amount) from main.v") == [(92,)]
+        case.sql("insert into raw.orders values (3, 0)")
+        case.job("below")
+        # The old code comes back, and with it nothing that would be built for its own sake.
+        (case.folder / "models/once.sql").unlink()
+        case.edit({"functions/taxed.sql": files["functions/taxed.sql"]})
+        case.settle()
+        assert case.sql("select sum(amount) from main.v") == [(63,)]
+        assert amounts(case) == [(63, 60)]
