@@ -156,12 +156,11 @@ class Invocations:
     def _function_selector(self, uid: str) -> str:
         """Return how dbt selects exactly this function."""
         function = self._graph.functions[uid]
-        folders = {other.fqn[: len(function.fqn)] for other in self._graph.functions.values() if other is not function}
         # An fqn also selects the functions in a folder of that name.
-        if function.fqn in folders:
-            return f"path:{function.file},package:{function.fqn[0]},{_ONLY_FUNCTIONS}"
-        # A word ends with a blank, for which any single character stands.
-        return f"{'.'.join(function.fqn).replace(' ', '?')},{_ONLY_FUNCTIONS}"
+        is_folder = function.fqn in self._folders_of_functions
+        word = f"path:{function.file},package:{function.fqn[0]}" if is_folder else ".".join(function.fqn)
+        # A blank ends a word, and any one character matches it.
+        return f"{word.replace(' ', '?')},{_ONLY_FUNCTIONS}"
 
     def _test_selector(self, uid: str) -> str:
         return ".".join(self._graph.tests[uid].fqn)
@@ -170,6 +169,11 @@ class Invocations:
     def _folders(self) -> set[tuple[str, ...]]:
         nodes = self._graph.nodes.values()
         return {node.fqn[:length] for node in nodes for length in range(1, len(node.fqn))}
+
+    @cached_property
+    def _folders_of_functions(self) -> set[tuple[str, ...]]:
+        fqns = [function.fqn for function in self._graph.functions.values()]
+        return {fqn[:length] for fqn in fqns for length in range(1, len(fqn))}
 
     @cached_property
     def _shared(self) -> set[tuple[str, ...]]:

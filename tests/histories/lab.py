@@ -123,6 +123,11 @@ class Lab(Station):
         return self._files_folder
 
     @property
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance."""
+        return self._instance
+
+    @property
     def invocations(self) -> int:
         """How often runs have started dbt."""
         return InProcessDbt.stage.count

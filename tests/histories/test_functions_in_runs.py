@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dagster_sao.core.versions import digest
+from dagster_sao.orchestration.leases import Leases
+from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 
 SETUP = ["create schema raw", "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)"]
@@ -127,6 +130,29 @@ def test_a_function_that_cannot_be_created_fails_its_callers_and_waits(folder):
         case.settle()
         assert amounts(case) == [(92, 90)]
         assert case.verdicts == {"dear": "pass"}
+
+
+def test_what_calls_a_function_that_another_run_is_creating_waits_for_it(folder):
+    with lab(folder, FILES, SETUP) as case:
+        case.settle()
+        case.edit({"functions/taxed.sql": "x * 3"})
+        relation = case.project.load().project.graph.functions["function.shop.taxed"].relation_name
+        other = Leases(case.instance, "other")
+        other.claim([digest(["duckdb", "function", relation.lower()])])
+        case.sql("insert into raw.orders values (3, 0)")
+        before = []
+
+        def when_dbt_starts():
+            before.extend(case.sql("select amount from main.t"))
+            other.release()
+
+        InProcessDbt.stage.accident = Accident(before_dbt=when_dbt_starts)
+        run = case.job("plain", "t")
+        assert run.success
+        assert before == [(60,)]
+        assert case.sql("select t.amount, p.n from main.t t, main.plain p") == [(90, 3)]
+        said = [entry.user_message for entry in case.instance.all_logs(run.run_id)]
+        assert "t: Waits for run other, which is building a function that it calls" in said
 
 
 # Functions that nothing calls, and functions that views call
