@@ -14,6 +14,7 @@ from rich.text import Text
 from dagster_sao.api.display import as_text, counted, seconds_text, styled
 from dagster_sao.api.verdicts import decision_to_dict
 from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.decide_functions import FunctionAction, FunctionDecision
 from dagster_sao.core.decide_tests import TestAction, TestDecision
 from dagster_sao.core.forecast import Forecast
 from dagster_sao.core.plan import Plan
@@ -64,6 +65,11 @@ class DryRun:
         return self.plan.test_runs
 
     @property
+    def functions(self) -> Mapping[str, FunctionDecision]:
+        """The decision about each user-defined function that a build would decide about, by unique id."""
+        return self.plan.functions
+
+    @property
     def seconds(self) -> float:
         """How long the builds are predicted to take, from how long they took before."""
         return self.forecast.wall_seconds
@@ -92,6 +98,15 @@ class DryRun:
             "tests": [
                 decision_to_dict(uid, self.plan.graph.label(uid), decision) for uid, decision in self.tests.items()
             ],
+            "functions": [
+                {
+                    "unique_id": uid,
+                    "action": decision.action.value,
+                    "reason": decision.reason.value,
+                    "message": decision.message,
+                }
+                for uid, decision in self.functions.items()
+            ],
             "order": self.plan.in_order(self.builds, self.test_runs),
             "notes": list(self.notes),
         }
@@ -106,6 +121,8 @@ class DryRun:
             text += f", {seconds_text(self.forecast.saved_seconds)} saved"
         if self.tests:
             text += f"; {len(self.test_runs)} of {counted(len(self.tests), 'test')} to run"
+        if created := sum(decision.creates for decision in self.functions.values()):
+            text += f"; {counted(created, 'function')} to create"
         return text
 
     def __rich__(self) -> RenderableType:
@@ -117,7 +134,7 @@ class DryRun:
         for uid, decision in self.decisions.items():
             wave = str(wave_of.get(uid, ""))
             table.add_row(self.plan.graph.label(uid), styled(decision.action.value), wave, Text(decision.message))
-        return Group(table, *self._tests(), *(Text(note, style="yellow") for note in self.notes))
+        return Group(table, *self._functions(), *self._tests(), *(Text(note, style="yellow") for note in self.notes))
 
     def __str__(self) -> str:
         return as_text(self)
@@ -134,6 +151,17 @@ class DryRun:
             yield table
         if rest := len(self.tests) - len(shown):
             yield Text(f"{counted(rest, 'test')} reused", style="dim")
+
+    def _functions(self) -> Iterator[RenderableType]:
+        """Yield the functions that would be created, or cannot be, as a table."""
+        shown = {uid: d for uid, d in self.functions.items() if d.action is not FunctionAction.REUSE}
+        if shown:
+            table = Table(title="functions", title_justify="left")
+            for heading in ("function", "decision", "reason"):
+                table.add_column(heading)
+            for uid, decision in shown.items():
+                table.add_row(self.plan.graph.label(uid), styled(decision.action.value), Text(decision.message))
+            yield table
 
     def _is_shown(self, test: str, decision: TestDecision) -> bool:
         verdict = self.verdicts.get(test)

@@ -51,6 +51,8 @@ class Explanation:
     """The tests whose failing verdict holds it."""
     gated_by: Mapping[str, str] = field(default_factory=dict)
     """The names of all tests that it is built after, by unique id."""
+    functions: Mapping[str, str] = field(default_factory=dict)
+    """The names of all user-defined functions that it calls and that are created before it, by unique id."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -69,6 +71,7 @@ class Explanation:
             "parents": [parent.to_dict() for parent in self.parents],
             "settings": dict(self.settings),
             "bound_to": list(self.bound_to),
+            "functions": list(self.functions),
             "tests": [test.to_dict() for test in self.tests],
             "held_by": [test.state.unique_id for test in self.held_by],
             "gated_by": list(self.gated_by),
@@ -98,6 +101,8 @@ class Explanation:
             lines.append(f"Code changed since: {', '.join(self.code_changes)}")
         if self.bound_to:
             lines.append(f"Its definition is bound to: {', '.join(self.bound_to)}")
+        if self.functions:
+            lines.append(f"Calls {counted(len(self.functions), 'function')}: {', '.join(self.functions.values())}")
         if self.gated_by:
             lines.append(f"Gated by {counted(len(self.gated_by), 'test')}: {named([*self.gated_by], self.gated_by)}")
         settings = ", ".join(f"{name}: {value}" for name, value in self.settings.items())
@@ -147,6 +152,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         tests=_decided(graph.tests_about.get(unique_id, ()), plan, state),
         held_by=_decided(held_by, plan, state),
         gated_by={uid: test.name for uid, test in graph.tests.items() if graph.gates.gates(uid, unique_id)},
+        functions={uid: graph.functions[uid].name for uid in node.functions},
     )
 
 

@@ -17,6 +17,12 @@ from functools import cached_property
 from typing import Any
 
 from dagster_sao.core.context_values import ContextValues, Surroundings
+from dagster_sao.core.functions import (
+    Function,
+    definition,
+    is_deterministic,
+    language,
+)
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest, build_graph
 from dagster_sao.core.macros import Macros
 from dagster_sao.core.versions import digest
@@ -46,7 +52,7 @@ _KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
 # Their compiled SQL depends on whether the relation existed when it was compiled.
 _COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
 _TEMPLATE_PARTS = (
-    "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "function:", "parents", "meta:", "model:", "target:", "flags:",
+    "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "meta:", "model:", "target:", "flags:",
     "graph:", "dispatch",
 )  # fmt: skip
 
@@ -129,6 +135,7 @@ class Fingerprinter:
         self._macros = Macros(manifest, self._reads, _dispatching(self._surroundings.dispatch))
         self._macro_forms: dict[str, str] = {}
         self._known_reads: dict[str, JinjaReads] = {}
+        self._functions: dict[str, Fingerprint] = {}
 
     @cached_property
     def graph(self) -> ProjectGraph:
@@ -140,8 +147,18 @@ class Fingerprinter:
         plain = build_graph(self._manifest, self._built)
         own = {uid for uid, node in plain.nodes.items() if self._macros.own_materialization(node.materialized)}
         plain = plain.with_history_dependent(own)
-        nodes = {uid for uid, node in plain.nodes.items() if self._is_volatile(node)}
-        return plain.with_volatile(nodes | {uid for uid, test in plain.tests.items() if self._is_volatile_test(test)})
+        functions = {uid for uid, function in plain.functions.items() if self._is_volatile_function(function)}
+        nodes = {
+            uid
+            for uid, node in plain.nodes.items()
+            if not functions.isdisjoint(node.functions) or self._is_volatile(node)
+        }
+        tests = {
+            uid
+            for uid, test in plain.tests.items()
+            if (not functions.isdisjoint(test.functions) and not test.is_unit_test) or self._is_volatile_test(test)
+        }
+        return plain.with_volatile(nodes | tests)
 
     def fingerprint(self, node: Node) -> Fingerprint:
         """Return the fingerprint of a node of this manifest."""
@@ -156,13 +173,17 @@ class Fingerprinter:
         return Fingerprint(_by_name(found), self._compiled(node, props))
 
     def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
-        """Return the fingerprints of nodes and tests by unique id: of all, or of those of `unique_ids` that exist."""
+        """Return the fingerprints of nodes, tests and functions by unique id.
+
+        Of all, or of those of `unique_ids` that exist.
+        """
         graph = self.graph
-        wanted = [*graph.nodes, *graph.tests] if unique_ids is None else unique_ids
+        wanted = [*graph.nodes, *graph.tests, *graph.functions] if unique_ids is None else list(unique_ids)
         found = {uid: self.fingerprint(graph.nodes[uid]) for uid in wanted if uid in graph.nodes}
         for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
             model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
             found[test.unique_id] = self.test_fingerprint(test, model)
+        found.update({uid: self.function_fingerprint(uid) for uid in wanted if uid in graph.functions})
         return found
 
     def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:
@@ -294,7 +315,7 @@ class Fingerprinter:
         else:
             yield "sql", self._normal_form(raw)
         yield from self._inlined_parts(node.ephemerals, node.parents)
-        yield from self._function_parts(props)
+        yield from self._function_parts(node.functions)
 
     def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield what is read: the code of ephemeral models, and which relations."""
@@ -307,10 +328,47 @@ class Fingerprinter:
             if source is not None:
                 yield f"source: {source.label}", _short(source.relation_name)
 
-    def _function_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        for unique_id in _functions(props):
-            function = (self._manifest.get("functions") or {}).get(unique_id) or {}
-            yield f"function: {unique_id.rsplit('.', 1)[-1]}", _short(function.get("raw_code"))
+    def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for unique_id in functions:
+            name = self.graph.functions[unique_id].name
+            yield f"function: {name}", self.function_fingerprint(unique_id).digest[:12]
+
+    def function_fingerprint(self, unique_id: str) -> Fingerprint:
+        """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
+        if unique_id not in self._functions:
+            function = self.graph.functions[unique_id]
+            self._functions[unique_id] = Fingerprint(_by_name(self._parts_of_function(function)))
+        return self._functions[unique_id]
+
+    def _parts_of_function(self, function: Function) -> Iterator[tuple[str, str]]:
+        props = self._manifest["functions"][function.unique_id]
+        yield "definition", _short(definition(props))
+        yield "config: relation_name", _short(function.relation_name)
+        yield "sql", self._body_form(props)
+        yield from self._inlined_parts(function.ephemerals, function.parents)
+        yield from self._reached_parts(self._units_of_function(function))
+        yield from self._function_parts(function.functions)
+
+    def _body_form(self, props: Mapping[str, Any]) -> str:
+        body = str(props.get("raw_code") or "")
+        if language(props) == "sql":
+            return self._normal_form(body)
+        return _python_form(body) if language(props) == "python" else _short(body)
+
+    def _units_of_function(self, function: Function) -> Iterator[_Unit]:
+        props = self._manifest["functions"][function.unique_id]
+        # After a build dbt also lists those of its own macros that created the function.
+        called = [uid for uid in _macros_of(props) if uid in self._macros.own]
+        yield self._unit(
+            {**props, "depends_on": {}},
+            [str(props.get("raw_code") or ""), *_hooks(props)],
+            [*called, *self._macros.called_in_building(props)],
+        )
+        yield from self._inlined(function.ephemerals)
+
+    def _is_volatile_function(self, function: Function) -> bool:
+        props = self._manifest["functions"][function.unique_id]
+        return not is_deterministic(props, has_volatile_code=self._any_volatile(self._units_of_function(function)))
 
     def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in (props.get("config") or {}).items():
@@ -322,7 +380,7 @@ class Fingerprinter:
         if props.get("test_metadata"):
             yield "arguments", _short(props["test_metadata"])
         yield from self._inlined_parts(test.ephemerals, test.reads)
-        yield from self._function_parts(props)
+        yield from self._function_parts(test.functions)
         yield from self._start_of_runs
         for unit in self._units_of_test(test):
             # While it runs a test, dbt lists macros of its own that it does not list after a parse. They change with dbt only.
@@ -481,8 +539,8 @@ def _macros_of(props: Mapping[str, Any]) -> list[str]:
     return list((props.get("depends_on") or {}).get("macros") or [])
 
 
-def _functions(props: Mapping[str, Any]) -> list[str]:
-    return [uid for uid in (props.get("depends_on") or {}).get("nodes") or [] if uid.startswith("function.")]
+def _package(macro: str) -> str:
+    return macro.split(".", 2)[1]
 
 
 def _macro_name(unique_id: str) -> str:

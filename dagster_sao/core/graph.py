@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.functions import Function, function_entries, functions_called, is_function, read_function
 from dagster_sao.core.gates import Gates, find_gates
 
 # dbt-core 1.8 to 1.12 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
@@ -51,6 +52,8 @@ class Node:
     """Unique ids of the direct parents, ephemeral models replaced by theirs."""
     ephemerals: tuple[str, ...] = ()
     """Unique ids of the ephemeral models that dbt inlines into this node."""
+    functions: tuple[str, ...] = ()
+    """Unique ids of the functions that it calls, directly or not, in the order in which dbt has to create them."""
 
     @property
     def label(self) -> str:
@@ -107,6 +110,8 @@ class ProjectTest:
     """The model of a unit test, which runs it on rows of its own; empty for a data test."""
     is_volatile: bool = False
     """Whether its SQL gives another answer at another time over the same data."""
+    functions: tuple[str, ...] = ()
+    """Unique ids of the functions that it calls, directly or not, in the order in which dbt has to create them."""
 
     @property
     def is_unit_test(self) -> bool:
@@ -131,6 +136,8 @@ class ProjectGraph:
     tests: Mapping[str, ProjectTest] = field(default_factory=dict)
     gates: Gates = field(default_factory=lambda: Gates({}, {}))
     """Which nodes dbt builds only after which tests."""
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    """By unique id, each after those that it calls itself."""
 
     @cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
@@ -151,9 +158,11 @@ class ProjectGraph:
         return {unique_id: tuple(tests) for unique_id, tests in found.items()}
 
     def label(self, unique_id: str) -> str:
-        """Return the name that messages use for a node, a source or a test."""
+        """Return the name that messages use for a node, a source, a test or a function."""
         if unique_id in self.tests:
             return self.tests[unique_id].name
+        if unique_id in self.functions:
+            return self.functions[unique_id].label
         return (self.nodes.get(unique_id) or self.sources[unique_id]).label
 
     def with_volatile(self, unique_ids: AbstractSet[str]) -> ProjectGraph:
@@ -205,21 +214,34 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
     ephemerals = _ephemerals(manifest)
     sources = {uid: _source(props) for uid, props in manifest["sources"].items() if _enabled(props)}
 
-    def collapse(unique_id: str, props: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        parents, inlined = _collapse(unique_id, props, manifest, ephemerals)
-        for parent in parents:
-            if parent not in here and parent not in sources:
-                sources[parent] = _external_node(unique_id, parent, manifest, is_excluded=built is not None)
-        return parents, inlined
+    entries = function_entries(manifest, ephemerals)
+    functions: dict[str, Function] = {}
+    for uid, props in entries.items():
+        functions[uid] = read_function(props, *_collapse(uid, props, entries, functions, ephemerals))
 
-    found = {unique_id: _node(props, *collapse(unique_id, props)) for unique_id, props in here.items()}
+    def collapse(unique_id: str, props: Mapping[str, Any]) -> _Reads:
+        reads = _collapse(unique_id, props, entries, functions, ephemerals)
+        for parent in reads.parents:
+            if parent not in here and parent not in sources:
+                sources[parent] = _external_node(props, parent, manifest, is_excluded=built is not None)
+        return reads
+
+    found = {unique_id: _node(props, collapse(unique_id, props)) for unique_id, props in here.items()}
     nodes = {unique_id: found[unique_id] for unique_id in _topological(found)}
     tests = {
-        uid: _data_test(props, *collapse(uid, props))
+        uid: _data_test(props, collapse(uid, props))
         for uid, props in manifest["nodes"].items()
         if props["resource_type"] == "test" and _enabled(props) and (built is None or uid in built)
     }
-    tests.update({uid: test for uid, test in _unit_tests(manifest) if test.model in here})
+    tests.update(
+        {
+            uid: replace(test, functions=nodes[test.model].functions)
+            for uid, test in _unit_tests(manifest)
+            if test.model in here
+        }
+    )
+    callers: list[Node | ProjectTest] = [*nodes.values(), *tests.values()]
+    called = {uid for caller in callers for uid in caller.functions}
     return ProjectGraph(
         project_name=manifest["metadata"].get("project_name") or "dbt",
         adapter_type=manifest["metadata"].get("adapter_type") or "",
@@ -232,6 +254,8 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
             {uid: _depends_on(props) for uid, props in _ordered_by_dbt(manifest)},
             itself={uid for uid, test in tests.items() if test.is_unit_test},
         ),
+        # One that nothing calls is built by whoever builds all of the project.
+        functions={uid: function for uid, function in functions.items() if built is None or uid in called},
     )
 
 
@@ -294,15 +318,28 @@ def _depends_on(props: Mapping[str, Any]) -> Sequence[str]:
     return list((props.get("depends_on") or {}).get("nodes") or [])
 
 
+class _Reads(NamedTuple):
+    """What something reads and calls, ephemeral models and functions looked through."""
+
+    parents: tuple[str, ...]
+    ephemerals: tuple[str, ...]
+    functions: tuple[str, ...]
+
+
 def _collapse(
     unique_id: str,
     props: Mapping[str, Any],
-    manifest: Mapping[str, Any],
+    entries: Mapping[str, Mapping[str, Any]],
+    functions: Mapping[str, Function],
     ephemerals: Mapping[str, Mapping[str, Any]],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the direct parents with ephemerals replaced by their parents, and those ephemerals."""
+) -> _Reads:
+    """Return the direct parents with ephemerals and functions replaced by theirs, those ephemerals, and all functions.
+
+    `entries` are the manifest's functions, and `functions` those of them that this may call.
+    """
     parents: dict[str, None] = {}
     inlined: dict[str, None] = {}
+    called: list[str] = []
     stack = list(reversed(_depends_on(props)))
     while stack:
         parent = stack.pop()
@@ -310,16 +347,17 @@ def _collapse(
             if parent not in inlined:
                 inlined[parent] = None
                 stack.extend(reversed(_depends_on(ephemerals[parent])))
-        elif parent.split(".", 1)[0] in {"model", "seed", "snapshot", "source"}:
-            parents[parent] = None
-        elif parent in (manifest.get("functions") or {}):
-            # A user-defined function reads relations of its own; its body is part of the fingerprint.
-            stack.extend(reversed(_depends_on(manifest["functions"][parent])))
+        elif parent in functions:
+            # Its body reads relations of its own whenever it is called.
+            called.append(parent)
+            parents.update(dict.fromkeys(functions[parent].parents))
+        elif is_function(parent) or parent.split(".", 1)[0] in {"model", "seed", "snapshot", "source"}:
+            parents[parent] = None  # a function that is not there is an unknown parent
     parents.pop(unique_id, None)  # an incremental model may name itself
-    return tuple(parents), tuple(inlined)
+    return _Reads(tuple(parents), tuple(inlined), functions_called(called, entries, functions))
 
 
-def _node(props: Mapping[str, Any], parents: tuple[str, ...], inlined: tuple[str, ...]) -> Node:
+def _node(props: Mapping[str, Any], reads: _Reads) -> Node:
     materialized = _materialized(props)
     return Node(
         unique_id=props["unique_id"],
@@ -331,8 +369,9 @@ def _node(props: Mapping[str, Any], parents: tuple[str, ...], inlined: tuple[str
         file=props["original_file_path"],
         fqn=tuple(props["fqn"]),
         relation_name=props.get("relation_name"),
-        parents=parents,
-        ephemerals=inlined,
+        parents=reads.parents,
+        ephemerals=reads.ephemerals,
+        functions=reads.functions,
     )
 
 
@@ -365,15 +404,16 @@ def _source(props: Mapping[str, Any]) -> Source:
     )
 
 
-def _external_node(child: str, parent: str, manifest: Mapping[str, Any], *, is_excluded: bool) -> Source:
+def _external_node(
+    child_props: Mapping[str, Any], parent: str, manifest: Mapping[str, Any], *, is_excluded: bool
+) -> Source:
     props = manifest["nodes"].get(parent)
     if props is None or not (is_excluded or _belongs_elsewhere(props)):
-        child_props = manifest["nodes"][child]
         known_but_off = parent in (manifest.get("disabled") or {}) or props is not None
         why = "which is disabled" if known_but_off else "which the manifest does not contain"
         msg = (
             f"{child_props['name']} ({child_props['original_file_path']}) depends on {parent}, {why}."
-            " Parse the project again, or correct the ref() or source()."
+            f" Parse the project again, or correct the {'function()' if is_function(parent) else 'ref() or source()'}."
         )
         raise InvalidProjectError(msg)
     return Source(
@@ -389,15 +429,16 @@ def _external_node(child: str, parent: str, manifest: Mapping[str, Any], *, is_e
     )
 
 
-def _data_test(props: Mapping[str, Any], reads: tuple[str, ...], inlined: tuple[str, ...]) -> ProjectTest:
+def _data_test(props: Mapping[str, Any], reads: _Reads) -> ProjectTest:
     return ProjectTest(
         unique_id=props["unique_id"],
         name=props["name"],
         fqn=tuple(props["fqn"]),
         file=str(props.get("original_file_path") or ""),
-        reads=reads,
+        reads=reads.parents,
+        functions=reads.functions,
         is_error=str((props.get("config") or {}).get("severity") or "error").lower() == "error",
-        ephemerals=inlined,
+        ephemerals=reads.ephemerals,
     )
 
 

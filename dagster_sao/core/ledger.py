@@ -6,7 +6,7 @@ to the next decision: at worst one build too many, never one too few.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.plan import stored_version
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
-from dagster_sao.core.versions import data_version, proven_kind, view_version
+from dagster_sao.core.versions import data_version, function_versions, proven_kind, view_version
 from dagster_sao.core.view_rules import definition_inputs, replaces_relation, shape, view_leaves
 
 REMEMBERED_VERSIONS = 12
@@ -30,10 +30,24 @@ class Ledger:
         self._project = project
         self._tables: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
         self._builds: dict[str, LastBuild] = dict(state.builds)
+        self._functions = {uid: known.code for uid, known in state.functions.items()}
+        self._created: dict[str, str] = {}
+        self._functions_of_views: dict[str, dict[str, str]] = {}
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             if node is not None and not node.is_view:
                 self._tables[uid] = stored_version(uid, build, project, state)
+
+    def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
+        """Note that other code of functions is being created.
+
+        What reads them through a view that is not built in this run may read the one or the other: it is to be built again.
+        """
+        self._functions.update(dict.fromkeys(functions, f"replaced in {run_id}"))
+
+    def function_created(self, unique_id: str, code: str) -> None:
+        """Note which code of a function the warehouse has now."""
+        self._created[unique_id] = code
 
     def consumed(self, unique_id: str) -> dict[str, str]:
         """Return the versions of a node's direct parents as they are now in this run."""
@@ -91,6 +105,10 @@ class Ledger:
         fingerprint = fingerprint or self._project.fingerprints[unique_id]
         consumed = self.consumed(unique_id)
         before = self._builds.get(unique_id)
+        if node.is_view and node.functions:
+            self._functions_of_views[unique_id] = function_versions(
+                node.functions, {**self._functions, **self._created}
+            )
         is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
         shapes = {uid: build.shape for uid, build in self._builds.items() if uid in node.parents}
         build = LastBuild(
@@ -127,8 +145,14 @@ class Ledger:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
-            known[unique_id] = view_version(built.code if built else None, self._parent_versions(node, known))
+            code = built.code if built else None
+            known[unique_id] = view_version(code, {**self._parent_versions(node, known), **self._functions_of(node)})
         return known[unique_id]
+
+    def _functions_of(self, view: Node) -> Mapping[str, str]:
+        if not view.functions:
+            return {}
+        return self._functions_of_views.get(view.unique_id) or function_versions(view.functions, self._functions)
 
     def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
         replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}

@@ -23,6 +23,7 @@ _NAMES_OF_RELATIONS = frozenset({"generate_alias_name", "generate_database_name"
 """What these return is part of a node's relation name."""
 _CALLED_FOR_TESTS = frozenset({"get_test_sql", "get_unit_test_sql", "get_where_subquery", "should_store_failures"})
 """dbt calls them for each data test, and lists them among none's macros."""
+_CREATES_FUNCTIONS = "materializations/functions"
 _FIXED_MATERIALIZATIONS = frozenset({"table", "view", "seed"})
 """dbt calls the macros of these by name, so what they reach is known; the others choose some while they run."""
 
@@ -67,7 +68,7 @@ class Macros:
     def called_in_building(self, props: Mapping[str, Any]) -> list[str]:
         """Return the macros of the project and its packages that dbt's own code may call when it builds a node."""
         config = props.get("config") or {}
-        materialized = str(config.get("materialized") or props["resource_type"])
+        materialized = str(config.get("materialized") or props.get("resource_type"))
         own = self.own_materialization(materialized)
         strategies = [
             f"get_incremental_{str(config.get('incremental_strategy') or 'default').replace('+', '_')}_sql",
@@ -135,11 +136,22 @@ class Macros:
     def _is_called(self, unique_id: str, materialized: str, props: Mapping[str, Any], *, is_own: bool) -> bool:
         package, name = str(self._macros[unique_id]["package_name"]), self.own[unique_id]
         # A package's macro hides dbt's own from that package's nodes, the root project's from all.
-        if package not in {self._root, props["package_name"], *self._dispatching}:
+        if package not in {self._root, props.get("package_name"), *self._dispatching}:
             return False
+        if name in self._names_for_functions:
+            return props.get("resource_type") == "function"
         if is_own or materialized not in _FIXED_MATERIALIZATIONS:
             return True
         return name in self._reach_of(materialized) or name not in self._reach_of("")
+
+    @cached_property
+    def _names_for_functions(self) -> frozenset[str]:
+        """The names of dbt's own macros that create functions, which dbt calls by names that it puts together."""
+        return frozenset(
+            self._base_name(str(macro["name"]))
+            for uid, macro in self._macros.items()
+            if uid not in self.own and _CREATES_FUNCTIONS in str(macro.get("original_file_path") or "")
+        )
 
     def _reach_of(self, materialized: str) -> frozenset[str]:
         """Return the names of dbt's own macros that a materialization of dbt reaches; all of them do, for no name."""

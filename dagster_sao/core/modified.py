@@ -81,6 +81,7 @@ def without_environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
         **manifest,
         "nodes": {uid: _node_as_written(props) for uid, props in manifest["nodes"].items()},
         "sources": {uid: _source_as_written(props) for uid, props in manifest["sources"].items()},
+        "functions": {uid: {**props, **_place_as_written(props)} for uid, props in _functions(manifest).items()},
     }
 
 
@@ -110,9 +111,17 @@ def _has(parts: tuple[str, ...], criterion: str) -> bool:
     return any(part.startswith(_ASPECTS[criterion]) for part in parts)
 
 
+def _functions(manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    return manifest.get("functions") or {}
+
+
 def _node_as_written(props: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**props, "relation_name": ".".join(_place_as_written(props).values())}
+
+
+def _place_as_written(props: Mapping[str, Any]) -> Mapping[str, str]:
     config, written = props.get("config") or {}, props.get("unrendered_config") or {}
-    return {**props, "relation_name": ".".join(str(written.get(key) or config.get(key) or "") for key in _PLACE)}
+    return {key: str(written.get(key) or config.get(key) or "") for key in _PLACE}
 
 
 def _source_as_written(props: Mapping[str, Any]) -> Mapping[str, Any]:

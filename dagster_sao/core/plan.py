@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
+from dagster_sao.core.decide_functions import FunctionDecision, FunctionReason, decide_functions
 from dagster_sao.core.evidence import untracked_inputs
 from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
-from dagster_sao.core.versions import data_version, digest, proven_kind, view_version
+from dagster_sao.core.versions import data_version, digest, function_versions, proven_kind, view_version
 from dagster_sao.core.view_rules import (
     definition_inputs,
     drops_dependent_views,
@@ -48,6 +49,8 @@ class Plan:
     graph: ProjectGraph
     tests: TestDecisions
     """The decisions about tests."""
+    functions: Mapping[str, FunctionDecision] = field(default_factory=dict)
+    """The decisions about functions, each after those that it calls itself."""
 
     @property
     def builds(self) -> list[str]:
@@ -58,6 +61,11 @@ class Plan:
     def test_runs(self) -> list[str]:
         """The tests to run."""
         return self.tests.runs
+
+    @property
+    def uncalled(self) -> list[str]:
+        """The functions to create that nothing calls of what is built or tested."""
+        return [uid for uid, d in self.functions.items() if d.creates and d.reason is not FunctionReason.CALLED]
 
     def in_order(self, nodes: Iterable[str], tests: Iterable[str]) -> list[str]:
         """Return nodes and tests in one order, as dbt has it: a test after what it reads, before what it gates."""
@@ -194,7 +202,23 @@ class _Planner:
             version = self._version_after(node)
             if version is not None:
                 self._versions[unique_id] = version
-        return Plan(self._decisions, self._versions, self._graph, self._tests.plan())
+        tests = self._tests.plan()
+        return Plan(self._decisions, self._versions, self._graph, tests, self._decide_functions(tests))
+
+    def _decide_functions(self, tests: TestDecisions) -> Mapping[str, FunctionDecision]:
+        if not self._graph.functions:
+            return {}
+        builds = [uid for uid, decision in self._decisions.items() if decision.builds]
+        # The sensor's runs are all the runs that there are, whatever each of them builds.
+        everything = self._mode is Mode.SENSOR or self._selected >= self._graph.nodes.keys()
+        return decide_functions(
+            self._project,
+            self._state.functions,
+            self._now,
+            [*builds, *tests.runs],
+            self._failed,
+            everything=everything,
+        )
 
     def _is_failed(self, node: Node) -> bool:
         """Return whether nothing is built from a node: what its relation holds is not what any record says."""
@@ -274,7 +298,8 @@ class _Planner:
         if node.is_view:
             # New data passes through a view without building it; its old definition stays until it is built.
             stored = last_build.code if last_build else None
-            return view_version(self._code_after(uid) if self._is_built(uid) else stored, self._consumed(node))
+            code = self._code_after(uid) if self._is_built(uid) else stored
+            return view_version(code, {**self._consumed(node), **self._functions_of(node)})
         if self._is_built(uid):
             is_proven = last_build is not None and last_build.evidence.is_deterministic
             kind = proven_kind(node.kind, is_deterministic=is_proven)
@@ -291,6 +316,16 @@ class _Planner:
     def _consumed(self, node: Node) -> Mapping[str, str]:
         return consumed_versions(node, self._versions)
 
+    def _functions_of(self, view: Node) -> Mapping[str, str]:
+        """Return the code of the functions that a view calls, after this plan: building it creates them."""
+        if not view.functions:
+            return {}
+        if self._is_built(view.unique_id):
+            code = {uid: self._project.fingerprints[uid].digest for uid in view.functions}
+        else:
+            code = {uid: state.code for uid, state in self._state.functions.items()}
+        return function_versions(view.functions, code)
+
     def _shape_after(self, node: Node) -> str:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is not None and not self._is_built(node.unique_id):
@@ -299,7 +334,13 @@ class _Planner:
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
         needed = self._definition_inputs(node)
-        return tuple(p for p, marker in needed.items() if last_build.definition_inputs.get(p) != marker)
+        return (
+            *(p for p, marker in needed.items() if last_build.definition_inputs.get(p) != marker),
+            *(uid for uid in (node.functions if node.is_view else ()) if not self._is_current(uid)),
+        )
+
+    def _is_current(self, function: str) -> bool:
+        return self._project.is_current_function(function, self._state.functions.get(function))
 
     def _definition_inputs(self, node: Node) -> Mapping[str, str]:
         replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}

@@ -11,7 +11,7 @@ from dagster_sao.core.evidence import code_changes
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.core.policy import Policy
-from dagster_sao.core.state import LastBuild, Verdict
+from dagster_sao.core.state import FunctionState, LastBuild, Verdict
 from dagster_sao.core.versions import digest
 
 _NO_POLICY = Policy()
@@ -36,8 +36,11 @@ class Project:
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
-        """The name of every node, source and test in messages."""
-        found = {uid: item.label for items in (self.graph.nodes, self.graph.sources) for uid, item in items.items()}
+        """The name of every node, source, test and function in messages."""
+        graph = self.graph
+        found = {
+            uid: item.label for items in (graph.nodes, graph.sources, graph.functions) for uid, item in items.items()
+        }
         return {**found, **{uid: test.name for uid, test in self.graph.tests.items()}}
 
     def policy(self, unique_id: str) -> Policy:
@@ -65,6 +68,14 @@ class Project:
             value=partial(self.value, unique_id),
             parents_changed=parents_changed,
         )
+
+    def is_current_function(self, unique_id: str, state: FunctionState | None) -> bool:
+        """Return whether the warehouse has a function from the code of this manifest, or was meant to have by its plan."""
+        if state is None or not state.code:
+            return False
+        if state.code == self.fingerprints[unique_id].digest:
+            return True
+        return bool(state.planned_code) and state.planned_code == self.planned_code(unique_id)
 
     def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
         """Return whether a record was planned from this very manifest and code, though dbt may have read newer files."""

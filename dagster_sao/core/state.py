@@ -147,6 +147,32 @@ _FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionState:
+    """What is known of a user-defined function in this environment."""
+
+    code: str
+    """The digest of the code that the warehouse has it from; empty where that is not known."""
+    at: datetime
+    run_id: str
+    planned_code: str = ""
+    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    failed_code: str = ""
+    """The digest of the code that could not be created at last; empty when it could."""
+    attempts: int = 0
+    """How many times in a row the same code could not be created."""
+
+    @property
+    def retry_at(self) -> datetime:
+        """When it may be tried again with nothing changed."""
+        return self.at + retry_wait(max(self.attempts, 1))
+
+    def failed(self, code: str, at: datetime, run_id: str) -> FunctionState:
+        """Return the state after code could not be created: what the warehouse has is not known then."""
+        attempts = self.attempts + 1 if self.failed_code == code else 1
+        return FunctionState("", at, run_id, failed_code=code, attempts=attempts)
+
+
+@dataclass(frozen=True, slots=True)
 class StateSnapshot:
     """All that a decision needs to know of the past, by unique id."""
 
@@ -161,3 +187,5 @@ class StateSnapshot:
     """Sources and nodes that nothing is to be built from."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """The last answer of each test that was run."""
+    functions: Mapping[str, FunctionState] = field(default_factory=dict)
+    """The user-defined functions that a run of this package created or tried to create."""

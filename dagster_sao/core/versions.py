@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dagster_sao.core.graph import NodeKind
 
@@ -30,6 +30,14 @@ def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
     """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven."""
     is_unproven = kind is NodeKind.DETERMINISTIC and not is_deterministic
     return NodeKind.HISTORY_DEPENDENT if is_unproven else kind
+
+
+def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of what a view consumes that is the functions which it calls, by what the warehouse has them from.
+
+    A function is looked up whenever the view is read, so another one changes its rows without building it.
+    """
+    return {uid: code.get(uid, "") for uid in functions}
 
 
 def data_version(

@@ -34,6 +34,8 @@ _STOP_SECONDS = 15.0
 
 _TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
 """What dbt logs of a test that ended: dbt-core the first, Fusion the second."""
+_FUNCTION_EVENTS = frozenset({"LogFunctionResult", "NodeFinished"})
+"""As of tests, what dbt logs of a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,15 @@ def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
         return None
     failures = data.get("num_failures")
     return TestAnswer(node["unique_id"], status, int(failures) if failures is not None else None)
+
+
+def function_created_in(event: Mapping[str, Any]) -> str | None:
+    """Return the unique id of the function that, as an event of dbt says, was created; None for any other event."""
+    data = event["data"]
+    node = data.get("node_info") or {}
+    if event["info"]["name"] not in _FUNCTION_EVENTS or node.get("resource_type") != "function":
+        return None
+    return str(node["unique_id"]) if str(data.get("status") or node.get("node_status")) == "success" else None
 
 
 class DbtProcess:

@@ -23,14 +23,17 @@ from dagster_sao.core.decide import (
     upstream_failed,
     upstream_test_failed,
 )
+from dagster_sao.core.decide_functions import FunctionDecision
 from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
+from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.dbt_process import DbtProcess, answer_in
+from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.functions import RunFunctions
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
 from dagster_sao.orchestration.private import (
@@ -40,7 +43,7 @@ from dagster_sao.orchestration.private import (
     step_key,
 )
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
-from dagster_sao.orchestration.recording import Recorder, recorded_build
+from dagster_sao.orchestration.recording import Recorder, Seen, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.requests import explicit_requests
 from dagster_sao.orchestration.run_capture import RunCapture
@@ -97,7 +100,9 @@ class _Round:
     waiting: frozenset[str]
     """What others are building, and all below it."""
     held_by: Mapping[str, str]
-    """What others are building, with the id of their run."""
+    """What others are building or creating, or what calls a function that they are creating, with the id of their run."""
+    taken: frozenset[str]
+    """The relations that others hold."""
     builds: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -146,7 +151,9 @@ class _Execution:
         )
         self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
-        self._relations = {uid: self._relation(uid) for uid in self._graph.nodes}
+        self._relations = {uid: self._relation(uid) for uid in (*self._graph.nodes, *self._graph.functions)}
+        self._functions_due: Mapping[str, FunctionDecision] = {}
+        self._functions = RunFunctions(self._log_state.functions, self._loaded.project, context.run.run_id)
         self._capture = RunCapture(
             context,
             project,
@@ -172,7 +179,7 @@ class _Execution:
             yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id
             self._log_state.settle(self._keys, clock.now(), ended_well)
-        if self._report.outcomes or self._report.tests:
+        if self._report.outcomes or self._report.tests or self._report.functions:
             instance, run = self._context.instance, self._context.run
             report_engine_event(instance, run, *self._report.summary(time.monotonic() - self._started))
         # A run that came out well would seem to have mended the failure.
@@ -206,8 +213,10 @@ class _Execution:
         return self._config.test_strategy if self._args[:1] == ["build"] else TestStrategy.SKIP
 
     def _relation(self, uid: str) -> str:
-        node = self._graph.nodes[uid]
-        return digest([self._graph.adapter_type, (node.relation_name or f"{self._project.name}.{uid}").lower()])
+        graph = self._graph
+        if uid in graph.functions:
+            return digest([graph.adapter_type, "function", graph.functions[uid].relation_name.lower()])
+        return digest([graph.adapter_type, (graph.nodes[uid].relation_name or f"{self._project.name}.{uid}").lower()])
 
     # Rounds: one, unless others are building some of it, or what failed is tried again
 
@@ -233,30 +242,45 @@ class _Execution:
         while True:
             state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
             plan = self._planner.decide(state, clock.now(), self._tests.scope, todo=todo, requests=self._requests)
-            claim = self._leases.claim(self._relations[uid] for uid in plan.builds)
-            held_by = {
-                uid: claim.held_by[self._relations[uid]] for uid in plan.builds if self._relations[uid] in claim.held_by
-            }
+            functions = [uid for uid, decision in plan.functions.items() if decision.creates]
+            claim = self._leases.claim(self._relations[uid] for uid in (*plan.builds, *functions))
+            held_by = self._held_by(claim.held_by, plan.builds, functions)
             waiting = frozenset(held_by) | (
                 self._graph.descendants(held_by) & set(plan.decisions) if held_by else set()
             )
-            round_ = _Round(state, plan, waiting, held_by)
+            round_ = _Round(state, plan, waiting, held_by, frozenset(claim.held_by))
             # Nothing is held while something is waited for.
-            self._leases.release(self._leases.held - {self._relations[uid] for uid in round_.builds})
+            tests = self._tests.ready(plan.test_runs, waiting)
+            kept = (*round_.builds, *self._invocations.functions(round_.builds, tests), *plan.uncalled)
+            self._leases.release(self._leases.held - {self._relations[uid] for uid in kept})
             if not claim.granted & self._leases.held:
                 return round_
+
+    def _held_by(self, taken: Mapping[str, str], builds: Sequence[str], functions: Sequence[str]) -> dict[str, str]:
+        """Return what others keep from being built or created now, by who `taken` says holds its relation."""
+        found = {uid: taken[self._relations[uid]] for uid in (*builds, *functions) if self._relations[uid] in taken}
+        # Two runs may have two versions of one function: its callers are built with the one that their own run created.
+        for uid in builds:
+            for function in self._graph.nodes[uid].functions:
+                if function in found:
+                    found.setdefault(uid, found[function])
+        return found
 
     def _wait(self, round_: _Round) -> Iterator[Any]:
         """Wait until one of the models that others are building is free."""
         yield from self._say_waiting(round_)
-        relations = {self._relations[uid] for uid in round_.held_by}
+        self._poll_until_free(round_.taken)
+
+    def _poll_until_free(self, relations: frozenset[str]) -> None:
+        """Return when others have let go of one of `relations`."""
         while len(self._leases.holders(relations)) == len(relations) and not self._lost:
             time.sleep(_POLL_SECONDS)
 
     def _say_waiting(self, round_: _Round) -> Iterator[Any]:
         for uid in (uid for uid in self._graph.nodes if uid in round_.waiting):
             run_id = round_.held_by.get(uid)
-            message = f"Waits for run {run_id[:8]}, which is building it" if run_id else "Waits for what it reads"
+            what = "it" if self._relations[uid] in round_.taken else "a function that it calls"
+            message = f"Waits for run {run_id[:8]}, which is building {what}" if run_id else "Waits for what it reads"
             if self._said_waiting.get(uid) != message:
                 self._said_waiting[uid] = message
                 yield self._report.waits(uid, message)
@@ -302,6 +326,8 @@ class _Execution:
 
     def _build(self, round_: _Round, *, is_last: bool) -> Iterator[Any]:
         plan = round_.plan
+        self._functions.begin(round_.state.functions)
+        self._functions_due = plan.functions
         tests = self._tests.ready(plan.tests, round_.waiting)
         due = [uid for uid in tests if plan.tests[uid].runs]
         self._recorder.begin(plan, round_.state, round_.waiting)
@@ -315,7 +341,13 @@ class _Execution:
         if round_.builds:
             self._log_state.unsettle(self._context.run, round_.builds, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
-        for invocation in self._invocations.choose(plan.in_order(round_.builds, due)):
+        invocations = self._invocations.choose(plan.in_order(round_.builds, due))
+        uncalled = [uid for uid in plan.uncalled if uid not in round_.waiting]
+        if not invocations or not invocations[-1].nodes:
+            invocations.append(Invocation())
+        # At the end: they may read what is built before.
+        invocations[-1].uncalled = uncalled
+        for invocation in invocations:
             yield from self._run_invocation(invocation, is_last=is_last)
         self._tests.answer(tests)
         self._leases.release()
@@ -342,17 +374,48 @@ class _Execution:
         if self._is_stopped:
             yield from self._not_started(invocation.nodes)
             return
+        yield from self._without_functions(invocation.nodes)
         blocked = self._blocked()
-        yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked)
+        yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked - self._recorder.failed)
         nodes = [uid for uid in invocation.nodes if uid not in blocked]
         tests = [uid for uid in invocation.tests if blocked.isdisjoint(self._graph.tests[uid].about)]
-        if not nodes and not tests:
-            self._report_unanswered(invocation.tests)
-            return
-        arguments = self._invocations.arguments(invocation, nodes, tests, self._args)
+        functions = [*self._functions_for(nodes, tests), *invocation.uncalled]
+        if functions and not nodes:
+            # `dbt test` creates none, and `dbt build` does not run all tests.
+            yield from self._run_dbt(invocation, [], [], is_last=is_last, functions=functions)
+            functions = []
+        tests = [uid for uid in tests if not self._functions.failed_among(self._graph.tests[uid].functions)]
+        if nodes or tests:
+            yield from self._run_dbt(invocation, nodes, tests, is_last=is_last, functions=functions)
+        yield from self._report_unanswered(invocation.tests)
+        self._write_verdicts()
+
+    def _functions_for(self, nodes: Sequence[str], tests: Sequence[str]) -> list[str]:
+        """Return the functions that are to be created for nodes and tests: those that this round has not created."""
+        return self._invocations.functions(nodes, tests, self._functions.created | self._functions.failed)
+
+    def _without_functions(self, nodes: Iterable[str]) -> Iterator[dg.AssetObservation]:
+        """Record that nodes cannot be built because dbt could not create a function that they call."""
+        for uid in nodes:
+            failed = self._functions.failed_among(self._graph.nodes[uid].functions)
+            if failed and uid not in self._recorder.built | self._recorder.failed:
+                yield self._recorder.build_failed(uid, upstream_failed(failed, self._loaded.project.labels))
+
+    def _run_dbt(
+        self,
+        invocation: Invocation,
+        nodes: Sequence[str],
+        tests: Sequence[str],
+        *,
+        functions: Sequence[str],
+        is_last: bool,
+    ) -> Iterator[Any]:
+        """Run dbt once: create functions, build nodes and run tests."""
+        arguments = self._invocations.arguments(invocation, nodes, tests, self._args, functions)
         # A failure that is tried again is none yet.
         if self._config.fail_fast and is_last:
             arguments.append("--fail-fast")
+        self._recorder.replace_functions(self._functions.start(functions))
         self._process = DbtProcess(
             self._context,
             self._dbt,
@@ -361,15 +424,15 @@ class _Execution:
             arguments,
             translator=self._translator,
         )
-        events = DbtEventIterator(self._events(self._process, [*nodes, *tests]), self._process.invocation)
+        events = DbtEventIterator(self._events(self._process, [*nodes, *tests, *functions]), self._process.invocation)
         for event in self._finish(events):
             yield event
             # Stored by now: others may build what this run has built.
             if (uid := recorded_build(event)) is not None:
                 self._leases.release([self._relations[uid]])
         self._write_verdicts()
-        yield from self._failures(self._process, nodes)
-        self._report_unanswered(invocation.tests)
+        yield from self._failures(self._process, nodes, functions)
+        self._write_functions()
         self._process = None
 
     def _blocked(self) -> set[str]:
@@ -384,6 +447,8 @@ class _Execution:
         seen = Sightings(process, unique_ids)
         answered: set[str] = set()
         for event in process.events():
+            if (function := function_created_in(event.raw)) is not None:
+                self._function_created(function, seen.code(function))
             answer = answer_in(event.raw)
             test = self._tests.test(answer.unique_id) if answer is not None else None
             if answer is not None and test is not None:
@@ -396,16 +461,55 @@ class _Execution:
                     yield from self._recorder.check_events(test.unique_id, check, event.asset_events)
                 continue
             for asset_event in event.asset_events():
-                yield self._recorder.recorded(asset_event, event.raw, seen)
+                yield self._recorded(asset_event, event, seen)
 
-    def _report_unanswered(self, tests: Iterable[str]) -> None:
+    def _recorded(self, asset_event: object, event: DbtEvent, seen: Seen) -> object:
+        """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
+        if isinstance(asset_event, dg.Output):
+            uid = event.raw["data"]["node_info"]["unique_id"]
+            if missing := self._functions.missing_among(self._graph.nodes[uid].functions):
+                labels = self._loaded.project.labels
+                names = ", ".join(labels[function] for function in missing)
+                why = f"dbt built {labels[uid]} without creating {names} first, so with other code than the project's."
+                self._errors.append(why)
+                return self._recorder.build_failed(uid, why)
+        return self._recorder.recorded(asset_event, event.raw, seen)
+
+    def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+        known = (code or self._loaded.project.fingerprints[uid]).digest
+        self._functions.create(uid, known)
+        decision = self._functions_due.get(uid)
+        self._report.functions[uid] = (
+            "created",
+            decision.message if decision is not None else "dbt created it with others",
+        )
+        self._recorder.function_created(uid, known)
+
+    def _write_functions(self) -> None:
+        try:
+            self._functions.write()
+        except DagsterSaoError as error:
+            # One of which nothing is known is created again with the views that call it.
+            self._context.log.warning(sentence(error))
+
+    def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:
         """Report the tests that were due and that dbt did not come to: what they read is not there to be tested."""
         unknown = self._recorder.failed | self._recorder.skipped
+        labels = self._loaded.project.labels
         for uid in tests:
-            if uid not in self._recorder.verdicts:
+            if uid in self._recorder.verdicts:
+                continue
+            test = self._graph.tests[uid]
+            functions = self._functions.failed_among(test.functions)
+            if functions and test.model not in unknown:
+                # Without an answer it would be asked for again at once.
+                yield from self._recorder.not_runnable(
+                    test, self._tests.checks.get(uid), upstream_failed(functions, labels)
+                )
+            else:
                 about = self._graph.tests[uid].about
                 missing = [read for read in about if read in unknown] or about
-                message = upstream_failed(missing, self._loaded.project.labels)
+                message = upstream_failed(missing, labels)
                 self._report.not_run(uid, TestDecision(TestAction.SKIP, TestReason.UPSTREAM_FAILED, message), None)
 
     def _write_verdicts(self) -> None:
@@ -415,14 +519,20 @@ class _Execution:
             # A test without its verdict is run again: nothing is taken for tested that was not.
             self._context.log.warning(f"{sentence(error)} Their tests are run again.")
 
-    def _failures(self, process: DbtProcess, nodes: Sequence[str]) -> Iterator[Any]:
+    def _failures(self, process: DbtProcess, nodes: Sequence[str], functions: Sequence[str]) -> Iterator[Any]:
         error = process.error()
         if not error:
             return
         self._errors.append(error)
         statuses = process.statuses()
+        # One that dbt skipped reads something that failed: so do its callers.
+        not_created = self._functions.missing_among(functions)
+        broken = [uid for uid in not_created if statuses.get(uid, "error") != "skipped"]
+        self._functions.fail(broken)
+        self._report.functions.update(dict.fromkeys(broken, ("failed", "dbt could not create it")))
+        yield from self._without_functions(nodes)
         for uid in nodes:
-            if uid in self._recorder.built:
+            if uid in self._recorder.built | self._recorder.failed:
                 continue
             if statuses.get(uid, "error") != "skipped":
                 yield self._recorder.build_failed(uid)
@@ -449,8 +559,17 @@ class _Execution:
         """Run the tests that were due, after all that was built."""
         unknown = self._recorder.failed | self._recorder.skipped
         due = [uid for uid in self._deferred_tests if unknown.isdisjoint(self._graph.tests[uid].about)]
+        self._hold(self._invocations.functions([], due))
+        self._functions.begin(self._log_state.functions.read() if self._graph.functions else {})
         for invocation in self._invocations.choose(due):
             yield from self._run_invocation(invocation, is_last=True)
+
+    def _hold(self, functions: Iterable[str]) -> None:
+        """Return when this run may create functions, and nobody else does."""
+        relations = {self._relations[uid] for uid in functions}
+        while (taken := self._leases.claim(relations).held_by) and not self._lost:
+            self._leases.release()
+            self._poll_until_free(frozenset(taken))
 
     def _lose(self, why: str) -> None:
         """Stop writing, in the thread of the heartbeat: others may build what this run was building."""

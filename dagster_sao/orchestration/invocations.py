@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from dagster_sao.core.decide import Decision
+from dagster_sao.core.functions import needed
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.orchestration.project import LoadedProject
 
@@ -15,6 +16,10 @@ _LONGEST_ARGUMENT = 100_000
 _LONGEST_SELECTION = 1_000_000
 _REFRESHABLE = frozenset({"incremental", "seed"})
 _EVERYTHING = "fqn:*"
+_BUILD, _TEST = "build", "test"
+_ONLY_FUNCTIONS = "resource_type:function"
+# dbt creates functions with `build` alone.
+_WITHOUT_FUNCTIONS = frozenset({"run", "seed", "snapshot"})
 
 
 @dataclass
@@ -25,6 +30,8 @@ class Invocation:
     tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
     """Whether dbt is told to; None where it makes no difference."""
+    uncalled: list[str] = field(default_factory=list)
+    """Functions that are created with it, beside those that its nodes and tests call."""
 
 
 class Invocations:
@@ -48,23 +55,44 @@ class Invocations:
         first = [Invocation(tests=alone)] if alone else []
         return [*first, *self._pieces(uid for uid in order if uid not in set(alone))]
 
+    def functions(self, nodes: Iterable[str], tests: Iterable[str], but: Iterable[str] = ()) -> list[str]:
+        """Return the functions that `nodes` and `tests` call, in the order of their creation, without those of `but`."""
+        graph = self._graph
+        callers = [*(graph.nodes[uid].functions for uid in nodes), *(graph.tests[uid].functions for uid in tests)]
+        return list(needed(graph.functions, callers, but))
+
     def arguments(
-        self, invocation: Invocation, nodes: Sequence[str], tests: Sequence[str], args: Sequence[str]
+        self,
+        invocation: Invocation,
+        nodes: Sequence[str],
+        tests: Sequence[str],
+        args: Sequence[str],
+        functions: Sequence[str] = (),
     ) -> list[str]:
-        """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be."""
+        """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be.
+
+        `functions` are created before what calls them, for which dbt's own order cares.
+        """
         arguments = list(args)
-        if not nodes and arguments[:1] == ["build"]:
+        if functions and arguments[0] in _WITHOUT_FUNCTIONS:
+            arguments[0] = _BUILD
+        elif not nodes and not functions and arguments[:1] == [_BUILD]:
             # `dbt build` leaves out the tests of what is below one that fails, and the unit tests of what it does not build.
-            arguments = ["test", *(argument for argument in arguments[1:] if argument != "--full-refresh")]
+            arguments = [_TEST, *(argument for argument in arguments[1:] if argument != "--full-refresh")]
         if invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
-        if self._is_everything(nodes, tests):
+        if self._is_everything(nodes, tests, functions):
             return [*arguments, "--select", _EVERYTHING]
-        words = [*map(self._node_selector, nodes), *map(self._test_selector, tests)]
+        words = [
+            *map(self._function_selector, functions),
+            *map(self._node_selector, nodes),
+            *map(self._test_selector, tests),
+        ]
         return [*arguments, "--select", *_joined(words)]
 
     def _pieces(self, order: Iterable[str]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
+        created: set[str] = set()  # the functions that this piece or one before it creates
         unit_tests: list[str] = []
         for uid in order:
             if self._model(uid):
@@ -73,7 +101,8 @@ class Invocations:
             node = self._graph.nodes.get(uid)
             of_node = [test for test in unit_tests if self._model(test) == uid]
             words = [*map(self._test_selector, of_node), self._node_selector(uid) if node else self._test_selector(uid)]
-            length = sum(len(word) + 1 for word in words)
+            called = self.functions([uid] if node else (), of_node if node else [uid], created)
+            length = sum(len(word) + 1 for word in (*words, *map(self._function_selector, called)))
             refresh = (
                 self._decisions[uid].full_refresh if node is not None and node.materialized in _REFRESHABLE else None
             )
@@ -85,6 +114,7 @@ class Invocations:
             (current.tests if node is None else current.nodes).append(uid)
             unit_tests = [test for test in unit_tests if test not in of_node]
             current.full_refresh = refresh if current.full_refresh is None else current.full_refresh
+            created.update(called)
             size += length
         if current.nodes or current.tests:
             yield current
@@ -94,8 +124,13 @@ class Invocations:
         test = self._graph.tests.get(uid)
         return test.model if test is not None else ""
 
-    def _is_everything(self, nodes: Sequence[str], tests: Sequence[str]) -> bool:
-        return len(nodes) == len(self._graph.nodes) and len(tests) == len(self._graph.tests) and self._is_whole
+    def _is_everything(self, nodes: Sequence[str], tests: Sequence[str], functions: Collection[str]) -> bool:
+        graph = self._graph
+        wanted, there = (
+            (len(nodes), len(tests), len(functions)),
+            (len(graph.nodes), len(graph.tests), len(graph.functions)),
+        )
+        return wanted == there and self._is_whole
 
     @cached_property
     def _is_whole(self) -> bool:
@@ -105,7 +140,8 @@ class Invocations:
         tests = sum(1 for node in nodes if node["resource_type"] == "test")
         unit_tests = len(self._loaded.manifest.get("unit_tests") or {})
         ephemerals = {uid for node in self._graph.nodes.values() for uid in node.ephemerals}
-        is_all_built = len(self._graph.nodes) == buildable - len(ephemerals)
+        functions = len(self._loaded.manifest.get("functions") or {})
+        is_all_built = len(self._graph.nodes) == buildable - len(ephemerals) and len(self._graph.functions) == functions
         return is_all_built and len(self._graph.tests) == tests + unit_tests
 
     def _node_selector(self, uid: str) -> str:
@@ -115,7 +151,16 @@ class Invocations:
         if node.fqn in self._folders:
             return f"path:{node.file}"
         name = ".".join(node.fqn)
-        return f"{name},resource_type:{node.resource_type}" if node.fqn in self._with_unit_tests else name
+        return f"{name},resource_type:{node.resource_type}" if node.fqn in self._shared else name
+
+    def _function_selector(self, uid: str) -> str:
+        """Return how dbt selects exactly this function."""
+        function = self._graph.functions[uid]
+        # An fqn also selects the functions in a folder of that name.
+        is_folder = function.fqn in self._folders_of_functions
+        word = f"path:{function.file},package:{function.fqn[0]}" if is_folder else ".".join(function.fqn)
+        # A blank ends a word, and any one character matches it.
+        return f"{word.replace(' ', '?')},{_ONLY_FUNCTIONS}"
 
     def _test_selector(self, uid: str) -> str:
         return ".".join(self._graph.tests[uid].fqn)
@@ -126,9 +171,21 @@ class Invocations:
         return {node.fqn[:length] for node in nodes for length in range(1, len(node.fqn))}
 
     @cached_property
-    def _with_unit_tests(self) -> set[tuple[str, ...]]:
-        tests = (test for test in self._graph.tests.values() if test.is_unit_test)
-        return {test.fqn[:length] for test in tests for length in range(1, len(test.fqn))}
+    def _folders_of_functions(self) -> set[tuple[str, ...]]:
+        fqns = [function.fqn for function in self._graph.functions.values()]
+        return {fqn[:length] for fqn in fqns for length in range(1, len(fqn))}
+
+    @cached_property
+    def _shared(self) -> set[tuple[str, ...]]:
+        """The fqns that also select a unit test or a function."""
+        tests = {
+            test.fqn[:length]
+            for test in self._graph.tests.values()
+            if test.is_unit_test
+            for length in range(1, len(test.fqn))
+        }
+        fqns = [function.fqn for function in self._graph.functions.values()]
+        return tests | {fqn[:length] for fqn in fqns for length in range(1, len(fqn) + 1)}
 
 
 def _joined(words: Iterable[str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.decide_tests import TestDecision
-from dagster_sao.core.evidence import Evidence
+from dagster_sao.core.evidence import UNSEEN, Evidence
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
@@ -113,6 +113,14 @@ class Recorder:
             return recorded if is_first else _materialization(key, recorded)
         return event
 
+    def replace_functions(self, functions: Iterable[str]) -> None:
+        """Take note that dbt is about to create functions from other code."""
+        self._ledger.replace_functions(functions, self._run_id)
+
+    def function_created(self, uid: str, code: str) -> None:
+        """Let what reads a view that calls a function consume its new code."""
+        self._ledger.function_created(uid, code)
+
     def answered(self, test: ProjectTest, answer: TestAnswer, seen: Seen) -> None:
         """Record what dbt answered of a test, about the versions that were captured or built before it was run."""
         uid = answer.unique_id
@@ -148,9 +156,15 @@ class Recorder:
         taken, self._unwritten = self._unwritten, {}
         return taken
 
-    def build_failed(self, uid: str) -> dg.AssetObservation:
+    def not_runnable(self, test: ProjectTest, check: dg.AssetCheckKey | None, why: str) -> Iterator[Any]:
+        """Record that a test could not be run, for `why`, and yield what Dagster shows of it."""
+        self.answered(test, TestAnswer(test.unique_id, VerdictStatus.ERROR, None), lambda _: (None, UNSEEN))
+        if check is not None:
+            yield verdict_evaluation(check, self.verdicts[test.unique_id], {REASON_KEY: why}, why)
+
+    def build_failed(self, uid: str, why: str = "dbt could not build it") -> dg.AssetObservation:
         """Record that dbt could not build a node."""
-        return self._failed(uid, "dbt could not build it")
+        return self._failed(uid, why)
 
     def _is_second(self, what: object) -> bool:
         is_second = what in self._yielded

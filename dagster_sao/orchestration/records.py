@@ -11,6 +11,7 @@ from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import (
     FailedAttempt,
     FailureKind,
+    FunctionState,
     LastBuild,
     SourceState,
     Verdict,
@@ -159,6 +160,36 @@ def verdict_from_json(record: object) -> Verdict | None:
             attempts=int(record["attempts"]),
             planned_code=str(record.get("planned_code") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def function_to_json(state: FunctionState) -> dict[str, Any]:
+    """Return what is known of a function as JSON."""
+    return {
+        "layout": _LAYOUT,
+        "code": state.code,
+        "at": state.at.isoformat(),
+        "run_id": state.run_id,
+        "planned_code": state.planned_code,
+        "failed_code": state.failed_code,
+        "attempts": state.attempts,
+    }
+
+
+def function_from_json(record: object) -> FunctionState | None:
+    """Return what a record says of a function, None for one that this version cannot read: it counts as never created."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return FunctionState(
+            code=str(record["code"]),
+            at=_moment(record["at"]),
+            run_id=str(record["run_id"]),
+            planned_code=str(record["planned_code"]),
+            failed_code=str(record["failed_code"]),
+            attempts=int(record["attempts"]),
         )
     except (KeyError, TypeError, ValueError):
         return None

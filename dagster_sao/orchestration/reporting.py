@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision
+from dagster_sao.core.decide_functions import FunctionAction
 from dagster_sao.core.decide_tests import TestAction, TestDecision
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.graph import ProjectGraph
@@ -32,6 +33,7 @@ from dagster_sao.orchestration.records import (
 
 _LONGEST_TABLE = 500
 _NAMED = 5
+_PAST_OF_FUNCTIONS = {FunctionAction.HOLD: "held", FunctionAction.SKIP: "skipped"}
 _PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
 
 
@@ -74,6 +76,8 @@ class RunReport:
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What became of each node, and why: built, failed, reused, held, skipped."""
     tests: dict[str, TestOutcome] = field(default_factory=dict)
+    functions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What became of each function that was due, and why: created, failed, held, skipped."""
     seconds_saved: float = 0.0
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
@@ -106,6 +110,12 @@ class RunReport:
         if len(decided) > _LONGEST_TABLE:
             lines.append(f"… and {len(decided) - _LONGEST_TABLE} more")
         lines += [f"{self.graph.label(uid)}: to run. {plan.tests[uid].message}" for uid in tests[:_LONGEST_TABLE]]
+        for uid, due in plan.functions.items():
+            if due.creates:
+                lines.append(f"{self.graph.label(uid)}: to create. {due.message}")
+            elif due.action is not FunctionAction.REUSE:
+                lines.append(f"{self.graph.label(uid)}: {_PAST_OF_FUNCTIONS[due.action]}. {due.message}")
+                self.functions[uid] = _PAST_OF_FUNCTIONS[due.action], due.message
         # One message: each is stored by itself, which for hundreds of models takes seconds.
         self.log.info("\n".join(lines))
 
@@ -146,7 +156,7 @@ class RunReport:
         """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""
         stuck = [
             f"{self.graph.label(uid)} is {what} ({why})"
-            for uid, (what, why) in self.outcomes.items()
+            for uid, (what, why) in (*self.outcomes.items(), *self.functions.items())
             if what in {_PAST[Action.HOLD], _PAST[Action.SKIP]}
         ]
         failing = [
@@ -173,6 +183,9 @@ class RunReport:
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "No models"
         if self.seconds_saved:
             text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
+        if self.functions:
+            found = Counter(what for what, _ in self.functions.values())
+            text += f"; functions: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}"
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
         return f"{text}.", {
@@ -194,7 +207,16 @@ class RunReport:
             lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
         if len(rows) > _LONGEST_TABLE:
             lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
-        return "\n".join([*lines, *self._table_of_tests()])
+        return "\n".join([*lines, *self._table_of_functions(), *self._table_of_tests()])
+
+    def _table_of_functions(self) -> list[str]:
+        if not self.functions:
+            return []
+        lines = ["", "| function | result | reason |", "|---|---|---|"]
+        for uid, (what, why) in [*self.functions.items()][:_LONGEST_TABLE]:
+            reason = why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
+        return lines
 
     def _table_of_tests(self) -> list[str]:
         if not self.tests:

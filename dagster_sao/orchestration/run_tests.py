@@ -80,5 +80,10 @@ class RunTests:
         self._open |= again
 
     def ready(self, tests: Iterable[str], unsettled: AbstractSet[str]) -> list[str]:
-        """Return those of `tests` that read nothing `unsettled`."""
-        return [uid for uid in tests if unsettled.isdisjoint(self._graph.tests[uid].about)]
+        """Return those of `tests` that read and call nothing `unsettled`."""
+        known = self._graph.tests
+        return [
+            uid
+            for uid in tests
+            if unsettled.isdisjoint(known[uid].about) and unsettled.isdisjoint(known[uid].functions)
+        ]

@@ -30,6 +30,10 @@ class Sightings:
             return fingerprint, self._reader.of_node(graph.nodes[unique_id], fingerprint, trace, compiled)
         return fingerprint, self._reader.of_test(graph.tests[unique_id], fingerprint, trace, compiled)
 
+    def code(self, unique_id: str) -> Fingerprint | None:
+        """Return the code of a node, test or function that dbt read, None where it is not known."""
+        return self._fingerprints.get(unique_id)
+
     @cached_property
     def _code(self) -> Fingerprinter | None:
         return self._process.code()

@@ -19,7 +19,8 @@ def take_snapshot(
     instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""
-    state = event_log_state(instance, project).snapshot(loaded.keys, now)
+    log_state = event_log_state(instance, project)
+    state = log_state.snapshot(loaded.keys, now)
     state = read_forgotten(instance, project.state_name).hide(state)
     relations = read_relations(instance, project.state_name)
     return replace(
@@ -27,4 +28,5 @@ def take_snapshot(
         missing_relations=relations.missing(state.builds),
         altered_relations=relations.altered(state.builds),
         blocked=blocked_sources(instance, project, loaded),
+        functions=log_state.functions.read() if loaded.project.graph.functions else {},
     )

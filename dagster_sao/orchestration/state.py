@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot, Verdict
+from dagster_sao.orchestration.functions import FunctionTable
 from dagster_sao.orchestration.private import (
     FINISHED_STATUSES,
     NOT_FINISHED_STATUSES,
@@ -86,6 +87,7 @@ class EventLogState:
         self._instance = instance
         self._environment = environment
         self.verdicts = VerdictTable(instance, state_name(project_name, environment))
+        self.functions = FunctionTable(instance, state_name(project_name, environment))
         self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
         self._keys: AssetKeys | None = None
         self._assets = _Assets()

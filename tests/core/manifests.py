@@ -96,6 +96,39 @@ def data_test(name: str, *parents: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+def function(name: str, *depends_on: str, **changes: Any) -> dict[str, Any]:
+    """Return a function's entry that calls or reads what it depends on (unique ids, or names of functions)."""
+    config = {"enabled": True, "materialized": "function", "type": "scalar", "volatility": None}
+    return {
+        "unique_id": f"function.shop.{name}",
+        "name": name,
+        "resource_type": "function",
+        "package_name": "shop",
+        "original_file_path": f"functions/{name}.sql",
+        "path": f"{name}.sql",
+        "fqn": ["shop", name],
+        "alias": name,
+        "database": "db",
+        "schema": "main",
+        "relation_name": None,
+        "language": "sql",
+        "raw_code": "select x",
+        "config": {**config, **changes.pop("config", {})},
+        "arguments": [{"name": "x", "data_type": "integer", "description": None, "default_value": None}],
+        "returns": {"data_type": "integer", "description": None},
+        "depends_on": {
+            "nodes": [uid if "." in uid else f"function.shop.{uid}" for uid in depends_on],
+            "macros": changes.pop("macros", []),
+        },
+        **changes,
+    }
+
+
+def with_functions(*functions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest that holds functions, for `manifest(…, **with_functions(…))`."""
+    return {"functions": {entry["unique_id"]: entry for entry in functions}}
+
+
 def manifest(
     nodes: Iterable[Mapping[str, Any]],
     sources: Iterable[Mapping[str, Any]] = (),

@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 
 from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY, TESTS_KEY
-from tests.histories.inprocess_dbt import run_dbt
+from tests.histories.inprocess_dbt import InProcessDbt, run_dbt
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
 
@@ -116,6 +116,21 @@ class Lab(Station):
 
     def delete_last_run(self) -> None:
         self._instance.delete_run(self.told[-1].run_id)
+
+    @property
+    def folder(self) -> Path:
+        """The dbt project's folder."""
+        return self._files_folder
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance."""
+        return self._instance
+
+    @property
+    def invocations(self) -> int:
+        """How often runs have started dbt."""
+        return InProcessDbt.stage.count
 
     @property
     def verdicts(self) -> dict[str, str]:
