@@ -16,17 +16,16 @@ from dagster_sao.api.display import as_text
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.graph import Source
+from dagster_sao.core.source_tokens import told_by_probe, untracked_token
 from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import new_token, open_session
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
 from dagster_sao.orchestration.records import LOADED_AT_KEY, PROBE_KEY, from_timestamp
 from dagster_sao.warehouse.observation import Observation
-from dagster_sao.warehouse.probes import ProbeKind, SourceProber
+from dagster_sao.warehouse.probes import SourceProber
 
 LOADED_BY_DAGSTER = "Dagster asset"
-# A job counts an untracked source as updated at every run.
-_UNTRACKED_NOW = "untracked now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +135,9 @@ def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now
     sources = dict(state.sources)
     for uid, observation in look.observations.items():
         policy = source_policy(loaded, loaded.project.graph.sources[uid])
-        is_untracked = observation.kind == ProbeKind.UNTRACKED
-        token = _UNTRACKED_NOW if is_untracked else new_token(observation, policy, sources.get(uid), now)
+        token = new_token(observation, policy, sources.get(uid), now)
+        if observation.counts_as_untracked and not observation.error:
+            token = untracked_token(observation.token, "now")  # a job counts it as updated at every run
         if token is not None:
             before = sources.get(uid)
             history = (*(before.history or ((before.token, before.recorded_at),)), (token, now)) if before else ()
@@ -202,7 +202,7 @@ def _with_look(report: SourceReport, look: Look | None, state: StateSnapshot) ->
     return replace(
         report,
         probe=observation.kind,
-        has_new_data=(last is None or last.token != observation.token) if knows else None,
+        has_new_data=(last is None or told_by_probe(last.token) != observation.token) if knows else None,
         error=observation.error or "",
         warning=observation.warning or "",
     )

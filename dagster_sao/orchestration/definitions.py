@@ -140,7 +140,7 @@ def finish_project(
     for warning in loaded.warnings:
         logger.warning(warning)
     keys = loaded.keys
-    loads = {key for asset in other_assets if isinstance(asset, dg.AssetsDefinition) for key in asset.keys}
+    loads = {key for asset in other_assets for key in _keys_of(asset)}
     patterns = [_pattern(name) for name in settings.loaded_by_dagster]
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
     owners: dict[dg.AssetKey, str] = {}
@@ -159,6 +159,13 @@ def finish_project(
             specs[key] = loaded.spec(uid).replace_attributes(automation_condition=None, deps=[], skippable=False)
     project.loaded_by_dagster = frozenset(loads & set(owners))
     return list(specs.values())
+
+
+def _keys_of(asset: object) -> Iterable[dg.AssetKey]:
+    """Return what an asset materializes, or observes."""
+    if isinstance(asset, dg.SourceAsset):
+        return [asset.key] if asset.is_observable else []
+    return asset.keys if isinstance(asset, dg.AssetsDefinition) else []
 
 
 def build_sensors(

@@ -12,13 +12,12 @@ import dagster as dg
 from dagster_sao.core.graph import Source
 from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.core.policy import SourcePolicy
+from dagster_sao.core.source_tokens import told_by_probe, untracked_token
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, LOADED_AT_KEY, PROBE_KEY, history_with
-from dagster_sao.warehouse.probes import Observation, ProbeKind, SourceProber
+from dagster_sao.warehouse.probes import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
-
-_UNTRACKED_PREFIX = "untracked "
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,18 @@ def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected:
 def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:
     """Return the token to record, None when there is nothing new.
 
-    A source that cannot be tracked counts as updated, at most every `untracked_interval`.
+    A source that cannot be tracked, or not all of it, counts as updated, at most every `untracked_interval`.
     """
-    if observation.kind == ProbeKind.UNTRACKED:
+    if observation.error:
+        return None
+    if observation.counts_as_untracked:
         is_due = last is None or now >= last.recorded_at + policy.untracked_interval
-        # Counted in intervals, so that a sensor and a run that look at the same moment say the same.
-        return (
-            f"{_UNTRACKED_PREFIX}{now.timestamp() // policy.untracked_interval.total_seconds():.0f}" if is_due else None
+        has_moved = (
+            observation.token is not None and last is not None and told_by_probe(last.token) != observation.token
         )
+        # Counted in intervals, so that a sensor and a run that look at the same moment say the same.
+        interval = f"{now.timestamp() // policy.untracked_interval.total_seconds():.0f}"
+        return untracked_token(observation.token, interval) if is_due or has_moved else None
     if observation.token is None or (last is not None and last.token == observation.token):
         return None
     return observation.token
@@ -106,11 +109,11 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     *,
     states: Mapping[str, SourceState],
     now: datetime,
-    untracked_token: str | None = None,
+    untracked_at: str | None = None,
 ) -> Iterator[str]:
     """Probe sources and record what is new, before a run reads them. Yields what cannot be known, a sentence each.
 
-    A source that cannot be tracked has `untracked_token`, or one that changes with its `untracked_interval`.
+    A source that cannot be tracked counts as updated at `untracked_at`, or every `untracked_interval`.
     Raises WarehouseError when the warehouse cannot be asked at all.
     """
     by_id = {source.unique_id: source for source in sources}
@@ -119,8 +122,8 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
         if problem := observation.error or observation.warning:
             yield problem
         token = new_token(observation, source_policy(loaded, source), last, now)
-        if untracked_token and observation.kind == ProbeKind.UNTRACKED:
-            token = untracked_token
+        if untracked_at and observation.counts_as_untracked and not observation.error:
+            token = untracked_token(observation.token, untracked_at)
         if token is not None:
             probed = ProbedSource(source, observation, 0.0)
             instance.report_runless_asset_event(

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_sao.core.freshness import FreshnessStatus, SourceFreshness, source_freshness
 from dagster_sao.core.graph import Source
 from dagster_sao.core.policy import SourcePolicy
+from dagster_sao.core.source_tokens import told_by_probe
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import open_session, probed_sources
@@ -77,7 +78,7 @@ def _freshness(
     """Return how old the data is. Data without a loaded-at time is as old as the last change that was seen."""
     if observation.token is None:
         return None
-    is_same = state is not None and state.token == observation.token
+    is_same = state is not None and told_by_probe(state.token) == observation.token
     loaded_at = observation.loaded_at or (state.recorded_at if state is not None and is_same else now)
     return source_freshness(policy, loaded_at, now)
 

@@ -73,7 +73,7 @@ class RunCapture:
                     sources,
                     states=state.sources,
                     now=now,
-                    untracked_token=f"untracked {self._context.run.run_id}" if counts_untracked else None,
+                    untracked_at=self._context.run.run_id if counts_untracked else None,
                 ):
                     self._context.log.warning(problem)
             if self._refresh and self._state_aware:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot, Verdict
+from dagster_sao.orchestration.asset_tokens import materialized_token, observed_token
 from dagster_sao.orchestration.functions import FunctionTable
 from dagster_sao.orchestration.private import (
     FINISHED_STATUSES,
@@ -33,7 +35,6 @@ from dagster_sao.orchestration.private import (
 from dagster_sao.orchestration.project import AssetKeys, LoadedProject, OrchestratedProject, state_name
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
-    DATA_VERSION_TAG,
     DECISION_KEY,
     ELSEWHERE_KEY,
     FAILURE_KEY,
@@ -51,6 +52,8 @@ from dagster_sao.orchestration.verdicts import VerdictTable
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
+# Most have a data version or none has; a version that is not found only looks like new data.
+_OBSERVATIONS = 10
 
 PROJECT_TAG = "dagster_sao/project"
 """On the runs that a sensor of this package started: the dbt project's name."""
@@ -75,6 +78,8 @@ class _Assets:
     """The record of the last build of each node in every environment."""
     materialized: dict[str, int] = field(default_factory=dict)
     """The id of the newest materialization that was read."""
+    observed: dict[str, tuple[int, SourceState]] = field(default_factory=dict)
+    """Of sources that Dagster assets load: the id of the newest observation with a data version, and what it says."""
     unsettled: set[str] = field(default_factory=set)
     """The ended runs that may have left a failure, and were read."""
 
@@ -82,10 +87,18 @@ class _Assets:
 class EventLogState:
     """The state of one project in one Dagster instance, kept up to date by reading what is new."""
 
-    def __init__(self, instance: dg.DagsterInstance, project_name: str, environment: str = "") -> None:
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        project_name: str,
+        environment: str = "",
+        *,
+        loaded_by_dagster: AbstractSet[dg.AssetKey] = frozenset(),
+    ) -> None:
         """Read nothing yet. `environment` is empty for the target that the project is configured with."""
         self._instance = instance
         self._environment = environment
+        self._loaded_by_dagster = loaded_by_dagster
         self.verdicts = VerdictTable(instance, state_name(project_name, environment))
         self.functions = FunctionTable(instance, state_name(project_name, environment))
         self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
@@ -113,7 +126,7 @@ class EventLogState:
             assets = self._assets
             return StateSnapshot(
                 builds=dict(assets.builds),
-                sources=dict(assets.sources),
+                sources={**assets.sources, **dict(self._observed_sources())},
                 failures=dict(assets.failures),
                 verdicts=self._standing_verdicts(keys),
             )
@@ -168,6 +181,9 @@ class EventLogState:
         self.verdicts.start_anew()
         for record in self._instance.get_asset_records(list(keys.unique_ids)):
             self._absorb_materialization(record.asset_entry.last_materialization_record)
+        for key in self._loaded_by_dagster & set(keys.unique_ids):
+            for observed in reversed(self._instance.fetch_observations(key, _OBSERVATIONS).records):
+                self._absorb_observation(observed)
 
     def _read_new(self) -> None:
         after = self._read_to - _OVERLAP
@@ -220,10 +236,29 @@ class EventLogState:
         if self._is_node(unique_id):
             self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
-            token = (materialization.tags or {}).get(DATA_VERSION_TAG) or str(record.storage_id)
+            token = materialized_token(record, metadata)
             self._assets.sources[unique_id] = source_state(
                 token, from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
             )
+
+    def _absorb_observed_source(self, unique_id: str, record: dg.EventLogRecord) -> None:
+        newest, before = self._assets.observed.get(unique_id, (0, None))
+        token = observed_token(record)
+        if token is None or record.storage_id <= newest:
+            return
+        is_same = before is not None and before.token == token
+        state = before if is_same and before else SourceState(token, from_timestamp(record.timestamp))
+        self._assets.observed[unique_id] = record.storage_id, state
+
+    def _observed_sources(self) -> Iterator[tuple[str, SourceState]]:
+        """Yield the sources that Dagster assets load and that are observed too: each moves with either."""
+        for unique_id, (_, observed) in self._assets.observed.items():
+            loaded = self._assets.sources.get(unique_id)
+            if loaded is None:
+                yield unique_id, observed
+            else:
+                token, at = f"{loaded.token} | {observed.token}", max(loaded.recorded_at, observed.recorded_at)
+                yield unique_id, SourceState(token, at)
 
     def _own_record(self, unique_id: str, metadata: Mapping[str, Any]) -> object:
         """Return the record of the last build in this environment, from a materialization in any."""
@@ -249,6 +284,10 @@ class EventLogState:
         """Learn of a failure. Returns whether the observation is what a run says of a node."""
         unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
         if unique_id is None or observation is None:
+            return False
+        if not self._is_node(unique_id):
+            if observation.asset_key in self._loaded_by_dagster:
+                self._absorb_observed_source(unique_id, event)
             return False
         metadata = _plain(observation.metadata)
         record = metadata.get(FAILURE_KEY)
@@ -285,7 +324,8 @@ _states: WeakKeyDictionary[dg.DagsterInstance, dict[int, EventLogState]] = WeakK
 def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
     """Return the state of a project in an instance, one for the life of this process."""
     states = _states.setdefault(instance, {})
-    return states.setdefault(id(project), EventLogState(instance, project.name, project.environment))
+    state = EventLogState(instance, project.name, project.environment, loaded_by_dagster=project.loaded_by_dagster)
+    return states.setdefault(id(project), state)
 
 
 _open_instance: dg.DagsterInstance | None = None

@@ -8,11 +8,14 @@ never missed a commit in our measurements, and it takes no lock.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_sao.core.graph import Source
+from dagster_sao.warehouse.duckdb_hash import PLAIN_TYPE, ROW, rows_hash, shows_time_zone
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.file_stat import FileStat, stat_files
 from dagster_sao.warehouse.observation import Observation, ProbeKind
@@ -23,13 +26,6 @@ from dagster_sao.warehouse.untracked import untracked_view
 
 # A checkpoint beside concurrent writes goes through the last two (duckdb 1.5 and later).
 _COMPANIONS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
-
-# Sum keeps what xor cancels, equal rows in pairs. Hashed twice because DuckDB joins the columns of a row with xor:
-# two rows that exchange their last values would have kept the xor of all, and nearly the sum.
-# No user names a column like this alias; `hash(alias)` of one that did would hash that column only.
-_ROW = "dagster_sao_row"
-_ROW_HASH = f"hash(hash({_ROW}))"
-_HASH = f"concat_ws('-', count(*), coalesce(bit_xor({_ROW_HASH}), 0), coalesce(sum({_ROW_HASH}::hugeint), 0))"
 
 _Name = tuple[str, str, str]
 _Stat = tuple[FileStat, ...]
@@ -43,9 +39,16 @@ class _Proven:
 
 
 @dataclass(frozen=True, slots=True)
+class _Relation:
+    signature: str
+    """A hash of its columns: names, types and order, and of a table its whole definition, collations too."""
+    special: tuple[tuple[str, str], ...]
+    """Name and type of the columns that DuckDB's hash of a row does not cover."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Catalog:
-    columns: dict[_Name, str]
-    """A hash of the names and types of each relation's columns."""
+    relations: dict[_Name, _Relation]
     views: frozenset[_Name] = frozenset()
     main: frozenset[str] = field(default_factory=frozenset)
     """The databases that live in the main file, so one name or none."""
@@ -60,6 +63,7 @@ class DuckDBContentProbe:
         self._session = session
         self._now_ns = now_ns
         self._runner = UnionRunner(session)
+        self._runner_in_utc = UnionRunner(session, prepare=self._use_utc)
         self._proven: dict[str, _Proven] = {}
 
     def claims(self, source: Source) -> bool:
@@ -99,15 +103,23 @@ class DuckDBContentProbe:
             name = self._name(source)
             if name in catalog.views:
                 yield source, untracked_view(source)
-            elif name not in catalog.columns:
+            elif name not in catalog.relations:
                 yield source, Observation(None, ProbeKind.DUCKDB, error=does_not_exist(source))
             else:
                 tables[source.unique_id] = source
+        of = {uid: catalog.relations[self._name(source)] for uid, source in tables.items()}
         arms = [
-            Arm(uid, self._name(source)[0], _HASH, f"from {relation_sql(source)} as {_ROW}")
+            Arm(
+                uid,
+                self._name(source)[0],
+                rows_hash(of[uid].special),
+                f"from {relation_sql(source)} as {ROW}",
+            )
             for uid, source in tables.items()
         ]
-        for arm, answer in self._runner.run(arms, expired):
+        shows_zone = any(shows_time_zone(kind) for relation in of.values() for _, kind in relation.special)
+        runner = self._runner_in_utc if shows_zone else self._runner
+        for arm, answer in runner.run(arms, expired):
             source = tables[arm.unique_id]
             if isinstance(answer, StatementError):
                 sentence = (
@@ -115,7 +127,7 @@ class DuckDBContentProbe:
                 )
                 yield source, Observation(None, ProbeKind.DUCKDB, error=sentence)
             else:
-                yield source, Observation(f"{answer}-{catalog.columns[self._name(source)]}", ProbeKind.DUCKDB)
+                yield source, Observation(f"{answer}-{of[arm.unique_id].signature}", ProbeKind.DUCKDB)
 
     def _read_catalog(self, sources: Sequence[Source]) -> _Catalog:
         # Only the databases asked for: an attached PostgreSQL would list all of its tables.
@@ -124,18 +136,38 @@ class DuckDBContentProbe:
             ", ".join("'" + name.replace("'", "''") + "'" for name in wanted)
         )
         names = "lower(database_name), lower(schema_name), lower({})"
-        signature = "md5(string_agg(column_name || ' ' || data_type, ',' order by column_index))"
+        column = "'\"' || replace(column_name, '\"', '\"\"') || '\" ' || data_type"
+        is_special = f"not regexp_full_match(data_type, '{PLAIN_TYPE}', 's')"
         with self._session.connection():
             columns = self._session.execute(
-                f"select {names.format('table_name')}, {signature} from duckdb_columns() where {within} group by all"
+                f"select {names.format('table_name')}, string_agg({column}, ',' order by column_index),"
+                f" list([column_name, data_type] order by column_index) filter ({is_special})"
+                f" from duckdb_columns() where {within} group by all"
+            )
+            tables = self._session.execute(
+                f"select {names.format('table_name')}, sql from duckdb_tables() where {within}"
             )
             views = self._session.execute(f"select {names.format('view_name')} from duckdb_views() where {within}")
             databases = self._session.execute("select lower(database_name), path from duckdb_databases()")
+        texts = {(database, schema, name): sql or "" for database, schema, name, sql in tables}
         return _Catalog(
-            columns={(database, schema, name): str(hashed) for database, schema, name, hashed in columns},
+            relations={
+                (database, schema, name): _Relation(
+                    hashlib.md5(
+                        f"{listed}\n{texts.get((database, schema, name), '')}".encode(), usedforsecurity=False
+                    ).hexdigest(),
+                    tuple((column, kind) for column, kind in special or ()),
+                )
+                for database, schema, name, listed, special in columns
+            },
             views=frozenset((database, schema, name) for database, schema, name in views),
             main=frozenset(name for name, path in databases if path and Path(path) == self._session.duckdb_file),
         )
+
+    def _use_utc(self) -> None:
+        # Without the extension for time zones, there is no such setting, and all is in UTC.
+        with suppress(StatementError):
+            self._session.execute("set TimeZone = 'UTC'")
 
     def _name(self, source: Source) -> _Name:
         database = source.database or self._session.database

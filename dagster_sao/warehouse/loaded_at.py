@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.errors import StatementError, StatementTimeoutError, says_missing
@@ -24,8 +25,24 @@ from dagster_sao.warehouse.settings import (
 from dagster_sao.warehouse.timestamps import parse_timestamp
 from dagster_sao.warehouse.union import ARMS_PER_STATEMENT, Arm, UnionRunner
 
-# An empty table: `max()` of nothing. As good a token as any timestamp.
+# An empty table: `max()` of nothing. As good a token as any timestamp, but of a table that has rows.
 EMPTY = "empty"
+_FUTURE = timedelta(days=1)
+
+_NS = 1_000_000_000
+# Why the data may change while the newest value stays, and what helps.
+_WHOLE_DAY = (
+    "that is a date or a midnight: changes within a day do not move it",
+    "Use a timestamp with the time of day",
+)
+_NO_VALUE = (
+    "that is NULL although the table has rows: changes do not move it",
+    "Let the loader fill it, or use a loaded_at_query that tells when the rows changed",
+)
+_IN_THE_FUTURE = (
+    "that is more than a day in the future: changes do not move it before that day",
+    "Correct the value, or leave it out with a filter",
+)
 
 # What a template can name and still give the same text at every tick of one session.
 _CONSTANTS = frozenset({"this", "var", "env_var", "target"})
@@ -46,8 +63,9 @@ class LoadedAtProbe:
 
     kind = "loaded_at"
 
-    def __init__(self, session: WarehouseSession) -> None:
+    def __init__(self, session: WarehouseSession, now_ns: Callable[[], int]) -> None:
         self._session = session
+        self._now_ns = now_ns
         self._runner = UnionRunner(session)
         self._dialect = dialect_of(session.adapter_type)
         self._questions: dict[tuple[str, SourceSettings], _Question] = {}
@@ -80,19 +98,22 @@ class LoadedAtProbe:
         nulls = []
         for arm, answer in self._runner.run([question.arm for question in asked], expired):
             question = questions[arm.unique_id]
-            if answer is None and question.kind is ProbeKind.QUERY:
+            if answer is None:
                 nulls.append(question)
             elif isinstance(answer, StatementError):
                 yield arm.unique_id, self._explain(question, answer)
             else:
-                yield arm.unique_id, _read(question, answer)
-        yield from self._without_value(nulls, expired)
+                yield arm.unique_id, self._read(question, answer)
+        queries = [question for question in nulls if question.kind is ProbeKind.QUERY]
+        yield from self._without_value(queries, expired)
+        yield from self._empty_or_not([question for question in nulls if question.kind is ProbeKind.FIELD], expired)
 
     def _without_value(
         self, questions: Sequence[_Question], expired: Callable[[], bool]
     ) -> Iterator[tuple[str, Observation]]:
         """Tell a query that returned null, an empty table, from one that returned no row, a mistake."""
         by_id = {question.source.unique_id: question for question in questions}
+        nulls = []
         count = "(select count(*) from (\n{}\n) answers)"
         arms = [Arm(uid, q.arm.database, count.format(q.query)) for uid, q in by_id.items()]
         for arm, rows in self._runner.run(arms, expired):
@@ -102,7 +123,34 @@ class LoadedAtProbe:
             elif rows == "0":
                 yield arm.unique_id, _failed(question, "that returned no row. Return one row with one timestamp")
             else:
-                yield arm.unique_id, _read(question, None)
+                nulls.append(question)
+        yield from self._empty_or_not(nulls, expired)
+
+    def _empty_or_not(
+        self, questions: Sequence[_Question], expired: Callable[[], bool]
+    ) -> Iterator[tuple[str, Observation]]:
+        """Tell an empty table, which has no newest row, from one whose rows have no value. Whatever the filter hides."""
+        by_id = {question.source.unique_id: question for question in questions}
+        has_rows = "case when exists (select 1 from {}) then 'some' else 'none' end"
+        arms = [Arm(uid, q.arm.database, has_rows.format(relation_sql(q.source))) for uid, q in by_id.items()]
+        for arm, rows in self._runner.run(arms, expired):
+            question = by_id[arm.unique_id]
+            if rows == "none":
+                yield arm.unique_id, Observation(EMPTY, question.kind)
+            else:
+                yield arm.unique_id, _too_coarse(question, Observation(EMPTY, question.kind), *_NO_VALUE)
+
+    def _read(self, question: _Question, answer: str) -> Observation:
+        timestamp = parse_timestamp(answer)
+        if timestamp is None:
+            shown = answer if len(answer) <= _LONGEST_VALUE else answer[: _LONGEST_VALUE - 1] + "…"
+            return _failed(question, f"that returned '{shown}', which is no timestamp. Return a date or timestamp")
+        found = Observation(timestamp.text, question.kind, loaded_at=timestamp.utc)
+        if timestamp.is_whole_day:
+            return _too_coarse(question, found, *_WHOLE_DAY)
+        if timestamp.utc > datetime.fromtimestamp(self._now_ns() / _NS, timezone.utc) + _FUTURE:
+            return _too_coarse(question, found, *_IN_THE_FUTURE)
+        return found
 
     def _ask(
         self, sources: Sequence[Source], expired: Callable[[], bool]
@@ -193,14 +241,10 @@ def _is_constant(template: str) -> bool:
     return jinja2.meta.find_undeclared_variables(parsed) <= _CONSTANTS
 
 
-def _read(question: _Question, answer: str | None) -> Observation:
-    if answer is None:
-        return Observation(EMPTY, question.kind)
-    timestamp = parse_timestamp(answer)
-    if timestamp is None:
-        shown = answer if len(answer) <= _LONGEST_VALUE else answer[: _LONGEST_VALUE - 1] + "…"
-        return _failed(question, f"that returned '{shown}', which is no timestamp. Return a date or timestamp")
-    return Observation(timestamp.text, question.kind, loaded_at=timestamp.utc)
+def _too_coarse(question: _Question, found: Observation, what: str, remedy: str) -> Observation:
+    """Return the answer with the reason why the data may change while it stays."""
+    warning = f"{place(question.source)} has a {question.kind} {what}, so the source also counts as updated every `untracked_interval`. {remedy}"
+    return replace(found, warning=warning, misses_changes=True)
 
 
 def _wrong_shape(rows: Sequence[tuple[object, ...]]) -> str | None:

@@ -36,6 +36,13 @@ class Observation:
     error: str | None = None
     """One sentence with the source, its file and the remedy. The token is None then."""
     warning: str | None = None
+    misses_changes: bool = False
+    """Whether the data may change while `token` stays: the source also counts as updated now and then. `warning` says why."""
+
+    @property
+    def counts_as_untracked(self) -> bool:
+        """Whether the source counts as updated now and then, whatever its token."""
+        return self.misses_changes or self.kind == ProbeKind.UNTRACKED
 
 
 class Probe(Protocol):

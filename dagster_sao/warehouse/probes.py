@@ -28,7 +28,7 @@ class SourceProber:
         third_party, problems = load_third_party_probes(session)
         self.problems: Sequence[str] = tuple(problems)
         """A sentence for each probe of another package that cannot be used."""
-        loaded_at = LoadedAtProbe(session)
+        loaded_at = LoadedAtProbe(session, now_ns)
         opted_out = OptedOutProbe()
         files = FileProbe(session, now_ns)
         # DuckLake first: it lies in DuckDB, and its snapshots cost less than a hash of the rows.

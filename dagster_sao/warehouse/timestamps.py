@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 _TEXT = re.compile(
@@ -19,6 +19,8 @@ class Timestamp:
 
     text: str
     utc: datetime
+    is_whole_day: bool = field(default=False, compare=False)
+    """Whether it is a date, or a midnight, which is what a date becomes when it is cast."""
 
 
 def parse_timestamp(text: str) -> Timestamp | None:
@@ -33,6 +35,8 @@ def parse_timestamp(text: str) -> Timestamp | None:
     '2026-01-01T00:00:00'
     >>> parse_timestamp("1767225600") is None
     True
+    >>> [parse_timestamp(f"2026-01-01{time}").is_whole_day for time in ("", " 00:00:00+02", " 00:00:00.001")]
+    [True, True, False]
     """
     match = _TEXT.fullmatch(text.strip())
     if match is None:
@@ -46,7 +50,9 @@ def parse_timestamp(text: str) -> Timestamp | None:
         return None
     digits = (part["fraction"] or "").rstrip("0")
     exact = moment.isoformat() + (f".{digits}" if digits else "") + ("Z" if part["zone"] else "")
-    return Timestamp(exact, moment.replace(microsecond=int(digits[:6].ljust(6, "0")), tzinfo=timezone.utc))
+    utc = moment.replace(microsecond=int(digits[:6].ljust(6, "0")), tzinfo=timezone.utc)
+    is_whole_day = not digits and not any(int(part[unit] or 0) for unit in ("hour", "minute", "second"))
+    return Timestamp(exact, utc, is_whole_day)
 
 
 def _offset(part: dict[str, str | None]) -> timedelta:

@@ -26,9 +26,11 @@ class Arm:
 class UnionRunner:
     """Answer arms in chunks. Remembers the refused ones, so that they cost others nothing at the next tick."""
 
-    def __init__(self, session: WarehouseSession) -> None:
+    def __init__(self, session: WarehouseSession, *, prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` is called first on every connection."""
         self._session = session
-        self._runner: ChunkRunner[Arm, str | None] = ChunkRunner(session, lambda: self._ask, size=ARMS_PER_STATEMENT)
+        self._prepare = prepare
+        self._runner: ChunkRunner[Arm, str | None] = ChunkRunner(session, self._begin, size=ARMS_PER_STATEMENT)
 
     def run(
         self, arms: Sequence[Arm], expired: Callable[[], bool]
@@ -38,6 +40,10 @@ class UnionRunner:
         Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError.
         """
         yield from self._runner.run(arms, expired)
+
+    def _begin(self) -> Callable[[Sequence[Arm]], list[str | None]]:
+        self._prepare()
+        return self._ask
 
     def _ask(self, chunk: Sequence[Arm]) -> list[str | None]:
         arms = (f"select {number} as arm, {arm.value} as answer {arm.rest}" for number, arm in enumerate(chunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -51,6 +52,23 @@ def test_an_untracked_source_counts_as_updated_once_an_hour_at_most(ago, is_upda
     before = last(new_token(UNTRACKED, SourcePolicy(), None, NOW - ago), ago)
     token = new_token(UNTRACKED, SourcePolicy(), before, NOW)
     assert (token is not None and token != before.token) is is_updated
+
+
+@pytest.mark.parametrize(
+    ("before", "ago", "is_updated"),
+    [
+        pytest.param("monday", HOUR, True, id="an interval later"),
+        pytest.param("monday", HOUR / 2, False, id="within the interval"),
+        pytest.param("sunday", HOUR / 2, True, id="a token that moved"),
+        pytest.param(None, HOUR / 2, True, id="a source that was untracked"),
+    ],
+)
+def test_a_token_that_misses_changes_moves_by_itself_too(before, ago, is_updated):
+    observation = Observation("monday", ProbeKind.FIELD, misses_changes=True)
+    earlier = replace(observation, token=before)
+    state = last(new_token(earlier, SourcePolicy(), None, NOW - ago), ago)
+    token = new_token(observation, SourcePolicy(), state, NOW)
+    assert (token is not None and token != state.token) is is_updated
 
 
 def test_an_untracked_source_may_ask_for_another_interval():

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.observe import observe as observe_assets
 from dagster._core.instance.utils import RUNLESS_RUN_ID
 from dagster._core.test_utils import create_run_for_test
 
@@ -101,6 +102,115 @@ def test_a_source_that_an_asset_loads_without_a_data_version_changes_with_each_l
     first = same(tail, log).sources[RAW].token
     log.materialize(RAW)
     assert same(tail, log).sources[RAW].token != first
+
+
+@pytest.fixture
+def loader(project):
+    """Return the state of a project whose raw.orders a Dagster asset loads, with a process that reads on."""
+    key = project.load().keys.by_unique_id[RAW]
+
+    def follow(log):
+        tail = EventLogState(log.instance, project.name, loaded_by_dagster={key})
+
+        def token():
+            keys = project.load().keys
+            anew = EventLogState(log.instance, project.name, loaded_by_dagster={key}).snapshot(keys, NOW)
+            assert anew.sources == tail.snapshot(keys, NOW).sources
+            return anew.sources[RAW].token if RAW in anew.sources else None
+
+        return key, token
+
+    return follow
+
+
+def load(instance, key, **options):
+    """Materialize an asset, as Dagster records it."""
+    version, partition = options.pop("version", None), options.pop("partition", None)
+
+    @dg.asset(key=key, **options)
+    def orders():
+        return dg.MaterializeResult(data_version=dg.DataVersion(version) if version else None)
+
+    assert dg.materialize([orders], instance=instance, partition_key=partition).success
+
+
+DAYS = dg.StaticPartitionsDefinition(["mon", "tue"])
+
+
+@pytest.mark.parametrize(
+    ("loads", "moves"),
+    [
+        ([{"code_version": "1"}, {"code_version": "1"}], True),
+        ([{}, {}], True),
+        ([{"version": "a"}, {"version": "a"}], False),
+        ([{"version": "a"}, {"version": "b"}], True),
+        ([{"version": "a", "code_version": "1"}, {"version": "a", "code_version": "2"}], False),
+        (
+            [{"version": "a", "partitions_def": DAYS, "partition": day} for day in ("mon", "tue")],
+            True,
+        ),
+    ],
+)
+def test_a_load_by_dagster_is_new_data_unless_the_user_says_which_version_it_is(loader, log, loads, moves):
+    key, token = loader(log)
+    load(log.instance, key, **loads[0])
+    first = token()
+    load(log.instance, key, **loads[1])
+    assert (token() != first) is moves
+
+
+def test_an_observed_version_is_new_data_once(loader, log):
+    key, token = loader(log)
+    version = "1"
+
+    @dg.observable_source_asset(key=key)
+    def orders():
+        return dg.DataVersion(version)
+
+    def observe():
+        assert observe_assets([orders], instance=log.instance).success
+        return token()
+
+    load(log.instance, key, code_version="1")
+    loaded = token()
+    first = observe()
+    assert first != loaded
+    assert observe() == first
+    version = "2"
+    assert observe() != first
+    seen = token()
+    log.observe(RAW, {"rows": 3})
+    assert token() == seen
+    load(log.instance, key, code_version="1")
+    assert token() != seen
+
+
+def test_an_observed_source_need_not_be_materialized(loader, log):
+    key, token = loader(log)
+    observation = dg.AssetObservation(key, tags={"dagster/data_version": "1"})
+    log.instance.report_runless_asset_event(observation)
+    assert token() == "1"
+
+
+def test_a_model_of_another_project_is_new_data_when_its_version_moves(loader, log):
+    key, token = loader(log)
+
+    def build(version, environment):
+        record = {"layout": 1, "environment": environment}
+        log.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                key,
+                tags={"dagster/data_version": version},
+                metadata={BUILD_KEY: dg.MetadataValue.json(record)},
+            )
+        )
+        return token()
+
+    first = build("a", "")
+    assert build("a", "") == first
+    # A version of another environment may be that of rows which are not here yet.
+    elsewhere = build("b", "dev")
+    assert elsewhere not in {first, build("b", "")}
 
 
 def test_a_failure_is_read_back_as_it_was_recorded(tail, log):

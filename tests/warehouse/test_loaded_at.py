@@ -68,6 +68,17 @@ ERRORS = {
     "queries.other_table": "failed: Catalog Error: Table with name absent does not exist!",
 }
 
+COARSE = {
+    "fields.date": "is a date or a midnight",
+    "fields.midnight": "is a date or a midnight",
+    "fields.never_filled": "is NULL although the table has rows",
+    "fields.hidden": "is NULL although the table has rows",
+    "fields.future": "is more than a day in the future",
+    "queries.day": "is a date or a midnight",
+    "queries.unfilled": "is NULL although the table has rows",
+}
+"""Values that stay while the data changes."""
+
 KINDS = {"fields": ProbeKind.FIELD, "queries": ProbeKind.QUERY}
 
 
@@ -82,7 +93,7 @@ def everything(tmp_path_factory, manifest):
     shutil.copytree(PROJECT, folder)
     shop = Shop(folder, manifest)
     shop.write((folder / "warehouse.sql").read_text())
-    return shop.observe(*TOKENS, *ERRORS)
+    return shop.observe(*{*TOKENS, *ERRORS, *COARSE})
 
 
 @pytest.mark.parametrize(("label", "token"), TOKENS.items())
@@ -98,6 +109,26 @@ def test_a_bad_source_says_what_is_wrong_and_harms_no_other(everything, label, m
     assert message in seen.error
     assert "\n" not in seen.error
     assert seen.kind is KINDS[label.split(".")[0]]
+
+
+@pytest.mark.parametrize(("label", "why"), COARSE.items())
+def test_a_value_that_stays_while_the_data_changes_is_said_and_untracked_too(everything, label, why):
+    seen = everything[label]
+    assert seen.counts_as_untracked
+    assert seen.token
+    assert seen.warning.startswith(f"{label} (models/sources.yml) has a {seen.kind} that {why}")
+
+
+@pytest.mark.parametrize("label", ["fields.empty", "queries.null_value", "fields.filtered", "fields.zoned"])
+def test_an_empty_table_and_a_time_of_day_are_tracked(everything, label):
+    assert (everything[label].warning, everything[label].counts_as_untracked) == (None, False)
+
+
+def test_a_table_that_is_filled_without_its_loaded_at_is_no_longer_tracked(shop):
+    prober = SourceProber(shop.session())
+    assert not shop.observe("fields.empty", prober=prober)["fields.empty"].counts_as_untracked
+    shop.write("insert into raw.empty values (null)")
+    assert shop.observe("fields.empty", prober=prober)["fields.empty"].counts_as_untracked
 
 
 def test_loaded_at_is_in_utc(everything):
