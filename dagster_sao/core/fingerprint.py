@@ -37,6 +37,8 @@ _WITHOUT_EFFECT_ON_TESTS = frozenset(
 # dbt calls them for each data test, and lists them among none's macros.
 _CALLED_FOR_TESTS = ("get_test_sql", "get_where_subquery", "should_store_failures")
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
+SEED_FILE = "file"
+"""The part of a seed's fingerprint that stands for the content of its file."""
 _HOOKS = ("pre-hook", "post-hook")
 _SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
 # Their compiled SQL depends on whether the relation existed when it was compiled.
@@ -133,7 +135,7 @@ class Fingerprinter:
         found = [*self._config_parts(node, props)]
         if node.resource_type == "seed":
             recorded = (props.get("checksum") or {}).get("checksum")
-            found.append(("file", _short(self._seed_checksums.get(node.unique_id, recorded))))
+            found.append((SEED_FILE, _short(self._seed_checksums.get(node.unique_id, recorded))))
         else:
             found += self._code_parts(node, props)
         return Fingerprint(_by_name(found), self._compiled(node, props))

@@ -31,6 +31,9 @@ _TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
 """What dbt logs of a test that ended: dbt-core the first, Fusion the second."""
 
 
+_RESULTS = frozenset({"LogModelResult", "LogSeedResult", "LogSnapshotResult", *_TEST_EVENTS})
+
+
 @dataclass(frozen=True, slots=True)
 class DbtEvent:
     """What dbt logged of one node or test."""
@@ -38,6 +41,11 @@ class DbtEvent:
     raw: Mapping[str, Any]
     asset_events: Callable[[], list[Any]]
     """Returns what dagster-dbt makes of it."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it says how a node or test ended."""
+        return self.raw["info"]["name"] in _RESULTS and bool(self.raw["data"].get("node_info"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +143,12 @@ class DbtProcess:
         except (OSError, ValueError, KeyError):
             return {}
 
-    def code(self, unique_ids: Iterable[str]) -> Mapping[str, Fingerprint]:
-        """Return the code of nodes and tests that dbt itself read, by unique id."""
-        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, unique_ids)
+    def code(self, unique_ids: Iterable[str], seed_checksums: Mapping[str, str]) -> Mapping[str, Fingerprint]:
+        """Return the code of nodes and tests that dbt itself read, by unique id.
+
+        `seed_checksums` are those of the large seed files that it loads, from before it started.
+        """
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, unique_ids, seed_checksums)
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:
@@ -148,7 +159,11 @@ class DbtProcess:
 
 
 def code_read_by_dbt(
-    target_path: Path, project: OrchestratedProject, loaded: LoadedProject, unique_ids: Iterable[str]
+    target_path: Path,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    unique_ids: Iterable[str],
+    seed_checksums: Mapping[str, str],
 ) -> Mapping[str, Fingerprint]:
     """Return the code of nodes and tests that dbt read, which may be newer than the manifest that the plan was made from.
 
@@ -156,7 +171,9 @@ def code_read_by_dbt(
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        fingerprinter = read_code(project.dbt_project, manifest, loaded.variables, project.selection)
+        fingerprinter = read_code(
+            project.dbt_project, manifest, loaded.variables, project.selection, seed_checksums=seed_checksums
+        )
         return fingerprinter.fingerprints(unique_ids)
     except (OSError, ValueError, DagsterSaoError):
         return {}
