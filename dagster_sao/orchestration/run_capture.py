@@ -15,6 +15,7 @@ from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.freshness import (
     ProbedSource,
+    new_token,
     open_session,
     probed_sources,
     record_sources,
@@ -22,7 +23,7 @@ from dagster_sao.orchestration.freshness import (
     sources_above,
 )
 from dagster_sao.orchestration.private import repository_of
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
 from dagster_sao.orchestration.relation_watch import RelationWatch
 from dagster_sao.orchestration.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.snapshot import take_snapshot
@@ -65,6 +66,7 @@ class RunCapture:
         self._selected = selected
         self._refresh = refresh
         self._state_aware = state_aware
+        self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None
         self._open_prober: SourceProber | None = None
         self._again = SecondLook(
@@ -107,6 +109,7 @@ class RunCapture:
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
         """Note what dbt is about to read, as `state` has captured it."""
         read = read_directly(self._loaded.project.graph, nodes, tests)
+        self._states = state.sources
         self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
 
     def is_due_again(self) -> bool:
@@ -116,16 +119,25 @@ class RunCapture:
     def look_again(self) -> tuple[frozenset[str], Mapping[str, str]]:
         """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
 
-        What cannot be known is recorded, so that it is news when it can be known again, and not at every look until then.
+        What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
+        and not at every look until then.
         """
-        known = dict(self._again.unknown)
+        known = set(self._again.unknown)
         self._again.look()
-        instance, keys, now = self._context.instance, self._loaded.keys.by_unique_id, clock.now()
-        for uid, version in self._again.unknown.items():
-            if uid not in known:
-                probed = ProbedSource(self._again.sources[uid], Observation(None, "none"), 0.0)
-                instance.report_runless_asset_event(source_event(keys[uid], probed, version, None, now))
+        now = clock.now()
+        while self._again.news:
+            uid, seen = self._again.news.popitem()
+            policy = source_policy(self._loaded, self._again.sources[uid])
+            if (token := new_token(seen, policy, self._states.get(uid), now)) is not None:
+                self._record(uid, seen, token, now)
+        for uid in self._again.unknown.keys() - known:
+            self._record(uid, Observation(None, "none"), self._again.unknown[uid], now)
         return frozenset(self._again.moved), dict(self._again.unknown)
+
+    def _record(self, uid: str, seen: Observation, token: str, now: datetime) -> None:
+        probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)
+        key = self._loaded.keys.by_unique_id[uid]
+        self._context.instance.report_runless_asset_event(source_event(key, probed, token, last, now))
 
     def close(self) -> None:
         """Let go of the warehouse."""

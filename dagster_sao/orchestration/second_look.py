@@ -19,7 +19,7 @@ from dagster_sao.core.source_tokens import told_by_probe
 from dagster_sao.core.versions import moved_version, times_moved
 from dagster_sao.orchestration.project import sentence
 from dagster_sao.warehouse.errors import WarehouseBusyError
-from dagster_sao.warehouse.probes import SourceProber
+from dagster_sao.warehouse.probes import Observation, SourceProber
 
 # Somebody looks into a DuckDB file right after dbt has left it.
 _BUSY_SECONDS, _BUSY_POLL_SECONDS = 30.0, 1.0
@@ -44,6 +44,8 @@ class SecondLook:
     """The sources that moved since they were captured."""
     unknown: dict[str, str] = field(default_factory=dict)
     """The sources that could not be looked at again, each with the version that stands for not knowing."""
+    news: dict[str, Observation] = field(default_factory=dict)
+    """What was found instead of what was captured, where that was a token, until it is taken."""
     _witnesses: dict[str, str] = field(default_factory=dict)
     _captured: dict[str, str] = field(default_factory=dict)
     _started: float = 0.0
@@ -108,22 +110,19 @@ class SecondLook:
     def _compare(self, prober: SourceProber, unseen: set[str]) -> None:
         witnessed = [uid for uid in self._captured if uid in self._witnesses]
         found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
-        for uid in witnessed:
-            if uid in found and found[uid] != self._witnesses[uid]:
-                self._is_moved(uid, unseen)
-            elif uid in found and not prober.witness_lags:
-                unseen.discard(uid)
-        rest = [self.sources[uid] for uid in self._captured if uid in unseen]
-        for uid, seen in _patient(lambda: list(prober.observe(rest))) if rest else ():
+        moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
+        proven = set() if prober.witness_lags else found.keys() - moved
+        unseen -= moved | proven
+        asked = [self.sources[uid] for uid in self._captured if uid not in proven]
+        for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
             if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
-                self._is_moved(uid, unseen)
-            elif seen.token is not None:
+                moved.add(uid)
+                self.news[uid] = seen
+            if seen.token is not None or uid in moved:
                 unseen.discard(uid)
-
-    def _is_moved(self, uid: str, unseen: set[str]) -> None:
-        self.moved.add(uid)
-        unseen.discard(uid)
-        self._captured.pop(uid)
+        self.moved |= moved
+        for uid in moved:
+            del self._captured[uid]
 
     def _give_up(self, unseen: Iterable[str]) -> None:
         for uid in unseen:
