@@ -163,9 +163,11 @@ def code_read_by_dbt(
     project: OrchestratedProject,
     loaded: LoadedProject,
     unique_ids: Iterable[str],
-    seed_checksums: Mapping[str, str],
+    seed_checksums: Mapping[str, str] | None = None,
 ) -> Mapping[str, Fingerprint]:
     """Return the code of nodes and tests that dbt read, which may be newer than the manifest that the plan was made from.
+
+    `seed_checksums` are those of the large seed files from before dbt started; without them the files are read now.
 
     Empty where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
     """

@@ -15,6 +15,7 @@ from typing import Any
 from dagster_sao.warehouse.file_stat import FileStat, stat_files
 
 _LARGE_SEED_CHECKSUM = "path"
+_LARGEST_SMALL_SEED = 1 << 20
 _BLOCK = 1 << 20
 
 
@@ -45,7 +46,12 @@ def seed_files(
             continue
         path = _path(project_dir, props)
         stat = stat_files([path])
-        checksum = hash_file(path) if _is_large(props) and stat else ""
+        # It may have grown since the manifest was written.
+        is_large = _is_large(props) or any(entry.size > _LARGEST_SMALL_SEED for entry in stat)
+        try:
+            checksum = hash_file(path) if is_large else ""
+        except OSError:  # dbt will say what is wrong with it
+            continue
         yield unique_id, SeedFile(path, checksum, stat, _settles(stat))
 
 
