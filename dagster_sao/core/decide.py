@@ -14,7 +14,8 @@ from enum import Enum
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, retry_wait
+from dagster_sao.core.versions import captured_version, times_moved
 
 _NAMED_PARENTS = 3
 _FAILURES = {
@@ -174,7 +175,8 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.BUILD, Reason.EXPIRED, message)
     expires_at = last_build.started_at + every if every is not None else None
     # 10
-    changed = tuple(changed_parents(s.parents, last_build.consumed, s.parent_versions))
+    found = changed_parents(s.parents, last_build.consumed, s.parent_versions)
+    changed = tuple(parent for parent in found if not _moves_by_building(s, last_build, parent))
     untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
     if s.untracked and s.untracked_from is not None and not untracked:
         expires_at = min(expires_at or s.untracked_from, s.untracked_from)
@@ -207,6 +209,17 @@ def changed_parents(
         version = versions.get(parent)
         if version is not None and consumed.get(parent) != version:
             yield parent
+
+
+def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool:
+    """Return whether a parent is as it was, but for moving during the last builds, and it is too soon to try once more.
+
+    The first time it is built again at once. What moves each time may be moved by the build itself, such as by a hook.
+    """
+    consumed = last_build.consumed.get(parent, "")
+    times = times_moved(consumed)
+    is_back = captured_version(consumed) == s.parent_versions.get(parent)
+    return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
 
 
 def _is_same_attempt(s: Situation, failure: FailedAttempt) -> bool:

@@ -45,6 +45,8 @@ _WITHOUT_EFFECT_ON_TESTS = frozenset(
     }
 )  # fmt: skip
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
+SEED_FILE = "file"
+"""The part of a seed's fingerprint that stands for the content of its file."""
 _HOOKS = ("pre-hook", "post-hook")
 # What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
 # knows of the project.
@@ -166,7 +168,7 @@ class Fingerprinter:
         found = [*self._config_parts(node, props), *self._start_of_runs]
         if node.resource_type == "seed":
             recorded = (props.get("checksum") or {}).get("checksum")
-            found.append(("file", _short(self._seed_checksums.get(node.unique_id, recorded))))
+            found.append((SEED_FILE, _short(self._seed_checksums.get(node.unique_id, recorded))))
         else:
             found += self._code_parts(node, props)
         found += self._reached_parts(self._units(node))

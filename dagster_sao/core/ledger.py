@@ -1,7 +1,8 @@
 """The versions within one run: captured at its start, moved on by what it builds.
 
 A run consumes what was recorded before dbt started, and what it built itself. So rows that land while it runs look new
-to the next decision: at worst one build too many, never one too few.
+to the next decision: at worst one build too many, never one too few. A token that can return needs more: the source is
+looked at again before anything is recorded, and where it moved, nobody knows which of its states a build read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.plan import stored_version
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
-from dagster_sao.core.versions import data_version, function_versions, proven_kind, view_version
+from dagster_sao.core.versions import (
+    captured_version,
+    data_version,
+    function_versions,
+    moved_version,
+    proven_kind,
+    times_moved,
+    view_version,
+)
 from dagster_sao.core.view_rules import definition_inputs, replaces_relation, shape, view_leaves
 
 REMEMBERED_VERSIONS = 12
@@ -33,6 +42,7 @@ class Ledger:
         self._functions = {uid: known.code for uid, known in state.functions.items()}
         self._created: dict[str, str] = {}
         self._functions_of_views: dict[str, dict[str, str]] = {}
+        self._moved: set[str] = set()
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             if node is not None and not node.is_view:
@@ -50,9 +60,17 @@ class Ledger:
         self._created[unique_id] = code
 
     def consumed(self, unique_id: str) -> dict[str, str]:
-        """Return the versions of a node's direct parents as they are now in this run."""
+        """Return the versions of a node's direct parents as they were captured, or built in this run."""
         node = self._project.graph.nodes[unique_id]
         return self._parent_versions(node, {})
+
+    def moved(self, sources: Iterable[str]) -> None:
+        """Let what is recorded from here on consume no known version of `sources`: they moved after they were captured."""
+        self._moved.update(sources)
+
+    def unknown(self, versions: Mapping[str, str]) -> None:
+        """Let what is recorded from here on consume these versions of sources that could not be looked at again."""
+        self._tables.update(versions)
 
     def verdict(  # noqa: PLR0913 (what a run knows of an answer)
         self,
@@ -70,6 +88,9 @@ class Ledger:
         uid = test.unique_id
         known: dict[str, str | None] = {}
         versions = {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+        # What could not be run is tried again after a while, whatever moved: a warehouse that is down moves everything.
+        if status is not VerdictStatus.ERROR:
+            versions = self._as_read(versions, before.versions if before is not None else {}, run_id)
         verdict = Verdict(
             status=status,
             at=at,
@@ -99,12 +120,18 @@ class Ledger:
         fingerprint: Fingerprint | None = None,
         evidence: Evidence = UNSEEN,
         full_refresh: bool = False,
+        is_planned: bool = True,
     ) -> LastBuild:
-        """Return the record of a build of this run that succeeded, and let its children consume it."""
+        """Return the record of a build of this run that succeeded, and let its children consume it.
+
+        `is_planned` is False where it is not known what was built: then not even the next parse is waited for.
+        """
         node = self._project.graph.nodes[unique_id]
         fingerprint = fingerprint or self._project.fingerprints[unique_id]
-        consumed = self.consumed(unique_id)
         before = self._builds.get(unique_id)
+        consumed = self.consumed(unique_id)
+        if not node.is_view:  # which reads nothing when it is built
+            consumed = self._as_read(consumed, before.consumed if before is not None else {}, run_id)
         if node.is_view and node.functions:
             self._functions_of_views[unique_id] = function_versions(
                 node.functions, {**self._functions, **self._created}
@@ -125,8 +152,8 @@ class Ledger:
             run_id=run_id,
             shape=shape(node, self._project, shapes),
             definition_inputs=self._definition_inputs(node, shapes),
-            leaves=self._leaves(node),
-            planned_code=self._project.planned_code(unique_id),
+            leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
+            planned_code=self._project.planned_code(unique_id) if is_planned else "",
             evidence=evidence,
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
         )
@@ -135,6 +162,25 @@ class Ledger:
         if not node.is_view:
             self._tables[unique_id] = build.data_version
         return build
+
+    def _as_read(self, versions: Mapping[str, str], before: Mapping[str, str], run_id: str) -> dict[str, str]:
+        """Return captured versions as a build or test read them: those that moved meanwhile, also below a view, marked."""
+        read = dict(versions)
+        for uid in read if self._moved else ():
+            if self._has_moved(uid):
+                last = before.get(uid, "")
+                times = times_moved(last) if captured_version(last) == read[uid] else 0
+                read[uid] = moved_version(read[uid], run_id, times + 1)
+        return read
+
+    def _has_moved(self, unique_id: str) -> bool:
+        graph = self._project.graph
+        node = graph.nodes.get(unique_id)
+        if node is None:
+            return unique_id in self._moved
+        if not node.is_view:
+            return False  # what its own record says it consumed is part of its version
+        return not self._moved.isdisjoint((*node.parents, *view_leaves(node, graph)))
 
     def _parent_versions(self, node: Node, known: dict[str, str | None]) -> dict[str, str]:
         return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}

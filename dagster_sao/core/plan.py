@@ -16,7 +16,14 @@ from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
-from dagster_sao.core.versions import data_version, digest, function_versions, proven_kind, view_version
+from dagster_sao.core.versions import (
+    captured_version,
+    data_version,
+    digest,
+    function_versions,
+    proven_kind,
+    view_version,
+)
 from dagster_sao.core.view_rules import (
     definition_inputs,
     drops_dependent_views,
@@ -359,7 +366,7 @@ class _Planner:
         """Return when the first change appeared, below views too, that `last_build` has not consumed."""
         read = {**{p: v for p, v in last_build.consumed.items() if not self._is_view(p)}, **last_build.leaves}
         moments = [
-            self._superseded_at(parent, read.get(parent))
+            self._superseded_at(parent, read.get(parent, ""), last_build)
             for parent in (*self.leaves(node), *(p for p in node.parents if not self._is_view(p)))
             if self._versions.get(parent) not in (None, read.get(parent))
         ]
@@ -372,16 +379,19 @@ class _Planner:
     def leaves(self, node: Node) -> list[str]:
         return view_leaves(node, self._graph)
 
-    def _superseded_at(self, parent: str, version: str | None) -> datetime:
+    def _superseded_at(self, parent: str, version: str, last_build: LastBuild) -> datetime:
         """Return when `version` of a parent was followed by another; long ago when that is forgotten."""
+        captured = captured_version(version)
         history: VersionHistory = ()
         if parent in self._state.sources:
             history = self._state.sources[parent].history
         elif parent in self._state.builds:
             history = self._state.builds[parent].history
         for index, (known, _) in enumerate(history[:-1]):
-            if known == version:
+            if known == captured:
                 return history[index + 1][1]
+        if captured != version and history and history[-1][0] == captured:
+            return last_build.started_at  # it moved while it was read, and came back
         if self._is_built(parent) and history and history[-1][0] == version:
             return self._now
         # Not remembered: the lag may already be longer than tolerated, so do not wait.

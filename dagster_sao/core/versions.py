@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dagster_sao.core.graph import NodeKind
 
 _DIGEST_BYTES = 12
+_MOVED = " moved in "
 
 
 def digest(value: object) -> str:
@@ -57,3 +58,35 @@ def data_version(
     if kind is NodeKind.HISTORY_DEPENDENT:
         return digest([fingerprint, consumed, build_id])
     return digest([fingerprint, consumed])
+
+
+def moved_version(version: str, run_id: str, times: int = 1) -> str:
+    """Return the version that a build consumed of what moved, or may have, while it was read. It equals no other.
+
+    `times` counts the builds in a row that captured `version` and saw it move.
+
+    >>> moved_version("t1", "run 7", 2)
+    't1 moved in run 7 (2)'
+    """
+    return f"{version}{_MOVED}{run_id} ({times})"
+
+
+def captured_version(version: str) -> str:
+    """Return the version that was captured before the build read anything.
+
+    >>> captured_version("t1 moved in run 7 (2)"), captured_version("t1")
+    ('t1', 't1')
+    """
+    return version.rpartition(_MOVED)[0] or version
+
+
+def times_moved(version: str) -> int:
+    """Return how many builds in a row saw it move, 0 for what did not move.
+
+    >>> times_moved("t1 moved in run 7 (2)"), times_moved("t1")
+    (2, 0)
+    """
+    if captured_version(version) == version:
+        return 0
+    times = version.rpartition(" (")[2].rstrip(")")
+    return int(times) if times.isdigit() else 1

@@ -38,6 +38,9 @@ _FUNCTION_EVENTS = frozenset({"LogFunctionResult", "NodeFinished"})
 """As of tests, what dbt logs of a function."""
 
 
+_RESULTS = frozenset({"LogModelResult", "LogSeedResult", "LogSnapshotResult", *_TEST_EVENTS})
+
+
 @dataclass(frozen=True, slots=True)
 class DbtEvent:
     """What dbt logged of one node or test."""
@@ -45,6 +48,11 @@ class DbtEvent:
     raw: Mapping[str, Any]
     asset_events: Callable[[], list[Any]]
     """Returns what dagster-dbt makes of it."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it says how a node or test ended."""
+        return self.raw["info"]["name"] in _RESULTS and bool(self.raw["data"].get("node_info"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +160,12 @@ class DbtProcess:
         except (OSError, ValueError, KeyError):
             return {}
 
-    def code(self) -> Fingerprinter | None:
-        """Return what tells the code that dbt itself read."""
-        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded)
+    def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
+        """Return what tells the code that dbt itself read.
+
+        `seed_checksums` are those of the large seed files that it loads, from before it started.
+        """
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
 
     def compiled_sql(self, unique_id: str) -> str | None:
         """Return the SQL that dbt compiled of a node or test that has ended, None where it wrote none."""
@@ -176,14 +187,22 @@ class DbtProcess:
         self._watchdog.communicate(message)
 
 
-def code_read_by_dbt(target_path: Path, project: OrchestratedProject, loaded: LoadedProject) -> Fingerprinter | None:
+def code_read_by_dbt(
+    target_path: Path,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    seed_checksums: Mapping[str, str] | None = None,
+) -> Fingerprinter | None:
     """Return what tells the code that dbt read, which may be newer than the manifest that the plan was made from.
 
+    `seed_checksums` are those of the large seed files from before dbt started; without them the files are read now.
     None where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        return read_code(project.dbt_project, manifest, loaded.variables, project.selection)
+        return read_code(
+            project.dbt_project, manifest, loaded.variables, project.selection, seed_checksums=seed_checksums
+        )
     except (OSError, ValueError, DagsterSaoError):
         return None
 

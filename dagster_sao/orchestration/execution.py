@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,7 @@ from dagster_sao.orchestration.run_capture import RunCapture
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy, with_job_config
 from dagster_sao.orchestration.run_plan import RunPlanner
 from dagster_sao.orchestration.run_tests import RunTests
+from dagster_sao.orchestration.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.sightings import Sightings
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
@@ -174,9 +176,10 @@ class _Execution:
         end_dead_runs(self._context.instance)
         expect_no_check_results(self._context)
         with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
-            self._capture.look()
-            yield from self._rounds()
-            yield from self._run_deferred_tests()
+            with closing(self._capture):
+                self._capture.look()
+                yield from self._rounds()
+                yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id
             self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes or self._report.tests or self._report.functions:
@@ -416,6 +419,8 @@ class _Execution:
         if self._config.fail_fast and is_last:
             arguments.append("--fail-fast")
         self._recorder.replace_functions(self._functions.start(functions))
+        self._capture.expect(self._recorder.state, nodes, tests)
+        seeds = dict(seed_files(self._project.dbt_project.project_dir, self._loaded.manifest, nodes))
         self._process = DbtProcess(
             self._context,
             self._dbt,
@@ -424,7 +429,9 @@ class _Execution:
             arguments,
             translator=self._translator,
         )
-        events = DbtEventIterator(self._events(self._process, [*nodes, *tests, *functions]), self._process.invocation)
+        events = DbtEventIterator(
+            self._events(self._process, [*nodes, *tests, *functions], seeds), self._process.invocation
+        )
         for event in self._finish(events):
             yield event
             # Stored by now: others may build what this run has built.
@@ -443,10 +450,11 @@ class _Execution:
             return below
         return below | (self._gated_by(self._recorder.failed_tests) - self._recorder.built)
 
-    def _events(self, process: DbtProcess, unique_ids: Sequence[str]) -> Iterator[Any]:
-        seen = Sightings(process, unique_ids)
+    def _events(self, process: DbtProcess, unique_ids: Sequence[str], seeds: Mapping[str, SeedFile]) -> Iterator[Any]:
+        checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
+        seen = Sightings(process, unique_ids, checksums)
         answered: set[str] = set()
-        for event in process.events():
+        for event in self._proven(process.events(), seeds):
             if (function := function_created_in(event.raw)) is not None:
                 self._function_created(function, seen.code(function))
             answer = answer_in(event.raw)
@@ -491,6 +499,23 @@ class _Execution:
         except DagsterSaoError as error:
             # One of which nothing is known is created again with the views that call it.
             self._context.log.warning(sentence(error))
+
+    def _proven(self, events: Iterable[DbtEvent], seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
+        """Yield what dbt says once it is known whether what it read is what was captured: no record claims more."""
+        waiting: list[DbtEvent] = []
+        for event in events:
+            waiting.append(event)
+            if not any(one.is_result for one in waiting) or self._capture.is_due_again():
+                yield from self._taken(waiting, seeds)
+                waiting = []
+        yield from self._taken(waiting, seeds)
+
+    def _taken(self, events: Sequence[DbtEvent], seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
+        if any(event.is_result for event in events):
+            moved, unknown = self._capture.look_again()
+            loaded = frozenset(uid for uid, seed in seeds.items() if seed.has_moved)
+            self._recorder.looked_again(moved, unknown, loaded)
+        yield from events
 
     def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:
         """Report the tests that were due and that dbt did not come to: what they read is not there to be tested."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 
@@ -16,8 +16,16 @@ from dagster_sao.core.source_tokens import told_by_probe, untracked_token
 from dagster_sao.core.state import SourceState
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.records import DATA_VERSION_TAG, HISTORY_KEY, LOADED_AT_KEY, PROBE_KEY, history_with
-from dagster_sao.warehouse.probes import Observation, SourceProber
+from dagster_sao.warehouse.probes import Observation
 from dagster_sao.warehouse.session import WarehouseSession
+
+
+class Observer(Protocol):
+    """What looks at sources, such as a `SourceProber`."""
+
+    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
+        """Yield `(unique id, Observation)` of each source."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ def source_event(
 def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     instance: dg.DagsterInstance,
     loaded: LoadedProject,
-    prober: SourceProber,
+    prober: Observer,
     sources: Sequence[Source],
     *,
     states: Mapping[str, SourceState],

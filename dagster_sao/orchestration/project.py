@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -29,6 +28,7 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.variables import Variables
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
+from dagster_sao.orchestration.seed_files import large_seed_checksums
 from dagster_sao.orchestration.surroundings import surroundings_of
 from dagster_sao.warehouse.session import default_target
 
@@ -38,7 +38,6 @@ _Stamp = tuple[int, int, int]
 """A file's inode, size and modification time in nanoseconds."""
 _PROCESS_STARTED_AT = time.time()
 _CACHE_FILE = "dagster_sao_normal_forms.json"
-_LARGE_SEED_CHECKSUM = "path"
 # Longer than dbt's process waits for a processor or a disk between two parts of a manifest.
 _WRITING_SECONDS = 1.0
 _WATCHED_PATHS = (
@@ -415,19 +414,26 @@ def load_manifest(
     )
 
 
-def read_code(
+def read_code(  # noqa: PLR0913 (what code consists of)
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
     variables: Variables,
     selection: Selection | None = None,
     cache: MutableMapping[str, str] | None = None,
+    *,
+    seed_checksums: Mapping[str, str] | None = None,
 ) -> Fingerprinter:
-    """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run."""
+    """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run.
+
+    `seed_checksums` are those of large seed files, where they were taken before.
+    """
+    if seed_checksums is None:
+        seed_checksums = dict(large_seed_checksums(dbt_project.project_dir, manifest))
     return Fingerprinter(
         manifest,
         surroundings_of(dbt_project, _read_yaml(dbt_project.project_dir / "dbt_project.yml"), variables),
         cache=cache,
-        seed_checksums=dict(_large_seeds(dbt_project.project_dir, manifest)),
+        seed_checksums=seed_checksums,
         built=(selection or Selection()).resolve(manifest, dbt_project),
     )
 
@@ -461,19 +467,6 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         msg = f"{path} cannot be read: {sentence(error)}"
         raise InvalidProjectError(msg) from None
     return content if isinstance(content, dict) else {}
-
-
-def _large_seeds(project_dir: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    # Of a seed over 1 MiB dbt records the path in place of a checksum, and so never sees it change.
-    for unique_id, props in manifest["nodes"].items():
-        if props["resource_type"] == "seed" and (props.get("checksum") or {}).get("name") == _LARGE_SEED_CHECKSUM:
-            path = Path(props.get("root_path") or project_dir) / props["original_file_path"]
-            if path.exists():
-                with path.open("rb") as file:
-                    hashed = hashlib.sha256()
-                    for block in iter(lambda: file.read(1 << 20), b""):
-                        hashed.update(block)
-                yield unique_id, hashed.hexdigest()
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.evidence import UNSEEN, Evidence
-from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.fingerprint import SEED_FILE, Fingerprint
 from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.plan import Plan
@@ -54,7 +54,8 @@ class Recorder:
         self._project = project
         self._report = report
         self._ledger = Ledger(project, StateSnapshot())
-        self._state = StateSnapshot()
+        self.state = StateSnapshot()
+        """What the versions were captured from."""
         self._started_at = clock.now()
         self._yielded: set[object] = set()
         self.decisions: dict[str, Decision] = {}
@@ -68,6 +69,8 @@ class Recorder:
         self.verdicts: dict[str, Verdict] = {}
         """The answers that dbt gave in this run, by test."""
         self._unwritten: dict[str, Verdict] = {}
+        self._moved: frozenset[str] = frozenset()
+        self._moved_seeds: frozenset[str] = frozenset()
 
     @property
     def failed_tests(self) -> set[str]:
@@ -81,14 +84,24 @@ class Recorder:
 
     def begin(self, plan: Plan, state: StateSnapshot, waiting: frozenset[str]) -> None:
         """Take the decisions of a round, and the versions that its builds consume, before dbt reads anything."""
-        self._state = state
+        self.state = state
         self.test_decisions.update(plan.tests)
         self._ledger = Ledger(self._project, state)
+        self._ledger.moved(self._moved)
         self._started_at = clock.now()
         for uid, decision in plan.decisions.items():
             if uid not in waiting:
                 # What is tried again is built for the reason that it had at first.
                 self.decisions.setdefault(uid, decision)
+
+    def looked_again(self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str]) -> None:
+        """Take what moved since the versions were captured: sources, those that nobody knows of, and the files of seeds.
+
+        What is recorded from here on says that it read no known version of them.
+        """
+        self._moved, self._moved_seeds = moved, seeds
+        self._ledger.moved(moved)
+        self._ledger.unknown(unknown)
 
     def start_anew(self, nodes: set[str], tests: set[str]) -> None:
         """Forget what became of nodes and tests that are tried again."""
@@ -133,7 +146,7 @@ class Recorder:
             failures=answer.failures,
             fingerprint=code,
             evidence=evidence,
-            before=self._state.verdicts.get(uid),
+            before=self.state.verdicts.get(uid),
         )
         self.verdicts[uid] = self._unwritten[uid] = verdict
         self._report.answered(uid, verdict, self.test_decisions.get(uid))
@@ -177,14 +190,16 @@ class Recorder:
         uid = node_info["unique_id"]
         decision = self.decisions[uid]
         code, evidence = seen(uid)
+        has_moved = uid in self._moved_seeds
         build = self._ledger.record(
             uid,
             started_at=_moment(node_info.get("node_started_at"), self._started_at),
             ended_at=clock.now(),
             run_id=self._run_id,
-            fingerprint=code,
+            fingerprint=self._unlike_any(uid, code) if has_moved else code,
             evidence=evidence,
             full_refresh=decision.full_refresh,
+            is_planned=not has_moved,
         )
         self.built.add(uid)
         self._report.built(uid, decision.message)
@@ -215,11 +230,16 @@ class Recorder:
                 tags=output.tags,
             )
 
+    def _unlike_any(self, uid: str, code: Fingerprint | None) -> Fingerprint:
+        """Return the fingerprint of a seed whose file was written while it was loaded: nobody knows what was."""
+        known = code or self._project.fingerprints[uid]
+        return Fingerprint({**known.parts, SEED_FILE: f"moved in {self._run_id}"})
+
     def _failed(self, uid: str, message: str) -> dg.AssetObservation:
         self.failed.add(uid)
         fingerprint = self._project.fingerprints[uid].digest
         consumed = self._ledger.consumed(uid)
-        before = self._state.failures.get(uid)
+        before = self.state.failures.get(uid)
         is_repeated = before is not None and before.fingerprint == fingerprint and before.consumed == consumed
         failure = FailedAttempt(
             failed_at=clock.now(),

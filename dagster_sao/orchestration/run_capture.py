@@ -1,7 +1,8 @@
-"""What a run knows before it builds: the state, and what the warehouse says of the sources above its selection."""
+"""What a run knows of the sources above its selection: before it builds, and once more before it records what it built."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,15 +10,40 @@ import dagster as dg
 
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.graph import Source
+from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.freshness import open_session, record_sources, sources_above
+from dagster_sao.orchestration.freshness import (
+    ProbedSource,
+    new_token,
+    open_session,
+    probed_sources,
+    record_sources,
+    source_event,
+    sources_above,
+)
 from dagster_sao.orchestration.private import repository_of
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
 from dagster_sao.orchestration.relation_watch import RelationWatch
+from dagster_sao.orchestration.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import run_activity
-from dagster_sao.warehouse.probes import SourceProber
+from dagster_sao.warehouse.probes import Observation, SourceProber
+from dagster_sao.warehouse.session import WarehouseSession
+
+
+class _Heard:
+    """Passes on what a prober says, and remembers of which sources it gave a token."""
+
+    def __init__(self, prober: SourceProber) -> None:
+        self._prober = prober
+        self.tokens: set[str] = set()
+
+    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
+        for uid, seen in self._prober.observe(sources):
+            if seen.token is not None:
+                self.tokens.add(uid)
+            yield uid, seen
 
 
 class RunCapture:
@@ -40,19 +66,39 @@ class RunCapture:
         self._selected = selected
         self._refresh = refresh
         self._state_aware = state_aware
+        self._states: Mapping[str, SourceState] = {}
+        self._session: WarehouseSession | None = None
+        self._open_prober: SourceProber | None = None
+        self._again = SecondLook(
+            loaded.project.graph,
+            {source.unique_id: source for source in probed_sources(project, loaded)},
+            self._prober,
+            context.log.warning,
+            context.run.run_id,
+        )
 
     def look(self) -> None:
         """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
         now = clock.now()
         state = take_snapshot(self._context.instance, self._project, self._loaded, now)
         above = sources_above(self._project, self._loaded, self._selected)
-        sources = [source for source in above if self._refresh or source.unique_id not in state.sources]
-        if not sources and not self._refresh:
-            return
+        graph = self._loaded.project.graph
+        read = read_directly(graph, self._selected, tests_of_selection(graph, self._selected)).intersection(
+            source.unique_id for source in above
+        )
         try:
-            self._ask(sources, state, now)
+            prober = self._prober() if above else None
+            # What a sensor recorded says nothing of what happened since, if it can return to what it was.
+            witnessed = [s for s in self._again.can_return(read, prober) if prober.has_witness(s)] if prober else []
+            asked = {source.unique_id for source in witnessed}
+            sources = [s for s in above if self._refresh or s.unique_id not in state.sources or s.unique_id in asked]
+            if witnessed and prober:
+                self._again.capture(witnessed, prober)
+            if sources or self._refresh:
+                self._again.distrust(self._ask(sources, state, now))
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
+            self._again.distrust(self._again.sources)
             self._context.log.warning(f"The warehouse could not be asked for new data: {sentence(error)}")
 
     def state(self, blocked: frozenset[str]) -> StateSnapshot:
@@ -60,26 +106,68 @@ class RunCapture:
         state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
         return replace(state, blocked=state.blocked | blocked)
 
-    def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> None:
-        session = open_session(self._project, self._loaded)
-        try:
-            prober = SourceProber(session, now_ns=clock.now_ns)
-            if sources:
-                counts_untracked = self._refresh and self._state_aware
-                for problem in record_sources(
-                    self._context.instance,
-                    self._loaded,
-                    prober,
-                    sources,
-                    states=state.sources,
-                    now=now,
-                    untracked_at=self._context.run.run_id if counts_untracked else None,
-                ):
-                    self._context.log.warning(problem)
-            if self._refresh and self._state_aware:
-                self._look_at_relations(prober, state, now)
-        finally:
-            session.close()
+    def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
+        """Note what dbt is about to read, as `state` has captured it."""
+        read = read_directly(self._loaded.project.graph, nodes, tests)
+        self._states = state.sources
+        self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
+
+    def is_due_again(self) -> bool:
+        """Return whether it is time to record what dbt has built, while it runs on."""
+        return self._again.is_due()
+
+    def look_again(self) -> tuple[frozenset[str], Mapping[str, str]]:
+        """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
+
+        What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
+        and not at every look until then.
+        """
+        known = set(self._again.unknown)
+        self._again.look()
+        now = clock.now()
+        while self._again.news:
+            uid, seen = self._again.news.popitem()
+            policy = source_policy(self._loaded, self._again.sources[uid])
+            if (token := new_token(seen, policy, self._states.get(uid), now)) is not None:
+                self._record(uid, seen, token, now)
+        for uid in self._again.unknown.keys() - known:
+            self._record(uid, Observation(None, "none"), self._again.unknown[uid], now)
+        return frozenset(self._again.moved), dict(self._again.unknown)
+
+    def _record(self, uid: str, seen: Observation, token: str, now: datetime) -> None:
+        probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)
+        key = self._loaded.keys.by_unique_id[uid]
+        self._context.instance.report_runless_asset_event(source_event(key, probed, token, last, now))
+
+    def close(self) -> None:
+        """Let go of the warehouse."""
+        if self._session is not None:
+            self._session.close()
+
+    def _prober(self) -> SourceProber:
+        if self._open_prober is None:
+            self._session = open_session(self._project, self._loaded)
+            self._open_prober = SourceProber(self._session, now_ns=clock.now_ns)
+        return self._open_prober
+
+    def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> set[str]:
+        """Record what the warehouse says of sources, and return those of which it said nothing."""
+        prober, heard = self._prober(), _Heard(self._prober())
+        if sources:
+            counts_untracked = self._refresh and self._state_aware
+            for problem in record_sources(
+                self._context.instance,
+                self._loaded,
+                heard,
+                sources,
+                states=state.sources,
+                now=now,
+                untracked_at=self._context.run.run_id if counts_untracked else None,
+            ):
+                self._context.log.warning(problem)
+        if self._refresh and self._state_aware:
+            self._look_at_relations(prober, state, now)
+        return {source.unique_id for source in sources} - heard.tokens
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
         instance, repository = self._context.instance, repository_of(self._context)

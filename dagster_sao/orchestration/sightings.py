@@ -14,9 +14,13 @@ from dagster_sao.orchestration.dbt_process import DbtProcess
 class Sightings:
     """What is seen of one dbt process. Nothing is read before dbt ended its first node: by then its manifest is written."""
 
-    def __init__(self, process: DbtProcess, unique_ids: Sequence[str]) -> None:
-        """Take the process and the nodes and tests that it was given."""
+    def __init__(self, process: DbtProcess, unique_ids: Sequence[str], seed_checksums: Mapping[str, str]) -> None:
+        """Take the process and the nodes and tests that it was given.
+
+        `seed_checksums` are those of the large seed files that dbt loads, from before it started.
+        """
         self._process = process
+        self._seed_checksums = seed_checksums
         self._unique_ids = unique_ids
 
     def __call__(self, unique_id: str) -> tuple[Fingerprint | None, Evidence]:
@@ -36,7 +40,7 @@ class Sightings:
 
     @cached_property
     def _code(self) -> Fingerprinter | None:
-        return self._process.code()
+        return self._process.code(self._seed_checksums)
 
     @cached_property
     def _fingerprints(self) -> Mapping[str, Fingerprint]:

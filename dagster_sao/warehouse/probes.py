@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.duckdb_content import DuckDBContentProbe
@@ -18,6 +18,10 @@ from dagster_sao.warehouse.third_party import load_third_party_probes
 from dagster_sao.warehouse.untracked import OptedOutProbe, UntrackedProbe
 
 __all__ = ["Observation", "Probe", "ProbeKind", "SourceProber"]
+
+
+# Counters, snapshots and times that only go forward: equal tokens prove that nothing happened in between.
+_NEVER_RETURNS = frozenset({ProbeKind.DUCKLAKE, ProbeKind.FILE, ProbeKind.METADATA, ProbeKind.POSTGRES})
 
 
 class SourceProber:
@@ -39,6 +43,7 @@ class SourceProber:
             MetadataProbe(session),
         )
         untracked = UntrackedProbe(session.adapter_type)
+        self._witnesses: tuple[Probe, ...] = (files, *(probe for probe in of_adapter if probe.kind in _NEVER_RETURNS))
         # Who answers: the first that claims a source (semantics: Sources without a usable token).
         self._order: tuple[Probe, ...] = (loaded_at, *third_party, opted_out, files, *of_adapter, untracked)
         # Who is asked first: what costs nothing is known even when the warehouse is down or the time is short,
@@ -48,6 +53,42 @@ class SourceProber:
     def probe_of(self, source: Source) -> Probe:
         """Return the probe that answers for `source`. Asks nobody."""
         return next(probe for probe in self._order if probe.claims(source))
+
+    def can_return(self, source: Source) -> bool:
+        """Return whether a source's token may be what it was although its rows were others in between. Asks nobody."""
+        return self.probe_of(source).kind not in {*_NEVER_RETURNS, ProbeKind.UNTRACKED}
+
+    def has_witness(self, source: Source) -> bool:
+        """Return whether `witnesses` may tell something about a source. Asks nobody."""
+        return any(probe.claims(source) for probe in self._witnesses)
+
+    @property
+    def witness_lags(self) -> bool:
+        """Whether a witness may show a change some time after its commit: equal witnesses alone prove nothing then."""
+        return self.session.adapter_type == "postgres"
+
+    @property
+    def waits_for_dbt(self) -> bool:
+        """Whether nothing can be asked while dbt builds: a DuckDB file has one writer or many readers."""
+        return self.session.adapter_type == "duckdb"
+
+    def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
+        """Return, by unique id, what cannot return to what it was once a source's rows have changed, where there is such.
+
+        Two equal answers prove that nothing happened in between, which equal tokens of those `can_return` do not.
+        Raises WarehouseError and WarehouseBusyError like `observe`.
+        """
+        by_probe: dict[Probe, list[Source]] = {}
+        for source in sources:
+            for probe in (probe for probe in self._witnesses if probe.claims(source)):
+                by_probe.setdefault(probe, []).append(source)
+                break
+        found = ((probe.kind, *answer) for probe, group in by_probe.items() for answer in probe.observe(group, _never))
+        return {
+            uid: f"{kind} {seen.token}"
+            for kind, uid, seen in found
+            if seen.token is not None and seen.kind != ProbeKind.UNTRACKED
+        }
 
     def observe(self, sources: Sequence[Source], *, deadline: float | None = None) -> Iterator[tuple[str, Observation]]:
         """Yield `(unique id, Observation)` per source as soon as it is known, no connection open meanwhile.
@@ -61,3 +102,7 @@ class SourceProber:
             by_probe[self.probe_of(source)].append(source)
         for probe, group in by_probe.items():
             yield from probe.observe(group, lambda: deadline is not None and time.monotonic() >= deadline)
+
+
+def _never() -> bool:
+    return False

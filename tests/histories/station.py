@@ -23,6 +23,7 @@ from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.decide import Decision
 from dagster_sao.core.plan import make_plan
 from dagster_sao.core.state import Verdict, VerdictStatus
+from dagster_sao.core.versions import times_moved
 from dagster_sao.orchestration.records import FAILURE_KEY
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import TESTS_TAG, EventLogState
@@ -247,12 +248,24 @@ class Station(ABC):
         self._judge_run(asked, built)
         # A run that a person starts looks at the sources too.
         self.watch.learned(name for name, token in self._tokens().items() if tokens.get(name) != token)
+        self.watch.learned(self._moved_under(asked.run.run_id))
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken
         said = self._instance.all_logs(asked.run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
         is_whole = any(entry.user_message.endswith(".") and "built" in entry.user_message for entry in said)
         self._deletable = asked.run.run_id if is_whole and not failed else None
         self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
+
+    def _moved_under(self, run_id: str) -> AbstractSet[str]:
+        """Return what a run built from data that moved meanwhile: once that is news, though it may have come back."""
+        loaded = self.project.load()
+        state = EventLogState(self._instance, NAME).snapshot(loaded.keys, self._time.now())
+        read = {uid: build.consumed for uid, build in state.builds.items() if build.run_id == run_id}
+        return {
+            uid.rsplit(".", 1)[-1]
+            for uid, consumed in read.items()
+            if any(times_moved(version) == 1 for version in consumed.values())
+        }
 
     def _outcome(self, run_id: str) -> tuple[AbstractSet[str], AbstractSet[str]]:
         built, failed = set(), set()

@@ -1,0 +1,158 @@
+"""The second look of a run: whether what it read moved between its capture and what dbt built from it.
+
+Only tokens that can return need one: counters, snapshots and times that go forward are another at the next look whatever
+happened. A token that can return is compared again before anything is recorded, with a witness beside it where the
+warehouse has one: the token may be what it was although dbt read something else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.graph import ProjectGraph, Source
+from dagster_sao.core.source_tokens import told_by_probe
+from dagster_sao.core.versions import moved_version, times_moved
+from dagster_sao.core.view_rules import view_leaves
+from dagster_sao.orchestration.project import sentence
+from dagster_sao.warehouse.errors import WarehouseBusyError
+from dagster_sao.warehouse.probes import Observation, SourceProber
+
+# Somebody looks into a DuckDB file right after dbt has left it.
+_BUSY_SECONDS, _BUSY_POLL_SECONDS = 30.0, 1.0
+# A look takes at most a twentieth of a run's time, and what was built waits at most a tenth of it for its record.
+_COST_FACTOR, _WAIT_SHARE = 20, 0.1
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class SecondLook:
+    """The sources that the builds and tests of a run read, as they were captured and as they are found again."""
+
+    graph: ProjectGraph
+    sources: Mapping[str, Source]
+    """The sources that are probed, by unique id."""
+    prober: Callable[[], SourceProber]
+    """Returns the prober of the run. Raises WarehouseError."""
+    warn: Callable[[str], object]
+    run_id: str
+    moved: set[str] = field(default_factory=set)
+    """The sources that moved since they were captured."""
+    unknown: dict[str, str] = field(default_factory=dict)
+    """The sources that could not be looked at again, each with the version that stands for not knowing."""
+    news: dict[str, Observation] = field(default_factory=dict)
+    """What was found instead of what was captured, where that was a token, until it is taken."""
+    _witnesses: dict[str, str] = field(default_factory=dict)
+    _captured: dict[str, str] = field(default_factory=dict)
+    _started: float = 0.0
+    _next: float = 0.0
+
+    def can_return(self, unique_ids: Iterable[str], prober: SourceProber) -> list[Source]:
+        """Return those sources whose tokens prove nothing by being equal once more."""
+        found = (self.sources[uid] for uid in unique_ids if uid in self.sources)
+        return [source for source in found if prober.can_return(source)]
+
+    def capture(self, sources: Iterable[Source], prober: SourceProber) -> None:
+        """Take the witnesses of sources, before their tokens. Raises WarehouseError."""
+        self._witnesses.update(prober.witnesses(sources))
+
+    def distrust(self, unique_ids: Iterable[str]) -> None:
+        """Take no witness for sources whose tokens could not be read after it: nobody knows what it stands for."""
+        for uid in unique_ids:
+            self._witnesses.pop(uid, None)
+
+    def begin(self, tokens: Mapping[str, str]) -> None:
+        """Start to watch the sources that dbt is about to read, each with the token that was captured of it."""
+        self._started = self._next = time.monotonic()
+        self._captured = {
+            uid: token
+            for uid, token in tokens.items()
+            if uid in self.sources and uid not in self.moved and told_by_probe(token) is not None
+        }
+        if self._captured:
+            try:
+                weak = {source.unique_id for source in self.can_return(self._captured, self.prober())}
+            except DagsterSaoError:
+                return  # nobody knows how they are probed: the look will say why
+            self._captured = {uid: token for uid, token in self._captured.items() if uid in weak}
+
+    def is_due(self) -> bool:
+        """Return whether what dbt has built is to be recorded now, while it runs on."""
+        if not self._captured:
+            return True
+        try:
+            can_look = not self.prober().waits_for_dbt
+        except DagsterSaoError:
+            return False
+        return can_look and time.monotonic() >= self._next
+
+    def look(self) -> None:
+        """Find out what of the watched sources moved since they were captured, and what cannot be known."""
+        if not self._captured:
+            return
+        began = time.monotonic()
+        unseen = set(self._captured)
+        try:
+            self._compare(self.prober(), unseen)
+            why = "" if not unseen else f"{', '.join(sorted(self.graph.label(uid) for uid in unseen))} gave no answer"
+        except DagsterSaoError as error:
+            why = sentence(error)
+        if unseen:
+            self.warn(f"What the builds of this run read is not certain, so it is built again at the next look: {why}")
+            self._give_up(unseen)
+        ended = time.monotonic()
+        self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
+
+    def _compare(self, prober: SourceProber, unseen: set[str]) -> None:
+        witnessed = [uid for uid in self._captured if uid in self._witnesses]
+        found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
+        moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
+        proven = set() if prober.witness_lags else found.keys() - moved
+        unseen -= moved | proven
+        asked = [self.sources[uid] for uid in self._captured if uid not in proven]
+        for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
+            if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
+                moved.add(uid)
+                self.news[uid] = seen
+            if seen.token is not None or uid in moved:
+                unseen.discard(uid)
+        self.moved |= moved
+        for uid in moved:
+            del self._captured[uid]
+
+    def _give_up(self, unseen: Iterable[str]) -> None:
+        for uid in unseen:
+            token = self._captured.pop(uid)
+            # One that could not be looked at before either already has a version that stands for not knowing.
+            if not times_moved(token):
+                self.unknown[uid] = moved_version(token, self.run_id)
+
+
+def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str]) -> set[str]:
+    """Return what nodes and tests read themselves or through views: of what is further up, other builds say what they read."""
+    found: set[str] = set()
+    for uid in nodes:
+        node = graph.nodes[uid]
+        found.update(node.parents, view_leaves(node, graph))
+    for test in tests:
+        for uid in graph.tests[test].reads:
+            found.add(uid)
+            if uid in graph.nodes and graph.nodes[uid].is_view:
+                found.update(graph.nodes[uid].parents, view_leaves(graph.nodes[uid], graph))
+    return found
+
+
+def _patient(look: Callable[[], _T]) -> _T:
+    """Return what a look finds, after waiting for whoever holds a DuckDB file. Raises WarehouseError."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return look()
+        except WarehouseBusyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_BUSY_POLL_SECONDS)
