@@ -20,7 +20,14 @@ from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import VerdictStatus
 from dagster_sao.orchestration.private import DbtCliInvocation
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
+from dagster_sao.orchestration.project import (
+    LoadedProject,
+    OrchestratedProject,
+    read_code,
+    read_manifest,
+    read_variables,
+    sentence,
+)
 
 _INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
@@ -156,7 +163,9 @@ def code_read_by_dbt(
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        fingerprinter = read_code(project.dbt_project, manifest, loaded.variables, project.selection)
+        # The values of variables may be newer than the plan, as the rest of the code may.
+        variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
+        fingerprinter = read_code(project.dbt_project, manifest, variables, project.selection)
         return fingerprinter.fingerprints(unique_ids)
     except (OSError, ValueError, DagsterSaoError):
         return {}

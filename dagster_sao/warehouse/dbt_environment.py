@@ -1,0 +1,55 @@
+"""The environment that a dbt process of a project sees, and which of dbt's settings stand in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+
+from dotenv.main import DotEnv
+
+_READS_ENV_FILES = (1, 12)
+
+
+def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
+    """Return the variables of the environment for dbt: those of this process, over those of the `.env` that dbt reads.
+
+    See `load_dotenv` in dbt's cli/main.py: dbt starts in the project's folder, and takes the first file above it.
+    """
+    path = env_file(project_dir)
+    if path is None:
+        return os.environ
+    given = DotEnv(path, override=False, encoding="utf-8").dict()
+    return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
+
+
+def env_file(project_dir: Path) -> Path | None:
+    """Return the `.env` that the installed dbt reads for a project, None before dbt 1.12 and where there is none."""
+    if dbt_version() < _READS_ENV_FILES:
+        return None
+    folder = Path(project_dir).absolute()
+    return next((path for at in (folder, *folder.parents) if (path := at / ".env").is_file()), None)
+
+
+def setting(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return a setting of dbt that stands in the environment, such as `TARGET` in DBT_ENGINE_TARGET or DBT_TARGET."""
+    return environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or None
+
+
+@cache
+def dbt_version() -> tuple[int, int]:
+    """Return the installed dbt-core's major and minor version, zeros where there is none."""
+    try:
+        major, minor = version("dbt-core").split(".")[:2]
+    except PackageNotFoundError:
+        return 0, 0
+    return int(major), int(minor)
+
+
+@cache
+def dbt_packages() -> str:
+    """Return dbt and its adapters with their versions: a parse by others may read another manifest."""
+    found = {f"{one.name}=={one.version}" for one in distributions() if (one.name or "").lower().startswith("dbt-")}
+    return " ".join(sorted(found))
