@@ -13,7 +13,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,8 @@ _CLOCK_NS = 2_000_000_000
 
 FileStat = tuple[int, int, int, int]
 """A file's inode, size, and the times of its last modification and change in nanoseconds."""
+_Found = dict[str, tuple[str, FileStat]]
+"""Path and stat of each file by its name in the project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class FileReader:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[FileStat, FileContent]] = {}
         self._settings: dict[str, Mapping[str, Any]] = {}
-        self._last: tuple[Mapping[str, tuple[str, FileStat]], InputFiles] | None = None
+        self._last: tuple[_Found, InputFiles] | None = None
 
     def remember(self, contents: Mapping[str, tuple[FileStat, FileContent]]) -> None:
         """Take over what another process read, by name, of files that are still the same."""
@@ -156,9 +158,9 @@ class FileReader:
         """Return the files as they are now. `env_file` is the `.env` that dbt reads, if any."""
         with self._lock:
             files = self._list(env_file)
-            is_same = self._last is not None and self._last[0] == files
-            if self._last is not None and is_same and all(path in self._known for path, _ in files.values()):
-                return self._last[1]
+            last, looked = self._last or ({}, None)
+            if looked is not None and last == files and len(looked.settled) == len(files):
+                return looked
             contents = {name: self._content(path, found) for name, (path, found) in files.items()}
             prefix = _installed_in(self._yaml(os.path.join(self._root, _PROJECT)))
             looked = InputFiles(
@@ -183,27 +185,24 @@ class FileReader:
             self._known.pop(path, None)
         return content
 
-    def _list(self, env_file: Path | None) -> dict[str, tuple[str, FileStat]]:
-        """Return path and stat of each file by its name in the project."""
+    def _list(self, env_file: Path | None) -> _Found:
         others = {_PROFILES: self._profiles, **({_ENV_FILE: str(env_file)} if env_file is not None else {})}
         others |= {name: os.path.join(self._root, name) for name in _ROOT_FILES}
         found = {name: (path, file) for name, path in others.items() if (file := _stat(path)) is not None}
         for prefix, root in ("", self._root), *self._packages():
-            for path, file in self._files_of(root):
-                inside = path.startswith(root + os.sep)
-                name = path[len(root) + 1 :] if inside else os.path.relpath(path, root)
-                found[prefix + name.replace(os.sep, "/")] = path, file
+            self._add_project(found, prefix, root)
         return found
 
-    def _files_of(self, root: str) -> Iterator[tuple[str, FileStat]]:
-        """Yield the files of a project or package."""
+    def _add_project(self, found: _Found, prefix: str, root: str) -> None:
+        """Add the files of a project or package."""
         path = os.path.join(root, _PROJECT)
         if (file := _stat(path)) is not None:
-            yield path, file
+            found[prefix + _PROJECT] = path, file
         settings = self._yaml(path)
         without = {os.path.normpath(os.path.join(root, name)) for name in _written_by_dbt(settings)}
-        for folder in _folders(settings):
-            yield from _walk(os.path.normpath(os.path.join(root, folder)), without)
+        for folder in map(os.path.normpath, _folders(settings)):
+            name = "" if folder == "." else f"{folder.replace(os.sep, '/')}/"
+            _walk(os.path.join(root, folder) if name else root, prefix + name, without, found)
 
     def _packages(self) -> Iterator[tuple[str, str]]:
         """Yield the folders of packages with what their files are named by: installed ones, and the originals of copies."""
@@ -265,24 +264,26 @@ def _written_by_dbt(settings: Mapping[str, Any]) -> Iterator[str]:
         yield str(settings.get(setting) or default)
 
 
-def _walk(folder: str, without: Iterable[str]) -> Iterator[tuple[str, FileStat]]:
-    """Yield the files in a folder as dbt finds them: links to folders are not followed."""
+def _walk(folder: str, prefix: str, without: Collection[str], found: _Found) -> None:
+    """Add the files in a folder as dbt finds them: links to folders are not followed."""
     try:
         with os.scandir(folder) as entries:
-            found = list(entries)
+            listed = list(entries)
     except OSError:
         return
-    for entry in found:
+    for entry in listed:
+        name = entry.name
         if entry.is_dir(follow_symlinks=False):
-            if entry.name != "__pycache__" and entry.path not in without:
-                yield from _walk(entry.path, without)
-        elif not entry.name.startswith(".") or entry.name.lower().endswith(_READ_BY_DBT):
+            if name != "__pycache__" and entry.path not in without:
+                _walk(entry.path, f"{prefix}{name}/", without, found)
+        elif name[0] != "." or name.lower().endswith(_READ_BY_DBT):
             try:
                 status = entry.stat()
             except OSError:
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield entry.path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                file = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+                found[prefix + name] = entry.path, file
 
 
 def _names_in(folder: str) -> list[str]:
