@@ -158,12 +158,15 @@ def parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
         return
     before = _inputs_before(dbt_project, variables)
     try:
-        arguments = prepare_arguments(dbt_project)
-        DbtCliResource(dbt_project).cli(arguments, target_path=dbt_project.target_path).wait()
+        _run_parse(dbt_project)
     except Exception as error:
         msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"
         raise InvalidProjectError(msg) from error
     _write_note(dbt_project, before)
+
+
+def _run_parse(dbt_project: DbtProject) -> None:
+    DbtCliResource(dbt_project).cli(prepare_arguments(dbt_project), target_path=dbt_project.target_path).wait()
 
 
 def read_note(dbt_project: DbtProject) -> ParseNote | None:
