@@ -28,6 +28,7 @@ from dagster_sao.orchestration.project import (
     read_variables,
     sentence,
 )
+from dagster_sao.warehouse.dbt_environment import settings_of_one_run
 
 _INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
@@ -92,7 +93,13 @@ class DbtProcess:
         self._project = project
         self._loaded = loaded
         self._translator = translator
-        with _environment(_INDIRECT_SELECTION, "empty"):
+        left_out = settings_of_one_run(os.environ)
+        if left_out:
+            context.log.warning(
+                f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
+                " given it. Tell the run instead, in its config or with an option."
+            )
+        with _environment({_INDIRECT_SELECTION: "empty", **dict.fromkeys(left_out)}):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
             )
@@ -190,14 +197,19 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for the process that is started within."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or take away those that are None, for the process that is started within."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[name] = before
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
         else:
-            del os.environ[name]
+            os.environ[name] = value

@@ -11,6 +11,12 @@ from pathlib import Path
 from dotenv.main import DotEnv
 
 _READS_ENV_FILES = (1, 12)
+_OF_ONE_RUN = (
+    "FULL_REFRESH", "EMPTY", "SAMPLE", "EVENT_TIME_START", "EVENT_TIME_END", "DEFER", "DEFER_TO_STATE", "STATE",
+    "ARTIFACT_STATE_PATH", "FAVOR_STATE", "FAVOR_STATE_MODE", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "FAIL_FAST",
+    "WRITE_JSON",
+)  # fmt: skip
+"""Settings with which dbt does something else than it is asked for: other nodes, other rows, or without a record."""
 
 
 def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
@@ -36,6 +42,12 @@ def env_file(project_dir: Path) -> Path | None:
 def setting(name: str, environ: Mapping[str, str]) -> str | None:
     """Return a setting of dbt that stands in the environment, such as `TARGET` in DBT_ENGINE_TARGET or DBT_TARGET."""
     return environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or None
+
+
+def settings_of_one_run(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables of the environment with which dbt would do something else than a run has planned."""
+    names = (f"{prefix}{name}" for name in _OF_ONE_RUN for prefix in ("DBT_ENGINE_", "DBT_"))
+    return [name for name in names if environ.get(name)]
 
 
 @cache
