@@ -25,8 +25,9 @@ from dagster_sao.core.graph import NodeKind
 from dagster_sao.core.known_relations import reads_unknown
 from dagster_sao.core.policy import Policy, UpdatesOn
 from dagster_sao.core.state import StateSnapshot
+from dagster_sao.orchestration.parsing import changed_since_parse
 from dagster_sao.orchestration.private import switched_sensors
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, newer_than_manifest, source_policy
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.warehouse.metadata_soundness import why_unsound
 
 LONG_UNCHANGED = timedelta(days=30)
@@ -158,12 +159,12 @@ def _sensors_off(patient: Patient) -> Iterator[Finding]:
 
 
 def _old_manifest(patient: Patient) -> Iterator[Finding]:
-    newer = newer_than_manifest(patient.project.dbt_project)
-    if newer is not None:
+    changed = changed_since_parse(patient.project.dbt_project, patient.project.variables)
+    if changed:
         yield Finding(
             Severity.WARNING,
             "old-manifest",
-            f"{newer} was written after the manifest, so the plan does not know it",
+            f"{changed} after the manifest was parsed, so the plan does not know it",
             "Run `dbt parse` when you deploy, or `project.prepare_if_dev()` in the code location",
             file=str(patient.project.dbt_project.manifest_path),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,27 +11,25 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
-from dagster_sao.orchestration.definitions import build_state_aware_definitions
-from dagster_sao.orchestration.project import OrchestratedProject, newer_than_manifest, prepare_manifest
+from dagster_sao.orchestration.dbt_arguments import (
+    DbtSettings,
+    project_with,
+    settings_of,
+    together,
+    with_environment,
+    with_other,
+)
+from dagster_sao.orchestration.definitions import assemble
+from dagster_sao.orchestration.parsing import is_stale, prepare_manifest
+from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.orchestration.yaml_selectors import check_references, read_selectors
 
-_TARGET_PATH = "target"
 
-
-def dbt_project(
-    folder: Path | str,
-    *,
-    profiles_dir: Path | str | None = None,
-    profile: str | None = None,
-    variables: Mapping[str, Any] | None = None,
-) -> DbtProject:
+def dbt_project(folder: Path | str, *, profiles_dir: Path | str | None = None) -> DbtProject:
     """Return the dbt project in a folder, with profiles where dbt looks for them.
-
-    Its manifest for another profile or with variables is kept apart, so that a code location that reads the usual one is
-    not disturbed.
 
     Raises InvalidProjectError when there is no dbt project.
     """
@@ -40,43 +37,42 @@ def dbt_project(
     if not (path / "dbt_project.yml").is_file():
         msg = f"There is no dbt project in {path}: it has no dbt_project.yml."
         raise InvalidProjectError(msg)
-    return DbtProject(
-        path,
-        target_path=_target_path(profile, variables),
-        profiles_dir=_profiles_dir(path, profiles_dir),
-        profile=profile,
-        prepare_project_cli_args=["parse", "--quiet", *(["--vars", json.dumps(dict(variables))] if variables else [])],
-    )
+    return DbtProject(path, profiles_dir=_profiles_dir(path, profiles_dir))
 
 
 def project_definitions(
     project: DbtProject,
     *,
+    profile: str | None = None,
+    target: str | None = None,
     variables: Mapping[str, Any] | None = None,
     translator: StateAwareDbtTranslator | None = None,
 ) -> dg.Definitions:
-    """Return the definitions of a dbt project, whose manifest is written anew when a file of the project is newer.
+    """Return the definitions of a dbt project, whose manifest is written anew unless it was parsed from what there is now.
+
+    With another profile or target, or with variables, the manifest is kept apart, so that a code location that reads the
+    usual one is not disturbed. Another profile or target is another environment, with a state of its own.
 
     Raises InvalidProjectError when dbt cannot parse the project, InvalidSelectionError for its cyclic yaml selectors.
     """
-    if newer_than_manifest(project) is not None:
+    own = together([("`variables`", DbtSettings(variables or {})), ("the DbtProject", settings_of(project))])
+    settings, environment = with_other(project, own, target=target, profile=profile)
+    if not environment:
+        settings, environment = with_environment(project, settings)
+    project = project_with(project, settings)
+    if is_stale(project, settings.variables):
         # dbt would say of them only that it cannot read the file.
         check_references(read_selectors(project.project_dir, {}))
-        prepare_manifest(project)
-    return build_state_aware_definitions(project, variables=variables, translator=translator)
+        prepare_manifest(project, settings.variables)
+    translator = translator or StateAwareDbtTranslator()
+    orchestrated = OrchestratedProject(project, translator, variables=settings.variables, environment=environment)
+    return assemble(orchestrated, translator, StateAwareSettings())
 
 
 def state_aware_projects(definitions: dg.Definitions) -> list[OrchestratedProject]:
     """Return the state-aware dbt projects that definitions hold."""
     sensors = definitions.get_repository_def().sensor_defs
     return [sensor.project for sensor in sensors if isinstance(sensor, StateAwareAutomationSensor)]
-
-
-def _target_path(profile: str | None, variables: Mapping[str, Any] | None) -> Path:
-    if not profile and not variables:
-        return Path(_TARGET_PATH)
-    key = json.dumps([profile, dict(variables or {})], sort_keys=True, default=str)
-    return Path(_TARGET_PATH) / "dagster_sao" / digest([key])
 
 
 def _profiles_dir(project_dir: Path, given: Path | str | None) -> Path:

@@ -89,7 +89,7 @@ class StateAwareProject:
         variables: Mapping[str, Any] | None = None,
         translator: StateAwareDbtTranslator | None = None,
     ) -> None:
-        """Read the dbt project, and parse it first when its files are newer than its manifest.
+        """Read the dbt project, and parse it first unless its manifest was parsed from what there is now.
 
         Where the project also is in a Dagster code location, use `from_definitions`, or give the same `translator`: the
         state is that of the asset keys.
@@ -98,9 +98,9 @@ class StateAwareProject:
             project: The folder of a dbt project, or a DbtProject.
             instance: The Dagster instance with the state, by default the one in DAGSTER_HOME.
             profiles_dir: The folder of `profiles.yml`; by default where dbt looks for it.
-            profile: The profile, by default the one that the project names.
-            target: The target of the profile, by default the one that the profile names. Another one is another
-                environment, with a state of its own.
+            profile: The profile, by default that of DBT_PROFILE or the one that the project names.
+            target: The target of the profile, by default that of DBT_TARGET or the one that the profile names. Another
+                profile or target is another environment, with a state of its own.
             variables: Values of `var()`, over those of the project.
             translator: How dbt resources become assets.
 
@@ -109,9 +109,11 @@ class StateAwareProject:
             InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
         """
         if not isinstance(project, DbtProject):
-            project = dbt_project(project, profiles_dir=profiles_dir, profile=profile, variables=variables)
-        definitions = project_definitions(project, variables=variables, translator=translator)
-        self._start(definitions, None, instance, target, {})
+            project = dbt_project(project, profiles_dir=profiles_dir)
+        definitions = project_definitions(
+            project, profile=profile, target=target, variables=variables, translator=translator
+        )
+        self._start(definitions, None, instance, None, {})
 
     @classmethod
     def from_definitions(

@@ -57,7 +57,7 @@ class BuildRequest:
             retry_delay_seconds=self.retry_delay_seconds,
             fail_fast=self.fail_fast,
             threads=self.threads,
-            target=project.environment or None,
+            target=project.dbt_project.target if project.environment else None,
             vars=dict(variables),
             state=str(project.dbt_project.project_dir / state) if state else None,
             defer=self.defer,

@@ -19,7 +19,8 @@ from dagster.components.definitions import LazyDefinitions
 from dagster_sao.api import StateAwareProject
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
-from dagster_sao.orchestration.project import newer_than_manifest, sentence
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.parsing import changed_since_parse
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,10 +61,11 @@ def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  #
     project = StateAwareProject.from_definitions(
         definitions, name=options["project_name"], target=target, variables=variables
     )
-    newer = newer_than_manifest(project.orchestrated.dbt_project)
-    if newer is not None:
+    changed = changed_since_parse(project.orchestrated.dbt_project, project.orchestrated.variables)
+    if changed:
         warn(
-            f"{newer} is newer than the manifest of {project.name}. Run `dbt parse` to have the change taken into account."
+            f"{changed} after the manifest of {project.name} was parsed."
+            " Run `dbt parse` to have the change taken into account."
         )
     return project
 

@@ -28,6 +28,8 @@ class Project:
     """Nodes whose columns may follow from their parents' columns (`select *`)."""
     manifest_id: str = ""
     """What tells this manifest from any other, empty where nothing does."""
+    files: str = ""
+    """What tells the state of the project's files from any other. They may be newer than the manifest."""
     untracked_intervals: Mapping[str, timedelta] = field(default_factory=dict)
     """Of the tests that have one: how long their answer stands when their SQL is volatile."""
 
@@ -48,8 +50,11 @@ class Project:
         return self.policies.get(unique_id, _NO_POLICY)
 
     def planned_code(self, unique_id: str) -> str:
-        """Return a marker of a node's or test's code in this very manifest, empty where nothing tells manifests apart."""
-        return digest([self.manifest_id, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
+        """Return a marker of a node's or test's code in this very manifest, beside the project's files as they are now.
+
+        Empty where nothing tells manifests apart.
+        """
+        return digest([self.manifest_id, self.files, self.fingerprints[unique_id].digest]) if self.manifest_id else ""
 
     def code_changes(
         self, unique_id: str, record: LastBuild | Verdict, *, parents_changed: bool = False
@@ -78,7 +83,10 @@ class Project:
         return bool(state.planned_code) and state.planned_code == self.planned_code(unique_id)
 
     def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
-        """Return whether a record was planned from this very manifest and code, though dbt may have read newer files."""
+        """Return whether a record was planned from this very manifest and these very files.
+
+        dbt may have read files that are newer than the manifest. As long as they stay, another build would read them again.
+        """
         if record.fingerprint.digest == self.fingerprints[unique_id].digest:
             return False  # whatever was planned, it is the same code
         return bool(record.planned_code) and record.planned_code == self.planned_code(unique_id)

@@ -1,24 +1,38 @@
 """The component of a state-aware dbt project, for `defs.yaml`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
+from dagster.components.resolved.context import ResolutionContext
 from dagster.components.resolved.model import Resolver
 from dagster.components.scaffold.scaffold import scaffold_with
 from dagster_dbt import DbtCliResource, DbtProject, DbtProjectComponent
 
 from dagster_sao.core.errors import InvalidJobError
+from dagster_sao.orchestration.dbt_arguments import (
+    DbtSettings,
+    project_with,
+    read_arguments,
+    settings_of,
+    together,
+    with_environment,
+)
 from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher
 from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.jobs import build_jobs
-from dagster_sao.orchestration.private import DbtProjectComponentScaffolder
-from dagster_sao.orchestration.project import OrchestratedProject, Selection, ensure_manifest
+from dagster_sao.orchestration.parsing import ensure_manifest, is_stale, prepare_manifest
+from dagster_sao.orchestration.private import (
+    DbtProjectComponentScaffolder,
+    DbtProjectManager,
+    RemoteGitDbtProjectManager,
+)
+from dagster_sao.orchestration.project import OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, read_run_config
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import attach_project, state_aware_spec
@@ -68,7 +82,9 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources, the two sensors and the jobs of the project."""
-        ensure_manifest(self._project_manager.get_project(state_path))
+        # Templates in the arguments are values at run time; those that do not need a run have theirs now.
+        vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
+        ensure_manifest(self.dbt_project, self._orchestrated_project.variables)
         attach_project(self.translator, self._orchestrated_project)
         loaded = self._orchestrated_project.load()
         defs = super().build_defs_from_state(context, state_path)
@@ -103,17 +119,82 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         return build_jobs(self._orchestrated_project, models, settings.jobs, schedules_enabled=settings.sensors_enabled)
 
     @cached_property
+    def dbt_project(self) -> DbtProject:
+        """The dbt project as its runs build it: with their variables, target and profile."""
+        return project_with(self._given_project, self._settings[0])
+
+    @cached_property
     def _orchestrated_project(self) -> OrchestratedProject:
+        settings, environment = self._settings
         return OrchestratedProject(
             self.dbt_project,
             self.translator,
-            variables=_variables(self.cli_args),
+            variables=settings.variables,
             selection=Selection(self.select, self.exclude, self.selector),
             probe_target=self.state_aware.probe_target,
+            environment=environment,
         )
 
+    @cached_property
+    def _project_manager(self) -> DbtProjectManager:
+        # dagster-dbt would run dbt in a copy, which an edit does not reach before the code location is loaded again.
+        manager = super()._project_manager
+        return (
+            manager
+            if isinstance(manager, RemoteGitDbtProjectManager)
+            else _InPlace(self._given_project.name, lambda: self._orchestrated_project)
+        )
 
-def _variables(cli_args: list[str | dict[str, Any]]) -> dict[str, Any]:
-    """Return the `--vars` that are written as a mapping: they are part of the code."""
-    given = [arg["--vars"] for arg in cli_args if isinstance(arg, dict) and isinstance(arg.get("--vars"), dict)]
-    return {name: value for variables in given for name, value in variables.items()}
+    @cached_property
+    def _given_project(self) -> DbtProject:
+        return super()._project_manager.get_project(None)
+
+    @cached_property
+    def _known_cli_args(self) -> list[Any]:
+        return list(self.cli_args)
+
+    @cached_property
+    def _settings(self) -> tuple[DbtSettings, str]:
+        """The variables, target and profile of runs, and the name of their environment."""
+        given = together(
+            [
+                ("`cli_args`", read_arguments(self._known_cli_args, "cli_args")),
+                ("the `project`", settings_of(self._given_project)),
+            ]
+        )
+        return with_environment(self._given_project, given)
+
+
+class _InPlace(DbtProjectManager):
+    """A project that is parsed and built where it is."""
+
+    def __init__(self, name: str, project: Callable[[], OrchestratedProject]) -> None:
+        self._name = name
+        self._project = project
+
+    @property
+    def defs_state_discriminator(self) -> str:
+        """What tells the project from others."""
+        return self._name
+
+    def sync(self, state_path: Path) -> None:
+        """Parse the project, where that was not done."""
+        del state_path
+        project = self._project()
+        if is_stale(project.dbt_project, project.variables):
+            prepare_manifest(project.dbt_project, project.variables)
+
+    def get_project(self, state_path: Path | None) -> DbtProject:
+        """Return the project."""
+        del state_path
+        return self._project().dbt_project
+
+
+def _resolved(value: Any, context: ResolutionContext) -> Any:  # noqa: ANN401 (an argument is text or a mapping)
+    """Return an argument of dbt with its templates filled in, as far as they can be without a run."""
+    if isinstance(value, dict):
+        return {name: _resolved(one, context) for name, one in value.items()}
+    try:
+        return context.resolve_value(value)
+    except Exception:  # noqa: BLE001 (what a template lacks, such as the partition of a run, raises errors of many kinds)
+        return value

@@ -20,8 +20,16 @@ from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.state import VerdictStatus
 from dagster_sao.orchestration.private import DbtCliInvocation
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, read_code, read_manifest, sentence
+from dagster_sao.orchestration.project import (
+    LoadedProject,
+    OrchestratedProject,
+    read_code,
+    read_manifest,
+    read_variables,
+    sentence,
+)
 from dagster_sao.orchestration.traces import TraceFile
+from dagster_sao.warehouse.dbt_environment import settings_of_one_run
 from dbt_dagster_sao import TRACE_FILE
 from dbt_dagster_sao.trace import Trace
 
@@ -109,7 +117,13 @@ class DbtProcess:
         self._project = project
         self._loaded = loaded
         self._translator = translator
-        with _environment(_INDIRECT_SELECTION, "empty"), _environment(TRACE_FILE, _TRACES):
+        left_out = settings_of_one_run(os.environ)
+        if left_out:
+            context.log.warning(
+                f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
+                " given it. Tell the run instead, in its config or with an option."
+            )
+        with _environment({_INDIRECT_SELECTION: "empty", TRACE_FILE: _TRACES, **dict.fromkeys(left_out)}):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
             )
@@ -200,9 +214,9 @@ def code_read_by_dbt(
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
-        return read_code(
-            project.dbt_project, manifest, loaded.variables, project.selection, seed_checksums=seed_checksums
-        )
+        # The values of variables may be newer than the plan, as the rest of the code may.
+        variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
+        return read_code(project.dbt_project, manifest, variables, project.selection, seed_checksums=seed_checksums)
     except (OSError, ValueError, DagsterSaoError):
         return None
 
@@ -240,14 +254,19 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for the process that is started within."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or take away those that are None, for the process that is started within."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[name] = before
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
         else:
-            del os.environ[name]
+            os.environ[name] = value

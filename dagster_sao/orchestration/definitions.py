@@ -1,7 +1,6 @@
 """The definitions of a state-aware dbt project, in Python."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotation of `context` at run time.
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,11 +10,20 @@ from dagster_dbt import DbtCliResource, DbtProject, dbt_assets
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
+from dagster_sao.orchestration.dbt_arguments import (
+    DbtSettings,
+    project_with,
+    read_arguments,
+    settings_of,
+    together,
+    with_environment,
+)
 from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
 from dagster_sao.orchestration.jobs import StateAwareJob, build_jobs
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection, ensure_manifest
+from dagster_sao.orchestration.parsing import ensure_manifest
+from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import StateAwareDbtTranslator, attach_project
@@ -53,8 +61,8 @@ def build_state_aware_definitions(  # noqa: PLR0913
         exclude: What of it does not.
         selector: A yaml selector in their place.
         dbt: The resource that runs dbt.
-        dbt_args: The dbt command of a run.
-        variables: Values of `var()` that runs pass to dbt with `--vars`.
+        dbt_args: The dbt command of a run. `--vars`, `--target` and `--profile` in it also hold for the parse and the sensors.
+        variables: Values of `var()`, for the parse and, with `--vars`, for each run.
         include_metadata: `row_count` and `column_metadata`, fetched for each model that is built.
         default_sensor_status: Whether the sensors run from the start.
         freshness_interval_seconds: Seconds between two looks at the sources.
@@ -65,11 +73,21 @@ def build_state_aware_definitions(  # noqa: PLR0913
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
-        InvalidProjectError: There is no dbt project, or no manifest that can be used.
+        InvalidProjectError: There is no dbt project, no manifest that can be used, or a variable has two values.
         InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
-    ensure_manifest(project)
+    given = together(
+        [
+            ("`variables`", DbtSettings(variables or {})),
+            ("`dbt_args`", read_arguments(dbt_args, "dbt_args")),
+            ("the DbtProject", settings_of(project)),
+            ("the DbtCliResource", settings_of(dbt)),
+        ]
+    )
+    found, environment = with_environment(project, given)
+    project = project_with(project, found)
+    ensure_manifest(project, found.variables)
     translator = translator or StateAwareDbtTranslator()
     settings = StateAwareSettings(
         freshness_interval_seconds=freshness_interval_seconds,
@@ -83,19 +101,42 @@ def build_state_aware_definitions(  # noqa: PLR0913
     orchestrated_project = OrchestratedProject(
         project,
         translator,
-        variables=variables,
+        variables=found.variables,
         selection=Selection(select, exclude, selector),
         probe_target=settings.probe_target,
+        environment=environment,
     )
+    return assemble(
+        orchestrated_project,
+        translator,
+        settings,
+        assets=assets,
+        dbt=dbt,
+        dbt_args=dbt_args,
+        include_metadata=include_metadata,
+    )
+
+
+def assemble(  # noqa: PLR0913 (what definitions consist of)
+    orchestrated_project: OrchestratedProject,
+    translator: StateAwareDbtTranslator,
+    settings: StateAwareSettings,
+    *,
+    assets: Sequence[Any] = (),
+    dbt: DbtCliResource | None = None,
+    dbt_args: Sequence[str] = ("build",),
+    include_metadata: Sequence[str] = (),
+) -> dg.Definitions:
+    """Return the definitions of a project that has a manifest. Raises as `build_state_aware_definitions` does."""
+    project, selection = orchestrated_project.dbt_project, orchestrated_project.selection
     attach_project(translator, orchestrated_project)
     loaded = orchestrated_project.load()
-    args = [*dbt_args, *_vars_args(variables)]
 
     @dbt_assets(
         manifest=loaded.manifest,
-        select=select,
-        exclude=exclude or None,
-        selector=selector or None,
+        select=selection.select,
+        exclude=selection.exclude or None,
+        selector=selection.selector or None,
         name=f"{project.name}_dbt_assets",
         project=project,
         dagster_dbt_translator=translator,
@@ -108,7 +149,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
             resource,
             orchestrated_project,
             translator=translator,
-            args=args,
+            args=dbt_args,
             config=config,
             finish=finisher(include_metadata),
         )
@@ -217,10 +258,6 @@ def finisher(include_metadata: Sequence[str]) -> Finish:
 def _resource_key(project: DbtProject) -> str:
     # One per project, so that the definitions of two projects can be merged.
     return f"dbt_{project.name}"
-
-
-def _vars_args(variables: Mapping[str, Any] | None) -> list[str]:
-    return ["--vars", json.dumps(dict(variables))] if variables else []
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -32,6 +32,7 @@ from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.dbt_arguments import read_arguments, vars_arguments, without_settings
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.functions import RunFunctions
@@ -85,8 +86,7 @@ def execute_dbt_assets(  # noqa: PLR0913
     config = with_job_config(context, config or StateAwareRunConfig())
     try:
         variant = project.variant(config.target, config.vars)
-        if variant is not project:
-            dbt = dbt.model_copy(update={"target": variant.dbt_project.target})
+        dbt = _for_project(dbt, variant)
         arguments = _dbt_arguments(args, config, variant)
         yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
     except DagsterSaoError as error:
@@ -603,10 +603,22 @@ class _Execution:
             self._process.stop()
 
 
+def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliResource:
+    """Return the resource with the target and profile that the plan was made for, also where the environment names them."""
+    own = project.dbt_project
+    named = {"target": own.target, "profile": own.profile}
+    return dbt.model_copy(update={name: value for name, value in named.items() if value is not None})
+
+
 def _dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:
-    arguments = list(args)
-    if config.vars:
-        arguments += ["--vars", json.dumps(dict(project.variables))]
+    arguments = without_settings(args, "--vars")
+    if project.dbt_project.target is not None:
+        arguments = without_settings(arguments, "--target")
+    if project.dbt_project.profile is not None:
+        arguments = without_settings(arguments, "--profile")
+    # What is computed for a run, such as from its partition, is known here and nowhere else.
+    given = {name: v for name, v in read_arguments(args, "dbt_args").variables.items() if name not in config.vars}
+    arguments += vars_arguments({**project.variables, **given})
     if config.full_refresh and "--full-refresh" not in arguments:
         arguments.append("--full-refresh")
     if config.threads is not None:

@@ -45,7 +45,8 @@ from dagster_dbt.components.dbt_project.scaffolder import DbtProjectComponentSca
 from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
 from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 from dagster_dbt.dbt_manifest import validate_manifest
-from dagster_dbt.dbt_project import using_dagster_dev
+from dagster_dbt.dbt_project import DagsterDbtProjectPreparer, DbtProject, using_dagster_dev
+from dagster_dbt.dbt_project_manager import DbtProjectManager, RemoteGitDbtProjectManager
 from dagster_dbt.utils import select_unique_ids
 from dagster_shared.check import CheckError
 
@@ -61,7 +62,9 @@ __all__ = [
     "DbtCliInvocation",
     "DbtEventIterator",
     "DbtProjectComponentScaffolder",
+    "DbtProjectManager",
     "EventLogStorage",
+    "RemoteGitDbtProjectManager",
     "RunsFilter",
     "SqliteEventLogStorage",
     "StepEventStatus",
@@ -80,6 +83,7 @@ __all__ = [
     "maximum_event_id",
     "metadata_of_engine_event",
     "on_one_connection",
+    "prepare_arguments",
     "read_value",
     "report_engine_event",
     "repository_of",
@@ -192,6 +196,12 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def prepare_arguments(project: DbtProject) -> list[str]:
+    """Return the dbt command that parses a project; dagster-dbt's own for a preparer that somebody wrote."""
+    preparer = project.preparer
+    return list(getattr(preparer, "_prepare_project_cli_args", DagsterDbtProjectPreparer()._prepare_project_cli_args))
 
 
 def all_check_keys(context: dg.AssetExecutionContext) -> AbstractSet[dg.AssetCheckKey]:

@@ -6,19 +6,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
 import yaml
-from click import unstyle
-from dagster_dbt import DbtCliResource, DbtProject
+from dagster_dbt import DbtProject
 
-from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
+from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.graph import Source, check_manifest_version
@@ -26,35 +25,27 @@ from dagster_sao.core.known_relations import unknown_relation_warnings
 from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_policy, read_test_interval
 from dagster_sao.core.project import Project
 from dagster_sao.core.variables import Variables
-from dagster_sao.core.versions import digest
-from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
+from dagster_sao.orchestration.dbt_arguments import DbtSettings, project_with, with_other
+from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
+from dagster_sao.orchestration.parsing import (
+    current_inputs,
+    ensure_manifest,
+    input_files,
+    is_ours_to_parse,
+    read_note,
+    write_atomically,
+)
+from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids
 from dagster_sao.orchestration.seed_files import large_seed_checksums
 from dagster_sao.orchestration.surroundings import surroundings_of
-from dagster_sao.warehouse.session import default_target
+from dagster_sao.warehouse.dbt_environment import dbt_version
 
-_LONGEST_SENTENCE = 600
-_PARSED_VARIABLE = "DAGSTER_SAO_PARSED_MANIFEST"
 _Stamp = tuple[int, int, int]
 """A file's inode, size and modification time in nanoseconds."""
-_PROCESS_STARTED_AT = time.time()
 _CACHE_FILE = "dagster_sao_normal_forms.json"
+_READS_VARS_YML = (1, 12)
 # Longer than dbt's process waits for a processor or a disk between two parts of a manifest.
 _WRITING_SECONDS = 1.0
-_WATCHED_PATHS = (
-    "model-paths",
-    "macro-paths",
-    "seed-paths",
-    "snapshot-paths",
-    "test-paths",
-    "analysis-paths",
-    "function-paths",
-)
-_WATCHED_DEFAULTS = {
-    "model-paths": ["models"],
-    "macro-paths": ["macros"],
-    "seed-paths": ["seeds"],
-    "snapshot-paths": ["snapshots"],
-}
 
 
 class Translator(Protocol):
@@ -121,6 +112,10 @@ class LoadedProject:
         }
         return {uid: key for uid, key in found.items() if key is not None}
 
+    def with_files(self, code: str) -> LoadedProject:
+        """Return this manifest beside the files of the project as they are: itself where these are the same."""
+        return self if self.project.files == code else replace(self, project=replace(self.project, files=code))
+
     def spec(self, unique_id: str) -> dg.AssetSpec:
         """Return the asset spec of a node or source."""
         return self.translator.get_asset_spec(self.manifest, unique_id, self.dbt_project)
@@ -159,7 +154,8 @@ class OrchestratedProject:
         self._lock = threading.RLock()
         self._loaded: LoadedProject | None = None
         self._manifest_stamp: object = None
-        self._parsed_stamp: object = None
+        self._looked: object = None
+        self._reported = ""
 
     @property
     def name(self) -> str:
@@ -177,64 +173,53 @@ class OrchestratedProject:
         Another target is another environment, with a state of its own. Raises InvalidProjectError when dbt cannot parse it.
         """
         given = {**self.variables, **variables}
-        is_other_target = target is not None and target not in (self.dbt_project.target, self._default_target())
-        if not is_other_target and given == self.variables:
+        own = DbtSettings(given, self.dbt_project.target, self.dbt_project.profile)
+        settings, environment = with_other(self.dbt_project, own, target=target, profile=None)
+        if not environment and given == self.variables:
             return self
-        own = self.dbt_project
-        target = target if is_other_target else own.target
-        key = digest([target or "", json.dumps(given, sort_keys=True, default=str)])
+        dbt_project = project_with(self.dbt_project, settings)
+        key = os.fspath(dbt_project.target_path)
         with self._lock:
             if key not in self._variants:
-                dbt_project = DbtProject(
-                    project_dir=own.project_dir,
-                    target_path=own.target_path / "dagster_sao" / key,
-                    profiles_dir=own.profiles_dir,
-                    profile=own.profile,
-                    target=target,
-                )
                 self._variants[key] = OrchestratedProject(
                     dbt_project,
                     self._translator,
                     variables=given,
                     selection=self.selection,
                     loaded_by_dagster=self.loaded_by_dagster,
-                    probe_target=target if is_other_target else self.probe_target,
-                    environment=str(target) if is_other_target else self.environment,
+                    probe_target=settings.target if environment else self.probe_target,
+                    environment=environment or self.environment,
                 )
-            variant = self._variants[key]
-            _parse_if_stale(variant.dbt_project, given, newer_than=own.manifest_path)
-            return variant
-
-    def _default_target(self) -> str | None:
-        """Return the target of a project that names none: the profile's."""
-        own = self.dbt_project
-        return own.target or default_target(own.project_dir, own.profiles_dir, own.profile)
+            ensure_manifest(dbt_project, given)
+            return self._variants[key]
 
     def load(self) -> LoadedProject:
-        """Return what the manifest says, read again if the file changed.
+        """Return what the manifest says, read again if the manifest or the values of variables changed.
 
         Raises InvalidProjectError or InvalidPolicyError when it cannot be used.
         """
         with self._lock:
-            stamp = _stamp(self.dbt_project.manifest_path)
+            files = input_files(self.dbt_project)
+            stamp = _stamp(self.dbt_project.manifest_path), files.settings
             if self._loaded is None or stamp != self._manifest_stamp:
                 manifest = read_manifest(self.dbt_project.manifest_path)
                 self._loaded = load_manifest(
                     self.dbt_project, manifest, self._translator, variables=self.variables, selection=self.selection
                 )
                 self._manifest_stamp = stamp
+            self._loaded = self._loaded.with_files(files.code)
             return self._loaded
 
     def refresh(self, log: Any) -> LoadedProject:  # noqa: ANN401 (a logger, Dagster's or Python's)
-        """Return what the manifest says; under `dagster dev`, parse the project first if its files changed.
+        """Return what the manifest says; where parsing is ours, parse the project first if what a parse reads changed.
 
-        A project that cannot be parsed keeps its last manifest, with one warning in `log`.
+        A project that cannot be parsed keeps its last manifest, with one warning in `log`. So does one that others parse.
         """
         with self._lock:
             before = self._loaded
             try:
                 self._parse_if_edited()
-                return self.load()
+                loaded = self.load()
             except Exception as error:
                 if before is None:
                     raise
@@ -242,6 +227,8 @@ class OrchestratedProject:
                     f"The dbt project {self.name} cannot be read, so its last manifest stays in use: {sentence(error)}"
                 )
                 return before
+            self._report_unparsed(log)
+            return loaded
 
     def code_version(self, unique_id: str) -> str | None:
         """Return the digest of a node's fingerprint as it was last loaded, None for what is no node."""
@@ -249,82 +236,33 @@ class OrchestratedProject:
         return fingerprint.digest if fingerprint else None
 
     def _parse_if_edited(self) -> None:
-        if not using_dagster_dev():
+        if not is_ours_to_parse(self.dbt_project):
             return
-        stamp = tuple(_watched_files(self.dbt_project))
-        is_first = self._parsed_stamp is None
-        edited = not _is_newest(self.dbt_project.manifest_path, stamp) if is_first else stamp != self._parsed_stamp
-        self._parsed_stamp = stamp
-        if edited:
-            self.dbt_project.preparer.prepare(self.dbt_project)
+        # What cannot be parsed is not tried again until it changes. Nor do two processes with other values take turns.
+        is_foreign = read_note(self.dbt_project) is None
+        inputs = current_inputs(self.dbt_project, self.variables)
+        looked = inputs.files.digests, inputs.values, is_foreign and _stamp(self.dbt_project.manifest_path)
+        if looked != self._looked:
+            self._looked = looked
+            ensure_manifest(self.dbt_project, self.variables)
+
+    def _report_unparsed(self, log: Any) -> None:  # noqa: ANN401
+        """Warn once of each change that the manifest does not know, where others parse."""
+        if is_ours_to_parse(self.dbt_project):
+            return
+        note = read_note(self.dbt_project)
+        changed = note.difference(current_inputs(self.dbt_project, self.variables)) if note is not None else ""
+        if changed and changed != self._reported:
+            log.warning(
+                f"{changed} after the manifest of the dbt project {self.name} was parsed, so the plan does not know it."
+                " Run `dbt parse` when you deploy."
+            )
+        self._reported = changed
 
 
 def state_name(project_name: str, environment: str) -> str:
     """Return what tells the state of a project and environment from that of others."""
     return f"{project_name}.{environment}" if environment else project_name
-
-
-def ensure_manifest(dbt_project: DbtProject) -> None:
-    """Write the manifest when there is none; under `dagster dev`, once per code server and when a file was edited.
-
-    Raises InvalidProjectError when dbt cannot parse the project.
-    """
-    path = dbt_project.manifest_path
-    if not path.exists() or (using_dagster_dev() and not _is_parsed(dbt_project)):
-        prepare_manifest(dbt_project)
-    # Runs are children of the code server, with its environment: they need not parse again what it parsed.
-    os.environ[_PARSED_VARIABLE] = str(path.resolve())
-
-
-def prepare_manifest(dbt_project: DbtProject) -> None:
-    """Write the manifest. Raises InvalidProjectError when dbt cannot parse the project."""
-    try:
-        dbt_project.preparer.prepare(dbt_project)
-    except Exception as error:
-        msg = f"dbt cannot parse the project in {dbt_project.project_dir}: {sentence(error)}"
-        raise InvalidProjectError(msg) from error
-
-
-def newer_than_manifest(dbt_project: DbtProject) -> str | None:
-    """Return a file of the project that was written after its manifest, None when the manifest is the newest.
-
-    Without a manifest, all files are newer.
-    """
-    parsed = _stamp(dbt_project.manifest_path)
-    for name, stamp in _watched_files(dbt_project):
-        if stamp is not None and (parsed is None or stamp[2] > parsed[2]):
-            return name
-    return None
-
-
-def _parse_if_stale(dbt_project: DbtProject, variables: Mapping[str, Any], *, newer_than: Path) -> None:
-    """Write the manifest of a variant unless it is newer than the project's files and its own manifest."""
-    stamp = _stamp(newer_than)
-    files = [*_watched_files(dbt_project), (str(newer_than), stamp)]
-    if _is_newest(dbt_project.manifest_path, files):
-        return
-    arguments = ["parse", "--quiet", "--vars", json.dumps(dict(variables))]
-    try:
-        DbtCliResource(dbt_project).cli(arguments, target_path=dbt_project.target_path).wait()
-    except Exception as error:
-        msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"
-        raise InvalidProjectError(msg) from error
-
-
-def _is_parsed(dbt_project: DbtProject) -> bool:
-    """Whether the manifest was written by this code server and no file is newer."""
-    parsed_at = dbt_project.manifest_path.stat().st_mtime
-    if parsed_at >= _PROCESS_STARTED_AT:
-        return True
-    if os.environ.get(_PARSED_VARIABLE) != str(dbt_project.manifest_path.resolve()):
-        return False
-    return _is_newest(dbt_project.manifest_path, _watched_files(dbt_project))
-
-
-def _is_newest(manifest_path: Path, files: Iterable[tuple[str, _Stamp | None]]) -> bool:
-    """Whether no file was written after the manifest."""
-    parsed = _stamp(manifest_path)
-    return parsed is not None and all(stamp is None or stamp[2] <= parsed[2] for _, stamp in files)
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:
@@ -392,7 +330,7 @@ def load_manifest(
         value=fingerprinter.value_now,
     )
     if len(cache) > known:
-        _write_cache(_cache_path(dbt_project), cache)
+        write_atomically(_cache_path(dbt_project), json.dumps(cache))
     return LoadedProject(
         manifest=manifest,
         project=project,
@@ -454,7 +392,15 @@ def read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variab
     for path in sorted(packages_dir.glob("*/dbt_project.yml")) if packages_dir.is_dir() else ():
         package = _read_yaml(path)
         packages[str(package.get("name"))] = package.get("vars") or {}
-    return Variables(command_line=command_line, project=root.get("vars") or {}, packages=packages)
+    return Variables(command_line=command_line, project=_variables_of_root(project_dir, root), packages=packages)
+
+
+def _variables_of_root(project_dir: Path, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    # dbt takes one of the two, and refuses both: https://docs.getdbt.com/docs/build/project-variables
+    path = project_dir / "vars.yml"
+    if dbt_version() >= _READS_VARS_YML and path.is_file():
+        return _read_yaml(path).get("vars") or root.get("vars") or {}
+    return root.get("vars") or {}
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -482,20 +428,6 @@ def profile_stamp(dbt_project: DbtProject) -> _Stamp | None:
     return _stamp(dbt_project.profiles_dir / "profiles.yml")
 
 
-def _watched_files(dbt_project: DbtProject) -> Iterator[tuple[str, _Stamp | None]]:
-    """Yield the files that a parse reads, each with what changes when it is written."""
-    root = dbt_project.project_dir
-    settings = _read_yaml(root / "dbt_project.yml")
-    for name in ("dbt_project.yml", "packages.yml", "dependencies.yml", "selectors.yml"):
-        yield name, _stamp(root / name)
-    yield "profiles.yml", profile_stamp(dbt_project)
-    for setting in _WATCHED_PATHS:
-        for folder in settings.get(setting) or _WATCHED_DEFAULTS.get(setting) or ():
-            for path in sorted((root / folder).rglob("*")):
-                if path.is_file():
-                    yield str(path), _stamp(path)
-
-
 def known_forms(dbt_project: DbtProject) -> dict[str, str]:
     """Return the normal forms of code, by content, that were computed before for this project."""
     try:
@@ -507,25 +439,3 @@ def known_forms(dbt_project: DbtProject) -> dict[str, str]:
 
 def _cache_path(dbt_project: DbtProject) -> Path:
     return dbt_project.manifest_path.parent / _CACHE_FILE
-
-
-def _write_cache(path: Path, cache: Mapping[str, str]) -> None:
-    # A cache that cannot be written only costs time.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(cache))
-        temporary.replace(path)
-    except OSError:
-        return
-
-
-def sentence(error: BaseException) -> str:
-    """Return an error as one line for a user: our own errors as they are, of others what dbt or the system said."""
-    text = unstyle(str(error))  # dbt's colours are for a terminal
-    if isinstance(error, DagsterSaoError):
-        return text
-    marker = "Errors parsed from dbt logs:"
-    if marker in text:
-        text = text.split(marker, 1)[1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines)[:_LONGEST_SENTENCE] or type(error).__name__

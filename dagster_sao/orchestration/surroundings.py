@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.variables import Variables
+from dagster_sao.warehouse.dbt_environment import environment_of_dbt
 from dagster_sao.warehouse.session import target_values
 
 
@@ -33,7 +33,7 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
 
     return Surroundings(
         variables=variables,
-        environ=os.environ,
+        environ=environment_of_dbt(dbt_project.project_dir),
         flags=settings.get("flags") or {},
         dispatch=settings.get("dispatch"),
         target=target,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import re
 import threading
 from argparse import Namespace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.graph import Source
+from dagster_sao.warehouse.dbt_environment import environment_of_dbt
 
 MEMORY = ":memory:"
 CONNECTION_NAME = "dagster_sao"
@@ -59,7 +59,7 @@ def _load_config(
     from dbt.config.runtime import RuntimeConfig, load_project
     from dbt_common.context import set_invocation_context
 
-    set_invocation_context(dict(os.environ))
+    set_invocation_context(dict(environment_of_dbt(project_dir)))
     with _FLAGS_LOCK:
         flags = _ensure_flags(project_dir, profiles_dir)
         renderer = ProfileRenderer(variables)
@@ -298,7 +298,7 @@ class PrivateAdapter:
         from dbt_common.context import set_invocation_context, try_get_invocation_context
 
         if try_get_invocation_context() is None:
-            set_invocation_context(dict(os.environ))
+            set_invocation_context(dict(environment_of_dbt(Path(self._config.project_root))))
         with _FLAGS_LOCK:
             _ensure_flags(Path(self._config.project_root), Path(self._config.args.PROFILES_DIR))
 

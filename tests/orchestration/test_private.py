@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_dbt import DbtProject
 
 import dagster_sao
 from dagster_sao.orchestration import private
@@ -124,7 +125,11 @@ RELIED_ON = [
         ["fetch_row_counts", "fetch_column_metadata", "with_insights"],
     ),
     ("dagster_dbt.dbt_manifest", "validate_manifest", ["manifest"], []),
+    ("dagster_dbt.dbt_project", "DagsterDbtProjectPreparer", ["prepare_project_cli_args"], []),
+    ("dagster_dbt.dbt_project", "DbtProject", ["prepare_project_cli_args"], ["preparer"]),
     ("dagster_dbt.dbt_project", "using_dagster_dev", [], []),
+    ("dagster_dbt.dbt_project_manager", "DbtProjectManager", [], ["prepare", "sync", "get_project"]),
+    ("dagster_dbt.dbt_project_manager", "RemoteGitDbtProjectManager", [], ["get_project"]),
     ("dagster_dbt.utils", "select_unique_ids", ["select", "exclude", "selector", "project", "manifest_json"], []),
 ]
 
@@ -226,3 +231,9 @@ def test_an_automation_result_has_what_our_reason_is_added_to():
         "end_timestamp",
         "key",
     } <= found
+
+
+def test_a_project_tells_how_it_is_parsed(tmp_path):
+    (tmp_path / "dbt_project.yml").write_text("name: shop")
+    assert private.prepare_arguments(DbtProject(tmp_path)) == ["parse", "--quiet"]
+    assert private.prepare_arguments(DbtProject(tmp_path, prepare_project_cli_args=["compile"])) == ["compile"]

@@ -1,0 +1,21 @@
+"""Errors of others as one sentence for a user."""
+
+from __future__ import annotations
+
+from click import unstyle
+
+from dagster_sao.core.errors import DagsterSaoError
+
+_LONGEST_SENTENCE = 600
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error as one line for a user: our own errors as they are, of others what dbt or the system said."""
+    text = unstyle(str(error))  # dbt's colours are for a terminal
+    if isinstance(error, DagsterSaoError):
+        return text
+    marker = "Errors parsed from dbt logs:"
+    if marker in text:
+        text = text.split(marker, 1)[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[:_LONGEST_SENTENCE] or type(error).__name__
