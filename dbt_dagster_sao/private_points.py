@@ -16,7 +16,7 @@ from typing import Any
 
 from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
 from dbt_dagster_sao.digests import UNKNOWN, digest, is_of_a_batch, mapping_digest
-from dbt_dagster_sao.proxies import TracedContext
+from dbt_dagster_sao.proxies import WATCHED, TracedContext
 from dbt_dagster_sao.questions import ASK_NOTHING, asking, note_question, word
 from dbt_dagster_sao.recorder import CLOCK, Frame, Recording, Session, current, note, stack
 from dbt_dagster_sao.stage import KINDS, MEMBERS, Stage
@@ -183,7 +183,6 @@ def _context_to_dict(original: Wrapper) -> Wrapper:
                 recording=recording,
                 session=session,
                 node=None if uid.startswith(_MACRO) else lambda: self.model.to_dict(omit_none=True),
-                environment=_environment(),
                 overrides=getattr(getattr(self.model, "overrides", None), "env_vars", None) or {},
             ).set()
         except Exception:  # noqa: BLE001 (as above)
@@ -193,14 +192,6 @@ def _context_to_dict(original: Wrapper) -> Wrapper:
     return to_dict
 
 
-def _environment() -> Mapping[str, str]:
-    """Return the environment variables as dbt sees them."""
-    from dbt_common.context import get_invocation_context
-
-    found: Mapping[str, str] = get_invocation_context().env
-    return found
-
-
 def _test_arguments(original: Wrapper) -> Wrapper:
     """Let dbt copy a context whole in order to render a test's arguments, and note the names that these mention."""
 
@@ -208,15 +199,15 @@ def _test_arguments(original: Wrapper) -> Wrapper:
     def add(context: Any, node: Any, *arguments: Any, **options: Any) -> Any:
         if type(context) is not TracedContext:
             return original(context, node, *arguments, **options)
-        watched, context.watched = context.watched, {}
+        look, context.look = context.look, None
         try:
             return original(context, node, *arguments, **options)
         finally:
-            context.watched = watched
+            context.look = look
             text = str(getattr(getattr(node, "test_metadata", None), "kwargs", ""))
-            for name, look in watched.items():
-                if name in text:
-                    look()
+            for name in WATCHED:
+                if look is not None and name in text:
+                    look(name)
 
     return add
 
@@ -279,9 +270,8 @@ def _meta_lookup(original: Wrapper) -> Wrapper:
 def _lookup(kind: str, original: Wrapper, configured: Callable[[Any, str], str]) -> Wrapper:
     @wraps(original)
     def lookup(self: Any, name: Any, *arguments: Any, **options: Any) -> Any:
-        config = getattr(self.model, "config", None)
-        frame = stack.frame
-        if frame is not None and config is not None:
+        config, frame = getattr(self.model, "config", None), stack.frame
+        if frame is not None and frame.is_own and config is not None:
             if is_of_a_batch(name):
                 note(frame.recording, CLOCK, str, UNKNOWN)
             else:
@@ -346,9 +336,17 @@ def begin_session() -> None:
         path = Path(*_target_folder(), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        current.session = Session(path.resolve(), os.environ.get(TRACE_KEY, "").encode(), kinds)
+        current.session = Session(path.resolve(), os.environ.get(TRACE_KEY, "").encode(), _environment(), kinds)
     except Exception:  # noqa: BLE001 (as above)
         current.session = None
+
+
+def _environment() -> Mapping[str, str]:
+    """Return the environment variables as dbt sees them."""
+    from dbt_common.context import get_invocation_context
+
+    found: Mapping[str, str] = get_invocation_context().env
+    return found
 
 
 def _target_folder() -> tuple[str, str]:

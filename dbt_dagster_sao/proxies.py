@@ -14,28 +14,44 @@ from dbt_dagster_sao.digests import WHOLE
 from dbt_dagster_sao.recorder import Recording
 
 _MISSING = object()
+WATCHED = frozenset(
+    {
+        "database",
+        "dbt_metadata_envs",
+        "dbt_version",
+        "invocation_id",
+        "post_hooks",
+        "pre_hooks",
+        "run_started_at",
+        "schema",
+        "selected_resources",
+        "this",
+        "thread_id",
+    }
+)
+"""The names whose values cannot be stood in for: that a template or macro looks them up counts as a read."""
 Noted = Callable[[str], None]
 """Is called with the key that is read, or WHOLE."""
 
 
 class TracedContext(dict[str, Any]):
-    """Jinja's context of one node: notes which of the names in `watched` a template or macro looks up.
+    """Jinja's context of one node: tells `look` which names a template or macro looks up.
 
     It does not watch iteration: dbt and Jinja themselves copy it whole. Own code is given a `ContextView`.
     """
 
-    __slots__ = ("recording", "watched")
+    __slots__ = ("look", "recording")
 
     def __init__(self) -> None:
         """Note nothing until dbt has filled it."""
         super().__init__()
         self.recording: Recording | None = None
-        self.watched: dict[str, Callable[[], None]] = {}
+        self.look: Callable[[str], None] | None = None
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
-        if name in self.watched:
-            self.watched[name]()
+        if name in WATCHED and self.look is not None:
+            self.look(name)
         return value
 
     def get(self, name: str, default: Any = None) -> Any:
