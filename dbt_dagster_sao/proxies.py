@@ -7,6 +7,7 @@ own code.
 from __future__ import annotations
 
 import copy
+from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -58,12 +59,19 @@ class TracedContext(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401 (it would call itself)
 
 
+def traced(context: object) -> TracedContext | None:
+    """Return the traced context in what dbt hands out as one: since dbt 1.12, a chain with the macros before it."""
+    if isinstance(context, ChainMap):
+        context = context.maps[-1]
+    return context if isinstance(context, TracedContext) else None
+
+
 class ContextView(MutableMapping[str, Any]):
     """What own code finds as `context`: the context itself, except that reading all of it is noted."""
 
     __slots__ = ("_context", "_noted")
 
-    def __init__(self, context: TracedContext, noted: Callable[[], None]) -> None:
+    def __init__(self, context: MutableMapping[str, Any], noted: Callable[[], None]) -> None:
         """Show `context`."""
         self._context = context
         self._noted = noted

@@ -5,7 +5,7 @@ Knows the documented names of that context, and nothing else of dbt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -59,6 +59,8 @@ class Stage:
 
     context: TracedContext
     """As dbt has filled it."""
+    whole: MutableMapping[str, Any]
+    """What dbt hands out: the context, or a chain that ends with it."""
     recording: Recording
     session: Session
     node: Callable[[], dict[str, Any]] | None
@@ -79,7 +81,7 @@ class Stage:
         if self.node is not None:
             self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
         self.context["builtins"] = self._builtins
-        self.context["context"] = ContextView(self.context, lambda: self._note("context: *", str, UNKNOWN))
+        self.whole["context"] = ContextView(self.whole, lambda: self._note("context: *", str, UNKNOWN))
         self.context.look = self._builtins.look = self._look
         self.context.recording = self._builtins.recording = self.recording
 

@@ -124,6 +124,11 @@ def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
     assert (small / "target" / "compiled" / "shop" / "models" / "plain.sql").exists()
 
 
+def test_a_node_whose_context_is_not_understood_has_no_trace(small, monkeypatch):
+    monkeypatch.setattr(private_points, "traced", lambda context: None)
+    assert invoke(small, "build", "--select", "plain").traces == {}
+
+
 def test_another_invocation_of_the_process_is_not_traced(small):
     from tests.histories.inprocess_dbt import run_dbt
 
