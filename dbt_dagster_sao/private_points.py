@@ -16,7 +16,7 @@ from typing import Any
 
 from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
 from dbt_dagster_sao.digests import UNKNOWN, digest, is_of_a_batch, mapping_digest
-from dbt_dagster_sao.proxies import TracedContext
+from dbt_dagster_sao.proxies import WATCHED, TracedContext, traced
 from dbt_dagster_sao.questions import ASK_NOTHING, asking, note_question, word
 from dbt_dagster_sao.recorder import CLOCK, Frame, Recording, Session, current, note, stack
 from dbt_dagster_sao.stage import KINDS, MEMBERS, Stage
@@ -130,8 +130,8 @@ def _compile_code(original: Wrapper) -> Wrapper:
 def _macro_call(original: Wrapper) -> Wrapper:
     @wraps(original)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        context, session = self.context, current.session
-        recording = context.recording if type(context) is TracedContext else None
+        context, session = traced(self.context), current.session
+        recording = None if context is None else context.recording
         if recording is None or session is None:
             return original(self, *arguments, **options)
         outer, macro = stack.frame, self.macro
@@ -170,53 +170,55 @@ def _context_to_dict(original: Wrapper) -> Wrapper:
 
     @wraps(original)
     def to_dict(self: Any) -> Any:
-        context = original(self)
+        whole = original(self)
         session, frame = current.session, stack.frame
-        if session is None or frame is None or type(context) is not TracedContext or not self.provider.execute:
-            return context
+        if session is None or frame is None or not self.provider.execute:
+            return whole
         uid = self.model.unique_id
         # An adapter executes macros in a context of their own.
         recording = frame.recording if uid.startswith(_MACRO) else session.of(uid)
         try:
-            Stage(
-                context=context,
-                recording=recording,
-                session=session,
-                node=None if uid.startswith(_MACRO) else lambda: self.model.to_dict(omit_none=True),
-                environment=_environment(),
-                overrides=getattr(getattr(self.model, "overrides", None), "env_vars", None) or {},
-            ).set()
+            _stage(self, whole, recording, session)
         except Exception:  # noqa: BLE001 (as above)
             recording.is_void = True
-        return context
+        return whole
 
     return to_dict
 
 
-def _environment() -> Mapping[str, str]:
-    """Return the environment variables as dbt sees them."""
-    from dbt_common.context import get_invocation_context
-
-    found: Mapping[str, str] = get_invocation_context().env
-    return found
+def _stage(of: Any, whole: Any, recording: Recording, session: Session) -> None:
+    context = traced(whole)
+    if context is None:
+        # A context of a kind that we do not know: what is read of it would go unseen.
+        recording.is_void = True
+        return
+    Stage(
+        context=context,
+        whole=whole,
+        recording=recording,
+        session=session,
+        node=None if of.model.unique_id.startswith(_MACRO) else lambda: of.model.to_dict(omit_none=True),
+        overrides=getattr(getattr(of.model, "overrides", None), "env_vars", None) or {},
+    ).set()
 
 
 def _test_arguments(original: Wrapper) -> Wrapper:
     """Let dbt copy a context whole in order to render a test's arguments, and note the names that these mention."""
 
     @wraps(original)
-    def add(context: Any, node: Any, *arguments: Any, **options: Any) -> Any:
-        if type(context) is not TracedContext:
-            return original(context, node, *arguments, **options)
-        watched, context.watched = context.watched, {}
+    def add(whole: Any, node: Any, *arguments: Any, **options: Any) -> Any:
+        context = traced(whole)
+        if context is None:
+            return original(whole, node, *arguments, **options)
+        look, context.look = context.look, None
         try:
-            return original(context, node, *arguments, **options)
+            return original(whole, node, *arguments, **options)
         finally:
-            context.watched = watched
+            context.look = look
             text = str(getattr(getattr(node, "test_metadata", None), "kwargs", ""))
-            for name, look in watched.items():
-                if name in text:
-                    look()
+            for name in WATCHED:
+                if look is not None and name in text:
+                    look(name)
 
     return add
 
@@ -245,8 +247,12 @@ def _has_var(original: Wrapper) -> Wrapper:
 
 def _note_var(kind: str, var: Any, name: Any, digest_of: Callable[[], str]) -> None:
     """Note a read of a variable, which counts whoever makes it."""
-    context, node = var._context, var._node
-    if type(context) is not TracedContext or context.recording is None:
+    # Since dbt 1.12 a variable knows the object that makes the context.
+    context, node = traced(getattr(var._context, "_ctx", var._context)), var._node
+    if context is None and stack.frame is not None and kind == "var":
+        # A context of a kind that we do not know. (Comments of queries are rendered in one that is no node's.)
+        stack.frame.recording.is_void = True
+    if context is None or context.recording is None:
         return
     # A unit test brings values of its own.
     if name in (getattr(getattr(node, "overrides", None), "vars", None) or {}):
@@ -279,9 +285,8 @@ def _meta_lookup(original: Wrapper) -> Wrapper:
 def _lookup(kind: str, original: Wrapper, configured: Callable[[Any, str], str]) -> Wrapper:
     @wraps(original)
     def lookup(self: Any, name: Any, *arguments: Any, **options: Any) -> Any:
-        config = getattr(self.model, "config", None)
-        frame = stack.frame
-        if frame is not None and config is not None:
+        config, frame = getattr(self.model, "config", None), stack.frame
+        if frame is not None and frame.is_own and config is not None:
             if is_of_a_batch(name):
                 note(frame.recording, CLOCK, str, UNKNOWN)
             else:
@@ -346,9 +351,17 @@ def begin_session() -> None:
         path = Path(*_target_folder(), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        current.session = Session(path.resolve(), os.environ.get(TRACE_KEY, "").encode(), kinds)
+        current.session = Session(path.resolve(), os.environ.get(TRACE_KEY, "").encode(), _environment(), kinds)
     except Exception:  # noqa: BLE001 (as above)
         current.session = None
+
+
+def _environment() -> Mapping[str, str]:
+    """Return the environment variables as dbt sees them."""
+    from dbt_common.context import get_invocation_context
+
+    found: Mapping[str, str] = get_invocation_context().env
+    return found
 
 
 def _target_folder() -> tuple[str, str]:

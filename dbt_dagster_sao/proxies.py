@@ -7,6 +7,7 @@ own code.
 from __future__ import annotations
 
 import copy
+from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -14,32 +15,55 @@ from dbt_dagster_sao.digests import WHOLE
 from dbt_dagster_sao.recorder import Recording
 
 _MISSING = object()
+WATCHED = frozenset(
+    {
+        "database",
+        "dbt_metadata_envs",
+        "dbt_version",
+        "invocation_id",
+        "post_hooks",
+        "pre_hooks",
+        "run_started_at",
+        "schema",
+        "selected_resources",
+        "this",
+        "thread_id",
+    }
+)
+"""The names whose values cannot be stood in for: that a template or macro looks them up counts as a read."""
 Noted = Callable[[str], None]
 """Is called with the key that is read, or WHOLE."""
 
 
 class TracedContext(dict[str, Any]):
-    """Jinja's context of one node: notes which of the names in `watched` a template or macro looks up.
+    """Jinja's context of one node: tells `look` which names a template or macro looks up.
 
     It does not watch iteration: dbt and Jinja themselves copy it whole. Own code is given a `ContextView`.
     """
 
-    __slots__ = ("recording", "watched")
+    __slots__ = ("look", "recording")
 
     def __init__(self) -> None:
         """Note nothing until dbt has filled it."""
         super().__init__()
         self.recording: Recording | None = None
-        self.watched: dict[str, Callable[[], None]] = {}
+        self.look: Callable[[str], None] | None = None
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
-        if name in self.watched:
-            self.watched[name]()
+        if name in WATCHED and self.look is not None:
+            self.look(name)
         return value
 
     def get(self, name: str, default: Any = None) -> Any:
         return self[name] if name in self else default  # noqa: SIM401 (it would call itself)
+
+
+def traced(context: object) -> TracedContext | None:
+    """Return the traced context in what dbt hands out as one: since dbt 1.12, a chain with the macros before it."""
+    if isinstance(context, ChainMap):
+        context = context.maps[-1]
+    return context if isinstance(context, TracedContext) else None
 
 
 class ContextView(MutableMapping[str, Any]):
@@ -47,7 +71,7 @@ class ContextView(MutableMapping[str, Any]):
 
     __slots__ = ("_context", "_noted")
 
-    def __init__(self, context: TracedContext, noted: Callable[[], None]) -> None:
+    def __init__(self, context: MutableMapping[str, Any], noted: Callable[[], None]) -> None:
         """Show `context`."""
         self._context = context
         self._noted = noted

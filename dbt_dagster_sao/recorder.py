@@ -6,7 +6,7 @@ Recording must never end a build: what goes wrong while a read is noted makes th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,10 @@ stack = _Stack()
 class Session:
     """The traces of one invocation of dbt."""
 
-    def __init__(self, path: Path, key: bytes, kinds: frozenset[str]) -> None:
-        """Append to the file `path`; values of environment variables are hashed with `key`."""
+    def __init__(self, path: Path, key: bytes, environment: Mapping[str, str], kinds: frozenset[str]) -> None:
+        """Append to the file `path`; values of the environment are hashed with `key`."""
         self.key = key
+        self.environment = environment
         self.internal_packages: frozenset[str] = frozenset()
         """The packages of dbt and its adapter: known once a node starts."""
         self._path = path

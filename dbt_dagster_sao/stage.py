@@ -5,7 +5,7 @@ Knows the documented names of that context, and nothing else of dbt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -42,6 +42,14 @@ KINDS = frozenset(
 """The kinds of reads that are noted here, or in every context."""
 MEMBERS = frozenset({"config", "env_var", "flags", "graph", "invocation_args_dict", "model", "render", "target"})
 """What dbt must put into a context for that."""
+_CLOCKS = frozenset({"invocation_id", "run_started_at", "thread_id"})
+_COMPARABLE = frozenset({"dbt_version", "this"})
+_OF_THE_NODE = {
+    "database": "database",
+    "post_hooks": "config.post-hook",
+    "pre_hooks": "config.pre-hook",
+    "schema": "schema",
+}
 _SECRET = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
 
 
@@ -51,11 +59,12 @@ class Stage:
 
     context: TracedContext
     """As dbt has filled it."""
+    whole: MutableMapping[str, Any]
+    """What dbt hands out: the context, or a chain that ends with it."""
     recording: Recording
     session: Session
     node: Callable[[], dict[str, Any]] | None
     """Returns what dbt knows of the node, without nulls. None where an adapter executes a macro."""
-    environment: Mapping[str, str]
     overrides: Collection[str]
     """The environment variables for which a unit test brings values of its own."""
     _builtins: TracedContext = field(default_factory=TracedContext, init=False)
@@ -72,8 +81,8 @@ class Stage:
         if self.node is not None:
             self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
         self.context["builtins"] = self._builtins
-        self.context["context"] = ContextView(self.context, lambda: self._note("context: *", str, UNKNOWN))
-        self.context.watched = self._builtins.watched = self._watched(held)
+        self.whole["context"] = ContextView(self.whole, lambda: self._note("context: *", str, UNKNOWN))
+        self.context.look = self._builtins.look = self._look
         self.context.recording = self._builtins.recording = self.recording
 
     def _replace(self, **values: Any) -> None:
@@ -125,34 +134,23 @@ class Stage:
         def env_var(var: Any, *arguments: Any, **options: Any) -> str:
             # A read of a value counts whoever makes it.
             if isinstance(var, str) and not var.startswith(_SECRET) and var not in self.overrides:
-                value = self.environment.get(var)
+                value = self.session.environment.get(var)
                 self.recording.read(f"env_var: {var}", env_digest, value, self.session.key)
             return function(var, *arguments, **options)
 
         return env_var
 
-    def _watched(self, held: Mapping[str, Any]) -> dict[str, Callable[[], None]]:
-        def unknown(name: str) -> Callable[[], None]:
-            return lambda: self._note(f"{name}: *", str, UNKNOWN)
-
-        def of_node(key: str) -> Callable[[], None]:
-            node = self.node or dict
-            return lambda: self._note(f"model: {key}", self._digest_of, node(), key)
-
-        looks = {
-            "this": lambda: self._note("this: *", digest, str(held["this"])),
-            "dbt_version": lambda: self._note("dbt_version: *", digest, held["dbt_version"]),
-            "run_started_at": self._clock,
-            "invocation_id": self._clock,
-            "thread_id": self._clock,
-            "selected_resources": unknown("selected_resources"),
-            "dbt_metadata_envs": unknown("dbt_metadata_envs"),
-            "database": of_node("database"),
-            "schema": of_node("schema"),
-            "pre_hooks": of_node("config.pre-hook"),
-            "post_hooks": of_node("config.post-hook"),
-        }
-        return {name: look for name, look in looks.items() if name in held}
+    def _look(self, name: str) -> None:
+        """Note that own code looks up a name in `WATCHED`."""
+        if name in _CLOCKS:
+            self._clock()
+        elif name in _OF_THE_NODE:
+            node = {} if self.node is None else self.node()
+            self._note(f"model: {_OF_THE_NODE[name]}", self._digest_of, node, _OF_THE_NODE[name])
+        elif name in _COMPARABLE:
+            self._note(f"{name}: *", digest, str(dict.__getitem__(self.context, name)))
+        else:
+            self._note(f"{name}: *", str, UNKNOWN)
 
 
 def own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:

@@ -64,7 +64,7 @@ class Trace:
     | `target: KEY`, `target: *` | `target.KEY` (or `env.KEY`), the whole object | `mapping_digest` |
     | `flags: KEY`, `flags: *` | `flags.KEY` | `mapping_digest` |
     | `invocation_args_dict: KEY`, … `*` | the same | `mapping_digest` |
-    | `this: *` | a template or macro that names `this` | `digest` of the relation's rendered name |
+    | `this: *` | a template or macro that names `this` | `digest` of the relation's rendered name, a text |
     | `dbt_version: *` | `dbt_version` | `digest` |
     | `… of UNIQUE_ID` | an inlined ephemeral model, of itself or of its package's variables; a macro that an adapter executes | the same, for that node |
     | `dbt_metadata_envs: *`, `selected_resources: *`, `context: *`, `clock` | `context` iterated over; `clock`: `run_started_at`, `invocation_id`, `thread_id` | `?` |

@@ -13,6 +13,7 @@ from typing import Any
 from dagster_sao.core.variables import Variables
 from dagster_sao.core.versions import digest
 from dagster_sao.sql.jinja_reads import ANY, Read
+from dbt_dagster_sao.digests import env_digest, mapping_digest
 
 _DIGITS = 12
 _SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
@@ -52,6 +53,12 @@ class ContextValues:
     def digest(self, read: Read, props: Mapping[str, Any]) -> str:
         """Return a short hash of what `read` gives to the node with the entry `props`."""
         return digest(self._value(read, props))[:_DIGITS]
+
+    def digest_of_dbt(self, kind: str, name: str, package: str) -> str | None:
+        """Return the hash that dbt records of a variable or of the environment, None for other kinds."""
+        if kind == "var":
+            return mapping_digest(self._surroundings.variables.beginning_with("", package), name)
+        return env_digest(self._surroundings.environ.get(name), b"") if kind == "env_var" else None
 
     def _value(self, read: Read, props: Mapping[str, Any]) -> object:
         kind, name = read

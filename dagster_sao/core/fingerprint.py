@@ -197,11 +197,28 @@ class Fingerprinter:
         return Fingerprint(_by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
 
     def value_now(self, unique_id: str, name: str) -> str:
-        """Return a short hash of what a node or test reads now under a name such as `var: x` or `macro: macro.shop.cents`."""
+        """Return a short hash of what a node or test reads now under a name such as `var: x` or `macro: macro.shop.cents`.
+
+        `var: x of model.pack.m` is what an ephemeral model that is inlined reads.
+        """
         kind, _, name = name.partition(": ")
         if kind == "macro":
             return self._macro_in_use(name)
-        return self._values.digest((kind, name), self._nodes[unique_id])
+        name, props = self._reader_of(unique_id, name)
+        return self._values.digest((kind, name), props)
+
+    def value_for_dbt(self, unique_id: str, name: str) -> str | None:
+        """Return the hash that dbt itself would record of a value of variables or the environment, None for other values."""
+        kind, _, name = name.partition(": ")
+        name, props = self._reader_of(unique_id, name)
+        return self._values.digest_of_dbt(kind, name, str(props["package_name"]))
+
+    def _reader_of(self, unique_id: str, name: str) -> tuple[str, Mapping[str, Any]]:
+        """Return the name of what is read, and the entry of the manifest for which it is read."""
+        read, _, other = name.rpartition(" of ")
+        collections = [self._manifest.get(of) or {} for of in ("nodes", "macros", "functions")]
+        entry: Mapping[str, Any] | None = next((found[other] for found in collections if other in found), None)
+        return (read, entry) if entry is not None else (name, self._nodes[unique_id])
 
     def relations_spelled_out(self, node: Node) -> list[str]:
         """Return the relations and files that a node's own templates name without `ref` and `source`."""

@@ -9,6 +9,7 @@ from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter, is_wide
 from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.known_relations import KnownRelations, is_among
 from dagster_sao.sql.compiled_sql import read_compiled
+from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
 _SHORTEST = 3
@@ -72,6 +73,7 @@ class EvidenceReader:
         questions = [*self._questions(trace)]
         asked = {name for name, _ in questions}
         unknown += [label for name, label in questions if name != own and not is_among(name, known)]
+        unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
         kinds = {_KINDS.get(name.partition(":")[0], name.partition(":")[0]) for name in trace.reads}
         was_there = trace.existed is True and not trace.full_refresh
         follows_state = not trace.kinds >= _OF_STATE or (
@@ -94,6 +96,13 @@ class EvidenceReader:
             part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
             if kind in _WATCHED and (part not in fingerprint.parts or is_wide(part)):
                 yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
+
+    def _contradicted(self, unique_id: str, trace: Trace) -> Iterator[str]:
+        """Yield the variables that had another value in dbt than is known here, so that no change of it would be seen."""
+        for name, seen in sorted(trace.reads.items()):
+            known = self._code.value_for_dbt(unique_id, name)
+            if known is not None and seen not in {UNKNOWN, known}:
+                yield name
 
     @staticmethod
     def _unseen(trace: Trace, kinds: Iterable[str]) -> frozenset[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
 from dbt_dagster_sao.private_points import POINTS
+from dbt_dagster_sao.proxies import WATCHED
 from tests.trace.conftest import FILES, invoke, write
 
 # What is wrapped, and the parameters that the wrappers rely on.
@@ -73,8 +74,7 @@ def test_the_objects_of_dbt_have_the_attributes_that_we_touch(module, owner):
 def test_a_context_has_what_is_watched():
     from dbt.context.providers import ModelContext
 
-    watched = {"this", "run_started_at", "invocation_id", "thread_id", "selected_resources", "dbt_version"}
-    assert watched | stage.MEMBERS <= set(ModelContext._context_members_)
+    assert set(ModelContext._context_members_) >= WATCHED | stage.MEMBERS
 
 
 def test_every_import_of_dbt_is_named_here():
@@ -122,6 +122,11 @@ def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
     built = invoke(small, "build", "--select", "plain")
     assert built.traces == {}
     assert (small / "target" / "compiled" / "shop" / "models" / "plain.sql").exists()
+
+
+def test_a_node_whose_context_is_not_understood_has_no_trace(small, monkeypatch):
+    monkeypatch.setattr(private_points, "traced", lambda context: None)
+    assert invoke(small, "build", "--select", "plain").traces == {}
 
 
 def test_another_invocation_of_the_process_is_not_traced(small):
