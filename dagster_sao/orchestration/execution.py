@@ -438,6 +438,7 @@ class _Execution:
             if (uid := recorded_build(event)) is not None:
                 self._leases.release([self._relations[uid]])
         self._write_verdicts()
+        self._report.is_untraced |= not self._process.is_traced() and not self._recorder.built.isdisjoint(nodes)
         yield from self._failures(self._process, nodes, functions)
         self._write_functions()
         self._process = None

@@ -79,6 +79,8 @@ class RunReport:
     functions: dict[str, tuple[str, str]] = field(default_factory=dict)
     """What became of each function that was due, and why: created, failed, held, skipped."""
     seconds_saved: float = 0.0
+    is_untraced: bool = False
+    """Whether dbt built something without recording what it read."""
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return what the run says of a node that it does not build."""
@@ -188,6 +190,8 @@ class RunReport:
             text += f"; functions: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}"
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
+        if self.is_untraced:
+            text += ". dbt did not record what it read, so all that its templates may read counts as their code"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),

@@ -32,7 +32,10 @@ class Sightings:
         graph = self._code.graph
         if unique_id in graph.nodes:
             return fingerprint, self._reader.of_node(graph.nodes[unique_id], fingerprint, trace, compiled)
-        return fingerprint, self._reader.of_test(graph.tests[unique_id], fingerprint, trace, compiled)
+        test = graph.tests[unique_id]
+        if test.is_unit_test:  # whose answer depends on code alone
+            return fingerprint, UNSEEN
+        return fingerprint, self._reader.of_test(test, fingerprint, trace, compiled)
 
     def code(self, unique_id: str) -> Fingerprint | None:
         """Return the code of a node, test or function that dbt read, None where it is not known."""
