@@ -168,6 +168,7 @@ class _Execution:
         expect_no_check_results(self._context)
         with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
             self._capture.look()
+            self._report.source_problems = self._capture.problems
             yield from self._rounds()
             yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id

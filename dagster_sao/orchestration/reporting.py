@@ -24,6 +24,7 @@ from dagster_sao.orchestration.records import (
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    SOURCE_PROBLEMS_KEY,
     TESTS_KEY,
     VERDICT_AT_KEY,
     VERDICT_RUN_KEY,
@@ -75,6 +76,8 @@ class RunReport:
     """What became of each node, and why: built, failed, reused, held, skipped."""
     tests: dict[str, TestOutcome] = field(default_factory=dict)
     seconds_saved: float = 0.0
+    source_problems: Sequence[str] = ()
+    """A sentence for each source that could not be probed or is not tracked."""
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return what the run says of a node that it does not build."""
@@ -175,10 +178,13 @@ class RunReport:
             text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
+        if self.source_problems:
+            text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),
             **counts,
+            SOURCE_PROBLEMS_KEY: dg.MetadataValue.json(list(self.source_problems)),
             TESTS_KEY: dg.MetadataValue.json({uid: outcome.to_json() for uid, outcome in self.tests.items()}),
             "seconds": round(seconds, 3),
             "seconds_saved": round(self.seconds_saved, 3),
