@@ -32,6 +32,7 @@ from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_process import DbtProcess, answer_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
 from dagster_sao.orchestration.private import (
@@ -82,6 +83,7 @@ def execute_dbt_assets(  # noqa: PLR0913
         variant = project.variant(config.target, config.vars)
         if variant is not project:
             dbt = dbt.model_copy(update={"target": variant.dbt_project.target})
+            refuse_what_does_not_survive(variant, variant.load())
         arguments = _dbt_arguments(args, config, variant)
         yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
     except DagsterSaoError as error:
