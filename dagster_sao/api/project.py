@@ -29,6 +29,7 @@ from dagster_sao.api.results import (
     TestResult,
     heard_result,
     read_results,
+    said_of_sources,
     said_of_tests,
 )
 from dagster_sao.api.run_results import write_run_results
@@ -247,7 +248,8 @@ class StateAwareProject:
         state = take_snapshot(self.instance, self._project, loaded, now)
         if request.refresh_sources:
             look = self._look(loaded, selected)
-            notes.extend(observation.error for observation in look.observations.values() if observation.error)
+            said = (observation.error or observation.warning for observation in look.observations.values())
+            notes.extend(dict.fromkeys(problem for problem in said if problem))
             if look.problem:
                 notes.append(f"The warehouse could not be asked for new data: {look.problem}")
             state = with_new_tokens(state, look, loaded, now)
@@ -365,6 +367,7 @@ class StateAwareProject:
             error="" if result.success else _failure_of(result),
             tests=said_of_tests(self.instance, run_id, loaded.project.graph),
             said=said,
+            warnings=said_of_sources(self.instance, run_id),
         )
         write_run_results(results, self._project, loaded, request, said)
         return results

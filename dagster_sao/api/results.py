@@ -30,6 +30,7 @@ from dagster_sao.orchestration.records import (
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    SOURCE_PROBLEMS_KEY,
     TESTS_KEY,
 )
 
@@ -161,6 +162,8 @@ class BuildResults(Mapping[str, NodeResult]):
     """What became of each test that the run decided about, by unique id."""
     error: str = ""
     """What the run failed of, empty when it did not."""
+    warnings: tuple[str, ...] = ()
+    """A sentence for each source in which new data may not be seen: its probe failed, or it is not tracked."""
 
     def __getitem__(self, unique_id: str) -> NodeResult:
         return self.nodes[unique_id]
@@ -226,6 +229,7 @@ class BuildResults(Mapping[str, NodeResult]):
             "run_id": self.run_id,
             "success": self.success,
             "error": self.error or None,
+            "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
             "counts": self.counts(),
             "test_counts": self.test_counts(),
@@ -241,7 +245,7 @@ class BuildResults(Mapping[str, NodeResult]):
         for result in self.nodes.values():
             took = f"{result.seconds:.2f}" if result.status is NodeStatus.SUCCESS else ""
             table.add_row(result.name, styled(result.status.value), took, Text(result.message))
-        return Group(table, *self._tables_of_tests())
+        return Group(table, *self._tables_of_tests(), *(Text(warning, style="yellow") for warning in self.warnings))
 
     def __str__(self) -> str:
         return as_text(self)
@@ -276,11 +280,12 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     error: str = "",
     tests: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    warnings: Iterable[str] = (),
 ) -> BuildResults:
     """Return what became of `selected`, from the events of their run, oldest first: the last word of each counts.
 
     `tests` is what the run said of its tests, as `said_of_tests` returns it, and `said` what dbt wrote of nodes and tests
-    in that run: its words for a failure.
+    in that run: its words for a failure. `warnings` is what `said_of_sources` returns.
     """
     heard = {result.unique_id: result for event in events if (result := _heard_of_node(event, loaded)) is not None}
     graph = loaded.project.graph
@@ -296,6 +301,7 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
         ended_at=ended_at,
         tests={uid: _test_result(uid, of_run, graph, said.get(uid)) for uid, of_run in tests.items()},
         error=error,
+        warnings=tuple(warnings),
     )
 
 
@@ -320,6 +326,16 @@ def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph
         # Each step of a run says so. What one of them ran, the others reuse.
         found.update({uid: of_run for uid, of_run in tests.items() if uid not in found or _was_run(of_run)})
     return {uid: of_run for uid, of_run in found.items() if uid in graph.tests}
+
+
+def said_of_sources(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """Return what a run said at its end of sources in which new data may not be seen, a sentence each."""
+    found: dict[str, None] = {}
+    for record in events_of_run(instance, run_id):
+        event = record.event_log_entry.dagster_event
+        said = metadata_of_engine_event(event).get(SOURCE_PROBLEMS_KEY) if event else None
+        found.update(dict.fromkeys(getattr(said, "value", None) or ()))
+    return list(found)
 
 
 def _was_run(of_run: Mapping[str, Any]) -> bool:

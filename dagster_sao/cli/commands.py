@@ -122,6 +122,8 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
         if out.is_json:
             out.show_json({"run_id": None, "success": True, "nodes": [], "tests": []})
         return
+    for warning in results.warnings:
+        out.warn(warning)
     if out.is_json:
         out.show(results)
     else:

@@ -21,6 +21,7 @@ from dagster_sao.orchestration.dbt_arguments import (
 from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
+from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.jobs import StateAwareJob, build_jobs
 from dagster_sao.orchestration.parsing import ensure_manifest
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection
@@ -176,8 +177,9 @@ def finish_project(
 ) -> list[dg.AssetSpec]:
     """Tell the project what becomes of its resources, and return its sources as external assets.
 
-    Raises InvalidProjectError when two sources have one asset key.
+    Raises InvalidProjectError when two sources have one asset key, or when the target cannot keep what is built.
     """
+    refuse_what_does_not_survive(project, loaded)
     for warning in loaded.warnings:
         logger.warning(warning)
     keys = loaded.keys

@@ -36,6 +36,7 @@ from dagster_sao.orchestration.dbt_arguments import read_arguments, vars_argumen
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.functions import RunFunctions
+from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
 from dagster_sao.orchestration.private import (
@@ -86,6 +87,8 @@ def execute_dbt_assets(  # noqa: PLR0913
     config = with_job_config(context, config or StateAwareRunConfig())
     try:
         variant = project.variant(config.target, config.vars)
+        if variant is not project:
+            refuse_what_does_not_survive(variant, variant.load())
         dbt = _for_project(dbt, variant)
         arguments = _dbt_arguments(args, config, variant)
         yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
@@ -178,6 +181,7 @@ class _Execution:
         with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
             with closing(self._capture):
                 self._capture.look()
+                self._report.source_problems = self._capture.problems
                 yield from self._rounds()
                 yield from self._run_deferred_tests()
             ended_well = None if self._recorder.failed else self._context.run.run_id

@@ -25,6 +25,7 @@ from dagster_sao.orchestration.records import (
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
+    SOURCE_PROBLEMS_KEY,
     TESTS_KEY,
     VERDICT_AT_KEY,
     VERDICT_RUN_KEY,
@@ -81,6 +82,8 @@ class RunReport:
     seconds_saved: float = 0.0
     is_untraced: bool = False
     """Whether dbt built something without recording what it read."""
+    source_problems: Sequence[str] = ()
+    """A sentence for each source that could not be probed or is not tracked."""
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return what the run says of a node that it does not build."""
@@ -190,12 +193,15 @@ class RunReport:
             text += f"; functions: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}"
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
+        if self.source_problems:
+            text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
         if self.is_untraced:
             text += ". dbt did not record what it read, so all that its templates may read counts as their code"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),
             **counts,
+            SOURCE_PROBLEMS_KEY: dg.MetadataValue.json(list(self.source_problems)),
             TESTS_KEY: dg.MetadataValue.json({uid: outcome.to_json() for uid, outcome in self.tests.items()}),
             "seconds": round(seconds, 3),
             "seconds_saved": round(self.seconds_saved, 3),

@@ -76,6 +76,8 @@ class RunCapture:
             context.log.warning,
             context.run.run_id,
         )
+        self.problems: list[str] = []
+        """A sentence for each source that could not be probed or is not tracked, or for all of them."""
 
     def look(self) -> None:
         """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
@@ -99,7 +101,7 @@ class RunCapture:
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
-            self._context.log.warning(f"The warehouse could not be asked for new data: {sentence(error)}")
+            self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
 
     def state(self, blocked: frozenset[str]) -> StateSnapshot:
         """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
@@ -164,10 +166,16 @@ class RunCapture:
                 now=now,
                 untracked_at=self._context.run.run_id if counts_untracked else None,
             ):
-                self._context.log.warning(problem)
+                self._warn(problem)
         if self._refresh and self._state_aware:
             self._look_at_relations(prober, state, now)
         return {source.unique_id for source in sources} - heard.tokens
+
+    def _warn(self, problem: str) -> None:
+        # What holds for a whole server is said once, not for each of its sources.
+        if problem not in self.problems:
+            self.problems.append(problem)
+            self._context.log.warning(problem)
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
         instance, repository = self._context.instance, repository_of(self._context)

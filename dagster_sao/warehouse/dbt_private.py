@@ -114,6 +114,7 @@ class PrivateAdapter:
         self.ducklakes: frozenset[str] = frozenset()
         load_plugin(self.type)
         adapter_class: Any = get_adapter_class_by_name(self.type)
+        self.is_in_memory: bool = self.type == "duckdb" and config.credentials.path == MEMORY
         if self.type == "duckdb":
             self.ducklakes = _ducklakes(config.credentials)
             self.duckdb_file = _make_read_only(config.credentials, Path(config.project_root))

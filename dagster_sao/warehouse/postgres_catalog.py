@@ -12,6 +12,8 @@ A relation's *marks* move with whatever changes its rows:
 | partitions attached and detached, children | the set of relations |
 | CREATE OR REPLACE VIEW | the view's parsed query |
 
+What a role sees through policies of row-level security may change with other tables, settings and memberships: unknowable.
+
 The *epoch* moves when the counters begin anew: a crash, `pg_stat_reset()`, another database under the same name, a
 promoted standby (the timeline; a former primary keeps its counters while another one writes).
 
@@ -48,7 +50,7 @@ select current_setting('server_version_num')::int,
        version(),
        pg_is_in_recovery(),
        current_setting('track_counts')::boolean,
-       (select string_agg(distinct coalesce('role ' || quote_ident(r.rolname), 'database ' || quote_ident(d.datname)), ', ')
+       (select string_agg(distinct coalesce('role ' || quote_ident(r.rolname), 'database ' || quote_ident(d.datname), 'all roles'), ', ')
           from pg_db_role_setting s
           cross join unnest(s.setconfig) as setting
           left join pg_roles r on r.oid = s.setrole
@@ -100,6 +102,7 @@ with recursive wanted as materialized (
            pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid),
            columns.marks, case when columns.has_own_types then (select types.marks from types) end,
            md5(view.query))::text as marks,
+         c.relrowsecurity as has_policies, row_security_active(c.oid) as has_policies_for_us,
          case
            when c.oid < {first_user_oid} then 'the system relation'
            when c.relkind = 'f' then 'the foreign table'
@@ -149,6 +152,9 @@ with recursive wanted as materialized (
            when marks.unknowable is not null then
              case when marks.oid = wanted.oid then 'is ' else 'reads ' end || marks.unknowable || ' ' || marks.name
            when marks.calls is not null then 'calls ' || marks.calls
+           -- A view asks as its owner, so that here nothing tells which policies count.
+           when marks.has_policies_for_us or (marks.has_policies and marks.oid <> wanted.oid)
+             then 'is read through the row-level security of ' || marks.name
          end) as unknowable
     from reads join marks using (oid) join wanted using (k) group by reads.k
 )

@@ -171,6 +171,11 @@ class WarehouseSession:
         return self._adapter.duckdb_file
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether the main database is in the memory of the process that opens it."""
+        return self._adapter.is_in_memory
+
+    @property
     def ducklakes(self) -> frozenset[str]:
         """The names, in lower case, of the databases that the profile attaches as `ducklake:`."""
         return self._adapter.ducklakes

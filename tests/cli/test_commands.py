@@ -6,13 +6,17 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 
 import dagster as dg
+import duckdb
 import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
-from tests.cli.corner_shop import ORDERS, RATES, TOTALS
+from dagster_sao.orchestration.private import metadata_of_engine_event
+from dagster_sao.orchestration.records import SOURCE_PROBLEMS_KEY
+from tests.cli.corner_shop import ORDERS, RATES, TOTALS, open_shop
 from tests.support.environments import environment_for
 
 COMMANDS = ["plan", "build", "explain", "state", "reset", "sources", "doctor"]
@@ -133,6 +137,34 @@ def test_a_failed_node_exits_with_1_and_says_why(run, monkeypatch):
     document = json.loads(result.stdout)
     assert document["counts"] == {"error": 1, "skipped": 1}
     assert "fragile: Runtime Error in model fragile" in result.stderr
+
+
+def test_a_source_that_cannot_be_probed_is_said_and_fails_no_build(tmp_path, monkeypatch):
+    shop = open_shop(tmp_path)
+    for name, value in shop.environment.items():
+        monkeypatch.setenv(name, value)
+    with closing(duckdb.connect(str(shop.database))) as connection:
+        connection.execute("alter table raw.orders alter loaded_at type varchar using 'yesterday'")
+
+    def run(*args):
+        return CliRunner().invoke(main, [args[0], "--project-dir", str(shop.project_dir), *args[1:]])
+
+    problem = "raw.orders (models/schema.yml) has a loaded_at_query that returned"
+    result = run("build", "-s", "rates", "stg_orders", "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: {problem}" in " ".join(result.stderr.split())
+    document = json.loads(result.stdout)
+    (warning,) = document["warnings"]
+    assert warning.startswith(problem)
+    assert warning.endswith("Return a date or timestamp")
+    (note,) = [
+        note for note in json.loads(run("plan", "-s", "stg_orders", "-o", "json").stdout)["notes"] if problem in note
+    ]
+    assert note == warning
+    with shop.instance() as instance:
+        events = [entry.dagster_event for entry in instance.all_logs(document["run_id"]) if entry.dagster_event]
+    ends = [event for event in events if SOURCE_PROBLEMS_KEY in metadata_of_engine_event(event)]
+    assert [problem in event.message for event in ends] == [True]
 
 
 def test_what_is_reset_is_planned_and_the_whole_only_when_confirmed(run):

@@ -346,6 +346,26 @@ def test_a_foreign_table_is_untracked_and_so_is_what_reads_it(place):
     assert f"reads the foreign table {place.schema}.day4, and" in partitioned.warning
 
 
+def test_rows_behind_row_level_security_are_untracked_for_whom_it_restricts(place, tmp_path):
+    schema = place.schema
+    place.run(
+        "alter table orders enable row level security",
+        "create policy p on orders using (id in (select id from other))",
+        "create view through as select * from orders",
+        f"create role limited login password '{PASSWORD}'; grant usage on schema {schema} to limited",
+    )
+    limited = Place(place.server, session_with(place.server, tmp_path, user="limited"), schema)
+    seen, plain, view = limited.look("orders", "other", "through")
+    why = f"is read through the row-level security of {schema}.orders, and PostgreSQL does not tell when that changes"
+    assert seen.kind is view.kind is ProbeKind.UNTRACKED
+    assert seen.warning.startswith(f"raw.orders (models/sources.yml) {why}")
+    assert why in view.warning
+    assert plain.token
+    # The owner and a superuser see all rows.
+    place.token("orders")
+    place.run("drop owned by limited; drop role limited")
+
+
 def test_a_sequence_or_an_index_is_no_table(place):
     sequence, index = place.look("numbers", "orders_pkey")
     assert "is the sequence" in sequence.warning
@@ -473,6 +493,11 @@ def test_a_locked_table_is_told_without_waiting(place):
         ("alter database uncounted set track_counts = off", "select 1", "track_counts is off."),
         ("alter role writer set track_counts = off", "drop role writer", "track_counts is off for role writer."),
         (
+            "alter role all set track_counts = off; alter role loader in database uncounted set track_counts = on",
+            "alter role all reset track_counts; alter role loader in database uncounted reset track_counts",
+            "track_counts is off for all roles.",
+        ),
+        (
             "alter role writer in database uncounted set track_counts = 'false'",
             "drop role writer",
             "track_counts is off for role writer.",
@@ -490,7 +515,8 @@ def test_writers_that_are_not_counted_make_all_untracked(postgres_server, tmp_pa
     assert (one.kind, one.token, one.error) == (ProbeKind.UNTRACKED, None, None)
     assert one.warning.startswith("The change counters of this PostgreSQL server cannot be used: track_counts is off")
     assert "or switch it on" in one.warning
-    postgres_server.ask("drop database uncounted", "drop role writer")
+    assert where.rstrip(".") in one.warning
+    postgres_server.ask(back, "drop database uncounted", "drop role if exists writer")
 
 
 FACTS = ServerFacts(150004, True, "PostgreSQL 15.4 on x", False, True, None, False, "e")
