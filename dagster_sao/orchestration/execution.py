@@ -343,10 +343,10 @@ class _Execution:
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         invocations = self._invocations.choose(plan.in_order(round_.builds, due))
         uncalled = [uid for uid in plan.uncalled if uid not in round_.waiting]
-        if not invocations or not invocations[-1].nodes:
-            invocations.append(Invocation())
-        # At the end: they may read what is built before.
-        invocations[-1].uncalled = uncalled
+        if uncalled:
+            # With the last: they may read what is built before.
+            invocations = invocations or [Invocation()]
+            invocations[-1].uncalled = uncalled
         for invocation in invocations:
             yield from self._run_invocation(invocation, is_last=is_last)
         self._tests.answer(tests)
