@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,7 @@ from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.plan import Mode, Plan
-from dagster_sao.core.state import StateSnapshot
+from dagster_sao.core.state import StateSnapshot, VerdictStatus
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
@@ -455,6 +455,8 @@ class _Execution:
                 if test.unique_id in answered:  # dbt logs it in two ways
                     continue
                 answered.add(test.unique_id)
+                if self._functions.missing_among(test.functions):
+                    answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
                 self._recorder.answered(test, answer, lambda uid: code().get(uid))
                 # One that Dagster shows on no asset is in the run's table alone.
                 if (check := self._tests.checks.get(test.unique_id)) is not None:
@@ -467,15 +469,29 @@ class _Execution:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
         if isinstance(asset_event, dg.Output):
             uid = event.raw["data"]["node_info"]["unique_id"]
-            if missing := self._functions.missing_among(self._graph.nodes[uid].functions):
-                labels = self._loaded.project.labels
-                names = ", ".join(labels[function] for function in missing)
-                why = f"dbt built {labels[uid]} without creating {names} first, so with other code than the project's."
+            if missing := self._not_created_for(uid, code(uid)):
+                name = self._graph.label(uid)
+                why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
                 self._errors.append(why)
                 return self._recorder.build_failed(uid, why)
         return self._recorder.recorded(asset_event, event.raw, code)
 
+    def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
+        """Return the names of the functions that a node calls and that dbt has not created before it.
+
+        `read` is the code that dbt read, which may call others than the plan's.
+        """
+        if uid not in self._graph.nodes:
+            return []
+        missing = self._functions.missing_among(self._graph.nodes[uid].functions)
+        planned = self._loaded.project.fingerprints[uid].functions
+        return [self._graph.label(function) for function in missing] + sorted(
+            (read.functions if read else planned) - planned
+        )
+
     def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+        if uid not in self._graph.functions:
+            return  # newer than the plan, which calls it nowhere
         known = (code or self._loaded.project.fingerprints[uid]).digest
         self._functions.create(uid, known)
         decision = self._functions_due.get(uid)
