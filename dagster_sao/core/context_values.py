@@ -13,17 +13,10 @@ from typing import Any
 from dagster_sao.core.variables import Variables
 from dagster_sao.core.versions import digest
 from dagster_sao.sql.jinja_reads import ANY, Read
-from dbt_dagster_sao.digests import env_digest, mapping_digest
+from dbt_dagster_sao.digests import WHOLE, env_digest, graph_digest, mapping_digest, model_digest
 
 _DIGITS = 12
 _SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
-# Of a node's entry in the manifest, what changes by itself.
-_UNSTABLE = frozenset(
-    {
-        "build_path", "checksum", "compiled", "compiled_code", "compiled_path", "created_at", "deferred", "defer_relation",
-        "extra_ctes", "extra_ctes_injected", "patch_path", "root_path",
-    }
-)  # fmt: skip
 # Flags that a run sets for its own command, and those that change nothing that is built.
 _FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
 
@@ -74,7 +67,7 @@ class ContextValues:
             meta = config.get("meta") or {}
             return meta.get(name) if prefix is None else _beginning_with(prefix, meta)
         if kind == "model":
-            return _stable(name, props.get(name)) if prefix is None else self._stable_entry(props)
+            return model_digest(props, name if prefix is None else WHOLE)
         if kind == "target":
             return self._target.get(name) if prefix is None else self._target
         if kind == "flags":
@@ -112,17 +105,7 @@ class ContextValues:
 
     @cached_property
     def _graph(self) -> str:
-        collections = ("nodes", "sources", "exposures", "metrics", "groups", "functions")
-        return digest(
-            [
-                [self._stable_entry(entry) for _, entry in sorted((self._manifest.get(name) or {}).items())]
-                for name in collections
-            ]
-        )
-
-    @staticmethod
-    def _stable_entry(props: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {name: _stable(name, value) for name, value in props.items() if name not in _UNSTABLE}
+        return graph_digest(self._manifest)
 
 
 # The flags that dbt reads from the environment and that a template may make something of.
@@ -137,10 +120,6 @@ _KNOWN_FLAGS = frozenset(
         "DBT_USE_COLORS",
     }
 )
-
-
-def _stable(name: str, value: object) -> object:
-    return None if name in _UNSTABLE else value
 
 
 def _beginning_with(prefix: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

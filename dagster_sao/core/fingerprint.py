@@ -57,6 +57,7 @@ _TEMPLATE_PARTS = (
     "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "meta:", "model:", "target:", "flags:",
     "graph:", "dispatch",
 )  # fmt: skip
+_FUNCTION = "function: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ class Fingerprint:
         """Derive the digest of the parts."""
         if not self.digest:
             object.__setattr__(self, "digest", digest(self.parts))
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The names of the functions that it calls."""
+        return frozenset(name.removeprefix(_FUNCTION) for name in self.parts if name.startswith(_FUNCTION))
 
     def changes_since(self, before: Fingerprint) -> tuple[str, ...]:
         """Return the names of the parts that differ from `before`, the SQL first; empty when it is the same code."""
@@ -350,7 +356,7 @@ class Fingerprinter:
     def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
         for unique_id in functions:
             name = self.graph.functions[unique_id].name
-            yield f"function: {name}", self.function_fingerprint(unique_id).digest[:12]
+            yield f"{_FUNCTION}{name}", self.function_fingerprint(unique_id).digest[:12]
 
     def function_fingerprint(self, unique_id: str) -> Fingerprint:
         """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -29,7 +29,7 @@ from dagster_sao.core.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.plan import Mode, Plan
-from dagster_sao.core.state import StateSnapshot
+from dagster_sao.core.state import StateSnapshot, VerdictStatus
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_arguments import read_arguments, vars_arguments, without_settings
@@ -46,7 +46,7 @@ from dagster_sao.orchestration.private import (
     step_key,
 )
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
-from dagster_sao.orchestration.recording import Recorder, Seen, recorded_build
+from dagster_sao.orchestration.recording import Recorder, recorded_build
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.requests import explicit_requests
 from dagster_sao.orchestration.run_capture import RunCapture
@@ -350,10 +350,10 @@ class _Execution:
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         invocations = self._invocations.choose(plan.in_order(round_.builds, due))
         uncalled = [uid for uid in plan.uncalled if uid not in round_.waiting]
-        if not invocations or not invocations[-1].nodes:
-            invocations.append(Invocation())
-        # At the end: they may read what is built before.
-        invocations[-1].uncalled = uncalled
+        if uncalled:
+            # With the last: they may read what is built before.
+            invocations = invocations or [Invocation()]
+            invocations[-1].uncalled = uncalled
         for invocation in invocations:
             yield from self._run_invocation(invocation, is_last=is_last)
         self._tests.answer(tests)
@@ -468,6 +468,8 @@ class _Execution:
                 if test.unique_id in answered:  # dbt logs it in two ways
                     continue
                 answered.add(test.unique_id)
+                if self._functions.missing_among(test.functions):
+                    answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
                 self._recorder.answered(test, answer, seen)
                 # One that Dagster shows on no asset is in the run's table alone.
                 if (check := self._tests.checks.get(test.unique_id)) is not None:
@@ -476,19 +478,33 @@ class _Execution:
             for asset_event in event.asset_events():
                 yield self._recorded(asset_event, event, seen)
 
-    def _recorded(self, asset_event: object, event: DbtEvent, seen: Seen) -> object:
+    def _recorded(self, asset_event: object, event: DbtEvent, seen: Sightings) -> object:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
         if isinstance(asset_event, dg.Output):
             uid = event.raw["data"]["node_info"]["unique_id"]
-            if missing := self._functions.missing_among(self._graph.nodes[uid].functions):
-                labels = self._loaded.project.labels
-                names = ", ".join(labels[function] for function in missing)
-                why = f"dbt built {labels[uid]} without creating {names} first, so with other code than the project's."
+            if missing := self._not_created_for(uid, seen.code(uid)):
+                name = self._graph.label(uid)
+                why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
                 self._errors.append(why)
                 return self._recorder.build_failed(uid, why)
         return self._recorder.recorded(asset_event, event.raw, seen)
 
+    def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
+        """Return the names of the functions that a node calls and that dbt has not created before it.
+
+        `read` is the code that dbt read, which may call others than the plan's.
+        """
+        if uid not in self._graph.nodes:
+            return []
+        missing = self._functions.missing_among(self._graph.nodes[uid].functions)
+        planned = self._loaded.project.fingerprints[uid].functions
+        return [self._graph.label(function) for function in missing] + sorted(
+            (read.functions if read else planned) - planned
+        )
+
     def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+        if uid not in self._graph.functions:
+            return  # newer than the plan, which calls it nowhere
         known = (code or self._loaded.project.fingerprints[uid]).digest
         self._functions.create(uid, known)
         decision = self._functions_due.get(uid)

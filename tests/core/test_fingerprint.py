@@ -550,7 +550,7 @@ def test_what_a_run_does_at_its_start_counts_for_all():
         ("{{ model.name }}", {"description": "x"}, ()),
         ("{{ tojson(model) }}", {"description": "x"}, ("model: *",)),
         ("{{ graph.nodes }}", {"description": "x"}, ("graph: *",)),
-        ("{{ graph.nodes }}", {"created_at": 3.0, "checksum": {"name": "sha256", "checksum": "x"}}, ()),
+        ("{{ graph.nodes }}", {"created_at": 3.0, "build_path": "x"}, ()),
     ],
 )
 def test_what_the_sql_reads_of_configs_and_descriptions_counts(raw, edit, changed):

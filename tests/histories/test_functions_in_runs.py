@@ -108,7 +108,10 @@ def test_a_test_that_calls_a_function_is_run_on_the_new_one(folder):
     with lab(folder, files, SETUP) as case:
         case.settle()
         case.edit({"functions/taxed.sql": "x * 10"})
+        before = case.invocations
         (run,) = case.cycle()
+        # `dbt test` creates no functions, and `dbt build` leaves out the tests of what is below one that fails.
+        assert case.invocations - before == 2
         assert not run.success
         assert run.tests == {"dear": "fail"}
         assert case.cycle() == []
