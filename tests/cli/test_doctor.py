@@ -152,7 +152,9 @@ def test_a_manifest_older_than_the_files_is_found(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "orders.sql").write_text("select 2 as id")
     (finding,) = (finding for finding in examine(case) if finding.rule == "old-manifest")
-    assert finding.message.startswith(str(tmp_path / "models" / "orders.sql"))
+    assert (
+        finding.message == "models/orders.sql was written after the manifest was parsed, so the plan does not know it"
+    )
 
 
 def test_findings_print_and_are_json(tmp_path):
