@@ -83,6 +83,7 @@ select '{{ model.tags | join }} {{ model.config.materialized }} {{ model['column
 {% if execute %}select {{ run_query('select 42 as n').columns[0].values()[0] }} as x
 , {{ adapter.get_columns_in_relation(ref('place')) | length }} as y
 , '{{ load_relation(ref('place')).type }}' as z{% endif %}""",
+    "models/schema_asked.sql": "select '{{ adapter.check_schema_exists('warehouse', 'main') }}' as x",
     "models/added.sql": """{{ config(materialized='incremental') }}
 select 1 as x {% if is_incremental() %} where {{ var('la' ~ 'ter') }} = 3 {% endif %}""",
     "models/strategy.sql": "{{ config(materialized='incremental', incremental_strategy='mine') }} select 1 as x",

@@ -124,6 +124,9 @@ def test_state_tells_what_own_code_was_told_of_relations(first_build, second_bui
     assert first_build.traces["asked"].state == ("get_relation(warehouse.main.place) = view",)
     assert first_build.traces["mine"].state == ("get_relation(warehouse.main.mine) = -",)
     assert second_build.traces["mine"].state == ("get_relation(warehouse.main.mine) = table",)
+    # How the adapter finds the answer is not the model's code.
+    asked = first_build.traces["schema_asked"]
+    assert (asked.state, asked.queries) == (("check_schema_exists(warehouse, main) = true",), ())
     # dbt's own materializations look as well: that is not the model's code.
     assert second_build.traces["plain"].state == ()
 
