@@ -467,7 +467,14 @@ class Fingerprinter:
         return self._macro_forms[unique_id]
 
     def _normal_form(self, text: str) -> str:
-        return self._cached("sql", text, lambda text: normal_form(text, self._dialect))
+        names = self._overridden
+        what = " ".join(["sql", *sorted(names)])
+        return self._cached(what, text, lambda text: normal_form(text, self._dialect, overridden=names))
+
+    @cached_property
+    def _overridden(self) -> AbstractSet[str]:
+        """The names of dbt's own functions that macros of the project or a package take."""
+        return {"ref", "source"} & self._own_macros_by_name.keys()
 
     def _reads(self, text: str) -> JinjaReads:
         if text not in self._known_reads:

@@ -17,11 +17,13 @@ RELATION, FLOW, OPAQUE = "\ue000", "\ue001", "\ue002"
 """What stands in a text for a Jinja tag: one that prints a name, one that chooses what is printed, one that may print anything."""
 
 _NOT_UNDERSTOOD = re.compile(
-    r"""[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufeff]  # which may end a line, or be white space
+    r"""[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]  # which may end a line, or be white space
     | \r(?!\n)
-    | \\['"`]                                                   # which ends a string, or does not
-    | /[\ue001\ue002]+\*                                        # which is a comment if nothing is printed between
-    | (?i:\bcurrent_query\b)                                    # which sees comments""",
+    # White space to some. DuckDB reads the comments of a text with one of them otherwise than those of other texts.
+    | [\xa0\u1680\u180e\u2000-\u200f\u202f\u205f-\u206f\u3000\ufeff]
+    | \\['"`]                                             # which ends a string, or does not
+    | /[\ue001\ue002]+\*                                  # which is a comment if nothing is printed between
+    | (?i:\bcurrent_query\b)                              # which sees comments""",
     re.VERBOSE,
 )
 # What may stand next to a tag that prints nothing: nothing that another branch could make something else of.
@@ -160,7 +162,7 @@ def _gap(text: str, lexicon: Lexicon) -> Gap:
 
 
 def _placeholders(text: str) -> int:
-    return sum(text.count(character) for character in (RELATION, FLOW, OPAQUE))
+    return 0 if text.isascii() else sum(map(text.count, (RELATION, FLOW, OPAQUE)))
 
 
 def _depth_after(steps: Iterable[Step], depth: int) -> int | None:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import sqlglot
 from sqlglot import exp
@@ -43,10 +44,13 @@ _JUMPS = frozenset({"break", "continue"})
 _BINDINGS = frozenset({"set", "for", "with", "call", "import", "from", "macro"})
 
 
-def normal_form(text: str, dialect: str, *, is_template: bool = True) -> str:
+def normal_form(
+    text: str, dialect: str, *, is_template: bool = True, overridden: AbstractSet[str] = frozenset()
+) -> str:
     """Return a digest that is equal for texts that differ only in what does not count.
 
     Never fails: what is not understood is compared as it is written. `is_template` is false for SQL that dbt has rendered.
+    `overridden` are names that macros of the project have, so that `ref` may print anything.
 
     >>> normal_form("select a -- why", "duckdb") == normal_form("SELECT a;", "duckdb")
     True
@@ -58,7 +62,7 @@ def normal_form(text: str, dialect: str, *, is_template: bool = True) -> str:
         return _digest("text", text.strip())
     pieces = _without_config(template)
     lexicon = lexicon_of(dialect)
-    form = _form(pieces, lexicon) if lexicon is not None else None
+    form = _form(pieces, lexicon, overridden) if lexicon is not None else None
     return _digest("written", *map(_spelling, pieces)) if form is None else _digest("tokens", *form)
 
 
@@ -136,7 +140,7 @@ def _spelling(piece: str | Tag) -> str:
     return ("statement:" if piece.is_statement else "expression:") + piece.text
 
 
-def _form(pieces: Sequence[str | Tag], lexicon: Lexicon) -> list[str] | None:
+def _form(pieces: Sequence[str | Tag], lexicon: Lexicon, overridden: AbstractSet[str]) -> list[str] | None:
     """Return what counts of a template, None when it is not understood."""
     tags = [piece for piece in pieces if isinstance(piece, Tag)]
     if any(mark in piece for piece in pieces if isinstance(piece, str) for mark in (RELATION, FLOW, OPAQUE)):
@@ -145,7 +149,7 @@ def _form(pieces: Sequence[str | Tag], lexicon: Lexicon) -> list[str] | None:
         return None
     if any(tag.is_statement and tag.name in _JUMPS for tag in tags):
         return None
-    marks = _marks(tags)
+    marks = _marks(tags, overridden)
     rest = iter(marks)
     text = "".join(piece if isinstance(piece, str) else next(rest)[0] for piece in pieces)
     tokens = tokens_of(text, [step for mark, step in marks if mark], lexicon)
@@ -153,14 +157,14 @@ def _form(pieces: Sequence[str | Tag], lexicon: Lexicon) -> list[str] | None:
     return None if lines is None else [*map(_spelling, tags), "sql", *spellings(lines, lexicon)]
 
 
-def _marks(tags: Sequence[Tag]) -> list[tuple[str, Step]]:
+def _marks(tags: Sequence[Tag], overridden: AbstractSet[str]) -> list[tuple[str, Step]]:
     """Return what stands for each tag in the text, and what the tag does to the nesting of blocks."""
-    bound = _bound_names(tags)
+    bound = _bound_names(tags) | overridden
     closed = {tag.name.removeprefix("end") for tag in tags if tag.is_statement and tag.name.startswith("end")}
     return [_mark(tag, bound, closed) for tag in tags]
 
 
-def _mark(tag: Tag, bound: set[str], closed: set[str]) -> tuple[str, Step]:
+def _mark(tag: Tag, bound: AbstractSet[str], closed: set[str]) -> tuple[str, Step]:
     if not tag.is_statement:
         return (RELATION if _is_relation(tag) and tag.name not in bound else OPAQUE), Step.NONE
     if tag.name in _FLOW:

@@ -35,6 +35,9 @@ def spellings(tokens: Sequence[Token], lexicon: Lexicon) -> Iterator[str]:
 def _gap(before: Token, token: Token, lexicon: Lexicon) -> Iterator[str]:
     if {before.kind, token.kind} <= _MAY_END_IN_STRINGS:
         yield token.gap.text
+    elif before.kind == "other" and token.gap.starts_with_comment:
+        # DuckDB reads `::/**/` as one operator, and an error.
+        yield "/*"
     elif not token.gap.is_empty and not _is_free(before, token, lexicon):
         yield " "
 

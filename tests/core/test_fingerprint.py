@@ -204,6 +204,17 @@ def test_a_macro_edit_without_effect_passes_where_both_are_compiled(plain):
     assert changes(plain, edited) == ("macro: cents",)
 
 
+def test_a_project_that_overrides_ref_may_print_anything_by_it():
+    own = macro("ref", "{% macro ref(name) %}{{ builtins.ref(name) }} -- {{ name }}{% endmacro %}")
+
+    def world(line_break, macros):
+        query = f"select a from {{{{ ref('t') }}}}{line_break}where b"
+        return manifest([model("m", raw_code=query)], macros={m["unique_id"]: m for m in macros})
+
+    assert changes(world(" ", []), world("\n", [])) == ()
+    assert changes(world(" ", [own]), world("\n", [own])) == ("sql",)
+
+
 def test_compiled_sql_hides_no_change_of_config(plain):
     edited = copy.deepcopy(plain)
     edited["nodes"]["model.shop.m"]["config"]["cluster_by"] = ["a"]
