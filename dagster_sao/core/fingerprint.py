@@ -474,7 +474,7 @@ class Fingerprinter:
     @cached_property
     def _overridden(self) -> AbstractSet[str]:
         """The names of dbt's own functions that macros of the project or a package take."""
-        return {"ref", "source"} & self._own_macros_by_name.keys()
+        return {"ref", "source"}.intersection(self._macros.own.values())
 
     def _reads(self, text: str) -> JinjaReads:
         if text not in self._known_reads:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dagster_sao.core.decide import Action
 from tests.histories.inprocess_dbt import Accident, InProcessDbt, run_dbt
+from tests.histories.kinds import FUNCTIONS, NOT_YET, ON_POSTGRES, without
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
 from tests.histories.steps import PAUSE, Step
@@ -67,7 +68,22 @@ select id, amount from {{ ref('t_orders') }}
 select id from {{ ref('v_orders') }}
 """,
 }
-_TABLES = ("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept")
+_FUNCTION_FILES = {
+    "functions/taxed.yml": """
+functions:
+  - name: taxed
+    config: {volatility: deterministic}
+    arguments: [{name: x, data_type: integer}]
+    returns: {data_type: integer}
+""",
+    "functions/taxed.sql": "select x * 1",
+    "models/t_taxed.sql": "select id, {{ function('taxed') }}(amount) as amount from {{ ref('t_orders') }}",
+}
+_HAS_FUNCTION = FUNCTIONS not in NOT_YET
+_TABLES = (
+    *("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept"),
+    *(("t_taxed",) if _HAS_FUNCTION else ()),
+)
 _VIEWS = ("v_orders", "v_shown", "v_on_table", "v_on_view", "v_top", "v_on_inc")
 _COMPARED = tuple(name for name in (*_TABLES, *_VIEWS) if "inc" not in name)
 """All but what keeps rows that its source has lost."""
@@ -92,7 +108,8 @@ def write_project(folder: Path, server: Server) -> None:
     profiles = "".join(
         f"    {name}: {target}, dbname: postgres, schema: {name}}}\n" for name in ("warehouse", "oracle")
     )
-    files = {**_FILES, "profiles.yml": f"shop:\n  target: warehouse\n  outputs:\n{profiles}"}
+    functions = _FUNCTION_FILES if _HAS_FUNCTION else {}
+    files = {**_FILES, **functions, "profiles.yml": f"shop:\n  target: warehouse\n  outputs:\n{profiles}"}
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,13 +127,27 @@ class Works:
         self.folder, self.server = folder, server
         self.parsed = folder / "target" / "current"
         write_project(folder, server)
-        result = run_dbt(["parse", "--target", "warehouse"], folder, self.parsed)
+        self.publish()
+
+    def publish(self) -> None:
+        """Parse the project for the package to see."""
+        result = run_dbt(["parse", "--target", "warehouse"], self.folder, self.parsed)
         assert result.success, result.exception
-        shutil.copy(self.parsed / "manifest.json", folder / "target" / "manifest.json")
+        temporary = self.folder / "target" / "manifest.json.new"
+        shutil.copy(self.parsed / "manifest.json", temporary)
+        temporary.replace(self.folder / "target" / "manifest.json")
+
+    def write_function(self, factor: int) -> None:
+        path = self.folder / "functions" / "taxed.sql"
+        text = f"select x * {factor}"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            self.publish()
 
     @contextmanager
     def world(self) -> Iterator[PostgresWorld]:
         """Start from an empty database, with everything built once."""
+        self.write_function(1)
         drop = "".join(f"drop schema if exists {name} cascade;" for name in ("raw", "warehouse", "oracle"))
         self.server.ask(drop + "create schema raw;" + _RAW)
         time = SimulatedTime()
@@ -131,8 +162,8 @@ class PostgresWorld(Station):
     """One history in progress."""
 
     def __init__(self, works: Works, instance: dg.DagsterInstance, time: SimulatedTime) -> None:
-        self._server = works.server
-        self._next_id = 100
+        self._works, self._server = works, works.server
+        self._next_id, self._factor = 100, 1
         self._is_detached = False
         self._lost: set[str] = set()
         super().__init__(works.folder, works.parsed, instance, time)
@@ -148,12 +179,22 @@ class PostgresWorld(Station):
         with self._server.connect() as connection, connection.cursor() as cursor:
             import io
 
-            cursor.copy_expert("copy raw.orders from stdin", io.StringIO(f"{self._next_id}\t5\n"))
+            cursor.copy_expert("copy raw.orders (id, amount) from stdin", io.StringIO(f"{self._next_id}\t5\n"))
             cursor.execute("select pg_stat_force_next_flush()")
 
     def _roll_back(self, sql: str) -> None:
         self._next_id += 1
         self._server.ask("begin", sql.format(id=self._next_id), "rollback")
+
+    def _add_column(self) -> None:
+        """Add a column to the table that a view reads with `select *`."""
+        self._next_id += 1
+        self._server.ask(f"alter table raw.orders add column c{self._next_id} integer default 7")
+
+    def _edit_function(self) -> None:
+        self._factor += 1
+        self._works.write_function(self._factor)
+        self.watch.learned(_TABLES)
 
     def _partition(self) -> None:
         """Detach a partition, or attach it again with its rows."""
@@ -252,7 +293,7 @@ class PostgresWorld(Station):
         """Compare verdicts and what they hold with what a full build answers, skips and fails."""
         verdicts = self._verdicts()
         for name, status in statuses.items():
-            if name not in {*_TABLES, *_VIEWS} and status != "skipped":
+            if name not in {*_TABLES, *_VIEWS, "taxed"} and status != "skipped":
                 assert name in verdicts, f"no verdict: {name} was never run"
                 found = verdicts[name].status.value
                 assert found == status, f"wrong verdict: {name} is {verdicts[name]}, a full build: {status}"
@@ -311,5 +352,5 @@ _work = st.one_of(
     st.tuples(st.just("advance"), st.sampled_from([1, 6, 61])),
     st.just(("restart",)),
 )
-step = st.one_of(st.just(PAUSE), _world, _world, _work)
+step = st.one_of(st.just(PAUSE), _world, _world, _work, without(NOT_YET, ON_POSTGRES))
 postgres_histories: st.SearchStrategy[list[Step]] = st.lists(step, min_size=8, max_size=8)

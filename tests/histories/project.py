@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.histories.readers import (
+    DIALS,
+    FILES,
+    HELPERS,
+    MOVED,
+    MOVED_SQL,
+    PACKAGES,
+    READERS,
+    SEED_HOOK,
+    VARIABLES,
+    filled,
+)
 
 NAME = "shop"
 WAREHOUSE, ORACLE = "warehouse", "oracle"
@@ -15,6 +29,8 @@ profile: shop
 vars:
   scale: {scale}
   unused: {unused}
+{variables}
+seeds: {{shop: {{rates: {{+post-hook: "{seed_hook}"}}}}}}
 flags:
   send_anonymous_usage_stats: false
 """
@@ -35,6 +51,7 @@ sources:
           - name: grp
             data_tests: [accepted_values: {name: plain_groups, arguments: {values: [a, b, c]}}]
       - name: window
+      - name: wide
       - name: events
         config: {loaded_at_field: loaded_at}
       - name: ledger
@@ -159,10 +176,10 @@ MODELS = tuple(_MODELS)
 SWITCHED_MODELS = ("stg_plain", "v_joined", "t_totals", "t_top", "v_top", "t_people")
 """Models whose materialization an edit switches between table and view."""
 
-NODES = (*(name for name in MODELS if name != "eph_people"), "rates", "snap_plain")
+NODES = (*(name for name in MODELS if name != "eph_people"), "rates", "snap_plain", *READERS)
 """All that is built."""
 
-NOT_COMPARED = frozenset({"t_clock", "snap_plain"})
+NOT_COMPARED = frozenset({"t_clock", "snap_plain", "t_this", "t_from_this"})
 """What depends on when, or how often, it was built."""
 INCREMENTAL = frozenset({"inc_events", "t_from_inc"})
 BELOW_UNTRACKED = frozenset({"t_window"})
@@ -188,8 +205,20 @@ class ProjectFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.reset()
-        for name in ("models", "macros", "seeds", "snapshots", "tests"):
-            (folder / name).mkdir(exist_ok=True)
+        for name in (
+            "models/moved",
+            "macros",
+            "seeds",
+            "snapshots",
+            "tests",
+            "packages/helpers/macros",
+            "dbt_packages",
+        ):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        # As `dbt deps` does with a local package.
+        (folder / "dbt_packages" / "helpers").symlink_to(folder / "packages" / "helpers")
+        self._write("packages.yml", PACKAGES)
+        self._write("packages/helpers/dbt_project.yml", HELPERS)
         self._write("profiles.yml", _PROFILES.replace("PATH", str(folder)))
         self._write("models/sources.yml", _SOURCES.replace("PATH", str(folder)))
         for name, sql in _SINGULAR.items():
@@ -206,11 +235,18 @@ class ProjectFiles:
         self.models = {name: Model(config=dict(_CONFIGS.get(name, {"materialized": "'table'"}))) for name in MODELS}
         for name in ("t_windowed", "t_all"):
             self.models[name].config.setdefault("materialized", "'table'")
+        self.dials = dict(DIALS)
+        self.moved_to: str | None = "models"
+        """The folder of the file that is moved about; None: deleted."""
+        self.moved_at = 0
+        """When that file seems to have been written: 0 for now, else as if an older one was put in its place."""
 
     def write(self) -> None:
         """Write what differs from the files on disk, so that dbt parses no more than that."""
         self.revision += 1
-        self._write("dbt_project.yml", _PROJECT.format(scale=self.scale, unused=self.unused))
+        variables = filled(VARIABLES, self.dials)
+        project = _PROJECT.format(scale=self.scale, unused=self.unused, variables=variables, seed_hook=SEED_HOOK)
+        self._write("dbt_project.yml", project)
         properties = _PROPERTIES.format(
             people_severity=self.people_severity,
             windowed_values=self.windowed_values,
@@ -222,13 +258,27 @@ class ProjectFiles:
         self._write("seeds/rates.csv", "grp,rate\n" + "".join(f"{grp},{rate}\n" for grp, rate in self.rates))
         for name, model in self.models.items():
             self._write(f"models/{name}.sql", self._model_sql(name, model))
+        for name, text in FILES.items():
+            self._write(name, filled(text, self.dials))
+        self._write_moved()
+
+    def _write_moved(self) -> None:
+        for folder in ("models", "models/moved"):
+            path = self.folder / folder / f"{MOVED}.sql"
+            if folder != self.moved_to:
+                path.unlink(missing_ok=True)
+            elif self._write(f"{folder}/{MOVED}.sql", filled(MOVED_SQL, self.dials)) and self.moved_at:
+                os.utime(path, (self.moved_at, self.moved_at))
 
     def _model_sql(self, name: str, model: Model) -> str:
         config = ", ".join(f"{key}={value}" for key, value in model.config.items())
         body = _MODELS[name].format(extra=model.extra)
         return f"{{{{ config({config}) }}}}\n{body}\n{model.decoration}"
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, text: str) -> bool:
+        """Write a file if it is another one. Returns whether it was."""
         path = self.folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        is_other = not path.exists() or path.read_text(encoding="utf-8") != text
+        if is_other:
             path.write_text(text, encoding="utf-8")
+        return is_other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,10 @@ _TABLES = {
     "ledger": "id integer, amount integer, moment integer",
     "loads": "finished_at timestamp",
 }
+_BESIDE = ("loose", "options")
+"""Tables that models read without telling dbt."""
+_WIDE = "id integer, items integer[], shape struct(a integer)"
+_EXTRA_COLUMN = {"add": ", extra integer", "retype": ", extra varchar", "drop": ""}
 Row = tuple[Any, ...]
 Content = list[dict[str, Any]] | str
 
@@ -45,6 +49,10 @@ class RawData:
             for table, columns in _TABLES.items():
                 db.execute(f"create or replace table raw.{table} ({columns})")
             db.execute("create or replace view raw.window as select * from raw.plain")
+            for table in _BESIDE:
+                db.execute(f"create or replace table raw.{table} as select 1 as n")
+        self._extra_column, self._items, self._shape, self._parts = "", "[]", "null", 0
+        self._write_wide()
         for source in SOURCES:
             self.rows[source], self._earlier[source] = [], []
         for source in SOURCES:
@@ -151,6 +159,42 @@ class RawData:
             ]
             self._write("events")
 
+    def blip(self, source: str) -> Callable[[], None]:
+        """Add rows. Returns what takes them away again, as if they had never been there."""
+        before, earlier = list(self.rows[source]), list(self._earlier[source])
+        self.restored.add(source)
+        self.insert(source, 2)
+
+        def take_back() -> None:
+            self.rows[source], self._earlier[source] = before, earlier
+            self._write(source)
+
+        return take_back
+
+    def alter_columns(self, how: str) -> None:
+        """Add a column to the source that a view reads with `select *`, give it another type, or drop it."""
+        self._extra_column = _EXTRA_COLUMN[how]
+        self._write_wide()
+
+    def alter_nested(self, column: str) -> None:
+        """Let a nested value become another one that looks much like it."""
+        if column == "items":
+            self._items = "[null]" if self._items == "[]" else "[]"
+        else:
+            self._shape = "{'a': null}" if self._shape == "null" else "null"
+        self._write_wide()
+
+    def change_beside(self, table: str) -> None:
+        """Change a table that models read without telling dbt."""
+        with self._connect() as db:
+            db.execute(f"update raw.{table} set n = n + 1")
+
+    def change_parts(self) -> None:
+        """Create a table, or drop it: the catalog is another one."""
+        self._parts = 1 - self._parts
+        with self._connect() as db:
+            db.execute("create table raw.part_1 (n integer)" if self._parts else "drop table raw.part_1")
+
     def copy_to(self, other: Path) -> None:
         """Create a database with the same sources and nothing else."""
         other.unlink(missing_ok=True)
@@ -158,7 +202,7 @@ class RawData:
         with duckdb.connect(str(other)) as db:
             db.execute(f"attach '{self._database}' as warehouse (read_only)")
             db.execute("create schema raw")
-            for table in _TABLES:
+            for table in (*_TABLES, *_BESIDE, "wide", *(["part_1"] if self._parts else [])):
                 db.execute(f"create table raw.{table} as select * from warehouse.raw.{table}")
             db.execute("create view raw.window as select * from raw.plain")
 
@@ -190,6 +234,14 @@ class RawData:
                 moment = max((row[-1] for row in rows), default=0)
                 db.execute("delete from raw.loads")
                 db.execute("insert into raw.loads values (timestamp '2024-01-01' + to_seconds(?))", [moment])
+            db.execute("commit")
+
+    def _write_wide(self) -> None:
+        value = ", 7" if self._extra_column else ""
+        with self._connect() as db:
+            db.execute("begin")
+            db.execute(f"create or replace table raw.wide ({_WIDE}{self._extra_column})")
+            db.execute(f"insert into raw.wide values (1, {self._items}, {self._shape}{value})")
             db.execute("commit")
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from tests.histories.kinds import NOT_YET
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
@@ -157,3 +160,118 @@ REGRESSIONS: dict[str, History] = {
         ("edit test", "values", "published"),
     ],
 }
+
+OF_KINDS: Mapping[str, Mapping[str, History]] = {
+    "values read under a computed name": {
+        "a variable whose name is put together is code": [("turn", "computed", "published"), ("cycle",)],
+        "a variable that is read under another name of var is code": [("turn", "alias", "published"), ("cycle",)],
+        "a macro that another macro is given is code": [("turn", "called", "published"), ("cycle",)],
+    },
+    "macros called only while dbt executes": {
+        "a macro that is called under execute is code": [
+            ("turn", "under_execute", "published"),
+            ("cycle",),
+            ("turn", "executed", "published"),
+            ("cycle",),
+        ],
+    },
+    "an environment variable that a macro reads": {
+        "an environment variable whose name a macro is given is code": [("environment", "published"), ("cycle",)],
+    },
+    "meta, tags and description that SQL reads": {
+        "meta that SQL reads is code": [("turn", "meta", "published"), ("cycle",)],
+        "tags that SQL reads are code": [("turn", "tag", "published"), ("cycle",)],
+        "a description that SQL reads is code": [("turn", "description", "published"), ("cycle",)],
+    },
+    "variables on dbt's command line": {
+        "a variable of the command line is code": [("command line", 2), ("cycle",), ("command line", 3), ("cycle",)],
+        "a variable that leaves the command line is code": [("command line", 2), ("cycle",), ("command line", 0)],
+    },
+    "overridden macros of dbt": {
+        "a macro that overrides dbt's own is code": [("turn", "override", "published"), ("cycle",)],
+    },
+    "hooks, their macros and variables": {
+        "a macro of a hook is code": [("turn", "hook", "published"), ("cycle",)],
+        "a variable of a hook's macro is code": [("turn", "hook_variable", "published"), ("cycle",)],
+        "a variable of a seed's hook is code": [("turn", "seed_variable", "published"), ("cycle",)],
+    },
+    "parentheses and line breaks that count": {
+        "parentheses that change what is subtracted are code": [("turn", "parentheses", "published"), ("cycle",)],
+        "parentheses around a macro are code": [("turn", "around_macro", "published"), ("cycle",)],
+        "a line break after a comment in a macro is code": [("turn", "line_break", "published"), ("cycle",)],
+    },
+    "macros of a local package": {
+        "a macro of a local package is code": [("turn", "package", "published"), ("cycle",)],
+        "a macro of a local package that was built, not published and taken back": [
+            ("turn", "package"),
+            ("materialize", ["t_written"]),
+            ("turn back", "package"),
+        ],
+    },
+    "data that comes and goes under a build": {
+        "rows of a table that were there only while dbt ran": [("insert", "plain"), ("blip", "plain"), ("cycle",)],
+        "rows of a file that were there only while dbt ran": [("insert", "people"), ("blip", "people"), ("cycle",)],
+        "rows with timestamps that were there only while dbt ran": [
+            ("insert", "ledger"),
+            ("insert", "events"),
+            ("blip", "ledger"),
+            ("cycle",),
+        ],
+        "rows of a seed that were there only while dbt ran": [("edit seed", "published"), ("blip seed",), ("cycle",)],
+    },
+    "columns that a view is bound to": {
+        "a view with a star follows a new column": [("alter columns", "add"), ("cycle",)],
+        "a view with a star follows another type": [
+            ("alter columns", "add"),
+            ("cycle",),
+            ("alter columns", "retype"),
+            ("cycle",),
+        ],
+        "a view with a star can be read without a column": [
+            ("alter columns", "add"),
+            ("cycle",),
+            ("alter columns", "drop"),
+            ("cycle",),
+        ],
+    },
+    "values that look alike": {
+        "a list of nothing is not a list of one NULL": [("alter nested", "items"), ("cycle",)],
+        "a struct of NULLs is not NULL": [("alter nested", "shape"), ("cycle",)],
+    },
+    "relations that dbt does not know": {
+        "a hard-coded relation is read again after its interval": [("change beside", "loose"), ("cycle",)],
+    },
+    "questions that SQL asks while it is rendered": {
+        "a table that comes is another answer of the catalog": [("change parts",), ("cycle",)],
+        "a row that is asked for is another answer": [("change beside", "options"), ("cycle",)],
+    },
+    "tables that read themselves": {
+        "a table that reads itself is new for its children when it is built": [("materialize", ["t_this"]), ("cycle",)],
+    },
+    "files that are moved, deleted or put in place": {
+        "a file that is moved is the same code": [("move", "away", "published"), ("cycle",)],
+        "a file that is deleted and comes back with other code": [
+            ("move", "delete", "published"),
+            ("cycle",),
+            ("turn", "moved"),
+            ("move", "back", "published"),
+            ("cycle",),
+        ],
+        "an older file in the place of one": [("put in place", "published"), ("cycle",)],
+        "an older file in the place of one, built and taken back before it is published": [
+            ("put in place",),
+            ("materialize", ["t_moved"]),
+            ("turn back", "moved"),
+        ],
+    },
+}
+"""By kind (`kinds.py`) and promise."""
+
+REGRESSIONS.update(
+    {
+        promise: history
+        for kind, histories in OF_KINDS.items()
+        if kind not in NOT_YET
+        for promise, history in histories.items()
+    }
+)

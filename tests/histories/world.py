@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -21,6 +24,7 @@ from dagster_sao.orchestration.state import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
+from tests.histories.readers import AGREEING, DIALS, ENVIRONMENT
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
 from tests.histories.steps import Step
@@ -29,6 +33,8 @@ from tests.histories.watch import WINDOWED, EndedRun
 NODES_SET = frozenset(NODES)
 _LONG_ENOUGH = timedelta(hours=7)
 """Longer than every build_after, untracked interval and retry wait."""
+_LONG_AGO = 1_000_000_000
+"""When an older file was written, in seconds since 1970."""
 _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _STATE_FILES = ("manifest.json", PARTIAL_PARSE)
 
@@ -73,7 +79,7 @@ class Shop:
         self._reset(self._origin)
         time = SimulatedTime()
         time.offset = self._origin.offset
-        with time.in_force(), dg.DagsterInstance.ephemeral() as instance:
+        with patch.dict(os.environ), time.in_force(), dg.DagsterInstance.ephemeral() as instance:
             self._origin.runs.backup(_sqlite(instance.run_storage))
             self._origin.events.backup(_sqlite(instance.event_log_storage))
             yield World(self, copy.deepcopy(self._origin.data), instance, time, self._origin.last_build)
@@ -110,6 +116,7 @@ class World(Station):
         self._shop, self._files, self._data = shop, shop.files, data
         self._number = 0
         self._has_unpublished_effect = False
+        self._variables: dict[str, int] = {}
         super().__init__(shop.folder, shop.current, instance, time, last_build)
 
     # Data
@@ -229,12 +236,99 @@ class World(Station):
             self._publish()
 
     def _publish(self) -> None:
-        parse(self._shop.folder, self._shop.current)
+        parse(self._shop.folder, self._shop.current, self._variables)
         self._shop.publish()
         if self._has_unpublished_effect:
             # Until now dbt may have built what the package did not know of.
             self.watch.learned(NODES)
             self._has_unpublished_effect = False
+
+    # What a build reads though neither its parents nor a literal name tell so
+
+    def _turn(self, dial: str, published: str = "") -> None:
+        self._files.dials[dial] += 1
+        self._edited(published, has_effect=True)
+
+    def _environment(self, published: str = "") -> None:
+        os.environ[ENVIRONMENT] = str(int(os.environ.get(ENVIRONMENT, "0")) + 1)
+        self._edited(published, has_effect=True)
+
+    def _command_line(self, number: int) -> None:
+        """Deploy with another value for `--vars`, or with none."""
+        self._variables = {"given": number} if number else {}
+        self._options = {"variables": self._variables}
+        self._has_unpublished_effect = True
+        self._publish()
+        self.restart()
+
+    def _move(self, how: str, published: str = "") -> None:
+        """Move a file, delete it, or bring it back."""
+        files = self._files
+        if how == "away":
+            files.moved_to = "models/moved" if files.moved_to == "models" else "models"
+        else:
+            files.moved_to = None if how == "delete" else "models"
+        self._edited(published, has_effect=True)
+        if published:
+            self.restart()
+
+    def _put_in_place(self, published: str = "") -> None:
+        """Put an older file in the place of one."""
+        self._number += 1
+        self._files.moved_at = _LONG_AGO + self._number
+        self._turn("moved", published)
+        self._files.moved_at = 0
+
+    def _turn_back(self, dial: str) -> None:
+        self._files.dials[dial] = DIALS[dial]
+        self._edited("", has_effect=True)
+
+    def _alter_columns(self, how: str) -> None:
+        self._data.alter_columns(how)
+
+    def _alter_nested(self, column: str) -> None:
+        self._data.alter_nested(column)
+
+    def _change_beside(self, table: str) -> None:
+        self._data.change_beside(table)
+        self.watch.learned(["t_unknown", "t_asked"])
+
+    def _change_parts(self) -> None:
+        self._data.change_parts()
+        self.watch.learned(["t_asked"])
+
+    # What is there only while dbt runs
+
+    def _blip(self, source: str) -> None:
+        """Let rows come before dbt reads a source, and go before the run ends."""
+
+        accident = InProcessDbt.stage.accident
+
+        def come() -> None:
+            self._is_disturbed = True
+            accident.before_events = self._data.blip(source)
+            self.watch.learned([source])
+
+        accident.before_dbt = come
+
+    def _blip_seed(self) -> None:
+        """Let a seed's file be another one while dbt loads it."""
+
+        accident = InProcessDbt.stage.accident
+
+        def come() -> None:
+            self._is_disturbed = True
+            rates, self._files.rates = self._files.rates, [*self._files.rates, ("c", 7)]
+            self._files.write()
+            self.watch.learned(["rates"])
+
+            def go() -> None:
+                self._files.rates = rates
+                self._files.write()
+
+            accident.before_events = go
+
+        accident.before_dbt = come
 
     # Trouble
 
@@ -305,7 +399,8 @@ class World(Station):
         oracle = self._shop.folder / "oracle.duckdb"
         self._data.copy_to(oracle)
         folder = self._shop.folder
-        build: Any = run_dbt(["--no-write-json", "build", "--target", "oracle"], folder, folder / "target" / "oracle")
+        command = ["--no-write-json", "build", "--target", "oracle", *_given(self._variables)]
+        build: Any = run_dbt(command, folder, folder / "target" / "oracle")
         statuses = {r.node.name: str(r.status) for r in build.result.results}
         built = {name for name, status in statuses.items() if status == "success"}
         self._assert_tested(statuses)
@@ -316,6 +411,9 @@ class World(Station):
         found = read_relations(folder / "warehouse.duckdb", sorted(compared))
         for name in sorted(compared):
             _assert_same(name, expected[name], found[name])
+        for child, parent in AGREEING.items():
+            rows = read_relations(folder / "warehouse.duckdb", [child, parent])
+            assert rows[child] == rows[parent], f"missed update: {child} holds {rows[child]}, {parent} {rows[parent]}"
 
     def _assert_tested(self, statuses: Mapping[str, str]) -> None:
         """Compare verdicts and what they hold with what a full build answers, skips and fails."""
@@ -348,11 +446,15 @@ def _assert_same(name: str, expected: Content, found: Content) -> None:
     raise AssertionError(f"missed update: {name} holds {found}, a full build makes {expected}")
 
 
-def parse(folder: Path, target_path: Path) -> None:
+def parse(folder: Path, target_path: Path, variables: Mapping[str, int] = MappingProxyType({})) -> None:
     """Run `dbt parse`. Raises what dbt raises."""
-    result = run_dbt(["parse", "--target", "warehouse"], folder, target_path)
+    result = run_dbt(["parse", "--target", "warehouse", *_given(variables)], folder, target_path)
     if not result.success:
         raise result.exception or AssertionError("dbt cannot parse the project")
+
+
+def _given(variables: Mapping[str, int]) -> list[str]:
+    return ["--vars", json.dumps(dict(variables))] if variables else []
 
 
 def _sqlite(storage: Any) -> sqlite3.Connection:
