@@ -16,7 +16,14 @@ from dagster_sao.core.plan import stored_version
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import data_version, view_version
-from dagster_sao.core.view_rules import definition_inputs, replaces_relation, shape, view_leaves
+from dagster_sao.core.view_rules import (
+    changed_columns,
+    definition,
+    definition_inputs,
+    replaces_relation,
+    shape,
+    view_leaves,
+)
 
 REMEMBERED_VERSIONS = 12
 
@@ -27,8 +34,11 @@ class Ledger:
     def __init__(self, project: Project, state: StateSnapshot) -> None:
         """Capture the versions that `state` holds."""
         self._project = project
-        self._tables: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
+        self._tables: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
         self._builds: dict[str, LastBuild] = dict(state.builds)
+        self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
+        self._columns = dict(state.columns)
+        """The columns as they are now: of what this run builds, nobody has seen them yet."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             if node is not None and not node.is_view:
@@ -88,22 +98,32 @@ class Ledger:
         consumed = self.consumed(unique_id)
         before = self._builds.get(unique_id)
         is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
-        shapes = {uid: build.shape for uid, build in self._builds.items() if uid in node.parents}
+        shapes = {
+            **self._source_shapes,
+            **{uid: build.shape for uid, build in self._builds.items() if uid in node.parents},
+        }
+        known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
+        renewed_for = definition(before, changed_columns(node, self._project, before, known))
         build = LastBuild(
             started_at=started_at,
             ended_at=ended_at,
             fingerprint=fingerprint,
             consumed=consumed,
-            data_version=data_version(node.kind, fingerprint.digest, consumed, run_id),
+            data_version=view_version(fingerprint.digest, consumed, renewed_for)
+            if node.is_view
+            else data_version(node.kind, fingerprint.digest, consumed, run_id),
             run_id=run_id,
-            shape=shape(node, self._project, shapes),
+            shape=shape(node, self._project, shapes, renewed_for),
             definition_inputs=self._definition_inputs(node, shapes),
+            columns=known if node.is_view and self._project.binds_views else {},
+            definition=renewed_for,
             leaves=self._leaves(node),
             planned_code=self._project.planned_code(unique_id),
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
         )
         build = _with_history(build, before)
         self._builds[unique_id] = build
+        self._columns.pop(unique_id, None)
         if not node.is_view:
             self._tables[unique_id] = build.data_version
         return build
@@ -117,8 +137,8 @@ class Ledger:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
-            code = built.fingerprint.digest if built else None
-            known[unique_id] = view_version(code, self._parent_versions(node, known))
+            code, renewed_for = (built.fingerprint.digest, built.definition) if built else (None, "")
+            known[unique_id] = view_version(code, self._parent_versions(node, known), renewed_for)
         return known[unique_id]
 
     def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:

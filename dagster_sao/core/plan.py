@@ -16,12 +16,16 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, VersionHistory
 from dagster_sao.core.versions import data_version, digest, view_version
 from dagster_sao.core.view_rules import (
+    changed_columns,
+    definition,
     definition_inputs,
     drops_dependent_views,
     is_dropped,
     replaces_relation,
     shape,
+    unlisted_parents,
     view_leaves,
+    views_to_renew,
 )
 
 _LONGEST_GRACE = timedelta(minutes=5)
@@ -105,7 +109,13 @@ def make_plan(  # noqa: PLR0913 (each is an input of the decision)
     Nodes outside the selection keep the version they have. `requests` names the nodes that the user asked for.
     """
     selected = set(project.graph.nodes) if selection is None else set(selection)
-    return _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope()).plan()
+    renewed: frozenset[str] = frozenset()
+    while True:
+        plan = _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope(), renewed).plan()
+        found = views_to_renew(project, state, selected, plan.builds)
+        if found <= renewed:
+            return plan
+        renewed |= found
 
 
 def make_run_plan(  # noqa: PLR0913 (as of make_plan)
@@ -153,6 +163,7 @@ class _Planner:
         requests: Mapping[str, Request],
         mode: Mode,
         tests: TestScope,
+        renewed: frozenset[str],
     ) -> None:
         self._project = project
         self._graph = project.graph
@@ -161,10 +172,11 @@ class _Planner:
         self._selected = selected
         self._requests = requests
         self._mode = mode
+        self._renewed = renewed
         self._drops_views = drops_dependent_views(self._graph)
         self._decisions: dict[str, Decision] = {}
-        self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
-        self._shapes: dict[str, str] = {}
+        self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
+        self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
         self._failed: set[str] = set(state.blocked)
         """What nothing is built from: it failed, or is held or skipped for a failure."""
         self._tests = TestPlanner(
@@ -204,6 +216,8 @@ class _Planner:
         policy = self._project.policy(uid)
         last_build = self._state.builds.get(uid)
         failed_tests = self._tests.holding(uid)
+        changed_columns = self._changed_columns(node)
+        unknown_columns = unlisted_parents(node, self._state) if uid in self._renewed else ()
         return Situation(
             now=self._now,
             policy=policy,
@@ -221,6 +235,11 @@ class _Planner:
             tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
             failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
+            changed_columns=tuple(p for p in changed_columns if last_build and p in last_build.columns),
+            unknown_columns=(
+                *(p for p in changed_columns if last_build and p not in last_build.columns),
+                *unknown_columns,
+            ),
             parent_versions=self._versions,
             parents=node.parents,
             first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
@@ -246,7 +265,7 @@ class _Planner:
         if node.is_view:
             # New data passes through a view without building it; its old definition stays until it is built.
             code = self._project.fingerprints[uid] if self._is_built(uid) else last_build and last_build.fingerprint
-            return view_version(code.digest if code else None, self._consumed(node))
+            return view_version(code.digest if code else None, self._consumed(node), self._definition_after(node))
         if self._is_built(uid):
             code_digest = self._project.fingerprints[uid].digest
             return data_version(node.kind, code_digest, self._consumed(node), _PLANNED)
@@ -259,7 +278,16 @@ class _Planner:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is not None and not self._is_built(node.unique_id):
             return last_build.shape
-        return shape(node, self._project, self._shapes)
+        return shape(node, self._project, self._shapes, self._definition_after(node))
+
+    def _changed_columns(self, node: Node) -> Mapping[str, str]:
+        """Return the columns of a view's parents that are not those it is bound to; of what is built they are not yet known."""
+        known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
+        return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
+
+    def _definition_after(self, node: Node) -> str:
+        last_build = self._state.builds.get(node.unique_id)
+        return definition(last_build, self._changed_columns(node) if self._is_built(node.unique_id) else {})
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
         needed = self._definition_inputs(node)
@@ -299,7 +327,8 @@ class _Planner:
         """Return when `version` of a parent was followed by another; long ago when that is forgotten."""
         history: VersionHistory = ()
         if parent in self._state.sources:
-            history = self._state.sources[parent].history
+            source = self._state.sources[parent]
+            history = tuple((source.version_of(token), moment) for token, moment in source.history)
         elif parent in self._state.builds:
             history = self._state.builds[parent].history
         for index, (known, _) in enumerate(history[:-1]):

@@ -27,6 +27,7 @@ from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_polic
 from dagster_sao.core.project import Project
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids, using_dagster_dev
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.session import default_target
 
 _LONGEST_SENTENCE = 600
@@ -385,6 +386,7 @@ def load_manifest(
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        binds_views=traits_of(graph.adapter_type).binds_views,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
     )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
 import dagster as dg
 
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.graph import Source
+from dagster_sao.core.graph import Node, Source
 from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.freshness import open_session, record_sources, sources_above
 from dagster_sao.orchestration.private import repository_of
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence
 from dagster_sao.orchestration.relation_watch import RelationWatch
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import run_activity
+from dagster_sao.warehouse.existence import existing_relations
 from dagster_sao.warehouse.probes import SourceProber
+from dagster_sao.warehouse.session import WarehouseSession
 
 
 class RunCapture:
@@ -47,10 +51,11 @@ class RunCapture:
         state = take_snapshot(self._context.instance, self._project, self._loaded, now)
         above = sources_above(self._project, self._loaded, self._selected)
         sources = [source for source in above if self._refresh or source.unique_id not in state.sources]
-        if not sources and not self._refresh:
+        unseen = unseen_columns(self._loaded, state, self._selected)
+        if not sources and not unseen and not self._refresh:
             return
         try:
-            self._ask(sources, state, now)
+            self._ask(sources, unseen, state, now)
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._context.log.warning(f"The warehouse could not be asked for new data: {sentence(error)}")
@@ -60,7 +65,9 @@ class RunCapture:
         state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
         return replace(state, blocked=state.blocked | blocked)
 
-    def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> None:
+    def _ask(
+        self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> None:
         session = open_session(self._project, self._loaded)
         try:
             prober = SourceProber(session, now_ns=clock.now_ns)
@@ -78,16 +85,33 @@ class RunCapture:
                     self._context.log.warning(problem)
             if self._refresh and self._state_aware:
                 self._look_at_relations(prober, state, now)
+            elif unseen:
+                self._look_at_columns(session, unseen, state, now)
         finally:
             session.close()
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
+        instance = self._context.instance
+        watch, others = RelationWatch(self._project), self._built_by_others(now)
+        for observation in watch.look(instance, prober, self._loaded, state, others, now, self._recheck):
+            instance.report_runless_asset_event(observation)
+
+    def _look_at_columns(
+        self, session: WarehouseSession, unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> None:
+        others = self._built_by_others(now)
+        found = existing_relations(session, [relation for uid, relation in unseen.items() if uid not in others])
+        note_columns(self._context.instance, self._project, self._loaded, state, found, self._recheck)
+
+    def _recheck(self) -> tuple[StateSnapshot, Mapping[str, str]]:
+        now = clock.now()
+        others = self._built_by_others(now)
+        return take_snapshot(self._context.instance, self._project, self._loaded, now), others
+
+    def _built_by_others(self, now: datetime) -> Mapping[str, str]:
         instance, repository = self._context.instance, repository_of(self._context)
         building = run_activity(instance, self._loaded, self._project.name, repository, now).building
-        others = {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
-        watch = RelationWatch(self._project)
-        for observation in watch.look(instance, prober, self._loaded, state, others, now):
-            instance.report_runless_asset_event(observation)
+        return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
 
 
 def with_deferred_parents(

@@ -11,7 +11,7 @@ from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.forgotten import read_forgotten
 from dagster_sao.orchestration.freshness_checks import blocked_sources
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.relations import read_relations
+from dagster_sao.orchestration.relations import read_columns, read_relations
 from dagster_sao.orchestration.state import event_log_state
 
 
@@ -21,6 +21,7 @@ def take_snapshot(
     """Return the state of a project in an instance."""
     state = event_log_state(instance, project).snapshot(loaded.keys, now)
     state = read_forgotten(instance, project.state_name).hide(state)
+    state = read_columns(instance, project.state_name).added_to(state)
     relations = read_relations(instance, project.state_name)
     return replace(
         state,
