@@ -141,7 +141,7 @@ def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now
         if token is not None:
             before = sources.get(uid)
             history = (*(before.history or ((before.token, before.recorded_at),)), (token, now)) if before else ()
-            sources[uid] = SourceState(token, now, history)
+            sources[uid] = SourceState(token, now, history, before.columns if before else "")
     return replace(state, sources=sources)
 
 

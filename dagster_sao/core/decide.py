@@ -104,6 +104,10 @@ class Situation:
     """Parents that failed, or are held or skipped for a failure."""
     invalidated_by: tuple[str, ...] = ()
     """For a view, or what is dropped like one: the parents whose rebuilding its definition does not survive."""
+    changed_columns: tuple[str, ...] = ()
+    """For a view: the parents that have other columns than those that its definition is bound to."""
+    unknown_columns: tuple[str, ...] = ()
+    """For a view: the parents whose columns may be other ones."""
     parent_versions: Mapping[str, str] = field(default_factory=dict)
     """The data version each parent will have after this plan; absent where there is none."""
     parents: tuple[str, ...] = ()
@@ -161,6 +165,12 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     if s.invalidated_by:
         message = f"{_names(s, s.invalidated_by)} was rebuilt"
         return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.invalidated_by)
+    if s.changed_columns:
+        message = f"The columns of {_names(s, s.changed_columns)} changed"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.changed_columns)
+    if s.unknown_columns:
+        message = f"The columns of {_names(s, s.unknown_columns)} may have changed"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
     # The failed attempt may have replaced the rows of the last build. Code or data that return to what that build had
     # are then no reason to leave them where they are.
     is_altered = s.relation_altered and s.policy.external_changes is ExternalChanges.REBUILD

@@ -26,7 +26,14 @@ from dagster_sao.core.versions import (
     times_moved,
     view_version,
 )
-from dagster_sao.core.view_rules import definition_inputs, replaces_relation, shape, view_leaves
+from dagster_sao.core.view_rules import (
+    changed_columns,
+    definition,
+    definition_inputs,
+    replaces_relation,
+    shape,
+    view_leaves,
+)
 
 REMEMBERED_VERSIONS = 12
 
@@ -37,12 +44,16 @@ class Ledger:
     def __init__(self, project: Project, state: StateSnapshot) -> None:
         """Capture the versions that `state` holds."""
         self._project = project
-        self._tables: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
+        self._tables: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
         self._builds: dict[str, LastBuild] = dict(state.builds)
         self._functions = {uid: known.code for uid, known in state.functions.items()}
         self._created: dict[str, str] = {}
         self._functions_of_views: dict[str, dict[str, str]] = {}
         self._moved: set[str] = set()
+        self._sources = state.sources
+        self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
+        self._columns = dict(state.columns)
+        """The columns as they are now: of what this run builds, nobody has seen them yet."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             if node is not None and not node.is_view:
@@ -68,9 +79,10 @@ class Ledger:
         """Let what is recorded from here on consume no known version of `sources`: they moved after they were captured."""
         self._moved.update(sources)
 
-    def unknown(self, versions: Mapping[str, str]) -> None:
-        """Let what is recorded from here on consume these versions of sources that could not be looked at again."""
-        self._tables.update(versions)
+    def unknown(self, tokens: Mapping[str, str]) -> None:
+        """Let what is recorded from here on consume these tokens of sources that could not be looked at again."""
+        for uid, token in tokens.items():
+            self._tables[uid] = self._sources[uid].version_of(token) if uid in self._sources else token
 
     def verdict(  # noqa: PLR0913 (what a run knows of an answer)
         self,
@@ -137,21 +149,30 @@ class Ledger:
                 node.functions, {**self._functions, **self._created}
             )
         is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
-        shapes = {uid: build.shape for uid, build in self._builds.items() if uid in node.parents}
+        shapes = {
+            **self._source_shapes,
+            **{uid: build.shape for uid, build in self._builds.items() if uid in node.parents},
+        }
+        known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
+        renewed_for = definition(before, changed_columns(node, self._project, before, known))
         build = LastBuild(
             started_at=started_at,
             ended_at=ended_at,
             fingerprint=fingerprint,
             consumed=consumed,
-            data_version=data_version(
+            data_version=view_version(code_digest(fingerprint, evidence), consumed, renewed_for)
+            if node.is_view
+            else data_version(
                 proven_kind(node.kind, is_deterministic=evidence.is_deterministic),
                 code_digest(fingerprint, evidence),
                 consumed,
                 run_id,
             ),
             run_id=run_id,
-            shape=shape(node, self._project, shapes),
+            shape=shape(node, self._project, shapes, renewed_for),
             definition_inputs=self._definition_inputs(node, shapes),
+            columns=known if node.is_view and self._project.binds_views else {},
+            definition=renewed_for,
             leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
             planned_code=self._project.planned_code(unique_id) if is_planned else "",
             evidence=evidence,
@@ -159,6 +180,7 @@ class Ledger:
         )
         build = _with_history(build, before)
         self._builds[unique_id] = build
+        self._columns.pop(unique_id, None)
         if not node.is_view:
             self._tables[unique_id] = build.data_version
         return build
@@ -191,8 +213,9 @@ class Ledger:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
-            code = built.code if built else None
-            known[unique_id] = view_version(code, {**self._parent_versions(node, known), **self._functions_of(node)})
+            code, renewed_for = (built.code, built.definition) if built else (None, "")
+            consumed = {**self._parent_versions(node, known), **self._functions_of(node)}
+            known[unique_id] = view_version(code, consumed, renewed_for)
         return known[unique_id]
 
     def _functions_of(self, view: Node) -> Mapping[str, str]:

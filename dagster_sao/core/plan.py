@@ -25,12 +25,16 @@ from dagster_sao.core.versions import (
     view_version,
 )
 from dagster_sao.core.view_rules import (
+    changed_columns,
+    definition,
     definition_inputs,
     drops_dependent_views,
     is_dropped,
     replaces_relation,
     shape,
+    unlisted_parents,
     view_leaves,
+    views_to_renew,
 )
 
 _LONGEST_GRACE = timedelta(minutes=5)
@@ -121,7 +125,13 @@ def make_plan(  # noqa: PLR0913 (each is an input of the decision)
     Nodes outside the selection keep the version they have. `requests` names the nodes that the user asked for.
     """
     selected = set(project.graph.nodes) if selection is None else set(selection)
-    return _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope()).plan()
+    renewed: frozenset[str] = frozenset()
+    while True:
+        plan = _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope(), renewed).plan()
+        found = views_to_renew(project, state, selected, plan.builds)
+        if found <= renewed:
+            return plan
+        renewed |= found
 
 
 def make_run_plan(  # noqa: PLR0913 (as of make_plan)
@@ -169,6 +179,7 @@ class _Planner:
         requests: Mapping[str, Request],
         mode: Mode,
         tests: TestScope,
+        renewed: frozenset[str],
     ) -> None:
         self._project = project
         self._graph = project.graph
@@ -177,10 +188,11 @@ class _Planner:
         self._selected = selected
         self._requests = requests
         self._mode = mode
+        self._renewed = renewed
         self._drops_views = drops_dependent_views(self._graph)
         self._decisions: dict[str, Decision] = {}
-        self._versions: dict[str, str] = {uid: source.token for uid, source in state.sources.items()}
-        self._shapes: dict[str, str] = {}
+        self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
+        self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
         self._code_changes: dict[str, tuple[str, ...]] = {}
         self._untracked: dict[str, tuple[str, ...]] = {}
         """What nodes read, through views too, that nothing tells the changes of."""
@@ -245,6 +257,8 @@ class _Planner:
             self._code_changes[uid] = self._project.code_changes(
                 uid, last_build, parents_changed=self._has_changed_parents(node, last_build)
             )
+        changed_columns = self._changed_columns(node)
+        unknown_columns = unlisted_parents(node, self._state) if uid in self._renewed else ()
         return Situation(
             now=self._now,
             policy=policy,
@@ -262,6 +276,11 @@ class _Planner:
             tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
             failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
+            changed_columns=tuple(p for p in changed_columns if last_build and p in last_build.columns),
+            unknown_columns=(
+                *(p for p in changed_columns if last_build and p not in last_build.columns),
+                *unknown_columns,
+            ),
             parent_versions=self._versions,
             parents=node.parents,
             untracked=self._untracked[uid],
@@ -306,7 +325,8 @@ class _Planner:
             # New data passes through a view without building it; its old definition stays until it is built.
             stored = last_build.code if last_build else None
             code = self._code_after(uid) if self._is_built(uid) else stored
-            return view_version(code, {**self._consumed(node), **self._functions_of(node)})
+            consumed = {**self._consumed(node), **self._functions_of(node)}
+            return view_version(code, consumed, self._definition_after(node))
         if self._is_built(uid):
             is_proven = last_build is not None and last_build.evidence.is_deterministic
             kind = proven_kind(node.kind, is_deterministic=is_proven)
@@ -337,7 +357,16 @@ class _Planner:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is not None and not self._is_built(node.unique_id):
             return last_build.shape
-        return shape(node, self._project, self._shapes)
+        return shape(node, self._project, self._shapes, self._definition_after(node))
+
+    def _changed_columns(self, node: Node) -> Mapping[str, str]:
+        """Return the columns of a view's parents that are not those it is bound to; of what is built they are not yet known."""
+        known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
+        return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
+
+    def _definition_after(self, node: Node) -> str:
+        last_build = self._state.builds.get(node.unique_id)
+        return definition(last_build, self._changed_columns(node) if self._is_built(node.unique_id) else {})
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
         needed = self._definition_inputs(node)
@@ -384,7 +413,8 @@ class _Planner:
         captured = captured_version(version)
         history: VersionHistory = ()
         if parent in self._state.sources:
-            history = self._state.sources[parent].history
+            source = self._state.sources[parent]
+            history = tuple((source.version_of(token), moment) for token, moment in source.history)
         elif parent in self._state.builds:
             history = self._state.builds[parent].history
         for index, (known, _) in enumerate(history[:-1]):

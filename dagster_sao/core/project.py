@@ -26,6 +26,8 @@ class Project:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     stars: frozenset[str] = frozenset()
     """Nodes whose columns may follow from their parents' columns (`select *`)."""
+    binds_views: bool = True
+    """Whether the columns of a view stay as they were when it was created."""
     manifest_id: str = ""
     """What tells this manifest from any other, empty where nothing does."""
     files: str = ""

@@ -9,6 +9,7 @@ from enum import Enum
 
 from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.versions import digest
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=6)
@@ -40,9 +41,13 @@ class LastBuild:
     data_version: str
     run_id: str
     shape: str = ""
-    """What its columns follow from: its code, and the shapes of the parents it selects `*` from."""
+    """What its columns follow from: its code, and the shapes of its parents."""
     definition_inputs: Mapping[str, str] = field(default_factory=dict)
     """For a view: the markers of the parents that its stored definition is bound to."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For a view: the signatures of its parents' columns that its stored definition is bound to, where they are known."""
+    definition: str = ""
+    """For a view: the columns that it was created anew for, since its rows may be others from then on."""
     replaced_in: str = ""
     """The run that last replaced its relation, which another run may since have added rows to."""
     leaves: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +76,17 @@ class SourceState:
     token: str
     recorded_at: datetime
     history: VersionHistory = ()
+    columns: str = ""
+    """The signature of its columns as they were last seen, empty where they never were."""
+
+    @property
+    def version(self) -> str:
+        """Its data version: other columns are new data, also when they come without a new token."""
+        return self.version_of(self.token)
+
+    def version_of(self, token: str) -> str:
+        """Return the data version that goes with an earlier token."""
+        return digest([token, self.columns]) if self.columns else token
 
 
 class FailureKind(str, Enum):
@@ -189,3 +205,7 @@ class StateSnapshot:
     """The last answer of each test that was run."""
     functions: Mapping[str, FunctionState] = field(default_factory=dict)
     """The user-defined functions that a run of this package created or tried to create."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The signatures of the columns of sources, and of nodes as their last build left them, where they are known."""
+    listed: frozenset[str] = frozenset()
+    """Sources and nodes whose columns the warehouse lists. Those of a node that was just built are seen at the next look."""

@@ -18,13 +18,15 @@ def digest(value: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def view_version(code: str | None, consumed: Mapping[str, str]) -> str:
+def view_version(code: str | None, consumed: Mapping[str, str], definition: str = "") -> str:
     """Return the data version that a view computes, whose stored definition has the fingerprint `code`.
+
+    `definition` tells the columns that it was created anew for: what read it before that may have read other rows.
 
     None for a view that was never built in this environment: what its relation holds, if there is one, is not known, and is
     not what its code of today makes of its parents.
     """
-    return digest([code, consumed])
+    return digest([code, consumed, definition] if definition else [code, consumed])
 
 
 def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:

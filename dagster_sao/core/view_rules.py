@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import LastBuild
+from dagster_sao.core.state import LastBuild, StateSnapshot
 from dagster_sao.core.versions import digest
 
 # Replacing a table there drops or strands the views that read it.
@@ -21,12 +21,51 @@ def drops_dependent_views(graph: ProjectGraph) -> bool:
     return graph.adapter_type in _DROPS_DEPENDENT_VIEWS
 
 
-def shape(node: Node, project: Project, shapes: Mapping[str, str]) -> str:
-    """Return what the columns of a newly built node follow from: its code, and those it selects `*` from."""
+def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
+    """Return what the columns of a newly built node follow from: its code and its parents' shapes, since types flow.
+
+    Equal shapes have equal columns. `definition` tells what a view was created anew for.
+    """
     code = project.fingerprints[node.unique_id].digest
-    if node.unique_id not in project.stars:
-        return code
-    return digest([code, [shapes.get(parent, "") for parent in node.parents]])
+    return digest([code, [shapes.get(parent, "") for parent in node.parents], definition])
+
+
+def changed_columns(
+    node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return those of its parents' `columns` that are not known to be the ones that a view's stored definition is bound to.
+
+    A view follows the columns by itself where the database binds it anew whenever it is read.
+    """
+    if last_build is None or not node.is_view or not project.binds_views:
+        return {}
+    return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
+
+
+def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
+    """Return what tells the definition of a view from those it had with other columns, after it was built for `changed`."""
+    before = last_build.definition if last_build is not None else ""
+    return digest([before, changed]) if changed else before
+
+
+def unlisted_parents(node: Node, state: StateSnapshot) -> tuple[str, ...]:
+    """Return the parents whose columns the warehouse does not list."""
+    return tuple(parent for parent in node.parents if parent not in state.listed)
+
+
+def views_to_renew(
+    project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
+) -> frozenset[str]:
+    """Return the views that are created anew because something below them is built: nobody knows the columns of their `*`."""
+    if not project.binds_views:
+        return frozenset()
+    nodes, built = project.graph.nodes, set(builds)
+    candidates = {
+        uid
+        for uid in project.stars.intersection(selected, state.builds)
+        if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
+    }
+    return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
 
 
 def replaces_relation(
@@ -49,18 +88,19 @@ def definition_inputs(
 ) -> dict[str, str]:
     """Return a marker for each parent that the stored definition of a view is bound to.
 
-    A view that selects `*` is bound to its parents' columns. Where replacing a table drops the views on it, a view is
-    bound to each parent's relation: to the run in which it was last replaced.
+    Where the columns of a view stay as they were, it is bound to what its parents' columns follow from. Where replacing a
+    table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
     """
-    drops_views = drops_dependent_views(project.graph)
-    if not (is_dropped(node.unique_id, project.graph) if drops_views else node.is_view):
+    drops_views, binds_views = drops_dependent_views(project.graph), project.binds_views and node.is_view
+    if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
         return {}
-    parents = [parent for parent in node.parents if parent in project.graph.nodes]
-    if drops_views:
-        return {parent: replaced_in.get(parent, "") for parent in parents}
-    if node.unique_id in project.stars:
-        return {parent: shapes.get(parent, "") for parent in parents}
-    return {}
+    return {
+        parent: " ".join(
+            ([replaced_in.get(parent, "")] if drops_views else []) + ([shapes.get(parent, "")] if binds_views else [])
+        )
+        for parent in node.parents
+        if parent in project.graph.nodes
+    }
 
 
 def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:

@@ -284,7 +284,7 @@ class _Tick:
         What a run built before it died is not in it, so that is no news.
         """
         if self._origins_now is None:
-            origins = {uid: source.token for uid, source in state.sources.items()}
+            origins = {uid: source.version for uid, source in state.sources.items()}
             for uid, node in self.loaded.project.graph.nodes.items():
                 code = self.loaded.project.fingerprints[uid].digest
                 origins[uid] = digest([code, [origins.get(parent, "") for parent in node.parents]])

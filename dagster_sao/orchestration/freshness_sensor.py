@@ -180,8 +180,12 @@ class FreshnessProber:
     def _watch_relations(
         self, context: dg.SensorEvaluationContext, prober: SourceProber, tick: _Tick, building: Mapping[str, str]
     ) -> list[dg.AssetObservation]:
+        def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
+            at_work = self._activity(context, tick.loaded).building
+            return take_snapshot(context.instance, self._project, tick.loaded, clock.now()), at_work
+
         try:
-            return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now)
+            return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)
         except WarehouseError as error:
             # What the sources said is not lost for it.
             context.log.warning(f"The models' relations could not be looked at: {sentence(error)}")

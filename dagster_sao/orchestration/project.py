@@ -38,6 +38,7 @@ from dagster_sao.orchestration.parsing import (
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids
 from dagster_sao.orchestration.seed_files import large_seed_checksums
 from dagster_sao.orchestration.surroundings import surroundings_of
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_environment import dbt_version
 
 _Stamp = tuple[int, int, int]
@@ -325,6 +326,7 @@ def load_manifest(
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
         stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        binds_views=traits_of(graph.adapter_type).binds_views,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
         value=fingerprinter.value_now,

@@ -14,6 +14,7 @@ from dagster_sao.core.policy import ExternalChanges
 from dagster_sao.core.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY
 from dagster_sao.orchestration.relations import (
@@ -72,8 +73,11 @@ class RelationWatch:
         state: StateSnapshot,
         building: Iterable[str],
         now: datetime,
+        recheck: Recheck,
     ) -> list[dg.AssetObservation]:
         """Note what became of the relations that were built and that no run is writing, and return what is news.
+
+        The columns of sources are noted too.
 
         Raises WarehouseError when the warehouse cannot be asked, and WarehouseBusyError while a writer holds it.
         """
@@ -83,14 +87,21 @@ class RelationWatch:
             for uid, node in loaded.project.graph.nodes.items()
             if uid in state.builds and uid not in skipped and node.materialized in _LEAVES_A_RELATION
         ]
-        if not nodes:
+        with_columns = {
+            uid: relation
+            for uid, relation in relations_with_columns(loaded).items()
+            if uid not in skipped and (uid in state.builds or uid in loaded.project.graph.sources)
+        }
+        if not nodes and not with_columns:
             return []
-        stamp = _stamp(prober, nodes, state, now)
-        if stamp is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
+        stamp = _stamp(prober, nodes, state, now), frozenset(with_columns)
+        if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
         look = _Look(instance, prober, loaded, state, nodes, now)
         before = read_relations(instance, self._project.state_name)
-        found = existing_relations(prober.session, nodes)
+        found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
+        columns = {uid: found[uid] for uid in with_columns}
+        note_columns(instance, self._project, loaded, state, columns, recheck)
         alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
         seen, waits = {}, []
         for node in nodes:

@@ -1,4 +1,4 @@
-"""What the freshness sensor last saw of the models' relations: which are missing, which something else altered.
+"""What was last seen of relations: which models' are missing, which something else altered, and which columns they have.
 
 Kept as small documents in the instance's key-value store, written only when they change: they say how things are, and
 the event log would keep how they ever were.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.state import LastBuild
+from dagster_sao.core.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.private import read_value, write_value
 
 _RELATIONS = "dagster_sao/relations/"
 _BASELINES = "dagster_sao/baselines/"
+_COLUMNS = "dagster_sao/columns/"
 _LAYOUT = 1
 
 
@@ -79,6 +80,49 @@ class Baselines:
         """Return the token of a node's rows after just this build."""
         built_at, token = self.tokens.get(unique_id, ("", ""))
         return token if built_at == build_id(build) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The signatures of columns, each with the build after which it was seen: an empty one for sources."""
+
+    seen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of sources and nodes."""
+    bound: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Of what a view was created on in the run that built both: by view, with the view's build, then by parent."""
+
+    def added_to(self, state: StateSnapshot) -> StateSnapshot:
+        """Return the state with what is known of columns."""
+        builds = dict(state.builds)
+        for uid, (built_at, columns) in self.bound.items():
+            if uid in builds and build_id(builds[uid]) == built_at:
+                builds[uid] = replace(builds[uid], columns={**columns, **builds[uid].columns})
+        sources = {
+            uid: replace(source, columns=self.seen.get(uid, ("", ""))[1]) for uid, source in state.sources.items()
+        }
+        known = {uid: signature for uid, (mark, signature) in self.seen.items() if mark == _mark(uid, state)}
+        return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(self.seen))
+
+
+def _mark(unique_id: str, state: StateSnapshot) -> str:
+    build = state.builds.get(unique_id)
+    return build_id(build) if build is not None else ""
+
+
+def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
+    """Return what was last seen of columns; nothing, when it was written by another version."""
+    content = _read(instance, _COLUMNS + project_name)
+    try:
+        seen = {uid: (str(mark), str(signature)) for uid, (mark, signature) in content.get("seen", {}).items()}
+        bound = {uid: (str(mark), dict(columns)) for uid, (mark, columns) in content.get("bound", {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        return Columns()
+    return Columns(seen, bound)
+
+
+def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Columns) -> None:
+    """Keep what was seen of columns."""
+    _write(instance, _COLUMNS + project_name, {"seen": dict(columns.seen), "bound": dict(columns.bound)})
 
 
 def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:

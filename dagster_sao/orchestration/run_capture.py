@@ -9,10 +9,11 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.graph import Source
+from dagster_sao.core.graph import Node, Source
 from dagster_sao.core.plan_tests import tests_of_selection
 from dagster_sao.core.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.freshness import (
     ProbedSource,
     new_token,
@@ -28,6 +29,7 @@ from dagster_sao.orchestration.relation_watch import RelationWatch
 from dagster_sao.orchestration.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import run_activity
+from dagster_sao.warehouse.existence import existing_relations
 from dagster_sao.warehouse.probes import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
 
@@ -88,6 +90,7 @@ class RunCapture:
         read = read_directly(graph, self._selected, tests_of_selection(graph, self._selected)).intersection(
             source.unique_id for source in above
         )
+        unseen = unseen_columns(self._loaded, state, self._selected)
         try:
             prober = self._prober() if above else None
             # What a sensor recorded says nothing of what happened since, if it can return to what it was.
@@ -96,8 +99,8 @@ class RunCapture:
             sources = [s for s in above if self._refresh or s.unique_id not in state.sources or s.unique_id in asked]
             if witnessed and prober:
                 self._again.capture(witnessed, prober)
-            if sources or self._refresh:
-                self._again.distrust(self._ask(sources, state, now))
+            if sources or unseen or self._refresh:
+                self._again.distrust(self._ask(sources, unseen, state, now))
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
@@ -152,7 +155,9 @@ class RunCapture:
             self._open_prober = SourceProber(self._session, now_ns=clock.now_ns)
         return self._open_prober
 
-    def _ask(self, sources: list[Source], state: StateSnapshot, now: datetime) -> set[str]:
+    def _ask(
+        self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> set[str]:
         """Record what the warehouse says of sources, and return those of which it said nothing."""
         prober, heard = self._prober(), _Heard(self._prober())
         if sources:
@@ -169,6 +174,8 @@ class RunCapture:
                 self._warn(problem)
         if self._refresh and self._state_aware:
             self._look_at_relations(prober, state, now)
+        elif unseen:
+            self._look_at_columns(prober.session, unseen, state, now)
         return {source.unique_id for source in sources} - heard.tokens
 
     def _warn(self, problem: str) -> None:
@@ -178,12 +185,27 @@ class RunCapture:
             self._context.log.warning(problem)
 
     def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
+        instance = self._context.instance
+        watch, others = RelationWatch(self._project), self._built_by_others(now)
+        for observation in watch.look(instance, prober, self._loaded, state, others, now, self._recheck):
+            instance.report_runless_asset_event(observation)
+
+    def _look_at_columns(
+        self, session: WarehouseSession, unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> None:
+        others = self._built_by_others(now)
+        found = existing_relations(session, [relation for uid, relation in unseen.items() if uid not in others])
+        note_columns(self._context.instance, self._project, self._loaded, state, found, self._recheck)
+
+    def _recheck(self) -> tuple[StateSnapshot, Mapping[str, str]]:
+        now = clock.now()
+        others = self._built_by_others(now)
+        return take_snapshot(self._context.instance, self._project, self._loaded, now), others
+
+    def _built_by_others(self, now: datetime) -> Mapping[str, str]:
         instance, repository = self._context.instance, repository_of(self._context)
         building = run_activity(instance, self._loaded, self._project.name, repository, now).building
-        others = {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
-        watch = RelationWatch(self._project)
-        for observation in watch.look(instance, prober, self._loaded, state, others, now):
-            instance.report_runless_asset_event(observation)
+        return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
 
 
 def with_deferred_parents(

@@ -11,7 +11,7 @@ from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.forgotten import read_forgotten
 from dagster_sao.orchestration.freshness_checks import blocked_sources
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.relations import read_relations
+from dagster_sao.orchestration.relations import read_columns, read_relations
 from dagster_sao.orchestration.state import event_log_state
 
 
@@ -22,6 +22,7 @@ def take_snapshot(
     log_state = event_log_state(instance, project)
     state = log_state.snapshot(loaded.keys, now)
     state = read_forgotten(instance, project.state_name).hide(state)
+    state = read_columns(instance, project.state_name).added_to(state)
     relations = read_relations(instance, project.state_name)
     return replace(
         state,

@@ -1,4 +1,4 @@
-"""Which relations exist. What cannot be seen is unknown, never missing: one permission error must rebuild nothing."""
+"""Which relations exist, and their columns. What cannot be seen is unknown: one permission error must rebuild nothing."""
 
 # ruff: noqa: S608  # names from the manifest, quoted, in a read-only connection
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from dagster_sao.core.graph import Node
+from dagster_sao.core.graph import Node, Source
+from dagster_sao.core.versions import digest
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.names import listed_name, parse_relation_name
 from dagster_sao.warehouse.postgres_catalog import name_array
@@ -21,7 +22,22 @@ _NO_RELATION = "its relation has no plain name"
 _EMPTY = "the warehouse lists nothing in its schema, which is also what a role sees that may not look into it"
 
 _POSTGRES_TYPES = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized_view"}
+# A view keeps the type and the collation that a column had, and its place in `*`.
+_POSTGRES_COLUMNS = (
+    "select md5(coalesce(string_agg("
+    "format('%I %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attcollation), ',' order by a.attnum), ''))"
+    " from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped"
+)
 _INFORMATION_SCHEMA_TYPES = {"BASE TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "materialized_view"}
+
+
+_SNOWFLAKE_COLUMNS = (
+    "md5(listagg(concat_ws(' ', column_name, data_type, coalesce(character_maximum_length, -1),"
+    " coalesce(numeric_precision, -1), coalesce(numeric_scale, -1), coalesce(datetime_precision, -1)), ',')"
+    " within group (order by ordinal_position))"
+)
+# It stands in the record of each view that reads the relation.
+_SIGNATURE_LENGTH = 12
 
 
 class Presence(str, Enum):
@@ -41,19 +57,30 @@ class Existence:
     """`table`, `view` or `materialized_view`, where it exists and the warehouse says so. Not always what dbt configured."""
     reason: str | None = None
     """Why it is unknown, a clause without an end."""
+    columns: str | None = None
+    """The signature of its columns, their names and types in order, where the warehouse lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What a listing says of one relation."""
+
+    kind: str | None
+    columns: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The relations of one schema: type by name."""
+    """The relations of one schema, by name."""
 
-    relations: Mapping[str, str | None]
+    relations: Mapping[str, _Listed]
     doubt: str | None = None
     """Why a relation may exist that is not among them."""
 
     def of(self, identifier: str) -> Existence:
         if identifier in self.relations:
-            return Existence(Presence.EXISTS, self.relations[identifier])
+            listed = self.relations[identifier]
+            return Existence(Presence.EXISTS, listed.kind, columns=listed.columns)
         if self.doubt is not None:
             return Existence(Presence.UNKNOWN, reason=self.doubt)
         return Existence(Presence.MISSING)
@@ -63,9 +90,10 @@ _Schema = tuple[str, str]
 """A database and a schema, as the database keeps their names."""
 
 
-def existing_relations(session: WarehouseSession, nodes: Iterable[Node]) -> dict[str, Existence]:
-    """Return by unique id whether each node's relation exists: one listing per database where it can be, else per schema.
+def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]) -> dict[str, Existence]:
+    """Return by unique id whether the relations of nodes and sources exist, and their columns.
 
+    It takes one listing per database where it can be, else per schema.
     Raises WarehouseError when the warehouse cannot be reached, WarehouseBusyError while a writer holds a DuckDB file.
     """
     adapter_type = session.adapter_type
@@ -96,7 +124,7 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
     listings = dict.fromkeys(wanted - reachable, elsewhere)
     # `pg_class` shows every relation to everyone, `information_schema` only what the role may use.
     sql = (
-        "select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, c.relkind::text"
+        f"select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, c.relkind::text, ({_POSTGRES_COLUMNS})"
         " from pg_namespace n left join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'f', 'v', 'm')"
         f" where n.nspname = any({name_array(sorted({schema for _, schema in reachable}))})"
     )
@@ -105,12 +133,12 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
             rows = session.execute(sql)
     except StatementError as error:
         return {**listings, **_unlisted(reachable, error)}
-    found: dict[str, dict[str, str | None]] = {}
+    found: dict[str, dict[str, _Listed]] = {}
     closed = set()
-    for schema, is_open, name, kind in rows:
+    for schema, is_open, name, kind, columns in rows:
         relations = found.setdefault(schema, {})
         if name is not None:
-            relations[name] = _POSTGRES_TYPES[kind]
+            relations[name] = _Listed(_POSTGRES_TYPES[kind], _signature(columns))
         if not is_open:
             closed.add(schema)
     for key in reachable:
@@ -145,8 +173,12 @@ def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set
     # Only this database: an attached PostgreSQL would list all of its tables.
     within = f"where lower(database_name) = {_literal(database)}"
     sql = (
-        f"select lower(schema_name), lower(table_name), 'table' from duckdb_tables() {within}"
-        f" union all select lower(schema_name), lower(view_name), 'view' from duckdb_views() {within}"
+        f"with r as (select schema_name as s, table_name as n, 'table' as kind from duckdb_tables() {within}"
+        f" union all select schema_name, view_name, 'view' from duckdb_views() {within}),"
+        " c as (select schema_name as s, table_name as n, md5(string_agg("
+        """'"' || replace(column_name, '"', '""') || '" ' || data_type, ',' order by column_index)) as columns"""
+        f" from duckdb_columns() {within} group by all)"
+        " select lower(r.s), lower(r.n), r.kind, c.columns from r left join c on c.s = r.s and c.n = r.n"
     )
     try:
         return _group(schemas, session.execute(sql))
@@ -164,16 +196,20 @@ def _list_snowflake_database(session: WarehouseSession, schemas: set[_Schema]) -
     database = next(iter(schemas))[0]
     quoted = '"' + database.replace('"', '""') + '"'
     within = ", ".join(_literal(schema) for _, schema in sorted(schemas))
+    schema_of = f"{quoted}.information_schema"
     sql = (
-        f"select s.schema_name, t.table_name, t.table_type from {quoted}.information_schema.schemata s"
-        f" left join {quoted}.information_schema.tables t on t.table_schema = s.schema_name"
+        f"with c as (select table_schema, table_name, {_SNOWFLAKE_COLUMNS} as columns from {schema_of}.columns"
+        f" where table_schema in ({within}) group by table_schema, table_name)"
+        f" select s.schema_name, t.table_name, t.table_type, c.columns from {schema_of}.schemata s"
+        f" left join {schema_of}.tables t on t.table_schema = s.schema_name"
+        " left join c on c.table_schema = t.table_schema and c.table_name = t.table_name"
         f" where s.schema_name in ({within})"
     )
     rows = [
-        (schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower()))
-        for schema, name, kind in session.execute(sql)
+        (schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower()), columns)
+        for schema, name, kind, columns in session.execute(sql)
     ]
-    visible = {schema for schema, _, _ in rows}
+    visible = {row[0] for row in rows}
     # A dropped schema and one that the role may not see look the same.
     return {
         key: listing if key[1] in visible else _Listing({}, _EMPTY) for key, listing in _group(schemas, rows).items()
@@ -187,7 +223,9 @@ def _list_by_schema(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sc
 
 def _list_schema(session: WarehouseSession, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
     (schema,) = schemas
-    relations = {listed_name(name, session.adapter_type): kind for name, kind in session.list_relations(*schema)}
+    relations = {
+        listed_name(name, session.adapter_type): _Listed(kind) for name, kind in session.list_relations(*schema)
+    }
     return {schema: _Listing(relations, None if relations else _EMPTY)}
 
 
@@ -204,17 +242,23 @@ def _list_in_rounds(
     return listings
 
 
-def _group(schemas: set[_Schema], rows: Iterable[tuple[str, str | None, str | None]]) -> dict[_Schema, _Listing]:
-    """Return the listings of schemas of one database, from rows of schema, name (null in an empty schema) and type."""
-    found: dict[str, dict[str, str | None]] = {schema: {} for _, schema in schemas}
-    for schema, name, kind in rows:
+def _group(
+    schemas: set[_Schema], rows: Iterable[tuple[str, str | None, str | None, str | None]]
+) -> dict[_Schema, _Listing]:
+    """Return the listings of schemas of one database, from rows of schema, name (null in an empty one), type and columns."""
+    found: dict[str, dict[str, _Listed]] = {schema: {} for _, schema in schemas}
+    for schema, name, kind, columns in rows:
         if schema in found and name is not None:
-            found[schema][name] = kind
+            found[schema][name] = _Listed(kind, _signature(columns))
     return {key: _Listing(found[key[1]]) for key in schemas}
 
 
 def _unlisted(schemas: Iterable[_Schema], error: StatementError) -> dict[_Schema, _Listing]:
     return dict.fromkeys(schemas, _Listing({}, f"its schema cannot be listed: {error}"))
+
+
+def _signature(columns: str | None) -> str | None:
+    return digest(columns)[:_SIGNATURE_LENGTH] if columns else None
 
 
 def _literal(text: str) -> str:

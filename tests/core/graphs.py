@@ -143,6 +143,15 @@ class World:
     source_policies: dict[str, SourcePolicy] = field(default_factory=dict)
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     stars: set[str] = field(default_factory=set)
+    binds_views: bool = True
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the columns of relations are that have others than at first."""
+    surprises: dict[str, str] = field(default_factory=dict)
+    """What the columns of nodes follow from beside their code and what they read."""
+    unlisted: set[str] = field(default_factory=set)
+    """What the warehouse does not list the columns of."""
+    seen: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The columns that the last look saw, each with the run that had built them."""
     tokens: dict[str, SourceState] = field(default_factory=dict)
     builds: dict[str, LastBuild] = field(default_factory=dict)
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
@@ -176,21 +185,42 @@ class World:
             self._all_fingerprints(),
             policies,
             stars,
+            binds_views=self.binds_views,
             untracked_intervals=intervals,
             value=lambda _, name: self.values.get(name, ""),
         )
 
     @property
     def state(self) -> StateSnapshot:
+        columns = {name: columns for name, (run, columns) in self.seen.items() if run == self._run_of(name)}
         return StateSnapshot(
             builds=dict(self.builds),
-            sources=dict(self.tokens),
+            sources={
+                name: replace(state, columns=self.seen.get(name, ("", ""))[1]) for name, state in self.tokens.items()
+            },
+            columns=columns,
+            listed=frozenset(self.seen),
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
             altered_relations=dict(self.altered),
             blocked=frozenset(self.blocked),
             verdicts=dict(self.verdicts),
         )
+
+    def _run_of(self, name: str) -> str:
+        return self.builds[name].run_id if name in self.builds else ""
+
+    def look(self) -> None:
+        """List the columns, and learn what the views are bound to that were created in one run with what they read."""
+        there = {*self.graph.sources, *self.builds} - self.unlisted
+        self.seen = {name: (self._run_of(name), self.columns.get(name, "at first")) for name in there}
+        columns = self.state.columns
+        for name, build in self.builds.items():
+            if self.graph.nodes[name].is_view:
+                parents = self.graph.nodes[name].parents
+                of_that_run = {p for p in parents if p in self.builds and self.builds[p].run_id == build.run_id}
+                learned = {p: columns[p] for p in of_that_run if p in columns}
+                self.builds[name] = replace(build, columns={**learned, **build.columns})
 
     def _all_fingerprints(self) -> dict[str, Fingerprint]:
         found = dict(self.fingerprints)
@@ -227,7 +257,10 @@ class World:
         selection: Iterable[str] | None = None,
         requests: Mapping[str, Request] | None = None,
         tests: TestScope | None = None,
+        look: bool = True,
     ) -> Plan:
+        if look:
+            self.look()
         return make_plan(
             self.project,
             self.state,

@@ -15,6 +15,9 @@ test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads bo
 break ids / warn ids / error ids / mend ids    what it answers from now on
 interval ids 30m                           how long its answer stands when it is volatile
 load src.orders [token]                    the source has another token (or this one)
+columns orders text                        its relation has other columns from now on
+unlisted src.orders                        the warehouse does not list its columns
+late                                       the database binds a view anew whenever it is read
 edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
 drop orders                                its relation is gone from the warehouse
 wait 1h 30m
@@ -190,6 +193,17 @@ class Play:
     def _load(self, rest: str, _where: str) -> None:
         source, _, token = rest.partition(" ")
         self.world.load(source, token or None)
+
+    def _columns(self, rest: str, _where: str) -> None:
+        name, _, text = rest.partition(" ")
+        self.world.look()
+        self.world.columns[name] = text
+
+    def _unlisted(self, rest: str, _where: str) -> None:
+        self.world.unlisted.update(rest.split())
+
+    def _late(self, _rest: str, _where: str) -> None:
+        self.world.binds_views = False
 
     def _edit(self, rest: str, _where: str) -> None:
         node, _, part = rest.partition(" ")

@@ -326,7 +326,7 @@ class Contents:
 
     def content(self, world, name):
         if name in world.tokens:
-            return world.tokens[name].token
+            return world.tokens[name].token, world.columns.get(name)
         if name not in self.held:
             return None
         if world.graph.nodes[name].is_view:
@@ -334,9 +334,11 @@ class Contents:
         return self.held[name]
 
     def built(self, world, node):
-        code = world.fingerprints[node].digest
-        parents = tuple(self.content(world, p) for p in world.graph.nodes[node].parents)
-        self.held[node] = code if world.graph.nodes[node].is_view else (code, parents)
+        code, is_view = world.fingerprints[node].digest, world.graph.nodes[node].is_view
+        parents = world.graph.nodes[node].parents
+        columns = digest([world.columns.get(parent) for parent in parents]) if world.binds_views else ""
+        self.held[node] = (code, columns) if is_view else (code, tuple(self.content(world, p) for p in parents))
+        world.columns[node] = digest([code, columns, world.surprises.get(node)])
 
     def answer(self, world, test):
         """Return what follows from the rows and the code, as good as random; a third of all fails."""
@@ -358,6 +360,7 @@ def everything_built(world):
     """Return what a first build of everything makes, with its verdicts."""
     fresh = copy.deepcopy(world)
     fresh.builds, fresh.failures, fresh.verdicts, fresh.warehouse = {}, {}, {}, Contents()
+    fresh.columns = {name: columns for name, columns in world.columns.items() if name in world.tokens}
     fresh.build()
     return {name: fresh.warehouse.content(fresh, name) for name in fresh.graph.nodes}, fresh.verdicts
 
@@ -366,7 +369,9 @@ def check_no_missed_update(world, data):
     world.warehouse = contents = Contents()
     nodes = list(world.graph.nodes)
     for _ in range(data.draw(st.integers(1, 6))):
-        event = data.draw(st.sampled_from(["load", "restore", "edit", "wait", "some", "job", "all"]))
+        event = data.draw(
+            st.sampled_from(["load", "restore", "edit", "wait", "some", "job", "all", "columns", "surprise"])
+        )
         if event in {"load", "restore"}:
             source = data.draw(st.sampled_from(list(world.graph.sources)))
             world.load(source, "first" if event == "restore" else None)
@@ -374,10 +379,21 @@ def check_no_missed_update(world, data):
             world.edit(data.draw(st.sampled_from([*nodes, *world.graph.tests])))
         elif event == "wait":
             world.now += data.draw(st.sampled_from([timedelta(minutes=1), timedelta(hours=2)]))
+        elif event == "columns":
+            world.columns[data.draw(st.sampled_from(list(world.graph.sources)))] = data.draw(st.sampled_from("ab"))
+        elif event == "surprise":
+            # Its columns follow from something that nobody can tell beforehand, and it is built by hand at once.
+            node = data.draw(st.sampled_from([n for n in nodes if not world.graph.nodes[n].is_view] or nodes))
+            if contents.possible(world, {node}) and not world.graph.nodes[node].is_view:
+                world.surprises[node] = data.draw(st.sampled_from("ab"))
+                asked = {node: Request.BUILD}
+                looks = data.draw(st.booleans())
+                world.build(selection=[node], requests=asked, tests=TestScope(with_gates=False), look=looks)
         elif event in {"some", "job"}:
             some = contents.possible(world, data.draw(st.sets(st.sampled_from(nodes))))
             asked = dict.fromkeys(some, Request.BUILD) if event == "some" else {}
-            world.build(selection=some, requests=asked, tests=TestScope(with_gates=event == "job"))
+            looks = event == "job" or data.draw(st.booleans())
+            world.build(selection=some, requests=asked, tests=TestScope(with_gates=event == "job"), look=looks)
         else:
             world.build()
     for _ in range(3):

@@ -322,6 +322,7 @@ _WRITES = (
     "delete from raw.orders where id = (select max(id) from raw.orders)",
     "truncate raw.orders",
     "vacuum full raw.orders",
+    "alter table raw.orders add column more_{id} int default {id}",
     'alter table raw."Mixed Case" alter id type bigint',
     "insert into raw.parts_a values ({id}, 'a')",
     "truncate raw.parts_a",

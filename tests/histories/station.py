@@ -25,6 +25,7 @@ from dagster_sao.core.plan import make_plan
 from dagster_sao.core.state import Verdict, VerdictStatus
 from dagster_sao.core.versions import times_moved
 from dagster_sao.orchestration.records import FAILURE_KEY
+from dagster_sao.orchestration.relations import read_columns
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import TESTS_TAG, EventLogState
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
@@ -107,6 +108,14 @@ class Station(ABC):
         state = EventLogState(self._instance, NAME).snapshot(loaded.keys, self._time.now())
         return {uid.rsplit(".", 1)[-1]: source.token for uid, source in state.sources.items()}
 
+    def _columns(self) -> Mapping[str, str]:
+        """Return the signatures of columns that were last seen, by name."""
+        seen = read_columns(self._instance, self.project.state_name).seen
+        return {uid.rsplit(".", 1)[-1]: signature for uid, (_, signature) in seen.items()}
+
+    def _seen(self) -> set[tuple[str, str]]:
+        return {*self._tokens().items(), *self._columns().items()}
+
     def _decisions(self) -> Mapping[str, Decision]:
         """Return what would become of each node now, by name."""
         loaded, now = self.project.load(), self._time.now()
@@ -157,12 +166,15 @@ class Station(ABC):
 
     def _freshness(self) -> bool:
         """Tick the freshness sensor. Returns whether it recorded anything."""
+        columns = self._columns()
         events = self._tick("freshness_sensor").asset_events
         for event in events:
             self._instance.report_runless_asset_event(event)
         self.watch.learned(event.asset_key.path[-1] for event in events)
+        changed = {name for name, signature in self._columns().items() if columns.get(name) != signature}
+        self.watch.learned(changed)
         self._has_unseen_data = False
-        return bool(events)
+        return bool(events or changed)
 
     def _automation(self) -> bool:
         """Tick the automation sensor. Returns whether it asked for a run."""
@@ -240,14 +252,14 @@ class Station(ABC):
     def _execute(self, asked: Run) -> None:
         started_at, self._running = self._time.now(), asked
         self._is_disturbed = False
-        tokens = self._tokens()
+        known = self._seen()
         InProcessDbt.stage.broken.clear()
         execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
         self._running = None
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)
         # A run that a person starts looks at the sources too.
-        self.watch.learned(name for name, token in self._tokens().items() if tokens.get(name) != token)
+        self.watch.learned(name for (name, value) in self._seen() - known)
         self.watch.learned(self._moved_under(asked.run.run_id))
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken

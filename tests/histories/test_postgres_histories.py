@@ -15,6 +15,10 @@ FEW, MANY, SHARDS = 2, 20, 2
 
 KNOWN: dict[str, History] = {
     "views follow a table that is rebuilt": [("statement", "insert into raw.orders values ({id}, {id})"), ("cycle",)],
+    "views follow a source that gains a column": [
+        ("statement", "alter table raw.orders add column more_{id} int default {id}"),
+        ("cycle",),
+    ],
     "views on views follow a table that is rebuilt by hand": [("materialize", ["t_orders"]), ("cycle",)],
     "a truncated table is a change": [("statement", "truncate raw.orders"), ("cycle",)],
     "a partition that comes and goes is a change": [("partition",), ("cycle",), ("partition",), ("cycle",)],
