@@ -123,7 +123,7 @@ class Fingerprinter:
         cache: MutableMapping[str, str] | None = None,
         seed_checksums: Mapping[str, str] | None = None,
         built: AbstractSet[str] | None = None,
-        imported: Callable[[str, str], str] = lambda _package, _code: "",
+        imported: Callable[[str], str] = lambda _code: "",
     ) -> None:
         """Read nothing yet.
 
@@ -333,7 +333,7 @@ class Fingerprinter:
         raw = str(props.get("raw_code") or "")
         if node.language == "python":
             yield "sql", _python_form(raw)
-            if imported := self._imported(str(props["package_name"]), raw):
+            if imported := self._imported(raw):
                 yield "imports", imported
             for read in _reads_of_python(raw):
                 yield from self._value_parts(read, props)

@@ -37,7 +37,7 @@ from dagster_sao.orchestration.parsing import (
 )
 from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids
 from dagster_sao.orchestration.seed_files import large_seed_checksums
-from dagster_sao.orchestration.surroundings import surroundings_of
+from dagster_sao.orchestration.surroundings import imported_modules, surroundings_of
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_environment import dbt_version
 
@@ -375,6 +375,7 @@ def read_code(  # noqa: PLR0913 (what code consists of)
         cache=cache,
         seed_checksums=seed_checksums,
         built=(selection or Selection()).resolve(manifest, dbt_project),
+        imported=imported_modules(dbt_project, variables).digest,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from dagster_dbt import DbtProject
 
 from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.variables import Variables
+from dagster_sao.orchestration.python_modules import ImportedModules
 from dagster_sao.warehouse.dbt_environment import environment_of_dbt
-from dagster_sao.warehouse.session import target_values
+from dagster_sao.warehouse.session import module_folders, target_values
 
 
 def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
@@ -23,13 +24,7 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
 
     @cache
     def target() -> Mapping[str, Any]:
-        return target_values(
-            Path(dbt_project.project_dir),
-            Path(dbt_project.profiles_dir),
-            dbt_project.profile,
-            dbt_project.target,
-            variables.command_line,
-        )
+        return target_values(*_profile(dbt_project), variables.command_line)
 
     return Surroundings(
         variables=variables,
@@ -38,3 +33,21 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
         dispatch=settings.get("dispatch"),
         target=target,
     )
+
+
+def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedModules:
+    """Return what finds the project's own modules that its Python models import.
+
+    The profile is read when one imports something, which raises WarehouseError for a broken profile.
+    """
+
+    @cache
+    def folders() -> Sequence[Path]:
+        return module_folders(*_profile(dbt_project), variables.command_line)
+
+    return ImportedModules(folders)
+
+
+def _profile(dbt_project: DbtProject) -> tuple[Path, Path, str | None, str | None]:
+    project_dir, profiles_dir = Path(dbt_project.project_dir), Path(dbt_project.profiles_dir)
+    return project_dir, profiles_dir, dbt_project.profile, dbt_project.target

@@ -351,6 +351,21 @@ def target_values(
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
 
 
+def module_folders(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> list[Path]:
+    """Return the folders from which Python models import modules: dbt-duckdb's `module_paths`, and the project's own.
+
+    Raises WarehouseError for a broken profile.
+    """
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        credentials = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables).credentials
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise _cannot_load(error, project_dir, profiles_dir, target) from None
+    return [*(project_dir / path for path in getattr(credentials, "module_paths", None) or ()), project_dir]
+
+
 def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 

@@ -64,25 +64,7 @@ ON_POSTGRES: Mapping[str, st.SearchStrategy[Step]] = {
 }
 """The same for the histories on PostgreSQL: of what DuckDB does not have, or does otherwise."""
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-        FUNCTIONS,
-        f"{BOUND_COLUMNS}, on PostgreSQL",
-        "values read under a computed name",
-        "macros called only while dbt executes",
-        "an environment variable that a macro reads",
-        "meta, tags and description that SQL reads",
-        "overridden macros of dbt",
-        "hooks, their macros and variables",
-        "parentheses and line breaks that count",
-        "data that comes and goes under a build",
-        "values that look alike",
-        "relations that dbt does not know",
-        "questions that SQL asks while it is rendered",
-        "tables that read themselves",
-        "files that are moved, deleted or put in place",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 """Kinds that the code does not keep its promises about yet."""
 
 
