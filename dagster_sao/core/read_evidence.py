@@ -8,7 +8,7 @@ from dagster_sao.core.evidence import Evidence, TracedReads
 from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter, is_wide
 from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.known_relations import KnownRelations, is_among
-from dagster_sao.sql.compiled_sql import read_compiled
+from dagster_sao.sql.compiled_sql import SqlReads, read_compiled
 from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
@@ -45,6 +45,8 @@ class EvidenceReader:
         own = self._relations.key(node.relation_name)
         known = self._relations.keys_of(node.parents)
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
+        if node.resource_type == "seed" or node.language != "sql":
+            compiled = ""
         return self._evidence(node.unique_id, fingerprint, trace, compiled, own=own, known=known, is_steady=is_steady)
 
     def of_test(
@@ -65,14 +67,16 @@ class EvidenceReader:
         known: frozenset[str],
         is_steady: bool,
     ) -> Evidence:
-        sql = read_compiled(compiled, self._dialect) if compiled else None
-        unknown = [name for name in sorted(sql.relations) if not is_among(name, known | {own})] if sql else []
-        is_deterministic = sql is not None and sql.is_deterministic and not unknown and own not in sql.relations
+        sql = read_compiled(compiled, self._dialect) if compiled else SqlReads()
+        unknown = [name for name in sorted(sql.relations) if not is_among(name, known | {own})]
+        is_deterministic = sql.is_deterministic and not unknown and own not in sql.relations
         if trace is None:
             return Evidence(None, _named(unknown), is_deterministic)
+        if compiled is None:
+            unknown.append("SQL that dbt did not write")
         questions = [*self._questions(trace)]
         asked = {name for name, _ in questions}
-        unknown += [label for name, label in questions if name != own and not is_among(name, known)]
+        unknown += [label for name, label in questions if not is_among(name, known | {own})]
         unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
         kinds = {_KINDS.get(name.partition(":")[0], name.partition(":")[0]) for name in trace.reads}
         was_there = trace.existed is True and not trace.full_refresh

@@ -222,17 +222,22 @@ def code_read_by_dbt(
 
 
 def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str) -> str | None:
-    """Return the SQL that dbt compiled of a node or test in one invocation, None where it wrote none."""
+    """Return the SQL that dbt compiled of a node or test in one invocation, None where it wrote none.
+
+    The places are those of `ParsedNode.get_target_write_path` in dbt-core. Of a microbatch model it is that of one batch.
+    """
     props: Mapping[str, Any] | None = manifest["nodes"].get(unique_id)
     if props is None or props.get("language") == "python":
         return None
-    file = Path(str(props["original_file_path"]))
-    if file.suffix != ".sql":
-        file /= str(props["path"])  # in a folder with the name of the YAML file that defines it
-    try:
-        return (target_path / "compiled" / str(props["package_name"]) / file).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
+    file = target_path / "compiled" / str(props["package_name"]) / str(props["original_file_path"])
+    if file.name != Path(str(props["path"])).name:
+        file /= str(props["path"])  # one of several in a file
+    for path in (file, *sorted(file.with_suffix("").glob(f"{file.stem}_*"))):
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:

@@ -118,7 +118,8 @@ def test_questions_to_the_warehouse_are_about_parents_or_about_what_dbt_does_not
         (f"select * from {ORDERS} join raw.items using (id)", ("raw.items",), False),
         ('select * from "db"."main"."m"', (), False),
         ("select now()", (), False),
-        (None, (), False),
+        (None, ("SQL that dbt did not write",), False),
+        ("", (), False),
     ],
 )
 def test_the_compiled_sql_tells_what_dbt_does_not_know(compiled, untracked, is_deterministic):
