@@ -11,7 +11,8 @@ _KEYWORDS = (
 _FUNCTIONS = (
     "now|today|getdate|getutcdate|sysdatetime|sysutcdatetime|clock_timestamp|statement_timestamp|transaction_timestamp|"
     "get_current_timestamp|get_current_time|unix_timestamp|curdate|curtime|rand|random|randn|randstr|uniform|uuid|uuidv4|uuidv7|"
-    "gen_random_uuid|generate_uuid|uuid_string|newid|nextval|txid_current"
+    "gen_random_uuid|gen_random_bytes|generate_uuid|uuid_generate_\\w+|uuid_string|sys_guid|newid|newsequentialid|timeofday|age|"
+    "current_datetime|current_localtime|current_localtimestamp|utc_date|utc_time|utc_timestamp|nextval|currval|lastval|seq[1248]|txid_current|pg_current_xact_id|pg_backend_pid|current_setting|getvariable|getenv"
 )
 _VOLATILE = re.compile(
     rf"""\b(?:{_KEYWORDS})\b
