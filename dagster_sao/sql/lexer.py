@@ -27,7 +27,8 @@ _NOT_UNDERSTOOD = re.compile(
     re.VERBOSE,
 )
 # What may stand next to a tag that prints nothing: nothing that another branch could make something else of.
-_NEXT_TO_FLOW = re.compile(r"[\s\w(),;\[\]\ue000-\ue002]")
+# Two strings that touch are one or two, but end in the same place.
+_NEXT_TO_FLOW = re.compile(r"[\s\w(),;\[\]'\"\ue000-\ue002]")
 _HINTS = ("/*+", "/*!", "--+")
 
 
@@ -101,7 +102,7 @@ def tokens_of(text: str, steps: Sequence[Step], lexicon: Lexicon) -> list[Token]
         inside = [next(remaining) for _ in range(_placeholders(match[0]))]
         is_tag = kind in {"flow", "opaque"}
         after = _depth_after(inside, depth if is_tag else 0)
-        if after is None or (is_tag and inside != [Step.NONE] and not _stands_alone(match)):
+        if after is None or (is_tag and inside != [Step.NONE] and not _stands_alone(match, lexicon)):
             return None
         found.append(Token(kind, match[0], start, _gap(text[gap_start:start], lexicon), depth))
         if is_tag:
@@ -141,10 +142,12 @@ def _is_clear(match: re.Match[str], lexicon: Lexicon) -> bool:
     return True
 
 
-def _stands_alone(match: re.Match[str]) -> bool:
+def _stands_alone(match: re.Match[str], lexicon: Lexicon) -> bool:
     """Return whether what is printed before and after a tag cannot become one token."""
     around = match.string[max(match.start() - 1, 0) : match.start()] + match.string[match.end() : match.end() + 1]
-    return all(map(_NEXT_TO_FLOW.match, around))
+    return all(map(_NEXT_TO_FLOW.match, around)) and not (
+        lexicon.has_triple_quotes and set(around) & set(lexicon.quotes)
+    )
 
 
 def _gap(text: str, lexicon: Lexicon) -> Gap:

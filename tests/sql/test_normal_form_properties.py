@@ -74,7 +74,7 @@ def reformat(query, source, dialect):
         may_fold = token[0] not in "'\"" and (lexicon.folds_names or token in lexicon.keywords)
         spellings = [token, token.upper(), token.capitalize()] if may_fold else [token]
         text += source.choice(spellings) + source.choice(
-            [" ", "  ", "\n", "\t", " -- it's why\n", "/* ; */", "{# why #} "]
+            [" ", "  ", "\n", "\t", " -- it's why\n", " /* ; */ ", "{# why #} "]
         )
     return text + source.choice(["", ";", " ;\n"])
 
