@@ -22,7 +22,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # What the installation depends on. Compared by content: an environment may serve two checkouts.
 fingerprint = $$( (echo "$(CURDIR)"; cat pyproject.toml constraints.txt) | cksum)
 
-.PHONY: help setup dev example test test-slow lint types contracts bench clean
+.PHONY: help setup dev example test test-slow test-duckdb lint types contracts bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -60,6 +60,20 @@ test: setup ## Run the tests, but for the slow ones and those of `make example`
 
 test-slow: setup ## Run the slow tests
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
+
+# Only the engine is another one, so it is put before the environment's own.
+OLD_DUCKDBS := 1.2 1.4
+ON_OLD_DUCKDBS := tests/histories/test_views_follow_columns.py tests/warehouse/test_existence.py \
+  tests/warehouse/test_duckdb_content.py
+
+test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with older versions of it
+	@unset DAGSTER_HOME; for version in $(OLD_DUCKDBS); do \
+	  engine="$(VENV)/duckdb-$$version"; \
+	  test -d "$$engine/duckdb" || "$(BIN)/python" -m pip install -q --disable-pip-version-check --no-deps \
+	    --target "$$engine" "duckdb==$$version.*" || exit 1; \
+	  PYTHONPATH="$$engine" "$(BIN)/python" -c 'import duckdb; print("DuckDB", duckdb.__version__)' \
+	  && PYTHONPATH="$$engine" "$(BIN)/python" -m pytest -n 2 --dist loadfile $(ON_OLD_DUCKDBS) $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: setup ## Check style and formatting
 	"$(BIN)/ruff" check

@@ -12,6 +12,7 @@ from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.relations import Columns, build_id, read_columns, write_columns
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.existence import Existence, Presence
+from dagster_sao.warehouse.names import parse_relation_name
 
 Recheck = Callable[[], tuple[StateSnapshot, Collection[str]]]
 """Returns the state, and the nodes that runs are writing, as they are after the warehouse was asked."""
@@ -27,7 +28,12 @@ def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
     if project.binds_views:
         read = {parent for node in graph.nodes.values() if node.is_view for parent in node.parents}
         found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
-    return found
+    # A file that is read as a table is in no catalog.
+    return {
+        uid: relation
+        for uid, relation in found.items()
+        if relation.relation_name and parse_relation_name(relation.relation_name, graph.adapter_type)
+    }
 
 
 def unseen_columns(loaded: LoadedProject, state: StateSnapshot, nodes: Iterable[str]) -> dict[str, Node | Source]:
@@ -51,16 +57,17 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
 ) -> None:
     """Keep the columns in `found`, which the warehouse listed after `state` was read.
 
-    What could not be seen is unknown from then on.
+    What could not be seen this time is unknown until it is.
     """
     before = read_columns(instance, project.state_name)
-    seen = dict(before.seen)
+    seen, hidden = dict(before.seen), set(before.hidden)
     for uid, existence in found.items():
         if existence.columns is not None:
             seen[uid] = (_build_of(uid, state), existence.columns)
-        elif existence.presence is not Presence.MISSING:
-            seen.pop(uid, None)
-    if seen == before.seen:
+            hidden.discard(uid)
+        elif existence.presence is not Presence.MISSING and uid in seen:
+            hidden.add(uid)
+    if seen == before.seen and hidden == before.hidden:
         return
     # A run may have started meanwhile: what it built is then not what was listed.
     after, building = recheck()
@@ -68,7 +75,7 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
     for uid in moved:
         seen.pop(uid, None)
     seen.update({uid: before.seen[uid] for uid in moved if uid in before.seen})
-    write_columns(instance, project.state_name, Columns(seen, _bound(loaded, state, seen, before)))
+    write_columns(instance, project.state_name, Columns(seen, _bound(loaded, state, seen, before), frozenset(hidden)))
 
 
 def _bound(

@@ -90,6 +90,8 @@ class Columns:
     """Of sources and nodes."""
     bound: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
     """Of what a view was created on in the run that built both: by view, with the view's build, then by parent."""
+    hidden: frozenset[str] = frozenset()
+    """What was seen once and could not be seen at the last look."""
 
     def added_to(self, state: StateSnapshot) -> StateSnapshot:
         """Return the state with what is known of columns."""
@@ -100,8 +102,9 @@ class Columns:
         sources = {
             uid: replace(source, columns=self.seen.get(uid, ("", ""))[1]) for uid, source in state.sources.items()
         }
-        known = {uid: signature for uid, (mark, signature) in self.seen.items() if mark == _mark(uid, state)}
-        return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(self.seen))
+        listed = self.seen.keys() - self.hidden
+        known = {uid: self.seen[uid][1] for uid in listed if self.seen[uid][0] == _mark(uid, state)}
+        return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(listed))
 
 
 def _mark(unique_id: str, state: StateSnapshot) -> str:
@@ -115,14 +118,15 @@ def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
     try:
         seen = {uid: (str(mark), str(signature)) for uid, (mark, signature) in content.get("seen", {}).items()}
         bound = {uid: (str(mark), dict(columns)) for uid, (mark, columns) in content.get("bound", {}).items()}
+        return Columns(seen, bound, frozenset(content.get("hidden", ())))
     except (AttributeError, TypeError, ValueError):
         return Columns()
-    return Columns(seen, bound)
 
 
 def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Columns) -> None:
     """Keep what was seen of columns."""
-    _write(instance, _COLUMNS + project_name, {"seen": dict(columns.seen), "bound": dict(columns.bound)})
+    content = {"seen": dict(columns.seen), "bound": dict(columns.bound), "hidden": sorted(columns.hidden)}
+    _write(instance, _COLUMNS + project_name, content)
 
 
 def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:

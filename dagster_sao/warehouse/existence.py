@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from typing import Any
 
 from dagster_sao.core.graph import Node, Source
 from dagster_sao.core.versions import digest
@@ -33,7 +34,7 @@ _INFORMATION_SCHEMA_TYPES = {"BASE TABLE": "table", "VIEW": "view", "MATERIALIZE
 
 _SNOWFLAKE_COLUMNS = (
     "md5(listagg(concat_ws(' ', column_name, data_type, coalesce(character_maximum_length, -1),"
-    " coalesce(numeric_precision, -1), coalesce(numeric_scale, -1), coalesce(datetime_precision, -1)), ',')"
+    " coalesce(numeric_precision, -1), coalesce(numeric_scale, -1)), ',')"
     " within group (order by ordinal_position))"
 )
 # It stands in the record of each view that reads the relation.
@@ -172,16 +173,23 @@ def _list_duckdb(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schem
 def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
     # Only this database: an attached PostgreSQL would list all of its tables.
     within = f"where lower(database_name) = {_literal(database)}"
-    sql = (
-        f"with r as (select schema_name as s, table_name as n, 'table' as kind from duckdb_tables() {within}"
-        f" union all select schema_name, view_name, 'view' from duckdb_views() {within}),"
-        " c as (select schema_name as s, table_name as n, md5(string_agg("
-        """'"' || replace(column_name, '"', '""') || '" ' || data_type, ',' order by column_index)) as columns"""
-        f" from duckdb_columns() {within} group by all)"
-        " select lower(r.s), lower(r.n), r.kind, c.columns from r left join c on c.s = r.s and c.n = r.n"
+    relations = (
+        f"select schema_name as s, table_name as n, 'table' as kind from duckdb_tables() {within}"
+        f" union all select schema_name, view_name, 'view' from duckdb_views() {within}"
+    )
+    columns = (
+        "select schema_name as s, table_name as n, md5(string_agg("
+        """'"' || replace(column_name, '"', '""') || '" ' || data_type, ',' order by column_index)) as signature"""
+        f" from duckdb_columns() {within} group by all"
+    )
+    with_columns = (
+        "select lower(r.s), lower(r.n), r.kind, c.signature"
+        f" from ({relations}) r left join ({columns}) c on c.s = r.s and c.n = r.n"
     )
     try:
-        return _group(schemas, session.execute(sql))
+        return _group(
+            schemas, _ask(session, with_columns, f"select lower(s), lower(n), kind, null from ({relations}) r")
+        )
     except StatementError as error:
         return _unlisted(schemas, error)
 
@@ -196,18 +204,21 @@ def _list_snowflake_database(session: WarehouseSession, schemas: set[_Schema]) -
     database = next(iter(schemas))[0]
     quoted = '"' + database.replace('"', '""') + '"'
     within = ", ".join(_literal(schema) for _, schema in sorted(schemas))
-    schema_of = f"{quoted}.information_schema"
-    sql = (
-        f"with c as (select table_schema, table_name, {_SNOWFLAKE_COLUMNS} as columns from {schema_of}.columns"
-        f" where table_schema in ({within}) group by table_schema, table_name)"
-        f" select s.schema_name, t.table_name, t.table_type, c.columns from {schema_of}.schemata s"
-        f" left join {schema_of}.tables t on t.table_schema = s.schema_name"
-        " left join c on c.table_schema = t.table_schema and c.table_name = t.table_name"
-        f" where s.schema_name in ({within})"
+    catalog = f"{quoted}.information_schema"
+    relations = f"from {catalog}.schemata s left join {catalog}.tables t on t.table_schema = s.schema_name"
+    wanted = f"where s.schema_name in ({within})"
+    columns = (
+        f"select table_schema, table_name, {_SNOWFLAKE_COLUMNS} as signature from {catalog}.columns"
+        f" where table_schema in ({within}) group by table_schema, table_name"
     )
+    with_columns = (
+        f"select s.schema_name, t.table_name, t.table_type, c.signature {relations}"
+        f" left join ({columns}) c on c.table_schema = t.table_schema and c.table_name = t.table_name {wanted}"
+    )
+    without = f"select s.schema_name, t.table_name, t.table_type, null {relations} {wanted}"
     rows = [
         (schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower()), columns)
-        for schema, name, kind, columns in session.execute(sql)
+        for schema, name, kind, columns in _ask(session, with_columns, without)
     ]
     visible = {row[0] for row in rows}
     # A dropped schema and one that the role may not see look the same.
@@ -255,6 +266,14 @@ def _group(
 
 def _unlisted(schemas: Iterable[_Schema], error: StatementError) -> dict[_Schema, _Listing]:
     return dict.fromkeys(schemas, _Listing({}, f"its schema cannot be listed: {error}"))
+
+
+def _ask(session: WarehouseSession, with_columns: str, without: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a listing. Where columns cannot be read, relations are listed all the same."""
+    try:
+        return session.execute(with_columns)
+    except StatementError:
+        return session.execute(without)
 
 
 def _signature(columns: str | None) -> str | None:

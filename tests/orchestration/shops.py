@@ -30,6 +30,7 @@ from dagster_sao.orchestration.records import (
     build_to_json,
     failure_to_json,
 )
+from dagster_sao.orchestration.relations import read_columns
 from dagster_sao.orchestration.translator import attach_project
 from tests.core.manifests import manifest, model, source
 
@@ -116,7 +117,8 @@ class Log:
         """Record builds as a run does; return the last."""
         self.runs += 1
         at = at or datetime.now(timezone.utc)
-        ledger = Ledger(self.project.load().project, self.snapshot())
+        state = read_columns(self.instance, self.project.state_name).added_to(self.snapshot())
+        ledger = Ledger(self.project.load().project, state)
         build = None
         for uid in uids or self.project.load().project.graph.nodes:
             build = ledger.record(uid, started_at=at - timedelta(seconds=7), ended_at=at, run_id=f"run {self.runs}")

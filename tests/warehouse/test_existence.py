@@ -121,6 +121,58 @@ def test_a_renamed_table_is_missing_at_the_next_look(postgres, session):
     postgres.ask("drop table made.other_name")
 
 
+def columns(session, *relation_names):
+    return [one.columns for one in look(session, *relation_names)]
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ("id int, amount int", "id int, amount int, note text"),
+        ("id int, amount int", "amount int, id int"),
+        ("id int, amount int", "id int, amount bigint"),
+        ("id int, amount int", "id int, total int"),
+        ("amount numeric(9, 2)", "amount numeric(9, 3)"),
+        ("name varchar(9)", "name varchar(10)"),
+        ("name text", 'name text collate "C"'),
+        ('"a int, b" int', "a int, b int"),
+    ],
+)
+def test_the_signature_of_columns_tells_their_names_types_and_order(postgres, session, before, change):
+    postgres.ask(
+        f"create table made.one ({before}); create table made.two ({change}); create table made.same ({before})"
+    )
+    one, two, same = columns(session, '"made"."one"', '"made"."two"', '"made"."same"')
+    postgres.ask("drop table made.one, made.two, made.same")
+    assert one == same != two
+
+
+def test_a_listing_tells_the_columns_of_views_and_of_what_is_dropped_from_a_table(postgres, session):
+    postgres.ask("create table made.one (id int, more int, name text); alter table made.one drop column more")
+    postgres.ask("create view made.shown as select * from made.one; create table made.same (id int, name text)")
+    one, shown, same = columns(session, '"made"."one"', '"made"."shown"', '"made"."same"')
+    postgres.ask("drop view made.shown; drop table made.one, made.same")
+    assert one == shown == same
+
+
+def test_duckdb_lists_columns_of_tables_and_of_views_that_are_broken(shop):
+    shop.write(
+        "create table raw.one as select 1 as id, 2.5 as amount",
+        "create table raw.same as select 1 as id, 3.5 as amount",
+        "create table raw.other as select 1 as id, 2.25 as amount",
+        "create table raw.gone as select 1 as id, 2.5 as amount; create view raw.broken as select * from raw.gone",
+        "drop table raw.gone",
+    )
+    names = ('"shop"."raw"."one"', '"shop"."raw"."same"', '"shop"."raw"."other"', '"shop"."raw"."broken"')
+    one, same, other, broken = columns(shop.session(), *names)
+    assert one == same == broken != other
+    assert other is not None
+
+
+def test_columns_that_no_listing_tells_are_unknown(generic, shop):
+    assert columns(shop.session(), '"shop"."raw"."orders"') == [None]
+
+
 def test_duckdb_knows_what_exists_whatever_the_case(shop):
     shop.write(
         'create schema "Mixed"; create table "Mixed"."Orders Too" (id int)', "create view raw.seen as select 1 as one"
@@ -257,7 +309,11 @@ class FakeSnowflake:
 
 def test_snowflake_is_asked_once_per_database_and_folds_bare_names_up():
     session = FakeSnowflake(
-        SHOP=[("RAW", "ORDERS", "BASE TABLE"), ("RAW", "kept", "MATERIALIZED VIEW"), ("EMPTY", None, None)],
+        SHOP=[
+            ("RAW", "ORDERS", "BASE TABLE", "of orders"),
+            ("RAW", "kept", "MATERIALIZED VIEW", None),
+            ("EMPTY", None, None, None),
+        ],
         CLOSED=StatementError("Database 'CLOSED' does not exist or not authorized"),
     )
     names = (
@@ -271,6 +327,7 @@ def test_snowflake_is_asked_once_per_database_and_folds_bare_names_up():
     seen = look(session, *names)
     assert [one.presence for one in seen] == [EXISTS, EXISTS, MISSING, MISSING, UNKNOWN, UNKNOWN]
     assert [one.relation_type for one in seen[:2]] == ["table", "materialized_view"]
+    assert [one.columns is None for one in seen[:2]] == [False, True]
     assert "may not look into it" in seen[4].reason
     assert "not authorized" in seen[5].reason
-    assert len(session.sent) == 2
+    assert len(session.sent) == 3  # what refuses is asked once more, without columns
