@@ -27,6 +27,7 @@ def _one_of(*steps: Step) -> st.SearchStrategy[Step]:
     return st.sampled_from(steps)
 
 
+FILES = "files that are moved, deleted or put in place"
 FUNCTIONS = "user-defined functions"
 BOUND_COLUMNS = "columns that a view is bound to"
 KINDS: Mapping[str, st.SearchStrategy[Step]] = {
@@ -47,7 +48,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "relations that dbt does not know": _one_of(("change beside", "loose")),
     "questions that SQL asks while it is rendered": _one_of(("change beside", "options"), ("change parts",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
-    "files that are moved, deleted or put in place": st.one_of(
+    FILES: st.one_of(
         st.tuples(st.sampled_from(["away", "delete", "back"]), _published).map(
             lambda pair: ("move", pair[0], *pair[1])
         ),

@@ -262,13 +262,25 @@ class ProjectFiles:
             self._write(name, filled(text, self.dials))
         self._write_moved()
 
+    def content(self) -> dict[str, str]:
+        """Return the text of each file that a parse reads, by name."""
+        folders = ("models", "macros", "seeds", "snapshots", "tests", "packages")
+        found = (path for folder in folders for path in (self.folder / folder).rglob("*") if path.is_file())
+        return {str(path): path.read_text(encoding="utf-8") for path in (*found, self.folder / "dbt_project.yml")}
+
     def _write_moved(self) -> None:
-        for folder in ("models", "models/moved"):
-            path = self.folder / folder / f"{MOVED}.sql"
-            if folder != self.moved_to:
-                path.unlink(missing_ok=True)
-            elif self._write(f"{folder}/{MOVED}.sql", filled(MOVED_SQL, self.dials)) and self.moved_at:
-                os.utime(path, (self.moved_at, self.moved_at))
+        paths = {folder: self.folder / folder / f"{MOVED}.sql" for folder in ("models", "models/moved")}
+        kept = paths.pop(self.moved_to) if self.moved_to else None
+        for path in paths.values():
+            if path.exists() and kept is not None:
+                path.rename(kept)  # keeps its time
+            path.unlink(missing_ok=True)
+        if (
+            kept is not None
+            and self._write(f"{self.moved_to}/{MOVED}.sql", filled(MOVED_SQL, self.dials))
+            and self.moved_at
+        ):
+            os.utime(kept, (self.moved_at, self.moved_at))
 
     def _model_sql(self, name: str, model: Model) -> str:
         config = ", ".join(f"{key}={value}" for key, value in model.config.items())

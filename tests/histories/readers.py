@@ -12,7 +12,7 @@ DIALS: Mapping[str, int] = {
     **dict.fromkeys(
         ("computed", "alias", "called", "under_execute", "executed", "given", "meta", "tag", "description"), 1
     ),
-    # What t_written is written with; of some, only whether the number is odd counts.
+    # What t_written and t_forms are written with; of some, only whether the number is odd counts.
     **dict.fromkeys(("parentheses", "around_macro", "line_break", "package"), 1),
     # What dbt does besides running the SQL of t_made and of the seed.
     **dict.fromkeys(("override", "hook", "hook_variable", "seed_variable"), 1),
@@ -75,9 +75,9 @@ models:
     "packages/helpers/macros/helped.sql": "{% macro helped() %}@package@{% endmacro %}\n",
     "models/t_written.sql": _TABLE
     + """
-select @parentheses@ as n, {{ helpers.helped() }} as helped {{ noted('a note') }}
-where @around_macro@
+select {{ helpers.helped() }} as helped {{ noted('a note') }}
 """,
+    "models/t_forms.sql": _TABLE + "select @parentheses@ as n where @around_macro@",
     "macros/overrides.sql": """
 {% macro duckdb__create_table_as(temporary, relation, compiled_code, language='sql', partitioned_by=none, sorted_by=none) -%}
   {%- if relation.identifier.startswith('t_made') -%}
@@ -104,7 +104,19 @@ select
 }
 MOVED_SQL = _TABLE + "select @moved@ as n"
 
-READERS = ("t_read", "t_written", "t_made", "v_wide", "t_wide", "t_unknown", "t_asked", "t_this", "t_from_this", MOVED)
+READERS = (
+    "t_read",
+    "t_written",
+    "t_forms",
+    "t_made",
+    "v_wide",
+    "t_wide",
+    "t_unknown",
+    "t_asked",
+    "t_this",
+    "t_from_this",
+    MOVED,
+)
 AGREEING: Mapping[str, str] = {"t_from_this": "t_this"}
 """Models whose rows are those of their parent, which a full build in an empty database would not make."""
 

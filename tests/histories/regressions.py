@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.histories.kinds import NOT_YET
+from tests.histories.kinds import FILES, NOT_YET
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
@@ -248,15 +248,16 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
     "tables that read themselves": {
         "a table that reads itself is new for its children when it is built": [("materialize", ["t_this"]), ("cycle",)],
     },
-    "files that are moved, deleted or put in place": {
-        "a file that is moved is the same code": [("move", "away", "published"), ("cycle",)],
+    FILES: {
+        "a file that is moved is the same code": [("move", "away"), ("cycle",)],
         "a file that is deleted and comes back with other code": [
-            ("move", "delete", "published"),
+            ("move", "delete"),
             ("cycle",),
             ("turn", "moved"),
-            ("move", "back", "published"),
+            ("move", "back"),
             ("cycle",),
         ],
+        "a file of a local package": [("turn", "package"), ("settle",)],
         "an older file in the place of one": [("put in place", "published"), ("cycle",)],
         "an older file in the place of one, built and taken back before it is published": [
             ("put in place",),

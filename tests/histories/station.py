@@ -235,13 +235,13 @@ class Station(ABC):
             self._execute(self._pending.pop(0 if which == "oldest" else -1))
 
     def _materialize(self, names: list[str]) -> None:
-        if self._running is None:
-            self._execute(self._new_run(names))
+        if self._running is None and (there := self._names.intersection(names)):
+            self._execute(self._new_run(there))
 
     def _job(self, names: list[str]) -> None:
         """Run a state-aware job of some models, by default of all."""
         if self._running is None:
-            self._execute(self._new_run(names or self._names, decides=True))
+            self._execute(self._new_run(self._names.intersection(names) or self._names, decides=True))
 
     def _delete_run(self) -> None:
         """Delete the last run, as jobs that clean up do, unless a build failed in it or it was killed."""

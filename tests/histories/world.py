@@ -18,10 +18,13 @@ from typing import Any
 from unittest.mock import patch
 
 import dagster as dg
+from dagster_dbt import DbtProject
 
 from dagster_sao.core.decide import Action
+from dagster_sao.orchestration.project import newer_than_manifest
 from dagster_sao.orchestration.state import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
+from tests.histories.kinds import FILES, NOT_YET
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
 from tests.histories.readers import AGREEING, DIALS, ENVIRONMENT
@@ -117,6 +120,7 @@ class World(Station):
         self._number = 0
         self._has_unpublished_effect = False
         self._variables: dict[str, int] = {}
+        self._parsed_content = self._files.content()
         super().__init__(shop.folder, shop.current, instance, time, last_build)
 
     # Data
@@ -236,12 +240,23 @@ class World(Station):
             self._publish()
 
     def _publish(self) -> None:
+        self._assert_noticed()
         parse(self._shop.folder, self._shop.current, self._variables)
         self._shop.publish()
         if self._has_unpublished_effect:
             # Until now dbt may have built what the package did not know of.
             self.watch.learned(NODES)
             self._has_unpublished_effect = False
+
+    def _assert_noticed(self) -> None:
+        """See that a command which parses by itself when that is needed would parse now."""
+        content = self._files.content()
+        if content != self._parsed_content and FILES not in NOT_YET:
+            noticed = newer_than_manifest(DbtProject(self._shop.folder))
+            assert noticed, (
+                f"stale manifest: {_different(self._parsed_content, content)} changed, and nothing parses it"
+            )
+        self._parsed_content = content
 
     # What a build reads though neither its parents nor a literal name tell so
 
@@ -261,16 +276,15 @@ class World(Station):
         self._publish()
         self.restart()
 
-    def _move(self, how: str, published: str = "") -> None:
-        """Move a file, delete it, or bring it back."""
+    def _move(self, how: str) -> None:
+        """Move a file, delete it, or bring it back, and deploy that."""
         files = self._files
         if how == "away":
             files.moved_to = "models/moved" if files.moved_to == "models" else "models"
         else:
             files.moved_to = None if how == "delete" else "models"
-        self._edited(published, has_effect=True)
-        if published:
-            self.restart()
+        self._edited("published", has_effect=True)
+        self.restart()
 
     def _put_in_place(self, published: str = "") -> None:
         """Put an older file in the place of one."""
@@ -451,6 +465,10 @@ def parse(folder: Path, target_path: Path, variables: Mapping[str, int] = Mappin
     result = run_dbt(["parse", "--target", "warehouse", *_given(variables)], folder, target_path)
     if not result.success:
         raise result.exception or AssertionError("dbt cannot parse the project")
+
+
+def _different(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return sorted(Path(name).name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
 def _given(variables: Mapping[str, int]) -> list[str]:
