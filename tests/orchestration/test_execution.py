@@ -28,6 +28,7 @@ from dagster_sao.orchestration.records import (
     VERDICT_RUN_KEY,
     build_from_json,
 )
+from dagster_sao.orchestration.relations import read_columns
 from dagster_sao.orchestration.state import PROJECT_TAG, EventLogState
 from tests.conftest import run_dbt
 from tests.core.manifests import manifest, model, seed, source
@@ -114,6 +115,7 @@ def story(tmp_path_factory):
                 raise_on_error=False,
             )
             state = EventLogState(instance, project.name).snapshot(project.load().keys, datetime.now(timezone.utc))
+            state = read_columns(instance, project.state_name).added_to(state)
             return Run(result, state, started_at)
 
         automated = {PROJECT_TAG: "store"}
@@ -158,7 +160,7 @@ def test_what_is_consumed_was_captured_before_dbt_started(story):
     source_id = "source.store.raw.orders"
     token = story.first.state.sources[source_id]
     assert token.token.startswith("2026-01-01T10:00:00")
-    assert story.first.state.builds["model.store.stg"].consumed == {source_id: token.token}
+    assert story.first.state.builds["model.store.stg"].consumed == {source_id: token.version}
     assert token.recorded_at <= story.first.state.builds["model.store.stg"].started_at
 
 
