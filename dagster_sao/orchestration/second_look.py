@@ -142,9 +142,7 @@ class SecondLook:
         moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
         proven = set() if prober.witness_lags else found.keys() - moved
         in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
-        if file_state is not None:
-            moved |= {uid for uid in in_file if not file_state or self._file_states.get(uid) != file_state}
-            self._say_written(moved & in_file)
+        written = set() if file_state is None else {uid for uid in in_file if not self._holds(uid, file_state)}
         unseen -= moved | proven
         found_in = prober.file_state() if in_file else ""
         asked = [self.sources[uid] for uid in self._captured if uid not in proven]
@@ -154,10 +152,16 @@ class SecondLook:
                 self.news[uid] = seen
             if seen.token is not None or uid in moved:
                 unseen.discard(uid)
+        # Nothing is known of one that cannot be read, and that is not built again until it can be.
+        self._say_written(written - unseen - moved)
+        moved |= written - unseen
         self._file_states.update(dict.fromkeys(in_file, found_in))
         self.moved |= moved
         for uid in moved:
             del self._captured[uid]
+
+    def _holds(self, unique_id: str, file_state: str) -> bool:
+        return bool(file_state) and self._file_states.get(unique_id) == file_state
 
     def _say_written(self, unique_ids: Iterable[str]) -> None:
         if names := ", ".join(sorted(self.graph.label(uid) for uid in unique_ids)):
