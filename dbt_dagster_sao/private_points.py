@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
+from dbt_dagster_sao.database_file import FileClosed, FileOpened, database_state
 from dbt_dagster_sao.digests import UNKNOWN, digest, is_of_a_batch, mapping_digest
 from dbt_dagster_sao.proxies import WATCHED, TracedContext, traced
 from dbt_dagster_sao.questions import ASK_NOTHING, asking, note_question, word
@@ -314,6 +316,45 @@ def _adapter_member(original: Wrapper) -> Wrapper:
     return member
 
 
+# The file of a DuckDB database
+
+
+def _initialize_db(original: Any) -> Any:
+    """Write down the file as dbt opens it: nobody else wrote it in between where it is the same before and after."""
+    open_db = original.__func__
+
+    @wraps(open_db)
+    def initialize_db(cls: Any, creds: Any, *arguments: Any, **options: Any) -> Any:
+        before = database_state(creds.path)
+        opened = open_db(cls, creds, *arguments, **options)
+        after = database_state(creds.path)
+        if before or after:
+            _write(FileOpened(before, after))
+        return opened
+
+    return classmethod(initialize_db)
+
+
+def _close_db(original: Wrapper) -> Wrapper:
+    @wraps(original)
+    def close(self: Any) -> Any:
+        was_open = getattr(self, "conn", None) is not None
+        found = original(self)
+        if was_open and (after := database_state(self.creds.path)):
+            _write(FileClosed(after))
+        return found
+
+    return close
+
+
+def _write(event: FileOpened | FileClosed) -> None:
+    if current.session is not None:
+        try:
+            current.session.write(event.to_json())
+        except OSError:
+            return  # without the line nobody takes what was read for known
+
+
 # Where they are
 
 _MARK = "_is_traced_by_dagster_sao"
@@ -336,6 +377,12 @@ POINTS = (
         frozenset({"state", "queries"}),
     ),
 )
+FILE_POINTS = (
+    Point("dbt.adapters.duckdb.environments", "Environment", "initialize_db", _initialize_db),
+    Point("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close", _close_db),
+)
+"""Those of dbt-duckdb. Without the first, nobody knows which state of the file was read."""
+_DUCKDB = "dbt.adapters.duckdb"
 
 
 def begin_session() -> None:
@@ -348,6 +395,8 @@ def begin_session() -> None:
         kinds = install()
         if kinds is None:
             return
+        if _DUCKDB in sys.modules:  # the profile is read by now, and its adapter with it
+            _wrap(FILE_POINTS)
         path = Path(*_target_folder(), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -380,13 +429,18 @@ def install() -> frozenset[str] | None:
     context = _attribute("dbt.context.providers", "ProviderContext")
     if not set(getattr(context, "_context_members_", ())) >= MEMBERS:
         return None
-    for point, function in zip(POINTS, functions, strict=True):
+    _wrap(POINTS)
+    watched = KINDS.union(*(point.kinds for point in POINTS))
+    return watched.difference(*(point.kinds for point in missing if not _is_needless(point)))
+
+
+def _wrap(points: Iterable[Point]) -> None:
+    for point in points:
+        function = _function(point)
         if function is not None and not hasattr(function, _MARK):
             wrapped = point.wrap(function)
             setattr(wrapped, _MARK, True)
             setattr(_owner(point), point.name, wrapped)
-    watched = KINDS.union(*(point.kinds for point in POINTS))
-    return watched.difference(*(point.kinds for point in missing if not _is_needless(point)))
 
 
 def _function(point: Point) -> Wrapper | None:

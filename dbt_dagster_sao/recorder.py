@@ -163,7 +163,7 @@ class Session:
         for other in others:
             recording.merge(other)
         if depth == 1 and not recording.is_void:
-            self._write(recording.trace(self._kinds).to_json())
+            self.write(recording.trace(self._kinds).to_json())
 
     def once(self, of: object, digest_of: Callable[[Any], str]) -> str:
         """Return the digest of a large object, computed once."""
@@ -173,7 +173,8 @@ class Session:
             found = self._digests[id(of)] = of, digest_of(of)
         return found[1]
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Append a line."""
         content = f"{line}\n".encode()
         with self._lock, self._path.open("ab", buffering=0) as file:
             file.write(content)

@@ -193,6 +193,13 @@ class DbtProcess:
         """Return what a node or test that has ended read while dbt built it, None where dbt did not record it."""
         return self._traces.get(unique_id)
 
+    def database_state(self) -> str | None:
+        """Return the state of the DuckDB file from which dbt read on, alone; empty where nobody knows.
+
+        None where dbt does not record what it does.
+        """
+        return self._traces.database_state() if self._traces.exists() else None
+
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:
             return

@@ -459,7 +459,7 @@ class _Execution:
         checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
         seen = Sightings(process, unique_ids, checksums)
         answered: set[str] = set()
-        for event in self._proven(process.events(), seeds):
+        for event in self._proven(process, seeds):
             if (function := function_created_in(event.raw)) is not None:
                 self._function_created(function, seen.code(function))
             answer = answer_in(event.raw)
@@ -521,19 +521,21 @@ class _Execution:
             # One of which nothing is known is created again with the views that call it.
             self._context.log.warning(sentence(error))
 
-    def _proven(self, events: Iterable[DbtEvent], seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
+    def _proven(self, process: DbtProcess, seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
         """Yield what dbt says once it is known whether what it read is what was captured: no record claims more."""
         waiting: list[DbtEvent] = []
-        for event in events:
+        for event in process.events():
             waiting.append(event)
             if not any(one.is_result for one in waiting) or self._capture.is_due_again():
-                yield from self._taken(waiting, seeds)
+                yield from self._taken(process, waiting, seeds)
                 waiting = []
-        yield from self._taken(waiting, seeds)
+        yield from self._taken(process, waiting, seeds)
 
-    def _taken(self, events: Sequence[DbtEvent], seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
+    def _taken(
+        self, process: DbtProcess, events: Sequence[DbtEvent], seeds: Mapping[str, SeedFile]
+    ) -> Iterator[DbtEvent]:
         if any(event.is_result for event in events):
-            moved, unknown = self._capture.look_again()
+            moved, unknown = self._capture.look_again(process.database_state())
             loaded = frozenset(uid for uid, seed in seeds.items() if seed.has_moved)
             self._recorder.looked_again(moved, unknown, loaded)
         yield from events

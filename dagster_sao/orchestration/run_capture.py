@@ -121,14 +121,16 @@ class RunCapture:
         """Return whether it is time to record what dbt has built, while it runs on."""
         return self._again.is_due()
 
-    def look_again(self) -> tuple[frozenset[str], Mapping[str, str]]:
+    def look_again(self, file_state: str | None) -> tuple[frozenset[str], Mapping[str, str]]:
         """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
+
+        `file_state` is the state of the DuckDB file from which dbt read on (`DbtProcess.database_state`).
 
         What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
         and not at every look until then.
         """
         known = set(self._again.unknown)
-        self._again.look()
+        self._again.look(file_state)
         now = clock.now()
         while self._again.news:
             uid, seen = self._again.news.popitem()

@@ -2,7 +2,8 @@
 
 Only tokens that can return need one: counters, snapshots and times that go forward are another at the next look whatever
 happened. A token that can return is compared again before anything is recorded, with a witness beside it where the
-warehouse has one: the token may be what it was although dbt read something else.
+warehouse has one: the token may be what it was although dbt read something else. In the DuckDB file that dbt builds
+into, the witness is the file: it must be as it was before the token was read when dbt opens it, and then dbt alone writes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class SecondLook:
     news: dict[str, Observation] = field(default_factory=dict)
     """What was found instead of what was captured, where that was a token, until it is taken."""
     _witnesses: dict[str, str] = field(default_factory=dict)
+    _file_states: dict[str, str] = field(default_factory=dict)
+    """Of sources in the DuckDB file: the state of the file from before the token was read that is captured."""
     _captured: dict[str, str] = field(default_factory=dict)
     _started: float = 0.0
     _next: float = 0.0
@@ -58,12 +61,17 @@ class SecondLook:
 
     def capture(self, sources: Iterable[Source], prober: SourceProber) -> None:
         """Take the witnesses of sources, before their tokens. Raises WarehouseError."""
+        sources = list(sources)
         self._witnesses.update(prober.witnesses(sources))
+        in_file = [source.unique_id for source in sources if prober.is_in_file(source)]
+        if in_file:
+            self._file_states.update(dict.fromkeys(in_file, prober.file_state()))
 
     def distrust(self, unique_ids: Iterable[str]) -> None:
         """Take no witness for sources whose tokens could not be read after it: nobody knows what it stands for."""
         for uid in unique_ids:
             self._witnesses.pop(uid, None)
+            self._file_states.pop(uid, None)
 
     def begin(self, tokens: Mapping[str, str]) -> None:
         """Start to watch the sources that dbt is about to read, each with the token that was captured of it."""
@@ -79,6 +87,7 @@ class SecondLook:
             except DagsterSaoError:
                 return  # nobody knows how they are probed: the look will say why
             self._captured = {uid: token for uid, token in self._captured.items() if uid in weak}
+            self._catch_up()
 
     def is_due(self) -> bool:
         """Return whether what dbt has built is to be recorded now, while it runs on."""
@@ -90,14 +99,34 @@ class SecondLook:
             return False
         return can_look and time.monotonic() >= self._next
 
-    def look(self) -> None:
-        """Find out what of the watched sources moved since they were captured, and what cannot be known."""
+    def _catch_up(self) -> None:
+        """Find out whether tokens that were read before the DuckDB file was written, by dbt above all, still hold."""
+        try:
+            prober = self.prober()
+            in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
+            state = prober.file_state() if in_file else ""
+            late = [uid for uid in in_file if not state or self._file_states.get(uid) != state]
+            self.distrust(late)
+            for uid, seen in (
+                _patient(lambda: list(prober.observe([self.sources[uid] for uid in late]))) if late else ()
+            ):
+                if state and seen.token == told_by_probe(self._captured[uid]):
+                    self._file_states[uid] = state
+        except DagsterSaoError:
+            return  # what has no state of the file counts as moved
+
+    def look(self, file_state: str | None = None) -> None:
+        """Find out what of the watched sources moved since they were captured, and what cannot be known.
+
+        `file_state` is the state of the DuckDB file from which dbt read on, alone: empty where nobody knows, None where dbt
+        records nothing, so that the tokens are all there is.
+        """
         if not self._captured:
             return
         began = time.monotonic()
         unseen = set(self._captured)
         try:
-            self._compare(self.prober(), unseen)
+            self._compare(self.prober(), unseen, file_state)
             why = "" if not unseen else f"{', '.join(sorted(self.graph.label(uid) for uid in unseen))} gave no answer"
         except DagsterSaoError as error:
             why = sentence(error)
@@ -107,12 +136,15 @@ class SecondLook:
         ended = time.monotonic()
         self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
 
-    def _compare(self, prober: SourceProber, unseen: set[str]) -> None:
+    def _compare(self, prober: SourceProber, unseen: set[str], file_state: str | None) -> None:
         witnessed = [uid for uid in self._captured if uid in self._witnesses]
         found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
         moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
         proven = set() if prober.witness_lags else found.keys() - moved
+        in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
+        written = set() if file_state is None else {uid for uid in in_file if not self._holds(uid, file_state)}
         unseen -= moved | proven
+        found_in = prober.file_state() if in_file else ""
         asked = [self.sources[uid] for uid in self._captured if uid not in proven]
         for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
             if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
@@ -120,9 +152,23 @@ class SecondLook:
                 self.news[uid] = seen
             if seen.token is not None or uid in moved:
                 unseen.discard(uid)
+        # Nothing is known of one that cannot be read, and that is not built again until it can be.
+        self._say_written(written - unseen - moved)
+        moved |= written - unseen
+        self._file_states.update(dict.fromkeys(in_file, found_in))
         self.moved |= moved
         for uid in moved:
             del self._captured[uid]
+
+    def _holds(self, unique_id: str, file_state: str) -> bool:
+        return bool(file_state) and self._file_states.get(unique_id) == file_state
+
+    def _say_written(self, unique_ids: Iterable[str]) -> None:
+        if names := ", ".join(sorted(self.graph.label(uid) for uid in unique_ids)):
+            self.warn(
+                "The DuckDB file may have been written after this run looked at it and before dbt opened it,"
+                f" so what was built from {names} is built again."
+            )
 
     def _give_up(self, unseen: Iterable[str]) -> None:
         for uid in unseen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dbt_dagster_sao.database_file import FileClosed, FileOpened, file_event, state_that_was_read
 from dbt_dagster_sao.trace import Trace
 
 
@@ -15,6 +16,7 @@ class TraceFile:
         self._path = path
         self._offset = 0
         self._found: dict[str, Trace] = {}
+        self._file_events: list[FileOpened | FileClosed] = []
 
     def exists(self) -> bool:
         """Return whether dbt has begun to trace."""
@@ -25,6 +27,11 @@ class TraceFile:
         if unique_id not in self._found:
             self._read_on()
         return self._found.get(unique_id)
+
+    def database_state(self) -> str:
+        """Return the state of the DuckDB file from which dbt read on, alone; empty where nobody knows."""
+        self._read_on()
+        return state_that_was_read(self._file_events)
 
     def _read_on(self) -> None:
         try:
@@ -37,13 +44,16 @@ class TraceFile:
         complete, newline, _ = content.rpartition(b"\n")
         self._offset += len(complete) + len(newline)
         for line in complete.splitlines():
-            trace = _trace(line)
-            if trace is not None:
-                self._found[trace.node] = trace
+            found = _understood(line)
+            if isinstance(found, Trace):
+                self._found[found.node] = found
+            elif found is not None:
+                self._file_events.append(found)
 
 
-def _trace(line: bytes) -> Trace | None:
+def _understood(line: bytes) -> Trace | FileOpened | FileClosed | None:
     try:
-        return Trace.from_json(line.decode())
+        text = line.decode()
+        return file_event(text) or Trace.from_json(text)
     except ValueError:
         return None

@@ -9,6 +9,7 @@ never missed a commit in our measurements, and it takes no lock.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,15 +18,16 @@ from pathlib import Path
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.duckdb_hash import PLAIN_TYPE, ROW, rows_hash, shows_time_zone
 from dagster_sao.warehouse.errors import StatementError
-from dagster_sao.warehouse.file_stat import FileStat, stat_files
+from dagster_sao.warehouse.file_stat import SETTLED_AFTER_NS, FileStat, stat_files
 from dagster_sao.warehouse.observation import Observation, ProbeKind
 from dagster_sao.warehouse.session import WarehouseSession
 from dagster_sao.warehouse.settings import does_not_exist, place, relation_sql, settings_of
 from dagster_sao.warehouse.union import Arm, UnionRunner
 from dagster_sao.warehouse.untracked import untracked_view
+from dbt_dagster_sao.database_file import COMPANIONS, database_state
 
-# A checkpoint beside concurrent writes goes through the last two (duckdb 1.5 and later).
-_COMPANIONS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+_SECOND_NS = 1_000_000_000
+_TICK_SECONDS = 0.005
 
 _Name = tuple[str, str, str]
 _Stat = tuple[FileStat, ...]
@@ -182,5 +184,22 @@ def database_stat(session: WarehouseSession, now_ns: int) -> tuple[tuple[FileSta
     file = session.duckdb_file
     if file is None:
         return (), False
-    found = stat_files(f"{file}{companion}" for companion in _COMPANIONS)
+    found = stat_files(f"{file}{companion}" for companion in COMPANIONS)
     return found, bool(found) and all(entry.is_settled(now_ns) for entry in found)
+
+
+def settled_state(file: Path) -> str:
+    """Return the state of a database file that any later write changes; empty where there is none to be had in time.
+
+    The file's times are the real ones, so the clock is the real one too.
+    """
+    deadline = time.monotonic() + SETTLED_AFTER_NS / _SECOND_NS
+    while True:
+        now_ns = time.time_ns()
+        state = database_state(file)
+        found = stat_files(f"{file}{companion}" for companion in COMPANIONS)
+        if found and all(entry.is_settled_for_its_clock(now_ns) for entry in found):
+            return state
+        if not found or time.monotonic() >= deadline:
+            return ""
+        time.sleep(_TICK_SECONDS)

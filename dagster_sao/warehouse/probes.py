@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dagster_sao.core.graph import Source
-from dagster_sao.warehouse.duckdb_content import DuckDBContentProbe
+from dagster_sao.warehouse.duckdb_content import DuckDBContentProbe, settled_state
 from dagster_sao.warehouse.ducklake import DuckLakeProbe
 from dagster_sao.warehouse.files import FileProbe
 from dagster_sao.warehouse.loaded_at import LoadedAtProbe
@@ -14,6 +14,7 @@ from dagster_sao.warehouse.metadata import MetadataProbe
 from dagster_sao.warehouse.observation import Observation, Probe, ProbeKind
 from dagster_sao.warehouse.postgres_token import PostgresProbe
 from dagster_sao.warehouse.session import WarehouseSession
+from dagster_sao.warehouse.settings import settings_of
 from dagster_sao.warehouse.third_party import load_third_party_probes
 from dagster_sao.warehouse.untracked import OptedOutProbe, UntrackedProbe
 
@@ -60,7 +61,25 @@ class SourceProber:
 
     def has_witness(self, source: Source) -> bool:
         """Return whether `witnesses` may tell something about a source. Asks nobody."""
-        return any(probe.claims(source) for probe in self._witnesses)
+        return any(probe.claims(source) for probe in self._witnesses) or self.is_in_file(source)
+
+    def is_in_file(self, source: Source) -> bool:
+        """Return whether a source lies in the DuckDB file that dbt builds into. Asks nobody.
+
+        The file is no witness for `witnesses`, as dbt writes it too. But its state as dbt opens it says what dbt read.
+        """
+        session, settings = self.session, settings_of(source)
+        if session.duckdb_file is None or settings.is_external or settings.plugin:
+            return False
+        return (source.database or session.database).lower() == session.database.lower()
+
+    def file_state(self) -> str:
+        """Return what every later write to that file makes another, as dbt records it; empty where nobody can tell.
+
+        Waits for the next tick of the file system's clock after a write, for two seconds at most.
+        """
+        file = self.session.duckdb_file
+        return "" if file is None else settled_state(file)
 
     @property
     def witness_lags(self) -> bool:

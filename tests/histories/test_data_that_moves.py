@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import duckdb
 import pytest
 
 from tests.histories.inprocess_dbt import InProcessDbt
@@ -28,7 +29,7 @@ FILES = {
     "models/p.yml": "models: [{name: v, columns: [{name: id, data_tests: [not_null: {name: there}]}]}]",
 }
 COUNTS = "select (select n from t), (select n from through_view), (select n from below)"
-ROWS = "(1, timestamp '2026-01-01'), (2, timestamp '2026-01-02')"
+ROWS = "(1, timestamp '2026-01-01 01:00'), (2, timestamp '2026-01-02 01:00')"
 SETUP = [
     "create schema raw",
     f"create table raw.orders as select * from (values {ROWS}) r(id, updated_at)",
@@ -62,8 +63,48 @@ def test_a_state_that_only_the_build_saw_is_built_again_when_it_is_gone(tmp_path
         assert (run.nodes["t"][0], case.sql(COUNTS)) == ("build", [(0, 0, 0)])
         case.sql(REFILL)
         runs = case.cycle()
-        assert runs[0].nodes["t"] == ("build", "New changes detected: raw.orders")
+        # The file was written before dbt opened it, so nothing of what it held is certain.
+        assert runs[0].nodes["t"] == ("build", "New changes detected: raw.items, raw.orders")
         assert case.sql(COUNTS) == [(2, 2, 2)]
+        assert case.cycle() == []
+
+
+@pytest.mark.parametrize("what", ["loaded_at", "content"])
+def test_rows_that_left_and_came_back_around_dbt_in_its_own_file_are_read_again(tmp_path, what):
+    """Nobody else can write the DuckDB file while dbt has it: it tells whether dbt found it as the run did."""
+    sources = SOURCES if what == "loaded_at" else SOURCES.replace(", config: {loaded_at_field: updated_at}", "")
+    with lab(tmp_path, {**FILES, "models/sources.yml": sources}, SETUP) as case:
+        case.settle()
+        for start in (case.cycle, case.job, lambda: case.materialize("t", "through_view", "below")):
+            case.sql(MORE_ITEMS)
+            before_dbt(lambda: case.sql(EMPTY))
+            after_dbt(lambda: case.sql(REFILL))
+            start()
+            assert case.sql(COUNTS) == [(0, 0, 0)]
+            case.settle()
+            assert case.sql(COUNTS) == [(2, 2, 2)]
+            assert case.cycle() == []
+
+
+def test_an_invocation_that_reads_what_the_one_before_left_is_not_repeated(tmp_path):
+    """The file is another after each dbt of the run, and in the midst of it the sensors of others look into it."""
+    refreshed = "meta={'dagster_sao': {'on_code_change': 'full_refresh'}}"
+    incremental = (
+        f"{{{{ config(materialized='incremental', {refreshed}) }}}} " + COUNT + "{{ source('raw', 'orders') }}"
+    )
+    files = {**FILES, "models/a.sql": incremental, "models/b.sql": incremental}
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.edit({"models/a.sql": incremental.replace("as n", "as n, 1 as m")})
+        case.sql(MORE_ITEMS)
+        before = case.invocations
+        before_dbt(lambda: duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True).close())
+        (run,) = case.cycle()
+        assert {"a", "b", "t"} <= {name for name, (decision, _) in run.nodes.items() if decision == "build"}
+        assert case.invocations - before == 2
+        assert case.cycle() == []
+        case.materialize("a", "b", "t")
+        case.check("there")
         assert case.cycle() == []
 
 

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
+from dbt_dagster_sao.database_file import file_event
 from dbt_dagster_sao.trace import Trace
 from tests.histories.inprocess_dbt import run_dbt
 
@@ -137,6 +138,11 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         path.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
 
 
+def node_lines(file: Path) -> list[str]:
+    """Return the lines of a file of traces that are about a node."""
+    return [line for line in file.read_text().splitlines() if file_event(line) is None]
+
+
 def invoke(folder: Path, *arguments: str, **environment: str) -> Invocation:
     target = folder / "target"
     file = target / "traces.jsonl"
@@ -151,7 +157,7 @@ def invoke(folder: Path, *arguments: str, **environment: str) -> Invocation:
 
     with patch.dict(os.environ, {TRACE_FILE: file.name, TRACE_KEY: KEY, **environment}):
         run_dbt(arguments, folder, target, look)
-    lines = file.read_text().splitlines()
+    lines = node_lines(file)
     traces = [Trace.from_json(line) for line in lines]
     manifest = json.loads((target / "manifest.json").read_text())
     names = {**manifest["nodes"], **manifest["unit_tests"]}

@@ -10,12 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from dagster_sao.orchestration.traces import TraceFile
 from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
-from dbt_dagster_sao.private_points import POINTS
+from dbt_dagster_sao.database_file import FileOpened, database_state
+from dbt_dagster_sao.private_points import FILE_POINTS, POINTS
 from dbt_dagster_sao.proxies import WATCHED
-from tests.trace.conftest import FILES, invoke, write
+from tests.trace.conftest import FILES, invoke, node_lines, write
 
 # What is wrapped, and the parameters that the wrappers rely on.
 WRAPPED = {
@@ -30,6 +33,10 @@ WRAPPED = {
     ("dbt.context.providers", "RuntimeConfigObject", "_lookup"): ["self", "name", "default"],
     ("dbt.context.providers", "RuntimeConfigObject", "_lookup_meta"): ["self", "name", "default"],
     ("dbt.context.providers", "RuntimeDatabaseWrapper", "__getattr__"): ["self", "name"],
+}
+OF_DUCKDB = {
+    ("dbt.adapters.duckdb.environments", "Environment", "initialize_db"): ["creds"],
+    ("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close"): ["self"],
 }
 # What is imported beside.
 IMPORTED = {
@@ -47,6 +54,11 @@ TOUCHED = {
     ("dbt.task.base", "BaseRunner"): ["self.node", "self.adapter", "self.config"],
     ("dbt.adapters.cache", "RelationsCache"): ["self.relations", "self.schemas"],
     ("dbt.adapters.reference_keys", None): ["_ReferenceKey", "lowercase(relation.database)"],
+    ("dbt.adapters.duckdb.environments", "Environment"): ["duckdb.connect(creds.path, read_only=False, config=config)"],
+    ("dbt.adapters.duckdb.environments.local", "LocalEnvironment"): [
+        "self.conn = self.initialize_db(self.creds",
+        "self.conn = None",
+    ],
     ("dbt_common.clients.jinja", "BaseMacroGenerator"): ["self.context"],
     ("dbt_common.clients.jinja", "CallableMacroGenerator"): ["self.macro"],
 }
@@ -54,7 +66,8 @@ TOUCHED = {
 
 def test_each_point_is_where_it_was_and_is_called_as_we_expect():
     assert {(point.module, point.owner, point.name) for point in POINTS} == set(WRAPPED)
-    for (module, owner, name), parameters in WRAPPED.items():
+    assert {(point.module, point.owner, point.name) for point in FILE_POINTS} == set(OF_DUCKDB)
+    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB}.items():
         function = inspect.unwrap(getattr(getattr(importlib.import_module(module), owner), name))
         found = list(inspect.signature(function).parameters)
         assert found[: len(parameters)] == parameters, name
@@ -134,7 +147,7 @@ def test_another_invocation_of_the_process_is_not_traced(small):
 
     traced = invoke(small, "build", "--select", "plain")
     assert run_dbt(["build", "--select", "plain"], small, small / "target").success
-    assert (small / "target" / "traces.jsonl").read_text().splitlines() == traced.lines
+    assert node_lines(small / "target" / "traces.jsonl") == traced.lines
 
 
 def test_a_dbt_process_finds_the_package_and_writes_beside_its_artifacts(small):
@@ -142,8 +155,21 @@ def test_a_dbt_process_finds_the_package_and_writes_beside_its_artifacts(small):
     command = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet", "build", "--select", "plain"]
     folders = ["--project-dir", str(small), "--profiles-dir", str(small)]
     subprocess.run([*command, *folders], env=environment, check=True, cwd=small)
-    (line,) = (small / "elsewhere" / "traces.jsonl").read_text().splitlines()
+    (line,) = node_lines(small / "elsewhere" / "traces.jsonl")
     assert '"node":"model.shop.plain"' in line
+
+
+@pytest.mark.parametrize("keeps_open", [True, False])
+def test_a_dbt_that_others_do_not_disturb_says_from_which_state_of_its_database_it_read(small, keeps_open):
+    profile = (small / "profiles.yml").read_text().replace("threads: 4", f"threads: 1, keep_open: {keeps_open}")
+    (small / "profiles.yml").write_text(profile)
+    duckdb.connect(str(small / "warehouse.duckdb")).execute("create table t as select 1 as x").close()
+    before = database_state(small / "warehouse.duckdb")
+    invoke(small, "build", "--select", "plain")
+    found = TraceFile(small / "target" / "traces.jsonl")
+    assert found.database_state() == before != ""
+    opened = [event for event in found._file_events if isinstance(event, FileOpened)]
+    assert (opened[0], len(opened) > 1) == (FileOpened(before, before), not keeps_open)
 
 
 def test_it_costs_a_dbt_that_is_not_traced_next_to_nothing():

@@ -1,0 +1,91 @@
+"""The file of a DuckDB database, as `stat` tells of it: whether anybody but dbt wrote it between two moments.
+
+While dbt has the file open, nobody else can write it. So the file as it was when dbt opened it says what dbt read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+COMPANIONS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+"""What is added to the name of a database for the files that belong to it. DuckDB 1.5 and later use the last two."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOpened:
+    """That dbt opened its database: a line of its own kind in a file of traces."""
+
+    before: str
+    after: str
+
+    def to_json(self) -> str:
+        """Return one line for a file of traces."""
+        return json.dumps({"opened": [self.before, self.after]}, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class FileClosed:
+    """That dbt closed its database, which it may open again (`keep_open: false`)."""
+
+    after: str
+
+    def to_json(self) -> str:
+        """Return one line for a file of traces."""
+        return json.dumps({"closed": self.after}, separators=(",", ":"))
+
+
+def file_event(line: str) -> FileOpened | FileClosed | None:
+    """Return what a line of a file of traces says about dbt's database, None where it is another kind of line.
+
+    Raises ValueError for what is not JSON.
+    """
+    document = json.loads(line)
+    if not isinstance(document, dict):
+        return None
+    if isinstance(opened := document.get("opened"), list):
+        return FileOpened(*map(str, opened[:2])) if len(opened) > 1 else None
+    return FileClosed(str(document["closed"])) if "closed" in document else None
+
+
+def state_that_was_read(events: Sequence[FileOpened | FileClosed]) -> str:
+    """Return the state of the file from which dbt read on, alone; empty where others may have written it meanwhile.
+
+    >>> state_that_was_read([FileOpened("1", "1"), FileClosed("2"), FileOpened("2", "2")])
+    '1'
+    >>> state_that_was_read([FileOpened("1", "1"), FileClosed("2"), FileOpened("3", "3")])
+    ''
+    """
+    first, left = "", ""
+    is_open = False
+    for event in events:
+        if isinstance(event, FileClosed):
+            is_open, left = False, event.after
+            continue
+        if is_open or not event.before or event.before != event.after or (first and event.before != left):
+            return ""
+        first, is_open = first or event.before, True
+    return first
+
+
+def database_state(path: str | Path) -> str:
+    """Return what is another after each later write to a database file; empty where there is none, or nobody can tell.
+
+    Two writes within one tick of the file system's clock may leave the same.
+    """
+    found = []
+    for companion in COMPANIONS:
+        try:
+            entry = os.stat(f"{path}{companion}")  # noqa: PTH116  # companions are names, not paths
+        except (FileNotFoundError, NotADirectoryError):
+            if not companion:
+                return ""
+        except OSError:
+            return ""
+        else:
+            times = f"{entry.st_mtime_ns} {entry.st_ctime_ns}"
+            found.append(f"{companion or 'file'} {entry.st_ino} {entry.st_size} {times}")
+    return ", ".join(found)
