@@ -408,9 +408,7 @@ class Fingerprinter:
         yield from self._function_parts(test.functions)
         yield from self._start_of_runs
         for unit in self._units_of_test(test):
-            # While it runs a test, dbt lists macros of its own that it does not list after a parse. They change with dbt only.
-            own = [uid for uid in unit.macros if unit.props is not props or self._macros.is_of_test(uid)]
-            yield from self._reached_parts([_Unit(unit.props, unit.texts, own)])
+            yield from self._reached_parts([unit])
 
     def _reached_parts(self, units: Iterable[_Unit]) -> Iterator[tuple[str, str]]:
         """Yield the macros that may be called, and the values that they and the templates may read."""

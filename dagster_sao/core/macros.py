@@ -46,6 +46,8 @@ class Macros:
         self._root = str(manifest["metadata"].get("project_name") or "")
         self._dispatching = dispatching
         self._reads = reads
+        self._prefixes = {*_ADAPTERS, "default", self._adapter}
+        self._called: dict[str, list[str]] = {}
 
     def __contains__(self, unique_id: object) -> bool:
         return unique_id in self._macros
@@ -55,15 +57,12 @@ class Macros:
         return str(self._macros[unique_id]["macro_sql"])
 
     def reached_from(self, start: Iterable[str], names: Iterable[str] = ()) -> list[str]:
-        """Return the macros that are called, directly or not, from `start` or by one of `names`, in a stable order."""
-        reached: dict[str, None] = {}
-        stack = [*start, *self._named(names)]
-        while stack:
-            unique_id = stack.pop()
-            if unique_id in self._macros and unique_id not in reached:
-                reached[unique_id] = None
-                stack.extend(self._called_by(unique_id))
-        return sorted(reached)
+        """Return the macros that count and are called, directly or not, from `start` or by one of `names`, in a stable order.
+
+        dbt's own do not count, as they change with dbt only, but for generic tests. While dbt builds a node, it lists more of
+        them than after a parse.
+        """
+        return sorted(uid for uid in self._reach([*start, *self._mentioned(names)]) if self._counts(uid))
 
     def called_in_building(self, props: Mapping[str, Any]) -> list[str]:
         """Return the macros of the project and its packages that dbt's own code may call when it builds a node."""
@@ -86,10 +85,6 @@ class Macros:
         names = {f"materialization_{materialized}_{suffix}" for suffix in (self._adapter, "default")}
         return [uid for uid in self.own if str(self._macros[uid]["name"]) in names]
 
-    def is_of_test(self, unique_id: str) -> bool:
-        """Return whether a macro is a generic test, or not dbt's own."""
-        return unique_id in self.own or str(self._macros.get(unique_id, {}).get("name")).startswith("test_")
-
     @cached_property
     def own(self) -> Mapping[str, str]:
         """The macros of the project and its packages with their names, without the prefix of an adapter."""
@@ -104,6 +99,28 @@ class Macros:
         name = self._base_name(str(self._macros[unique_id]["name"]))
         return sorted({*self._own_by_name.get(name, ()), unique_id})
 
+    def _reach(self, start: Iterable[str]) -> set[str]:
+        reached: set[str] = set()
+        stack = list(start)
+        while stack:
+            unique_id = stack.pop()
+            if unique_id in self._macros and unique_id not in reached:
+                reached.add(unique_id)
+                stack.extend(self._calls(unique_id))
+        return reached
+
+    def _calls(self, unique_id: str) -> list[str]:
+        if unique_id not in self._called:
+            self._called[unique_id] = self._called_by(unique_id)
+        return self._called[unique_id]
+
+    def _counts(self, unique_id: str) -> bool:
+        return unique_id in self.own or str(self._macros[unique_id]["name"]).startswith("test_")
+
+    def _mentioned(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            yield from self._by_name.get(self._base_name(name), ())
+
     def _named(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:
             yield from self._own_by_name.get(self._base_name(name), ())
@@ -113,13 +130,18 @@ class Macros:
         listed = list((macro.get("depends_on") or {}).get("macros") or [])
         if unique_id not in self.own:
             return [*listed, *self._own_by_name.get(self._base_name(str(macro["name"])), ())]
-        return [*listed, *self._named(self._reads(self.text(unique_id)).names)]
+        return [*listed, *self._mentioned(self._reads(self.text(unique_id)).names)]
 
     @cached_property
     def _own_by_name(self) -> Mapping[str, list[str]]:
+        own = {name: [uid for uid in macros if uid in self.own] for name, macros in self._by_name.items()}
+        return {name: macros for name, macros in own.items() if macros}
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for unique_id, name in self.own.items():
-            found.setdefault(name, []).append(unique_id)
+        for unique_id, macro in self._macros.items():
+            found.setdefault(self._base_name(str(macro["name"])), []).append(unique_id)
         return found
 
     @cached_property
@@ -162,14 +184,14 @@ class Macros:
                 for uid, macro in self._macros.items()
                 if uid not in self.own and str(macro["name"]).startswith(prefix)
             ]
-            reached = {self._base_name(str(self._macros[uid]["name"])) for uid in self.reached_from(start)}
+            reached = {self._base_name(str(self._macros[uid]["name"])) for uid in self._reach(start)}
             self._reaches[materialized] = frozenset(reached)
         return self._reaches[materialized]
 
     def _base_name(self, name: str) -> str:
         """Return a macro's name without the prefix that `adapter.dispatch` adds."""
         prefix, separator, rest = name.partition("__")
-        return rest if separator and prefix in {*_ADAPTERS, "default", self._adapter} else name
+        return rest if separator and prefix in self._prefixes else name
 
     @cached_property
     def _reaches(self) -> dict[str, frozenset[str]]:
