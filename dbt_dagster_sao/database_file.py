@@ -19,12 +19,14 @@ COMPANIONS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 class FileOpened:
     """That dbt opened its database: a line of its own kind in a file of traces."""
 
+    path: str
+    """Absolute, without symbolic links."""
     before: str
     after: str
 
     def to_json(self) -> str:
         """Return one line for a file of traces."""
-        return json.dumps({"opened": [self.before, self.after]}, separators=(",", ":"))
+        return json.dumps({"opened": [self.path, self.before, self.after]}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +43,40 @@ class FileClosed:
 def file_event(line: str) -> FileOpened | FileClosed | None:
     """Return what a line of a file of traces says about dbt's database, None where it is another kind of line.
 
-    Raises ValueError for what is not JSON.
+    Raises ValueError for anything else than a line of such a file.
     """
     document = json.loads(line)
     if not isinstance(document, dict):
         return None
     if isinstance(opened := document.get("opened"), list):
-        return FileOpened(*map(str, opened[:2])) if len(opened) > 1 else None
+        path, before, after = map(str, opened)
+        return FileOpened(path, before, after)
     return FileClosed(str(document["closed"])) if "closed" in document else None
 
 
-def state_that_was_read(events: Sequence[FileOpened | FileClosed]) -> str:
-    """Return the state of the file from which dbt read on, alone; empty where others may have written it meanwhile.
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """The database file that dbt read in one invocation."""
 
-    >>> state_that_was_read([FileOpened("1", "1"), FileClosed("2"), FileOpened("2", "2")])
-    '1'
-    >>> state_that_was_read([FileOpened("1", "1"), FileClosed("2"), FileOpened("3", "3")])
-    ''
+    path: str
+    """Empty where dbt opened none, or nobody knows which."""
+    state: str
+    """The state from which dbt read on, alone; empty where others may have written the file meanwhile."""
+
+
+def file_read(events: Sequence[FileOpened | FileClosed]) -> FileRead:
+    """Return what dbt read, from what it did with its database.
+
+    >>> file_read([FileOpened("/a", "1", "1"), FileClosed("2"), FileOpened("/a", "2", "2")])
+    FileRead(path='/a', state='1')
+    >>> file_read([FileOpened("/a", "1", "1"), FileClosed("2"), FileOpened("/a", "3", "3")])
+    FileRead(path='/a', state='')
     """
+    paths = {event.path for event in events if isinstance(event, FileOpened)}
+    return FileRead(paths.pop(), _state_that_was_read(events)) if len(paths) == 1 else FileRead("", "")
+
+
+def _state_that_was_read(events: Sequence[FileOpened | FileClosed]) -> str:
     first, left = "", ""
     is_open = False
     for event in events:

@@ -329,7 +329,7 @@ def _initialize_db(original: Any) -> Any:
         opened = open_db(cls, creds, *arguments, **options)
         after = database_state(creds.path)
         if before or after:
-            _write(FileOpened(before, after))
+            _write(FileOpened(os.path.realpath(creds.path), before, after))
         return opened
 
     return classmethod(initialize_db)

@@ -31,6 +31,7 @@ from dagster_sao.orchestration.project import (
 from dagster_sao.orchestration.traces import TraceFile
 from dagster_sao.warehouse.dbt_environment import settings_of_one_run
 from dbt_dagster_sao import TRACE_FILE
+from dbt_dagster_sao.database_file import FileRead
 from dbt_dagster_sao.trace import Trace
 
 _INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
@@ -193,12 +194,9 @@ class DbtProcess:
         """Return what a node or test that has ended read while dbt built it, None where dbt did not record it."""
         return self._traces.get(unique_id)
 
-    def database_state(self) -> str | None:
-        """Return the state of the DuckDB file from which dbt read on, alone; empty where nobody knows.
-
-        None where dbt does not record what it does.
-        """
-        return self._traces.database_state() if self._traces.exists() else None
+    def file_read(self) -> FileRead | None:
+        """Return which state of which DuckDB file dbt read, None where dbt does not record what it does."""
+        return self._traces.file_read() if self._traces.exists() else None
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None:

@@ -535,7 +535,7 @@ class _Execution:
         self, process: DbtProcess, events: Sequence[DbtEvent], seeds: Mapping[str, SeedFile]
     ) -> Iterator[DbtEvent]:
         if any(event.is_result for event in events):
-            moved, unknown = self._capture.look_again(process.database_state())
+            moved, unknown = self._capture.look_again(process.file_read())
             loaded = frozenset(uid for uid, seed in seeds.items() if seed.has_moved)
             self._recorder.looked_again(moved, unknown, loaded)
         yield from events

@@ -197,6 +197,8 @@ class RunReport:
             text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
         if self.is_untraced:
             text += ". dbt did not record what it read, so all that its templates may read counts as their code"
+            if self.graph.adapter_type == "duckdb":
+                text += ". A change of its DuckDB file that was undone right before or after dbt would go unseen"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),

@@ -32,6 +32,7 @@ from dagster_sao.orchestration.state import run_activity
 from dagster_sao.warehouse.existence import existing_relations
 from dagster_sao.warehouse.probes import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
+from dbt_dagster_sao.database_file import FileRead
 
 
 class _Heard:
@@ -121,16 +122,16 @@ class RunCapture:
         """Return whether it is time to record what dbt has built, while it runs on."""
         return self._again.is_due()
 
-    def look_again(self, file_state: str | None) -> tuple[frozenset[str], Mapping[str, str]]:
+    def look_again(self, file_read: FileRead | None) -> tuple[frozenset[str], Mapping[str, str]]:
         """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
 
-        `file_state` is the state of the DuckDB file from which dbt read on (`DbtProcess.database_state`).
+        `file_read` is what dbt read of its DuckDB file (`DbtProcess.file_read`).
 
         What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
         and not at every look until then.
         """
         known = set(self._again.unknown)
-        self._again.look(file_state)
+        self._again.look(file_read)
         now = clock.now()
         while self._again.news:
             uid, seen = self._again.news.popitem()

@@ -21,6 +21,7 @@ from dagster_sao.core.view_rules import view_leaves
 from dagster_sao.orchestration.project import sentence
 from dagster_sao.warehouse.errors import WarehouseBusyError
 from dagster_sao.warehouse.probes import Observation, SourceProber
+from dbt_dagster_sao.database_file import FileRead
 
 # Somebody looks into a DuckDB file right after dbt has left it.
 _BUSY_SECONDS, _BUSY_POLL_SECONDS = 30.0, 1.0
@@ -115,18 +116,17 @@ class SecondLook:
         except DagsterSaoError:
             return  # what has no state of the file counts as moved
 
-    def look(self, file_state: str | None = None) -> None:
+    def look(self, file_read: FileRead | None = None) -> None:
         """Find out what of the watched sources moved since they were captured, and what cannot be known.
 
-        `file_state` is the state of the DuckDB file from which dbt read on, alone: empty where nobody knows, None where dbt
-        records nothing, so that the tokens are all there is.
+        `file_read` is what dbt read of its DuckDB file, None where dbt does not record it: then the tokens are all there is.
         """
         if not self._captured:
             return
         began = time.monotonic()
         unseen = set(self._captured)
         try:
-            self._compare(self.prober(), unseen, file_state)
+            self._compare(self.prober(), unseen, file_read)
             why = "" if not unseen else f"{', '.join(sorted(self.graph.label(uid) for uid in unseen))} gave no answer"
         except DagsterSaoError as error:
             why = sentence(error)
@@ -136,13 +136,16 @@ class SecondLook:
         ended = time.monotonic()
         self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
 
-    def _compare(self, prober: SourceProber, unseen: set[str], file_state: str | None) -> None:
+    def _compare(self, prober: SourceProber, unseen: set[str], file_read: FileRead | None) -> None:
         witnessed = [uid for uid in self._captured if uid in self._witnesses]
         found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
         moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
         proven = set() if prober.witness_lags else found.keys() - moved
         in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
-        written = set() if file_state is None else {uid for uid in in_file if not self._holds(uid, file_state)}
+        # With a `probe_target` the file can be another: the tokens are all there is then, too.
+        is_known = file_read is not None and (not file_read.path or prober.is_file(file_read.path))
+        state = file_read.state if file_read is not None else ""
+        written = {uid for uid in in_file if is_known and not (state and self._file_states.get(uid) == state)}
         unseen -= moved | proven
         found_in = prober.file_state() if in_file else ""
         asked = [self.sources[uid] for uid in self._captured if uid not in proven]
@@ -159,9 +162,6 @@ class SecondLook:
         self.moved |= moved
         for uid in moved:
             del self._captured[uid]
-
-    def _holds(self, unique_id: str, file_state: str) -> bool:
-        return bool(file_state) and self._file_states.get(unique_id) == file_state
 
     def _say_written(self, unique_ids: Iterable[str]) -> None:
         if names := ", ".join(sorted(self.graph.label(uid) for uid in unique_ids)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dbt_dagster_sao.database_file import FileClosed, FileOpened, file_event, state_that_was_read
+from dbt_dagster_sao.database_file import FileClosed, FileOpened, FileRead, file_event, file_read
 from dbt_dagster_sao.trace import Trace
 
 
@@ -28,10 +28,10 @@ class TraceFile:
             self._read_on()
         return self._found.get(unique_id)
 
-    def database_state(self) -> str:
-        """Return the state of the DuckDB file from which dbt read on, alone; empty where nobody knows."""
+    def file_read(self) -> FileRead:
+        """Return which state of which DuckDB file dbt read."""
         self._read_on()
-        return state_that_was_read(self._file_events)
+        return file_read(self._file_events)
 
     def _read_on(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -72,6 +73,11 @@ class SourceProber:
         if session.duckdb_file is None or settings.is_external or settings.plugin:
             return False
         return (source.database or session.database).lower() == session.database.lower()
+
+    def is_file(self, path: str) -> bool:
+        """Return whether `path`, absolute and without symbolic links, is that file."""
+        file = self.session.duckdb_file
+        return file is not None and os.path.realpath(file) == path
 
     def file_state(self) -> str:
         """Return what every later write to that file makes another, as dbt records it; empty where nobody can tell.

@@ -15,7 +15,7 @@ import pytest
 
 from dagster_sao.orchestration.traces import TraceFile
 from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
-from dbt_dagster_sao.database_file import FileOpened, database_state
+from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
 from dbt_dagster_sao.private_points import FILE_POINTS, POINTS
 from dbt_dagster_sao.proxies import WATCHED
 from tests.trace.conftest import FILES, invoke, node_lines, write
@@ -167,9 +167,10 @@ def test_a_dbt_that_others_do_not_disturb_says_from_which_state_of_its_database_
     before = database_state(small / "warehouse.duckdb")
     invoke(small, "build", "--select", "plain")
     found = TraceFile(small / "target" / "traces.jsonl")
-    assert found.database_state() == before != ""
+    path = str(small / "warehouse.duckdb")
+    assert (found.file_read(), before != "") == (FileRead(path, before), True)
     opened = [event for event in found._file_events if isinstance(event, FileOpened)]
-    assert (opened[0], len(opened) > 1) == (FileOpened(before, before), not keeps_open)
+    assert (opened[0], len(opened) > 1) == (FileOpened(path, before, before), not keeps_open)
 
 
 def test_it_costs_a_dbt_that_is_not_traced_next_to_nothing():
