@@ -64,7 +64,7 @@ test-slow: setup ## Run the slow tests
 # Only the engine is another one, so it is put before the environment's own.
 OLD_DUCKDBS := 1.2 1.4
 ON_OLD_DUCKDBS := tests/histories/test_views_follow_columns.py tests/warehouse/test_existence.py \
-  tests/warehouse/test_duckdb_content.py
+  tests/orchestration/test_freshness_sensor.py
 
 test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with older versions of it
 	@unset DAGSTER_HOME; for version in $(OLD_DUCKDBS); do \
