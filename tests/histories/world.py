@@ -21,7 +21,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from dagster_sao.core.decide import Action
-from dagster_sao.orchestration.project import newer_than_manifest
+from dagster_sao.orchestration.parsing import is_stale
 from dagster_sao.orchestration.state import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.kinds import FILES, NOT_YET
@@ -252,7 +252,7 @@ class World(Station):
         """See that a command which parses by itself when that is needed would parse now."""
         content = self._files.content()
         if content != self._parsed_content and FILES not in NOT_YET:
-            noticed = newer_than_manifest(DbtProject(self._shop.folder))
+            noticed = is_stale(DbtProject(self._shop.folder), self._variables)
             assert noticed, (
                 f"stale manifest: {_different(self._parsed_content, content)} changed, and nothing parses it"
             )

@@ -55,10 +55,6 @@ def without_line_breaks(text, dialect):
     return normal_form.normal_form(text.replace("\n", " "), dialect)
 
 
-def without_space_around_words(text, dialect):
-    return normal_form.normal_form(re.sub(r"[ ]+", " ", text), dialect)
-
-
 def without_case(text, dialect):
     return normal_form.normal_form(text.lower(), dialect)
 
@@ -67,9 +63,7 @@ def without_quotes(text, dialect):
     return normal_form.normal_form(text.replace('"', ""), dialect)
 
 
-@pytest.mark.parametrize(
-    "form", [without_parentheses, without_line_breaks, without_space_around_words, without_case, without_quotes]
-)
+@pytest.mark.parametrize("form", [without_parentheses, without_line_breaks, without_case, without_quotes])
 def test_a_form_that_leaves_out_more_is_found(on_duckdb, form):
     assert Fuzz(on_duckdb, 1, form).run(FEW).counterexample
 
