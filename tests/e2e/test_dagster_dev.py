@@ -178,7 +178,7 @@ def test_the_sensors_say_in_one_line_what_they_found(dev: DagsterDev) -> None:
     known = rf"(10|0) of 10 sources have new data(: .+ and 5 more)?{NOT_ASKED}|Run \w{{8}} is writing to the DuckDB .+"
     said = [tick.skip_reason or "" for tick in dev.client.ticks(FRESHNESS_SENSOR)]
     assert [text for text in said if not re.fullmatch(known, text)] == []
-    known = r"0 of 32 models to build(; \d+ waiting for a run)?\."
+    known = r"0 of 32 models to build(; \d+ waiting for a run)?(; \d+ tests waiting for a run)?\."
     # A tick that has reasons to record says so with them.
     said = [tick.skip_reason for tick in dev.client.ticks(AUTOMATION_SENSOR) if tick.skip_reason]
     assert [text for text in said if not re.fullmatch(known, text)] == []
