@@ -8,13 +8,20 @@ from __future__ import annotations
 import pytest
 
 from tests.histories.living import live, live_random_histories
-from tests.histories.regressions import REGRESSIONS
+from tests.histories.regressions import OF_KINDS, REGRESSIONS
 from tests.histories.steps import histories
 
 FEW, MANY, SHARDS = 4, 50, 4
 
 
-@pytest.mark.parametrize("promise", REGRESSIONS)
+OFTEN = {promise for promise in REGRESSIONS if not any(promise in known for known in OF_KINDS.values())}
+"""What is replayed at each change: of each kind of thing that a build reads, one history is enough."""
+OFTEN |= {next(iter(known)) for known in OF_KINDS.values()}
+
+
+@pytest.mark.parametrize(
+    "promise", [pytest.param(p, marks=() if p in OFTEN else pytest.mark.slow) for p in REGRESSIONS]
+)
 def test_known_histories_keep_every_promise(shop, promise):
     live(shop, REGRESSIONS[promise])
 
