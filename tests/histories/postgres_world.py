@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dagster_sao.core.decide import Action
 from tests.histories.inprocess_dbt import Accident, InProcessDbt, run_dbt
-from tests.histories.kinds import FUNCTIONS, NOT_YET, ON_POSTGRES, without
+from tests.histories.kinds import ON_POSTGRES, a_step
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
 from tests.histories.steps import PAUSE, Step
@@ -79,10 +79,9 @@ functions:
     "functions/taxed.sql": "select x * 1",
     "models/t_taxed.sql": "select id, {{ function('taxed') }}(amount) as amount from {{ ref('t_orders') }}",
 }
-_HAS_FUNCTION = FUNCTIONS not in NOT_YET
 _TABLES = (
     *("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept"),
-    *(("t_taxed",) if _HAS_FUNCTION else ()),
+    "t_taxed",
 )
 _VIEWS = ("v_orders", "v_shown", "v_on_table", "v_on_view", "v_top", "v_on_inc")
 _COMPARED = tuple(name for name in (*_TABLES, *_VIEWS) if "inc" not in name)
@@ -108,8 +107,7 @@ def write_project(folder: Path, server: Server) -> None:
     profiles = "".join(
         f"    {name}: {target}, dbname: postgres, schema: {name}}}\n" for name in ("warehouse", "oracle")
     )
-    functions = _FUNCTION_FILES if _HAS_FUNCTION else {}
-    files = {**_FILES, **functions, "profiles.yml": f"shop:\n  target: warehouse\n  outputs:\n{profiles}"}
+    files = {**_FILES, **_FUNCTION_FILES, "profiles.yml": f"shop:\n  target: warehouse\n  outputs:\n{profiles}"}
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -353,5 +351,5 @@ _work = st.one_of(
     st.tuples(st.just("advance"), st.sampled_from([1, 6, 61])),
     st.just(("restart",)),
 )
-step = st.one_of(st.just(PAUSE), _world, _world, _work, without(NOT_YET, ON_POSTGRES))
+step = st.one_of(st.just(PAUSE), _world, _world, _work, a_step(ON_POSTGRES))
 postgres_histories: st.SearchStrategy[list[Step]] = st.lists(step, min_size=8, max_size=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.histories.kinds import FILES, NOT_YET
+from tests.histories.kinds import FILES
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
@@ -268,11 +268,4 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
 }
 """By kind (`kinds.py`) and promise."""
 
-REGRESSIONS.update(
-    {
-        promise: history
-        for kind, histories in OF_KINDS.items()
-        if kind not in NOT_YET
-        for promise, history in histories.items()
-    }
-)
+REGRESSIONS.update({promise: history for known in OF_KINDS.values() for promise, history in known.items()})

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.histories.kinds import NOT_YET, without
+from tests.histories.kinds import a_step
 from tests.histories.project import MODELS, NODES, SWITCHED_MODELS
 from tests.histories.raw_data import SOURCES
 
@@ -66,7 +66,7 @@ _trouble = st.one_of(
     st.just(("delete run",)),
     st.just(("settle",)),
 )
-_kinds = without(NOT_YET)
+_kinds = a_step()
 _time = st.tuples(st.just("advance"), st.sampled_from([1, 4, 6, 30, 61, 119, 125, 400]))
 
 # A history shrinks towards pauses, which are left out when it is printed.

@@ -24,7 +24,6 @@ from dagster_sao.core.decide import Action
 from dagster_sao.orchestration.parsing import is_stale
 from dagster_sao.orchestration.state import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
-from tests.histories.kinds import FILES, NOT_YET
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
 from tests.histories.readers import AGREEING, DIALS, ENVIRONMENT
@@ -251,7 +250,7 @@ class World(Station):
     def _assert_noticed(self) -> None:
         """See that a command which parses by itself when that is needed would parse now."""
         content = self._files.content()
-        if content != self._parsed_content and FILES not in NOT_YET:
+        if content != self._parsed_content:
             noticed = is_stale(DbtProject(self._shop.folder), self._variables)
             assert noticed, (
                 f"stale manifest: {_different(self._parsed_content, content)} changed, and nothing parses it"
