@@ -79,10 +79,7 @@ functions:
     "functions/taxed.sql": "select x * 1",
     "models/t_taxed.sql": "select id, {{ function('taxed') }}(amount) as amount from {{ ref('t_orders') }}",
 }
-_TABLES = (
-    *("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept"),
-    "t_taxed",
-)
+_TABLES = ("t_orders", "t_top", "t_parts", "t_sums", "t_shown", "t_mixed", "inc", "m_orders", "kept", "t_taxed")
 _VIEWS = ("v_orders", "v_shown", "v_on_table", "v_on_view", "v_top", "v_on_inc")
 _COMPARED = tuple(name for name in (*_TABLES, *_VIEWS) if "inc" not in name)
 """All but what keeps rows that its source has lost."""
