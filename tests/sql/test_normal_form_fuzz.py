@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dagster_sao.sql import lexer, lexicon, normal_form, spelling
 from tests.sql.fuzz import DuckDB, Fuzz, Postgres
 
-FEW, MANY = 400, 100_000
+FEW, MANY = 400, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "100000"))
 
 
 @pytest.fixture(scope="module")
