@@ -165,6 +165,7 @@ class _Execution:
             self._loaded,
             self._selected,
             refresh=config.refresh_sources and not self._is_automated,
+            may_ask=config.refresh_sources,
             state_aware=self._is_state_aware,
         )
         self._report = RunReport(context.log, self._graph, self._keys, project.environment)

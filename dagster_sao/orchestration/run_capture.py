@@ -60,14 +60,20 @@ class RunCapture:
         selected: set[str],
         *,
         refresh: bool,
+        may_ask: bool,
         state_aware: bool,
     ) -> None:
-        """Ask nothing yet. With `refresh` every source above `selected` is probed; else those without a known state."""
+        """Ask nothing yet.
+
+        With `refresh` every source above `selected` is probed. Else those without a known state are, and with `may_ask` those
+        whose recorded state may have come back since.
+        """
         self._context = context
         self._project = project
         self._loaded = loaded
         self._selected = selected
         self._refresh = refresh
+        self._may_ask = may_ask
         self._state_aware = state_aware
         self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None
@@ -95,7 +101,8 @@ class RunCapture:
         try:
             prober = self._prober() if above else None
             # What a sensor recorded says nothing of what happened since, if it can return to what it was.
-            witnessed = [s for s in self._again.can_return(read, prober) if prober.has_witness(s)] if prober else []
+            can_return = self._again.can_return(read, prober) if prober and self._may_ask else []
+            witnessed = [source for source in can_return if prober and prober.has_witness(source)]
             asked = {source.unique_id for source in witnessed}
             sources = [s for s in above if self._refresh or s.unique_id not in state.sources or s.unique_id in asked]
             if witnessed and prober:
