@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dagster_sao.core.decide import Action, Request
+from dagster_sao.core.evidence import Evidence
 from dagster_sao.core.graph import NodeKind, ProjectTest
 from dagster_sao.core.plan import Mode
 from dagster_sao.core.plan_tests import TestScope
@@ -382,10 +383,12 @@ def check_no_missed_update(world, data):
         elif event == "columns":
             world.columns[data.draw(st.sampled_from(list(world.graph.sources)))] = data.draw(st.sampled_from("ab"))
         elif event == "surprise":
-            # Its columns follow from something that nobody can tell beforehand, and it is built by hand at once.
+            # Its columns follow from something that nobody can tell beforehand, so it is no function of what it reads, and it
+            # is built by hand at once.
             node = data.draw(st.sampled_from([n for n in nodes if not world.graph.nodes[n].is_view] or nodes))
             if contents.possible(world, {node}) and not world.graph.nodes[node].is_view:
                 world.surprises[node] = data.draw(st.sampled_from("ab"))
+                world.evidence[node] = Evidence()
                 asked = {node: Request.BUILD}
                 looks = data.draw(st.booleans())
                 world.build(selection=[node], requests=asked, tests=TestScope(with_gates=False), look=looks)
