@@ -143,12 +143,7 @@ class DryRun:
         """Yield the tests that would be run or skipped, or still fail, as a table, and how many others there are."""
         shown = {uid: decision for uid, decision in self.tests.items() if self._is_shown(uid, decision)}
         if shown:
-            table = Table(title="tests", title_justify="left")
-            for heading in ("test", "decision", "reason"):
-                table.add_column(heading)
-            for uid, decision in shown.items():
-                table.add_row(self.plan.graph.label(uid), styled(decision.action.value), Text(decision.message))
-            yield table
+            yield self._table("test", shown)
         if rest := len(self.tests) - len(shown):
             yield Text(f"{counted(rest, 'test')} reused", style="dim")
 
@@ -156,12 +151,15 @@ class DryRun:
         """Yield the functions that would be created, or cannot be, as a table."""
         shown = {uid: d for uid, d in self.functions.items() if d.action is not FunctionAction.REUSE}
         if shown:
-            table = Table(title="functions", title_justify="left")
-            for heading in ("function", "decision", "reason"):
-                table.add_column(heading)
-            for uid, decision in shown.items():
-                table.add_row(self.plan.graph.label(uid), styled(decision.action.value), Text(decision.message))
-            yield table
+            yield self._table("function", shown)
+
+    def _table(self, what: str, decisions: Mapping[str, TestDecision | FunctionDecision]) -> Table:
+        table = Table(title=f"{what}s", title_justify="left")
+        for heading in (what, "decision", "reason"):
+            table.add_column(heading)
+        for uid, decision in decisions.items():
+            table.add_row(self.plan.graph.label(uid), styled(decision.action.value), Text(decision.message))
+        return table
 
     def _is_shown(self, test: str, decision: TestDecision) -> bool:
         verdict = self.verdicts.get(test)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.fingerprint import Fingerprinter
@@ -18,6 +17,7 @@ class KnownRelations:
     def __init__(self, graph: ProjectGraph) -> None:
         """Take the graph."""
         self._graph = graph
+        self._keys: dict[str, str] = {}
 
     def key(self, relation_name: str | None) -> str:
         """Return the name by which a relation is compared, empty for none."""
@@ -25,13 +25,14 @@ class KnownRelations:
 
     def keys_of(self, unique_ids: Iterable[str]) -> frozenset[str]:
         """Return the names of the relations of nodes and sources, without those that have none."""
-        return frozenset(self._keys.get(uid, "") for uid in unique_ids) - {""}
+        return frozenset(map(self._key_of, unique_ids)) - {""}
 
-    @cached_property
-    def _keys(self) -> Mapping[str, str]:
-        names = {uid: node.relation_name for uid, node in self._graph.nodes.items()}
-        names.update({uid: source.relation_name for uid, source in self._graph.sources.items()})
-        return {uid: self.key(name) for uid, name in names.items()}
+    def _key_of(self, unique_id: str) -> str:
+        # Parsed once, and only of what something asks for.
+        if unique_id not in self._keys:
+            item = self._graph.nodes.get(unique_id) or self._graph.sources.get(unique_id)
+            self._keys[unique_id] = self.key(item.relation_name) if item is not None else ""
+        return self._keys[unique_id]
 
 
 def is_among(name: str, known: Iterable[str]) -> bool:

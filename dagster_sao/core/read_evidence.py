@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from dagster_sao.core.evidence import Evidence, TracedReads
-from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter, is_wide
+from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter, is_wide, kind_of
 from dagster_sao.core.graph import Node, ProjectTest
 from dagster_sao.core.known_relations import KnownRelations, is_among
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled
@@ -17,13 +17,13 @@ _MOST_NAMED = 5
 _LONGEST_NAME = 100
 # The names that a trace has for kinds of reads that have another name here.
 _KINDS = {"has_var": "var", "macros": "macro"}
+_WATCHED = frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
 # What such a read may have stood for, beside what it is.
 _STANDS_FOR: Mapping[str, frozenset[str]] = {
     "invocation_args_dict": frozenset({"var", "flags"}),
     "dbt_metadata_envs": frozenset({"env_var"}),
-    "context": frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"}),
+    "context": _WATCHED,
 }
-_WATCHED = frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
 _OF_STATE = frozenset({"queries", "state"})
 # dbt builds these by the same steps whatever was there before, as far as the project's own code is concerned.
 _STEADY = frozenset({"table", "view", "seed", "test"})
@@ -78,7 +78,7 @@ class EvidenceReader:
         asked = {name for name, _ in questions}
         unknown += [label for name, label in questions if not is_among(name, known | {own})]
         unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
-        kinds = {_KINDS.get(name.partition(":")[0], name.partition(":")[0]) for name in trace.reads}
+        kinds = {_kind_of(name) for name in trace.reads}
         was_there = trace.existed is True and not trace.full_refresh
         follows_state = not trace.kinds >= _OF_STATE or (
             not was_there and (not is_steady or own in asked or _asks_what_is_there(trace))
@@ -95,8 +95,7 @@ class EvidenceReader:
     def _values(self, unique_id: str, fingerprint: Fingerprint, trace: Trace) -> Iterator[tuple[str, str]]:
         """Yield what was read, but for what the fingerprint names anyway, with the hash of its value."""
         for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
-            kind, _, name = read.partition(": ")
-            kind = _KINDS.get(kind, kind)
+            kind, name = _kind_of(read), read.partition(": ")[2]
             part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
             if kind in _WATCHED and (part not in fingerprint.parts or is_wide(part)):
                 yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
@@ -110,7 +109,7 @@ class EvidenceReader:
 
     @staticmethod
     def _unseen(trace: Trace, kinds: Iterable[str]) -> frozenset[str]:
-        watched = {_KINDS.get(kind, kind) for kind in trace.kinds}
+        watched = {_kind_of(kind) for kind in trace.kinds}
         stand_ins = [_STANDS_FOR[kind] for kind in kinds if kind in _STANDS_FOR]
         return (_WATCHED - watched).union(*stand_ins)
 
@@ -143,6 +142,12 @@ class EvidenceReader:
                     yield ".".join(str(part) for part in argument[:_SHORTEST] if part).lower(), label
                     return
             yield "", label
+
+
+def _kind_of(read: str) -> str:
+    """Return the kind of a read that a trace names, or of a kind itself, as it is called here."""
+    kind = kind_of(read)
+    return _KINDS.get(kind, kind)
 
 
 def _asks_what_is_there(trace: Trace) -> bool:

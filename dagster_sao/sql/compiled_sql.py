@@ -118,8 +118,6 @@ def _is_deterministic(tree: exp.Expr) -> bool:
 def _is_unproven(node: exp.Expr) -> bool:
     if isinstance(node, exp.Func):
         return not _is_plain_function(node)
-    if isinstance(node, exp.Cast):
-        return isinstance(node.this, exp.Literal) and node.this.name.lower() in _CLOCK_WORDS
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
     # A limit takes any of the rows that its order leaves equal.
