@@ -337,7 +337,7 @@ def _collapse(
 
     `entries` are the manifest's functions, and `functions` those of them that this may call.
     """
-    parents: dict[str, None] = {}
+    parents: set[str] = set()
     inlined: dict[str, None] = {}
     called: list[str] = []
     stack = list(reversed(_depends_on(props)))
@@ -350,11 +350,12 @@ def _collapse(
         elif parent in functions:
             # Its body reads relations of its own whenever it is called.
             called.append(parent)
-            parents.update(dict.fromkeys(functions[parent].parents))
+            parents.update(functions[parent].parents)
         elif is_function(parent) or parent.split(".", 1)[0] in {"model", "seed", "snapshot", "source"}:
-            parents[parent] = None  # a function that is not there is an unknown parent
-    parents.pop(unique_id, None)  # an incremental model may name itself
-    return _Reads(tuple(parents), tuple(inlined), functions_called(called, entries, functions))
+            parents.add(parent)  # a function that is not there is an unknown parent
+    parents.discard(unique_id)  # an incremental model may name itself
+    # In an order of ours: dbt's own parser hands sources over as a set, in another order each time.
+    return _Reads(tuple(sorted(parents)), tuple(inlined), functions_called(called, entries, functions))
 
 
 def _node(props: Mapping[str, Any], reads: _Reads) -> Node:
