@@ -45,9 +45,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "questions that SQL asks while it is rendered": _one_of(("change beside", "options"), ("change parts",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
     FILES: st.one_of(
-        st.tuples(st.sampled_from(["away", "delete", "back"]), _published).map(
-            lambda pair: ("move", pair[0], *pair[1])
-        ),
+        _one_of(("move", "away"), ("move", "delete"), ("move", "back")),
         _published.map(lambda published: ("put in place", *published)),
         _one_of(("turn back", "moved")),
         _turn("moved"),
