@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtProject
+from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
@@ -24,7 +24,7 @@ from dagster_sao.orchestration.definitions import assemble
 from dagster_sao.orchestration.parsing import is_stale, prepare_manifest
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.settings import StateAwareSettings
-from dagster_sao.orchestration.translator import StateAwareDbtTranslator
+from dagster_sao.orchestration.translator import checked_translator
 from dagster_sao.orchestration.yaml_selectors import check_references, read_selectors
 
 
@@ -46,7 +46,7 @@ def project_definitions(
     profile: str | None = None,
     target: str | None = None,
     variables: Mapping[str, Any] | None = None,
-    translator: StateAwareDbtTranslator | None = None,
+    translator: DagsterDbtTranslator | None = None,
 ) -> dg.Definitions:
     """Return the definitions of a dbt project, whose manifest is written anew unless it was parsed from what there is now.
 
@@ -64,9 +64,10 @@ def project_definitions(
         # dbt would say of them only that it cannot read the file.
         check_references(read_selectors(project.project_dir, {}))
         prepare_manifest(project, settings.variables)
-    translator = translator or StateAwareDbtTranslator()
-    orchestrated = OrchestratedProject(project, translator, variables=settings.variables, environment=environment)
-    return assemble(orchestrated, translator, StateAwareSettings())
+    orchestrated = OrchestratedProject(
+        project, checked_translator(translator), variables=settings.variables, environment=environment
+    )
+    return assemble(orchestrated, StateAwareSettings())
 
 
 def state_aware_projects(definitions: dg.Definitions) -> list[OrchestratedProject]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtProject
+from dagster_dbt import DagsterDbtTranslator, DbtProject
 from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
@@ -55,7 +55,6 @@ from dagster_sao.orchestration.run_config import TestStrategy
 from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, nearest_names, resolve_selection
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import event_log_state
-from dagster_sao.orchestration.translator import StateAwareDbtTranslator
 from dagster_sao.warehouse.session import threads_of
 
 _LOG = logging.getLogger("dagster_sao")
@@ -88,7 +87,7 @@ class StateAwareProject:
         profile: str | None = None,
         target: str | None = None,
         variables: Mapping[str, Any] | None = None,
-        translator: StateAwareDbtTranslator | None = None,
+        translator: DagsterDbtTranslator | None = None,
     ) -> None:
         """Read the dbt project, and parse it first unless its manifest was parsed from what there is now.
 

@@ -1,7 +1,9 @@
 """The component of a state-aware dbt project, for `defs.yaml`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,7 @@ import dagster as dg
 from dagster.components.resolved.context import ResolutionContext
 from dagster.components.resolved.model import Resolver
 from dagster.components.scaffold.scaffold import scaffold_with
-from dagster_dbt import DbtCliResource, DbtProject, DbtProjectComponent
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, DbtProjectComponent
 
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.dbt_arguments import (
@@ -27,15 +29,17 @@ from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.jobs import build_jobs
 from dagster_sao.orchestration.parsing import ensure_manifest, is_stale, prepare_manifest
+from dagster_sao.orchestration.partitions import refuse_partitions
 from dagster_sao.orchestration.private import (
     DbtProjectComponentScaffolder,
     DbtProjectManager,
     RemoteGitDbtProjectManager,
+    forget_translations,
 )
 from dagster_sao.orchestration.project import OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, read_run_config
 from dagster_sao.orchestration.settings import StateAwareSettings
-from dagster_sao.orchestration.translator import attach_project, state_aware_spec
+from dagster_sao.orchestration.translator import models_of, state_aware_spec
 
 
 @scaffold_with(DbtProjectComponentScaffolder)
@@ -75,25 +79,28 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         return super().config_cls or StateAwareRunConfig
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
-        """Return the spec of a dbt resource, with condition and code version."""
-        spec = super().get_asset_spec(manifest, unique_id, project)
-        props = self.get_resource_props(manifest, unique_id)
-        return state_aware_spec(spec, props, self._orchestrated_project)
+        """Return the spec of a dbt resource, with condition."""
+        with self._translation.of(manifest):
+            spec = super().get_asset_spec(manifest, unique_id, project)
+        return state_aware_spec(spec, self.get_resource_props(manifest, unique_id))
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources, the two sensors and the jobs of the project."""
         # Templates in the arguments are values at run time; those that do not need a run have theirs now.
         vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
         ensure_manifest(self.dbt_project, self._orchestrated_project.variables)
-        attach_project(self.translator, self._orchestrated_project)
         loaded = self._orchestrated_project.load()
+        refuse_partitions(loaded)
         defs = super().build_defs_from_state(context, state_path)
-        models = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
+        given = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
+        others = [asset for asset in defs.assets or () if asset is not given]
+        models = models_of(self._orchestrated_project, loaded, given, have_conditions=True)
         sources = finish_project(self._orchestrated_project, loaded, self.state_aware)
         sensors = build_sensors(self._orchestrated_project, models, self.state_aware)
         checks = build_freshness_checks(self._orchestrated_project, loaded)
         return dg.Definitions.merge(
-            defs, dg.Definitions(assets=sources, asset_checks=checks, sensors=sensors), self._build_jobs(models)
+            dg.Definitions(assets=[*others, models, *sources], asset_checks=checks, sensors=sensors),
+            self._build_jobs(models),
         )
 
     def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
@@ -102,7 +109,6 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
             context,
             dbt,
             self._orchestrated_project,
-            translator=self.translator,
             args=self.get_cli_args(context),
             config=read_run_config(context),
             finish=finisher(self.include_metadata),
@@ -150,6 +156,10 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         return super()._project_manager.get_project(None)
 
     @cached_property
+    def _translation(self) -> "_Translation":
+        return _Translation(self.translator)
+
+    @cached_property
     def _known_cli_args(self) -> list[Any]:
         return list(self.cli_args)
 
@@ -163,6 +173,24 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
             ]
         )
         return with_environment(self._given_project, given)
+
+
+class _Translation:
+    """Lets a component's translator keep the specs of one manifest at a time, where dagster-dbt would keep all for ever."""
+
+    def __init__(self, translator: DagsterDbtTranslator) -> None:
+        self._translator = translator
+        self._lock = threading.RLock()
+        self._manifest: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def of(self, manifest: Mapping[str, Any]) -> Iterator[None]:
+        # The specs of what is upstream are made within, and sensors tick in threads.
+        with self._lock:
+            if manifest is not self._manifest:
+                forget_translations(self._translator)
+                self._manifest = manifest
+            yield
 
 
 class _InPlace(DbtProjectManager):

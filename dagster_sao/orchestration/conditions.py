@@ -17,20 +17,16 @@ import dagster as dg
 
 from dagster_sao.core.decide import Decision
 from dagster_sao.core.plan import Plan, make_plan
-from dagster_sao.orchestration.private import (
-    DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
-    AutomationContext,
-    condition_result,
-)
+from dagster_sao.orchestration.private import AutomationContext, condition_result
 from dagster_sao.orchestration.project import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.snapshot import take_snapshot
 
-PROJECT_ATTRIBUTE = "orchestrated_project"
-"""Set on the dbt translator, which dagster-dbt keeps in the metadata of every asset."""
+PROJECT_METADATA_KEY = "dagster_sao/project"
+"""The metadata of a dbt asset under which its project is found."""
 
 _Decisions = Mapping[dg.AssetKey, Decision]
 _tick_decisions: ContextVar[_Decisions | None] = ContextVar("dagster_sao_tick_decisions", default=None)
-_decisions: WeakKeyDictionary[Any, dict[int, _Decisions]] = WeakKeyDictionary()
+_decisions: WeakKeyDictionary[Any, dict[OrchestratedProject, _Decisions]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)  # equal to each other, so that `condition.replace(state_aware(), …)` finds it
@@ -84,14 +80,20 @@ def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
         _tick_decisions.reset(token)
 
 
+def project_behind(metadata: Mapping[str, Any]) -> OrchestratedProject | None:
+    """Return the dbt project that the metadata of an asset names, None where it names none."""
+    value = metadata.get(PROJECT_METADATA_KEY)
+    project = getattr(value, "instance", value)
+    return project if isinstance(project, OrchestratedProject) else None
+
+
 def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # noqa: ANN401 (private in Dagster)
     """Return the dbt project of an asset.
 
     Raises DagsterInvalidDefinitionError for an asset that is no dbt model of a state-aware project.
     """
-    translator = asset_graph.get(key).metadata.get(DAGSTER_DBT_TRANSLATOR_METADATA_KEY)
-    project = getattr(getattr(translator, "value", translator), PROJECT_ATTRIBUTE, None)
-    if not isinstance(project, OrchestratedProject):
+    project = project_behind(asset_graph.get(key).metadata)
+    if project is None:
         msg = (
             f"state_aware() is on {key.to_user_string()}, which is not a dbt model of a state-aware project. Build the dbt"
             " assets with build_state_aware_definitions or StateAwareDbtProjectComponent, or use another condition."
@@ -103,11 +105,11 @@ def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # no
 def _decisions_for(context: AutomationContext[dg.AssetKey], project: OrchestratedProject) -> _Decisions:
     view = context.asset_graph_view
     decisions = _decisions.setdefault(view, {})
-    if id(project) not in decisions:
+    if project not in decisions:
         loaded, now = project.load(), context.evaluation_time
         state = take_snapshot(view.instance, project, loaded, now)
-        decisions[id(project)] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
-    return decisions[id(project)]
+        decisions[project] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
+    return decisions[project]
 
 
 def _by_key(plan: Plan, keys: AssetKeys) -> _Decisions:

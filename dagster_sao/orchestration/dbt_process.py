@@ -103,21 +103,18 @@ def function_created_in(event: Mapping[str, Any]) -> str | None:
 class DbtProcess:
     """A dbt command that runs. Ends with its run, also when that is killed."""
 
-    def __init__(  # noqa: PLR0913 (what a command consists of)
+    def __init__(
         self,
         context: dg.AssetExecutionContext,
         dbt: DbtCliResource,
         project: OrchestratedProject,
         loaded: LoadedProject,
         arguments: Sequence[str],
-        *,
-        translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
     ) -> None:
         """Start dbt. The arguments name the tests to run: it adds none that read what is selected."""
         self._context = context
         self._project = project
         self._loaded = loaded
-        self._translator = translator
         left_out = settings_of_one_run(os.environ)
         if left_out:
             context.log.warning(
@@ -126,7 +123,7 @@ class DbtProcess:
             )
         with _environment({_INDIRECT_SELECTION: "empty", TRACE_FILE: _TRACES, **dict.fromkeys(left_out)}):
             self.invocation: DbtCliInvocation = dbt.cli(
-                arguments, manifest=loaded.manifest, dagster_dbt_translator=translator, raise_on_error=False
+                arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )
         self._traces = TraceFile(self.invocation.target_path / _TRACES)
         self._watchdog = _start_watchdog(self.invocation.process)
@@ -146,7 +143,7 @@ class DbtProcess:
         return list(
             event.to_default_asset_events(
                 manifest=self._loaded.manifest,
-                dagster_dbt_translator=self._translator,
+                dagster_dbt_translator=self._loaded.translator,
                 context=self._context,
                 target_path=self.invocation.target_path,
                 project=self._project.dbt_project,

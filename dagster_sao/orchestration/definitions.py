@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
@@ -24,10 +24,16 @@ from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
 from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.jobs import StateAwareJob, build_jobs
 from dagster_sao.orchestration.parsing import ensure_manifest
+from dagster_sao.orchestration.partitions import refuse_partitions
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig
 from dagster_sao.orchestration.settings import StateAwareSettings
-from dagster_sao.orchestration.translator import StateAwareDbtTranslator, attach_project
+from dagster_sao.orchestration.translator import (
+    StateAwareDbtTranslator,
+    checked_translator,
+    models_of,
+    state_aware_spec,
+)
 
 logger = dg.get_dagster_logger("dagster_sao")
 
@@ -36,7 +42,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     project: DbtProject,
     *,
     assets: Sequence[Any] = (),
-    translator: StateAwareDbtTranslator | None = None,
+    translator: DagsterDbtTranslator | None = None,
     select: str = "fqn:*",
     exclude: str = "",
     selector: str = "",
@@ -57,7 +63,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     Args:
         project: The dbt project. Its manifest is written when there is none, and under `dagster dev` always.
         assets: Other assets of the code location. A dbt source that one of them loads is left to it, and not probed.
-        translator: How dbt resources become assets.
+        translator: How dbt resources become assets: a DagsterDbtTranslator. It stays as it is, and may serve several projects.
         select: The dbt selection of what becomes an asset.
         exclude: What of it does not.
         selector: A yaml selector in their place.
@@ -74,7 +80,8 @@ def build_state_aware_definitions(  # noqa: PLR0913
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
-        InvalidProjectError: There is no dbt project, no manifest that can be used, or a variable has two values.
+        InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
+            have partitions.
         InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
@@ -89,7 +96,6 @@ def build_state_aware_definitions(  # noqa: PLR0913
     found, environment = with_environment(project, given)
     project = project_with(project, found)
     ensure_manifest(project, found.variables)
-    translator = translator or StateAwareDbtTranslator()
     settings = StateAwareSettings(
         freshness_interval_seconds=freshness_interval_seconds,
         automation_interval_seconds=automation_interval_seconds,
@@ -101,7 +107,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     )
     orchestrated_project = OrchestratedProject(
         project,
-        translator,
+        checked_translator(translator),
         variables=found.variables,
         selection=Selection(select, exclude, selector),
         probe_target=settings.probe_target,
@@ -109,7 +115,6 @@ def build_state_aware_definitions(  # noqa: PLR0913
     )
     return assemble(
         orchestrated_project,
-        translator,
         settings,
         assets=assets,
         dbt=dbt,
@@ -120,7 +125,6 @@ def build_state_aware_definitions(  # noqa: PLR0913
 
 def assemble(  # noqa: PLR0913 (what definitions consist of)
     orchestrated_project: OrchestratedProject,
-    translator: StateAwareDbtTranslator,
     settings: StateAwareSettings,
     *,
     assets: Sequence[Any] = (),
@@ -130,8 +134,8 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
 ) -> dg.Definitions:
     """Return the definitions of a project that has a manifest. Raises as `build_state_aware_definitions` does."""
     project, selection = orchestrated_project.dbt_project, orchestrated_project.selection
-    attach_project(translator, orchestrated_project)
     loaded = orchestrated_project.load()
+    refuse_partitions(loaded)
 
     @dbt_assets(
         manifest=loaded.manifest,
@@ -140,21 +144,26 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
         selector=selection.selector or None,
         name=f"{project.name}_dbt_assets",
         project=project,
-        dagster_dbt_translator=translator,
+        dagster_dbt_translator=loaded.translator,
         required_resource_keys={_resource_key(project)},
     )
-    def models(context: dg.AssetExecutionContext, config: StateAwareRunConfig) -> Iterator[Any]:
+    def dbt_models(context: dg.AssetExecutionContext, config: StateAwareRunConfig) -> Iterator[Any]:
         resource = getattr(context.resources, _resource_key(project))
         yield from execute_dbt_assets(
             context,
             resource,
             orchestrated_project,
-            translator=translator,
             args=dbt_args,
             config=config,
             finish=finisher(include_metadata),
         )
 
+    models = models_of(
+        orchestrated_project,
+        loaded,
+        dbt_models,
+        have_conditions=isinstance(loaded.translator, StateAwareDbtTranslator),
+    )
     sources = finish_project(orchestrated_project, loaded, settings, other_assets=assets)
     definitions = dg.Definitions(
         assets=[models, *sources, *assets],
@@ -199,7 +208,8 @@ def finish_project(
         if any(pattern.fullmatch(source.label) for pattern in patterns):
             loads.add(key)
         if key not in loads and not source.is_external_node:
-            specs[key] = loaded.spec(uid).replace_attributes(automation_condition=None, deps=[], skippable=False)
+            spec = state_aware_spec(loaded.spec(uid), source.definition)
+            specs[key] = spec.replace_attributes(automation_condition=None, deps=[], skippable=False)
     project.loaded_by_dagster = frozenset(loads & set(owners))
     return list(specs.values())
 

@@ -70,7 +70,6 @@ def execute_dbt_assets(  # noqa: PLR0913
     dbt: DbtCliResource,
     project: OrchestratedProject,
     *,
-    translator: Any,  # noqa: ANN401 (a DagsterDbtTranslator or a component's)
     args: Sequence[str] = ("build",),
     config: StateAwareRunConfig | None = None,
     finish: Finish | None = None,
@@ -91,7 +90,7 @@ def execute_dbt_assets(  # noqa: PLR0913
             refuse_what_does_not_survive(variant, variant.load())
         dbt = _for_project(dbt, variant)
         arguments = _dbt_arguments(args, config, variant)
-        yield from _Execution(context, dbt, variant, translator, arguments, config, finish).run()
+        yield from _Execution(context, dbt, variant, arguments, config, finish).run()
     except DagsterSaoError as error:
         raise dg.Failure(sentence(error)) from error
 
@@ -120,7 +119,6 @@ class _Execution:
         context: dg.AssetExecutionContext,
         dbt: DbtCliResource,
         project: OrchestratedProject,
-        translator: Any,  # noqa: ANN401
         args: list[str],
         config: StateAwareRunConfig,
         finish: Finish | None,
@@ -128,7 +126,6 @@ class _Execution:
         self._context = context
         self._dbt = dbt
         self._project = project
-        self._translator = translator
         self._config = config
         self._args = args
         self._finish = finish or iter
@@ -432,7 +429,6 @@ class _Execution:
             self._project,
             self._loaded,
             arguments,
-            translator=self._translator,
         )
         events = DbtEventIterator(
             self._events(self._process, [*nodes, *tests, *functions], seeds), self._process.invocation

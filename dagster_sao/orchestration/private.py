@@ -35,8 +35,8 @@ from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
 )
+from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.asset_utils import (
-    DAGSTER_DBT_TRANSLATOR_METADATA_KEY,
     DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
     build_dbt_specs,
     get_asset_check_key_for_test,
@@ -52,7 +52,6 @@ from dagster_shared.check import CheckError
 
 __all__ = [
     "BATCH_WRITABLE_EVENTS",
-    "DAGSTER_DBT_TRANSLATOR_METADATA_KEY",
     "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY",
     "FINISHED_STATUSES",
     "NOT_FINISHED_STATUSES",
@@ -77,6 +76,8 @@ __all__ = [
     "events_after",
     "events_of_run",
     "expect_no_check_results",
+    "forget_translations",
+    "fresh_translator",
     "get_asset_check_key_for_test",
     "last_check_evaluations",
     "listen_to_run",
@@ -98,6 +99,7 @@ __all__ = [
     "using_dagster_dev",
     "validate_manifest",
     "wipes_after",
+    "with_check",
     "write_value",
 ]
 
@@ -196,6 +198,36 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSpec]], None]) -> dg.AssetsDefinition:
+    """Return assets whose specs are checked, also when Dagster makes others of them: `check` raises what it objects to."""
+
+    class Checked(dg.AssetsDefinition):
+        @staticmethod
+        def dagster_internal_init(**attributes: Any) -> dg.AssetsDefinition:  # noqa: ANN401 (Dagster's own)
+            made = Checked(**attributes)
+            check(made.specs)
+            return made
+
+    return Checked.dagster_internal_init(**assets.get_attributes_dict())
+
+
+def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
+    """Return a copy of a translator that has translated nothing yet.
+
+    dagster-dbt keeps in a translator every spec that it ever made, by the address of its manifest. A copy for each
+    manifest ends with it, and leaves the user's own as it is.
+    """
+    fresh = copy.copy(translator)
+    forget_translations(fresh)
+    return fresh
+
+
+def forget_translations(translator: DagsterDbtTranslator) -> None:
+    """Let a translator that is ours forget what it has translated."""
+    for name in ("_resolved_specs", "_colliding_source_keys_cache"):
+        vars(translator).pop(name, None)
 
 
 def prepare_arguments(project: DbtProject) -> list[str]:

@@ -11,11 +11,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 import yaml
-from dagster_dbt import DbtProject
+from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.expiry import expiry_warnings, with_expiry
@@ -35,7 +35,7 @@ from dagster_sao.orchestration.parsing import (
     read_note,
     write_atomically,
 )
-from dagster_sao.orchestration.private import get_asset_check_key_for_test, select_unique_ids
+from dagster_sao.orchestration.private import fresh_translator, get_asset_check_key_for_test, select_unique_ids
 from dagster_sao.orchestration.seed_files import large_seed_checksums
 from dagster_sao.orchestration.surroundings import imported_modules, surroundings_of
 from dagster_sao.warehouse.adapters import traits_of
@@ -47,13 +47,6 @@ _CACHE_FILE = "dagster_sao_normal_forms.json"
 _READS_VARS_YML = (1, 12)
 # Longer than dbt's process waits for a processor or a disk between two parts of a manifest.
 _WRITING_SECONDS = 1.0
-
-
-class Translator(Protocol):
-    """What of a DagsterDbtTranslator is needed here."""
-
-    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
-        """Return the spec of a dbt resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +88,8 @@ class LoadedProject:
     warnings: tuple[str, ...]
     variables: Variables
     dbt_project: DbtProject
-    translator: Translator
+    translator: DagsterDbtTranslator
+    """Of this manifest alone, so that what it keeps of the manifest ends with it."""
 
     @cached_property
     def keys(self) -> AssetKeys:
@@ -108,7 +102,7 @@ class LoadedProject:
     def check_keys(self) -> Mapping[str, dg.AssetCheckKey]:
         """The asset check of each dbt test that has one, by the test's unique id."""
         found = {
-            uid: get_asset_check_key_for_test(self.manifest, self.translator, uid, self.dbt_project)  # type: ignore[arg-type]
+            uid: get_asset_check_key_for_test(self.manifest, self.translator, uid, self.dbt_project)
             for uid in self.project.graph.tests
         }
         return {uid: key for uid, key in found.items() if key is not None}
@@ -128,7 +122,7 @@ class OrchestratedProject:
     def __init__(  # noqa: PLR0913 (what a project consists of)
         self,
         dbt_project: DbtProject,
-        translator: Translator,
+        translator: DagsterDbtTranslator,
         *,
         variables: Mapping[str, Any] | None = None,
         selection: Selection | None = None,
@@ -298,7 +292,7 @@ def _whole_json(path: Path) -> Any:  # noqa: ANN401
 def load_manifest(
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
-    translator: Translator,
+    translator: DagsterDbtTranslator,
     *,
     variables: Mapping[str, Any],
     selection: Selection,
@@ -350,7 +344,7 @@ def load_manifest(
         ),
         variables=values,
         dbt_project=dbt_project,
-        translator=translator,
+        translator=fresh_translator(translator),
     )
 
 

@@ -318,14 +318,16 @@ class EventLogState:
         return self._keys.unique_ids.get(event.asset_key)
 
 
-_states: WeakKeyDictionary[dg.DagsterInstance, dict[int, EventLogState]] = WeakKeyDictionary()
+_States = WeakKeyDictionary[dg.DagsterInstance, EventLogState]
+# By the project, which the states do not refer to, so that they end with it: they do refer to their instance.
+_states: WeakKeyDictionary[OrchestratedProject, _States] = WeakKeyDictionary()
 
 
 def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
     """Return the state of a project in an instance, one for the life of this process."""
-    states = _states.setdefault(instance, {})
+    states = _states.setdefault(project, WeakKeyDictionary())
     state = EventLogState(instance, project.name, project.environment, loaded_by_dagster=project.loaded_by_dagster)
-    return states.setdefault(id(project), state)
+    return states.setdefault(instance, state)
 
 
 _open_instance: dg.DagsterInstance | None = None

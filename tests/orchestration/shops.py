@@ -32,7 +32,6 @@ from dagster_sao.orchestration.records import (
     failure_to_json,
 )
 from dagster_sao.orchestration.relations import read_columns
-from dagster_sao.orchestration.translator import attach_project
 from tests.core.manifests import manifest, model, source
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -62,10 +61,7 @@ def write_project(folder: Path, world: Mapping[str, Any] | None) -> DbtProject:
 
 def load_project(folder: Path, world: Mapping[str, Any]) -> OrchestratedProject:
     """Return the project of a manifest, as definitions would make it."""
-    translator = StateAwareDbtTranslator()
-    project = OrchestratedProject(write_project(folder, world), translator)
-    attach_project(translator, project)
-    return project
+    return OrchestratedProject(write_project(folder, world), StateAwareDbtTranslator())
 
 
 def definitions(folder: Path, world: Mapping[str, Any], **options: Any) -> dg.Definitions:

@@ -22,7 +22,6 @@ from dagster_sao.orchestration.selection import (
     nearest_names,
     resolve_selection,
 )
-from dagster_sao.orchestration.translator import attach_project
 from tests.conftest import run_dbt
 from tests.orchestration.shops import RAW, STG, load_project, shop_manifest
 
@@ -37,10 +36,7 @@ def copy_project(folder):
 
 
 def open_project(folder, **options):
-    translator = StateAwareDbtTranslator()
-    project = OrchestratedProject(DbtProject(folder), translator, **options)
-    attach_project(translator, project)
-    return project
+    return OrchestratedProject(DbtProject(folder), StateAwareDbtTranslator(), **options)
 
 
 def resolve(project, select="", **options):
