@@ -20,6 +20,7 @@ from dagster_sao.orchestration.dbt_arguments import (
     with_environment,
     with_other,
 )
+from dagster_sao.orchestration.dbt_executable import find_dbt
 from dagster_sao.orchestration.definitions import assemble
 from dagster_sao.orchestration.parsing import is_stale, prepare_manifest
 from dagster_sao.orchestration.project import OrchestratedProject
@@ -55,6 +56,7 @@ def project_definitions(
 
     Raises InvalidProjectError when dbt cannot parse the project, InvalidSelectionError for its cyclic yaml selectors.
     """
+    find_dbt()
     own = together([("`variables`", DbtSettings(variables or {})), ("the DbtProject", settings_of(project))])
     settings, environment = with_other(project, own, target=target, profile=profile)
     if not environment:

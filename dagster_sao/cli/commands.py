@@ -21,6 +21,7 @@ from dagster_sao.cli.output import Output, stdout_kept_clean
 from dagster_sao.cli.progress import build_progress
 from dagster_sao.cli.which import open_project
 from dagster_sao.core.errors import EmptySelectionError
+from dagster_sao.orchestration.dbt_executable import find_dbt
 
 _PROJECT_OPTIONS = (
     "python_file",
@@ -55,6 +56,7 @@ def _command(body: _Body) -> _Body:
         out = Output(output, quiet=quiet)
         which = {name: options.pop(name) for name in _PROJECT_OPTIONS}
         with told_in_one_line(debug=debug), _warnings(debug=debug):
+            find_dbt()
             with stdout_kept_clean(to_stderr=debug):
                 project = open_project(which, out.warn)
             with closing(project):

@@ -24,6 +24,7 @@ from dagster_sao.orchestration.dbt_arguments import (
     together,
     with_environment,
 )
+from dagster_sao.orchestration.dbt_executable import find_dbt
 from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher
 from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
@@ -86,6 +87,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources, the two sensors and the jobs of the project."""
+        find_dbt()
         # Templates in the arguments are values at run time; those that do not need a run have theirs now.
         vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
         ensure_manifest(self.dbt_project, self._orchestrated_project.variables)

@@ -18,6 +18,7 @@ from dagster_sao.orchestration.dbt_arguments import (
     together,
     with_environment,
 )
+from dagster_sao.orchestration.dbt_executable import find_dbt
 from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
@@ -85,6 +86,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
+    find_dbt()
     given = together(
         [
             ("`variables`", DbtSettings(variables or {})),

@@ -1,0 +1,15 @@
+"""Finds dbt where the environment that runs us has it, also when nobody activated that environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+
+def find_dbt() -> None:
+    """Let dagster-dbt find the dbt that is installed beside this Python, where the PATH has none."""
+    folder = Path(sys.executable).parent
+    if shutil.which("dbt") is None and shutil.which("dbt", path=str(folder)) is not None:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH"), str(folder)]))
