@@ -25,8 +25,9 @@ from dagster_sao.core.graph import NodeKind
 from dagster_sao.core.known_relations import reads_unknown
 from dagster_sao.core.policy import Policy, UpdatesOn
 from dagster_sao.core.state import StateSnapshot
+from dagster_sao.orchestration.conditions import is_state_aware, project_behind
 from dagster_sao.orchestration.parsing import changed_since_parse
-from dagster_sao.orchestration.private import switched_sensors
+from dagster_sao.orchestration.private import dbt_resource, switched_sensors
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.warehouse.metadata_soundness import why_unsound
 
@@ -156,6 +157,34 @@ def _sensors_off(patient: Patient) -> Iterator[Finding]:
                 f"The sensor {sensor.name} is off",
                 "Switch it on in the UI under Automation, or build with a state-aware job on a schedule",
             )
+
+
+def _not_state_aware(patient: Patient) -> Iterator[Finding]:
+    """Yield the dbt models of the code location that nothing builds for new data or code."""
+    asset_graph = patient.definitions.get_repository_def().asset_graph
+    for key in sorted(asset_graph.materializable_asset_keys):
+        asset = asset_graph.get(key)
+        resource, project = dbt_resource(asset.metadata), project_behind(asset.metadata)
+        if resource is None or is_state_aware(asset.automation_condition):
+            continue
+        if project is not None and project.state_name != patient.project.state_name:
+            continue  # the doctor of that project finds it
+        remedy = "Return `state_aware()`, alone or with other conditions, from the translator or `post_processing`"
+        if project is None:
+            what = "It is loaded by plain `@dbt_assets` or `DbtProjectComponent`"
+            remedy = "Load it with `build_state_aware_definitions` or `StateAwareDbtProjectComponent`"
+        elif asset.automation_condition is None:
+            what = "It has no automation condition"
+        else:
+            what = "Its automation condition does not contain `state_aware()`"
+        yield Finding(
+            Severity.WARNING if asset.automation_condition is None else Severity.INFO,
+            "not-state-aware",
+            f"{what}, so new data and changed code do not build it",
+            remedy,
+            str(resource["name"]),
+            str(resource.get("original_file_path") or ""),
+        )
 
 
 def _old_manifest(patient: Patient) -> Iterator[Finding]:
@@ -403,6 +432,7 @@ def _step(text: str, unit: str, whole: int) -> timedelta | None:
 
 _RULES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _no_instance,
+    _not_state_aware,
     _old_manifest,
     _settings_without_meaning,
     _waits_for_the_unchanging,

@@ -70,6 +70,13 @@ def state_aware() -> StateAwareCondition:
     return StateAwareCondition()
 
 
+def is_state_aware(condition: dg.AutomationCondition[Any] | None) -> bool:
+    """Return whether `state_aware()` is a condition, or a part of it."""
+    if condition is None or isinstance(condition, StateAwareCondition):
+        return condition is not None
+    return any(is_state_aware(part) for part in condition.children)
+
+
 @contextmanager
 def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
     """Let the conditions that are evaluated within answer from `plan`."""

@@ -37,6 +37,7 @@ from dagster._daemon.asset_daemon import (
 )
 from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.asset_utils import (
+    DAGSTER_DBT_MANIFEST_METADATA_KEY,
     DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
     build_dbt_specs,
     get_asset_check_key_for_test,
@@ -52,7 +53,6 @@ from dagster_shared.check import CheckError
 
 __all__ = [
     "BATCH_WRITABLE_EVENTS",
-    "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY",
     "FINISHED_STATUSES",
     "NOT_FINISHED_STATUSES",
     "AutomationConditionEvaluation",
@@ -71,6 +71,7 @@ __all__ = [
     "build_dbt_specs",
     "condition_result",
     "database_engine",
+    "dbt_resource",
     "evaluate_conditions",
     "evaluation_node",
     "events_after",
@@ -198,6 +199,14 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the properties of the dbt model that the metadata of an asset names, None for any other asset."""
+    unique_id = metadata.get(DAGSTER_DBT_UNIQUE_ID_METADATA_KEY)
+    wrapper = metadata.get(DAGSTER_DBT_MANIFEST_METADATA_KEY)
+    manifest = getattr(wrapper, "manifest", None)
+    return manifest["nodes"].get(unique_id) if isinstance(manifest, Mapping) else None
 
 
 def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSpec]], None]) -> dg.AssetsDefinition:

@@ -7,7 +7,9 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 import yaml
+from dagster_dbt import dbt_assets
 
+from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.api import Severity
 from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
 from dagster_sao.api.sources import Look
@@ -42,6 +44,46 @@ def daily(name, cron):
 def test_a_healthy_project_has_no_findings(tmp_path):
     case = patient(tmp_path, [model("stg", RAW), model("orders", "stg")], [source("raw", "orders")])
     assert found(case) == set()
+
+
+class Chosen(StateAwareDbtTranslator):
+    """Leaves the condition of some models out, and replaces or extends that of others."""
+
+    def get_asset_spec(self, manifest, unique_id, project):
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        conditions = {
+            "silent": None,
+            "daily": dg.AutomationCondition.on_cron("@daily"),
+            "careful": state_aware() & ~dg.AutomationCondition.in_progress(),
+        }
+        name = spec.key.path[-1]
+        return spec.replace_attributes(automation_condition=conditions[name]) if name in conditions else spec
+
+
+def test_models_without_the_condition_are_found(tmp_path):
+    world = manifest([model(name) for name in ("silent", "daily", "careful", "plain", "orders")])
+    defs = definitions(tmp_path, world, translator=Chosen(), exclude="plain")
+
+    @dbt_assets(manifest=world, select="plain")
+    def others(): ...
+
+    @dg.asset
+    def no_dbt_asset(): ...
+
+    project = project_in(defs)
+    merged = dg.Definitions.merge(defs, dg.Definitions(assets=[others, no_dbt_asset]))
+    case = Patient(merged, project, project.load(), NOW)
+    findings = [finding for finding in examine(case) if finding.rule == "not-state-aware"]
+    assert {(finding.node, finding.file, finding.severity.value) for finding in findings} == {
+        ("silent", "models/silent.sql", "warning"),
+        ("plain", "models/plain.sql", "warning"),
+        ("daily", "models/daily.sql", "info"),
+    }
+    of = {finding.node: finding for finding in findings}
+    assert of["plain"].message.startswith("It is loaded by plain `@dbt_assets`")
+    assert "build_state_aware_definitions" in of["plain"].remedy
+    assert of["silent"].message == "It has no automation condition, so new data and changed code do not build it"
+    assert "state_aware()" in of["silent"].remedy
 
 
 def test_waiting_for_a_seed_or_what_reads_only_seeds_is_found(tmp_path):

@@ -102,6 +102,7 @@ RELIED_ON = [
     ),
     ("dagster._daemon.asset_daemon", "asset_daemon_cursor_to_instigator_serialized_cursor", ["cursor"], []),
     ("dagster_shared.check", "CheckError", [], []),
+    ("dagster_dbt.asset_utils", "DAGSTER_DBT_MANIFEST_METADATA_KEY", [], []),
     ("dagster_dbt.asset_utils", "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY", [], []),
     ("dagster_dbt.asset_utils", "build_dbt_specs", ["translator", "manifest", "select", "exclude", "project"], []),
     (
