@@ -25,12 +25,11 @@ from dagster_sao.orchestration.dbt_arguments import (
     with_environment,
 )
 from dagster_sao.orchestration.dbt_executable import find_dbt
-from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher
+from dagster_sao.orchestration.definitions import build_sensors, finish_project, finisher, refuse_unusable_assets
 from dagster_sao.orchestration.execution import execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.jobs import build_jobs
 from dagster_sao.orchestration.parsing import ensure_manifest, is_stale, prepare_manifest
-from dagster_sao.orchestration.partitions import refuse_partitions
 from dagster_sao.orchestration.private import (
     DbtProjectComponentScaffolder,
     DbtProjectManager,
@@ -39,6 +38,7 @@ from dagster_sao.orchestration.private import (
 )
 from dagster_sao.orchestration.project import OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig, read_run_config
+from dagster_sao.orchestration.selections import warn_of_other_selections
 from dagster_sao.orchestration.settings import StateAwareSettings
 from dagster_sao.orchestration.translator import models_of, state_aware_spec
 
@@ -91,8 +91,9 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         # Templates in the arguments are values at run time; those that do not need a run have theirs now.
         vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
         ensure_manifest(self.dbt_project, self._orchestrated_project.variables)
+        warn_of_other_selections(self._orchestrated_project)
         loaded = self._orchestrated_project.load()
-        refuse_partitions(loaded)
+        refuse_unusable_assets(loaded)
         defs = super().build_defs_from_state(context, state_path)
         given = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
         others = [asset for asset in defs.assets or () if asset is not given]

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
-from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.dbt_arguments import (
     DbtSettings,
@@ -28,7 +27,9 @@ from dagster_sao.orchestration.parsing import ensure_manifest
 from dagster_sao.orchestration.partitions import refuse_partitions
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, Selection
 from dagster_sao.orchestration.run_config import StateAwareRunConfig
+from dagster_sao.orchestration.selections import warn_of_other_selections
 from dagster_sao.orchestration.settings import StateAwareSettings
+from dagster_sao.orchestration.shared_keys import refuse_shared_keys
 from dagster_sao.orchestration.translator import (
     StateAwareDbtTranslator,
     checked_translator,
@@ -115,6 +116,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         probe_target=settings.probe_target,
         environment=environment,
     )
+    warn_of_other_selections(orchestrated_project)
     return assemble(
         orchestrated_project,
         settings,
@@ -137,7 +139,7 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     """Return the definitions of a project that has a manifest. Raises as `build_state_aware_definitions` does."""
     project, selection = orchestrated_project.dbt_project, orchestrated_project.selection
     loaded = orchestrated_project.load()
-    refuse_partitions(loaded)
+    refuse_unusable_assets(loaded)
 
     @dbt_assets(
         manifest=loaded.manifest,
@@ -179,6 +181,12 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     )
 
 
+def refuse_unusable_assets(loaded: LoadedProject) -> None:
+    """Raise InvalidProjectError when two resources have one asset key, or when assets have partitions."""
+    refuse_shared_keys(loaded)
+    refuse_partitions(loaded)
+
+
 def finish_project(
     project: OrchestratedProject,
     loaded: LoadedProject,
@@ -188,7 +196,7 @@ def finish_project(
 ) -> list[dg.AssetSpec]:
     """Tell the project what becomes of its resources, and return its sources as external assets.
 
-    Raises InvalidProjectError when two sources have one asset key, or when the target cannot keep what is built.
+    Raises InvalidProjectError when the target cannot keep what is built.
     """
     refuse_what_does_not_survive(project, loaded)
     for warning in loaded.warnings:
@@ -197,22 +205,14 @@ def finish_project(
     loads = {key for asset in other_assets for key in _keys_of(asset)}
     patterns = [_pattern(name) for name in settings.loaded_by_dagster]
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
-    owners: dict[dg.AssetKey, str] = {}
     for uid, source in loaded.project.graph.sources.items():
         key = keys.by_unique_id[uid]
-        if key in owners:
-            msg = (
-                f"The sources {owners[key]} and {source.label} ({source.file}) have the same asset key"
-                f" {key.to_user_string()}. Give one of them another key with `meta.dagster.asset_key`."
-            )
-            raise InvalidProjectError(msg)
-        owners[key] = source.label
         if any(pattern.fullmatch(source.label) for pattern in patterns):
             loads.add(key)
         if key not in loads and not source.is_external_node:
             spec = state_aware_spec(loaded.spec(uid), source.definition)
             specs[key] = spec.replace_attributes(automation_condition=None, deps=[], skippable=False)
-    project.loaded_by_dagster = frozenset(loads & set(owners))
+    project.loaded_by_dagster = frozenset(loads & {keys.by_unique_id[uid] for uid in loaded.project.graph.sources})
     return list(specs.values())
 
 

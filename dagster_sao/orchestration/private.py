@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
@@ -219,7 +220,10 @@ def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSp
             check(made.specs)
             return made
 
-    return Checked.dagster_internal_init(**assets.get_attributes_dict())
+    with warnings.catch_warnings():
+        # What Dagster itself passes on.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return Checked.dagster_internal_init(**assets.get_attributes_dict())
 
 
 def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:

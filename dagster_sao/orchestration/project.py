@@ -327,7 +327,7 @@ def load_manifest(
     )
     if len(cache) > known:
         write_atomically(_cache_path(dbt_project), json.dumps(cache))
-    return LoadedProject(
+    loaded = LoadedProject(
         manifest=manifest,
         project=project,
         source_policies=source_policies,
@@ -346,6 +346,23 @@ def load_manifest(
         dbt_project=dbt_project,
         translator=fresh_translator(translator),
     )
+    return _without_doubles(loaded)
+
+
+def _without_doubles(loaded: LoadedProject) -> LoadedProject:
+    """Return a project without the sources that nothing reads and that have a node's asset key.
+
+    They are that node's table as another target or engine reads it, and Dagster knows nothing of them.
+    """
+    graph = loaded.project.graph
+    unread = [uid for uid in graph.sources if not graph.children[uid] and uid not in graph.tests_about]
+    keys = loaded.keys.by_unique_id if unread else {}
+    nodes = {keys[uid] for uid in graph.nodes} if unread else set()
+    doubles = {uid for uid in unread if keys[uid] in nodes}
+    if not doubles:
+        return loaded
+    kept = replace(graph, sources={uid: source for uid, source in graph.sources.items() if uid not in doubles})
+    return replace(loaded, project=replace(loaded.project, graph=kept))
 
 
 def read_code(  # noqa: PLR0913 (what code consists of)

@@ -15,7 +15,7 @@ from dagster_sao import StateAwareCondition, StateAwareDbtProjectComponent, buil
 from dagster_sao.core.errors import DagsterSaoError, InvalidPolicyError, InvalidProjectError
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.settings import StateAwareSettings
-from tests.core.manifests import manifest, model, source
+from tests.core.manifests import data_test, manifest, model, source
 from tests.orchestration.shops import definitions, project_in, shop_manifest, write_project
 
 ORDERS_KEY = dg.AssetKey(["raw", "orders"])
@@ -141,6 +141,61 @@ def test_two_sources_with_one_asset_key_are_named(tmp_path):
         "The sources a.t and b.t (models/sources.yml) have the same asset key same."
         " Give one of them another key with `meta.dagster.asset_key`."
     )
+
+
+MART = {"dagster": {"asset_key": ["mart", "customers"]}}
+
+
+def customers(**options):
+    return model("customers", *options.pop("parents", ()), config={"meta": MART}, meta=MART, **options)
+
+
+def test_two_models_with_one_asset_key_are_named(tmp_path):
+    world = manifest([customers(), model("orders", config={"meta": MART}, meta=MART)])
+    text = message(DagsterSaoError, lambda: definitions(tmp_path, world))
+    assert text == (
+        "The models customers (models/customers.sql) and orders (models/orders.sql) have the same asset key"
+        " mart/customers. Give one of them another key with `meta.dagster.asset_key`."
+    )
+
+
+@pytest.mark.parametrize(
+    "reader", [model("report", "source.shop.mart.customers"), data_test("t", "source.shop.mart.customers")]
+)
+def test_a_source_with_a_models_asset_key_is_named_where_it_is_read(tmp_path, reader):
+    world = manifest([customers(), reader], [source("mart", "customers")])
+    text = message(DagsterSaoError, lambda: definitions(tmp_path, world))
+    assert text == (
+        "The model customers (models/customers.sql) and the source mart.customers (models/sources.yml) have the same"
+        " asset key mart/customers. Give one of them another key with `meta.dagster.asset_key`."
+    )
+
+
+def test_a_source_that_nothing_reads_may_have_a_models_asset_key(tmp_path):
+    world = manifest([customers()], [source("mart", "customers", freshness=FRESH)])
+    defs = definitions(tmp_path, world)
+    assert spec_of(defs, "mart", "customers").is_materializable
+    loaded = project_in(defs).load()
+    assert not loaded.project.graph.sources
+    assert loaded.keys.unique_ids == {dg.AssetKey(["mart", "customers"]): "model.shop.customers"}
+
+
+def test_two_parts_of_one_project_are_stopped_with_what_to_do(tmp_path, caplog):
+    parts = [definitions(tmp_path, shop_manifest(), select="stg+")]
+    with caplog.at_level(logging.WARNING):
+        parts.append(definitions(tmp_path, shop_manifest(), exclude="stg+"))
+    assert (
+        "The dbt project shop is defined with select='fqn:*', exclude='stg+' and with select='stg+'. Its state is one, so"
+        " Dagster cannot load them together: define the project once, and its parts as jobs (`build_state_aware_job`)."
+    ) in caplog.text
+    with pytest.raises(dg.DagsterError):
+        dg.Definitions.merge(*parts).get_repository_def()
+
+
+def test_the_same_part_of_a_project_may_be_loaded_again(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        _kept = [definitions(tmp_path, shop_manifest(), select="stg+") for _ in range(2)]
+    assert "is defined with" not in caplog.text
 
 
 def test_a_policy_without_meaning_names_the_node_and_the_file(tmp_path):
