@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import copy_context
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dagster_sao.core.errors import InvalidSelectionError
@@ -27,6 +29,9 @@ _MEMBERS = (
 )
 # dbt asks for these though no selection does, and other engines leave them out.
 _OF_EACH_SOURCE = {"path": "", "source_description": "", "loader": ""}
+_RUN = frozenset({"nodes", "unit_tests", "functions"})
+"""The members that have what dbt's commands build and run."""
+_WILDCARDS = frozenset("*?[]")
 StateSearch = Callable[[str], AbstractSet[str]]
 """What stands in for dbt's comparison of states: the unique ids that `state:<word>` means."""
 
@@ -130,6 +135,45 @@ class DbtSelector:
         return found
 
 
+class WordSelector:
+    """What single words match in one manifest, by dbt's own matching; for selections of many words.
+
+    dbt compares each word with each entry, which for a thousand words of a thousand models takes it seconds. Here it compares a
+    name only with the entries that have the last part of it among theirs: no other can match.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], project_dir: Path, profiles_dir: Path) -> None:
+        """Take what the methods `fqn`, `file`, `package` and `resource_type` look at, of all that dbt builds or runs."""
+        self._manifest = manifest
+        self._folders = project_dir, profiles_dir
+
+    @cached_property
+    def _selector(self) -> Any:
+        members = {name: _matched(self._manifest.get(name) or {}) if name in _RUN else {} for name in _MEMBERS}
+        project = SimpleNamespace(project_name=self._manifest["metadata"].get("project_name"))
+        unique_ids = frozenset(uid for entries in members.values() for uid in entries)
+        return _node_selector(SimpleNamespace(**members, metadata=project), unique_ids)
+
+    def select(self, words: Sequence[str], exclude: Sequence[str] = ()) -> set[str]:
+        """Return the unique ids that arguments of `--select` and `--exclude` match, without tests that only read what matches.
+
+        Raises InvalidSelectionError for words that dbt cannot read.
+        """
+        from dbt.graph.cli import parse_union
+        from dbt.graph.selector_spec import SelectionDifference
+
+        ensure_flags(*self._folders)
+
+        def search() -> set[str]:
+            spec = SelectionDifference(
+                [parse_union(list(part), expect_exists=False) for part in (words, exclude) if part]
+            )
+            return {str(uid) for uid in self._selector.select_nodes(spec, warn_on_no_nodes=False)[0]}
+
+        found: set[str] = _as_our_error(search)
+        return found
+
+
 def check_methods(names: Iterable[str]) -> None:
     """Raise InvalidSelectionError for a method that dbt's selection does not have."""
     from dbt.graph.selector_methods import MethodName
@@ -141,6 +185,83 @@ def check_methods(names: Iterable[str]) -> None:
             hint = f" Did you mean '{close[0]}'?" if close else f" It has {', '.join(known)}."
             msg = f"dbt's selection has no method '{name}'.{hint}"
             raise InvalidSelectionError(msg)
+
+
+def _matched(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what dbt's selection looks at of entries, as attributes."""
+    from dbt.node_types import VERSIONED_NODE_TYPES
+
+    return {
+        uid: SimpleNamespace(
+            unique_id=uid,
+            fqn=props["fqn"],
+            resource_type=props["resource_type"],
+            package_name=props["package_name"],
+            original_file_path=props.get("original_file_path") or "",
+            is_versioned=props["resource_type"] in VERSIONED_NODE_TYPES and props.get("version") is not None,
+            config=SimpleNamespace(enabled=bool((props.get("config") or {}).get("enabled", True))),
+        )
+        for uid, props in entries.items()
+    }
+
+
+def _node_selector(manifest: Any, unique_ids: AbstractSet[str]) -> Any:
+    """Return dbt's selector over the entries of a manifest, which knows no graph and remembers what it was asked."""
+    from dbt.graph.selector import NodeSelector
+    from dbt.graph.selector_methods import MethodName, QualifiedNameSelectorMethod
+
+    by_part: dict[str, list[tuple[str, Any]]] = {}
+    entries = [entry for name in _RUN for entry in getattr(manifest, name).items()]
+    for uid, entry in entries:
+        for part in _parts(entry):
+            by_part.setdefault(part, []).append((uid, entry))
+
+    class Names(QualifiedNameSelectorMethod):
+        def search(self, included_nodes: Any, selector: str) -> Iterator[Any]:
+            last = selector.rsplit(".", 1)[-1]
+            candidates = entries if _WILDCARDS.intersection(last) else by_part.get(last, [])
+            yield from (
+                uid
+                for uid, entry in candidates
+                if uid in included_nodes and self.node_is_match(selector, entry.fqn, entry.is_versioned)
+            )
+
+    class Selector(NodeSelector):
+        SELECTOR_METHODS: dict[Any, Any] = {**NodeSelector.SELECTOR_METHODS, MethodName.FQN: Names}  # noqa: RUF012
+        found: dict[Any, set[Any]] = {}  # noqa: RUF012 (the class is of one manifest)
+
+        def select_included(self, included_nodes: Any, spec: Any) -> set[Any]:
+            key = (spec.method, tuple(spec.method_arguments), spec.value)
+            if key not in self.found:
+                self.found[key] = super().select_included(included_nodes, spec)
+            return self.found[key]
+
+        def expand_selection(self, selected: Any, indirect_selection: Any = None) -> tuple[set[Any], set[Any]]:
+            del indirect_selection  # runs tell dbt to add no tests
+            return set(selected), set()
+
+    class Nodes:
+        """What stands in for dbt's graph: no word that is asked for walks along it."""
+
+        def nodes(self) -> AbstractSet[str]:
+            return unique_ids
+
+        def subgraph(self, nodes: Any) -> Nodes:
+            del nodes
+            return self
+
+    graph: Any = Nodes()
+    return Selector(graph, manifest)
+
+
+def _parts(entry: Any) -> set[str]:
+    """Return all that the last part of a name can be which dbt finds to match an entry."""
+    parts = {part for name in entry.fqn for part in name.split(".")}
+    if entry.is_versioned:
+        # dbt takes `_` and `.` for the same between the name of a versioned model and its version.
+        words = "_".join(entry.fqn[-2:]).split("_")
+        parts |= {"_".join(words[at:]) for at in range(len(words))}
+    return parts
 
 
 def _as_our_error(what: Callable[[], Any]) -> Any:

@@ -33,6 +33,7 @@ from dagster_sao.core.state import StateSnapshot, VerdictStatus
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt_arguments import read_arguments, vars_arguments, without_settings
+from dagster_sao.orchestration.dbt_private import WordSelector
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.functions import RunFunctions
@@ -55,6 +56,7 @@ from dagster_sao.orchestration.run_plan import RunPlanner
 from dagster_sao.orchestration.run_tests import RunTests
 from dagster_sao.orchestration.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.selection_words import SelectionWords
 from dagster_sao.orchestration.sightings import Sightings
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 from dagster_sao.orchestration.step_events import store_step_events
@@ -167,7 +169,7 @@ class _Execution:
         )
         self._report = RunReport(context.log, self._graph, self._keys, project.environment)
         self._recorder = Recorder(context, self._loaded.project, self._report, self._log_state.builds_elsewhere)
-        self._invocations = Invocations(self._loaded, self._recorder.decisions)
+        self._invocations = Invocations(self._loaded, self._recorder.decisions, self._selection_words())
         self._process: DbtProcess | None = None
         self._said_waiting: dict[str, str] = {}
         self._lost = ""
@@ -203,6 +205,10 @@ class _Execution:
             return selected
         wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
         return selected & resolve_selection(self._project, self._loaded, wanted, warn=self._context.log.warning)
+
+    def _selection_words(self) -> SelectionWords:
+        manifest, dbt_project = self._loaded.manifest, self._project.dbt_project
+        return SelectionWords(manifest, WordSelector(manifest, dbt_project.project_dir, dbt_project.profiles_dir))
 
     def _requested(self) -> dict[str, Request]:
         if "--full-refresh" in self._args:

@@ -10,14 +10,13 @@ from dagster_sao.core.decide import Decision
 from dagster_sao.core.functions import needed
 from dagster_sao.core.graph import ProjectGraph
 from dagster_sao.orchestration.project import LoadedProject
+from dagster_sao.orchestration.selection_words import SelectionWords
 
-# On Linux one argument of a command may hold 128 KiB, and all of them with the environment 2 MiB.
-_LONGEST_ARGUMENT = 100_000
-_LONGEST_SELECTION = 1_000_000
+# On Linux one argument of a command may hold 128 KiB, and dagster-dbt makes one of all that is selected.
+_LONGEST_SELECTION = 100_000
 _REFRESHABLE = frozenset({"incremental", "seed"})
 _EVERYTHING = "fqn:*"
 _BUILD, _TEST = "build", "test"
-_ONLY_FUNCTIONS = "resource_type:function"
 # dbt creates functions with `build` alone.
 _WITHOUT_FUNCTIONS = frozenset({"run", "seed", "snapshot"})
 
@@ -37,8 +36,9 @@ class Invocation:
 class Invocations:
     """The dbt commands that carry out decisions."""
 
-    def __init__(self, loaded: LoadedProject, decisions: Mapping[str, Decision]) -> None:
+    def __init__(self, loaded: LoadedProject, decisions: Mapping[str, Decision], words: SelectionWords) -> None:
         """Choose nothing yet."""
+        self._words = words
         self._loaded = loaded
         self._graph: ProjectGraph = loaded.project.graph
         self._decisions = decisions
@@ -71,7 +71,8 @@ class Invocations:
     ) -> list[str]:
         """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be.
 
-        `functions` are created before what calls them, for which dbt's own order cares.
+        `functions` are created before what calls them, for which dbt's own order cares. Raises InvalidSelectionError where dbt
+        cannot be told to do exactly this.
         """
         arguments = list(args)
         if functions and arguments[0] in _WITHOUT_FUNCTIONS:
@@ -82,13 +83,12 @@ class Invocations:
         if invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
         if self._is_everything(nodes, tests, functions):
-            return [*arguments, "--select", _EVERYTHING]
-        words = [
-            *map(self._function_selector, functions),
-            *map(self._node_selector, nodes),
-            *map(self._test_selector, tests),
-        ]
-        return [*arguments, "--select", *_joined(words)]
+            selected = _EVERYTHING
+        else:
+            selected = " ".join(map(self._words.word, (*functions, *nodes, *tests)))
+        arguments += ["--select", selected]
+        exclude = self._words.excluded({*functions, *nodes, *tests}, selected)
+        return [*arguments, "--exclude", " ".join(exclude)] if exclude else arguments
 
     def _pieces(self, order: Iterable[str]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
@@ -100,9 +100,9 @@ class Invocations:
                 continue
             node = self._graph.nodes.get(uid)
             of_node = [test for test in unit_tests if self._model(test) == uid]
-            words = [*map(self._test_selector, of_node), self._node_selector(uid) if node else self._test_selector(uid)]
+            words = [*map(self._words.word, of_node), self._words.word(uid)]
             called = self.functions([uid] if node else (), of_node if node else [uid], created)
-            length = sum(len(word) + 1 for word in (*words, *map(self._function_selector, called)))
+            length = sum(len(word) + 1 for word in (*words, *map(self._words.word, called)))
             refresh = (
                 self._decisions[uid].full_refresh if node is not None and node.materialized in _REFRESHABLE else None
             )
@@ -143,58 +143,3 @@ class Invocations:
         functions = len(self._loaded.manifest.get("functions") or {})
         is_all_built = len(self._graph.nodes) == buildable - len(ephemerals) and len(self._graph.functions) == functions
         return is_all_built and len(self._graph.tests) == tests + unit_tests
-
-    def _node_selector(self, uid: str) -> str:
-        """Return how dbt selects exactly this node."""
-        node = self._graph.nodes[uid]
-        # An fqn also selects whatever lies in a folder of that name, and the unit tests of a model.
-        if node.fqn in self._folders:
-            return f"path:{node.file}"
-        name = ".".join(node.fqn)
-        return f"{name},resource_type:{node.resource_type}" if node.fqn in self._shared else name
-
-    def _function_selector(self, uid: str) -> str:
-        """Return how dbt selects exactly this function."""
-        function = self._graph.functions[uid]
-        # An fqn also selects the functions in a folder of that name.
-        is_folder = function.fqn in self._folders_of_functions
-        word = f"path:{function.file},package:{function.fqn[0]}" if is_folder else ".".join(function.fqn)
-        # A blank ends a word, and any one character matches it.
-        return f"{word.replace(' ', '?')},{_ONLY_FUNCTIONS}"
-
-    def _test_selector(self, uid: str) -> str:
-        return ".".join(self._graph.tests[uid].fqn)
-
-    @cached_property
-    def _folders(self) -> set[tuple[str, ...]]:
-        nodes = self._graph.nodes.values()
-        return {node.fqn[:length] for node in nodes for length in range(1, len(node.fqn))}
-
-    @cached_property
-    def _folders_of_functions(self) -> set[tuple[str, ...]]:
-        fqns = [function.fqn for function in self._graph.functions.values()]
-        return {fqn[:length] for fqn in fqns for length in range(1, len(fqn))}
-
-    @cached_property
-    def _shared(self) -> set[tuple[str, ...]]:
-        """The fqns that also select a unit test or a function."""
-        tests = {
-            test.fqn[:length]
-            for test in self._graph.tests.values()
-            if test.is_unit_test
-            for length in range(1, len(test.fqn))
-        }
-        fqns = [function.fqn for function in self._graph.functions.values()]
-        return tests | {fqn[:length] for fqn in fqns for length in range(1, len(fqn) + 1)}
-
-
-def _joined(words: Iterable[str]) -> Iterator[str]:
-    """Yield words as arguments that are not too long, each several words with a space between."""
-    argument = ""
-    for word in words:
-        if argument and len(argument) + len(word) >= _LONGEST_ARGUMENT:
-            yield argument
-            argument = ""
-        argument = f"{argument} {word}".lstrip()
-    if argument:
-        yield argument

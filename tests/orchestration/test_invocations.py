@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dbt.graph.selector import NodeSelector
 
 from dagster_sao.core.decide import Action, Decision, Reason
+from dagster_sao.core.errors import InvalidSelectionError
 from dagster_sao.core.graph import build_graph
 from dagster_sao.orchestration import invocations
-from dagster_sao.orchestration.dbt_private import DbtSelector
+from dagster_sao.orchestration.dbt_private import DbtSelector, WordSelector
 from dagster_sao.orchestration.invocations import Invocations
+from dagster_sao.orchestration.selection_words import SelectionWords, escaped
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, function, manifest, model, with_functions
 
 F, G = "function.shop.f", "function.shop.g"
-WORDS = {F: "shop.f,resource_type:function", G: "shop.g,resource_type:function"}
+HERE = Path(__file__).parent
 
 
 def invocations_of(world, *, refreshed=()):
@@ -25,7 +30,7 @@ def invocations_of(world, *, refreshed=()):
         uid: Decision(Action.BUILD, Reason.REQUESTED, "", full_refresh=node.name in refreshed)
         for uid, node in graph.nodes.items()
     }
-    return Invocations(loaded, decisions)
+    return Invocations(loaded, decisions, SelectionWords(world, WordSelector(world, HERE, HERE)))
 
 
 def shop(**config):
@@ -63,14 +68,14 @@ def test_functions_come_with_what_calls_them_in_the_order_of_creation(nodes, tes
     ("args", "nodes", "tests", "functions", "expected"),
     [
         (["build"], [A], [], [], ["build", "--select", "shop.a"]),
-        (["build"], [A, B], [T], [F, G], ["build", "--select", f"{WORDS[F]} {WORDS[G]} shop.a shop.b shop.t"]),
+        (["build"], [A, B], [T], [F, G], ["build", "--select", "shop.f shop.g shop.a shop.b shop.t"]),
         (["build"], [A, B, C], [T], [F, G], ["build", "--select", "fqn:*"]),
-        (["build"], [A, B, C], [T], [F], ["build", "--select", f"{WORDS[F]} shop.a shop.b shop.c shop.t"]),
+        (["build"], [A, B, C], [T], [F], ["build", "--select", "shop.f shop.a shop.b shop.c shop.t"]),
         (["build"], [], [T], [], ["test", "--select", "shop.t"]),
-        (["build"], [], [], [F], ["build", "--select", WORDS[F]]),
+        (["build"], [], [], [F], ["build", "--select", "shop.f"]),
         (["run"], [A], [], [], ["run", "--select", "shop.a"]),
-        (["run"], [B], [], [F, G], ["build", "--select", f"{WORDS[F]} {WORDS[G]} shop.b"]),
-        (["snapshot", "--quiet"], [B], [], [G], ["build", "--quiet", "--select", f"{WORDS[G]} shop.b"]),
+        (["run"], [B], [], [F, G], ["build", "--select", "shop.f shop.g shop.b"]),
+        (["snapshot", "--quiet"], [B], [], [G], ["build", "--quiet", "--select", "shop.g shop.b"]),
     ],
 )
 def test_dbt_is_told_of_functions_by_a_command_that_creates_them(args, nodes, tests, functions, expected):
@@ -103,29 +108,153 @@ def test_each_piece_of_a_long_selection_is_short_with_the_functions_that_it_crea
 # On real dbt
 
 
+TAXED = "{name: NAME, arguments: [], returns: {data_type: integer}}"
+VERSIONS = "{name: orders, versions: [{v: 1}, {v: 2}], columns: [{name: id, data_tests: [not_null]}]}"
+UNIT = "{name: NAME, model: MODEL, given: [], expect: {rows: [{id: 1}]}}"
+FUNCTIONS = ["functions/taxed.sql", "functions/taxed/inner.sql", "functions/of two words/spaced.sql", "functions/t.sql"]
+PROJECT = "{name: NAME, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false, require_resource_names_without_spaces: false}}"
+SNAPSHOT = "{% snapshot NAME %}{{ config(unique_key='id', strategy='check', check_cols='all') }} select 1 as id{% endsnapshot %}"
 FILES = {
-    "dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
+    "dbt_project.yml": PROJECT.replace("NAME", "shop"),
+    "packages.yml": "packages: [{local: util}]",
+    "util/dbt_project.yml": PROJECT.replace("NAME", "util"),
+    # A folder named like the project, with a model named like the project's.
+    "util/models/shop/t.sql": "{{ config(alias='other_t') }} select 1 as id",
+    "util/models/shop/t/below.sql": "select 1 as id",
     "profiles.yml": "shop: {target: dev, outputs: {dev: {type: duckdb, path: ':memory:'}}}",
-    "functions/taxed.sql": "select x",
-    "functions/taxed/inner.sql": "select x",
-    "functions/of two words/spaced.sql": "select x",
-    "functions/orders.sql": "select x",
-    "functions/in_folder/late.sql": "select x",
-    "models/orders.sql": "select 1 as id",
+    **dict.fromkeys(FUNCTIONS, "select x"),
+    "functions/f.yml": "functions: ["
+    + ", ".join(TAXED.replace("NAME", name.rsplit("/", 1)[1][:-4]) for name in FUNCTIONS)
+    + "]",
     "models/taxed.sql": "select {{ function('inner') }}(1) as id",
-    "models/in_folder.sql": "select {{ function('late') }}(1) as id",
+    "models/t.sql": "select 1 as id",
+    "models/my folder/spaced_out.sql": "select 1 as id",
+    "models/my folder/two words.sql": "select 1 as id",
+    "models/my.folder/dotted.sql": "select 1 as id",
+    "models/my+folder/added.sql": "select 1 as id",
+    "models/my-folder/a,b.sql": "select 1 as id",
+    "models/sales.sql": "select 1 as id",
+    "models/sales.daily.sql": "select 1 as id",
+    "models/sales/inner_sales.sql": "select 1 as id",
+    "models/a.b/c.sql": "select 1 as id",
+    "models/a/b.c.d.sql": "select 1 as id",
+    "models/loaded.csv.sql": "select 1 as id",
+    "models/orders_v1.sql": "select 1 as id",
+    "models/orders_v2.sql": "select 1 as id",
+    "models/items_v1.sql": "select 1 as id",
+    "models/shop_items_v1.sql": "select 1 as id",
+    "seeds/my seed.csv": "id\n1",
+    "snapshots/two.sql": SNAPSHOT.replace("NAME", "kept") + SNAPSHOT.replace("NAME", "kept_all"),
+    "tests/t.sql": "select 1 as id from {{ ref('taxed') }} where false",
+    "tests/t/t_inner.sql": "select 1 as id from {{ ref('taxed') }} where false",
+    "tests/odd name+.sql": "select 1 as id from {{ ref('taxed') }} where false",
+    "models/p.yml": f"""
+models:
+  - {VERSIONS}
+  - {{name: shop_items, versions: [{{v: 1}}]}}
+  - name: t
+    columns:
+      - name: id
+        data_tests:
+          - not_null: {{name: "is it, set: [yes] or no?"}}
+          - unique: {{name: "sales"}}
+          - not_null: {{name: "ends.sql", config: {{where: "true"}}}}
+unit_tests:
+  - {UNIT.replace("NAME", "t").replace("MODEL", "t")}
+  - {UNIT.replace("NAME", "sales").replace("MODEL", "sales")}
+""",
 }
 
 
-def test_words_select_exactly_one_function_or_node(tmp_path):
-    names = [name.rsplit("/", 1)[1][:-4] for name in FILES if name.startswith("functions/")]
-    properties = [f"{{name: {name}, arguments: [], returns: {{data_type: integer}}}}" for name in names]
-    for name, text in {**FILES, "functions/f.yml": f"functions: [{', '.join(properties)}]"}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    world = run_dbt(tmp_path, "parse")
-    chosen, selector = invocations_of(world), DbtSelector(world, tmp_path, tmp_path)
+@pytest.fixture(scope="module")
+def odd_world(tmp_path_factory):
+    """The manifest of a project with names and folders that mean more, or something else, to dbt's selection."""
+    folder = tmp_path_factory.mktemp("odd")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    subprocess.run(["dbt", "-q", "deps", "--project-dir", folder, "--profiles-dir", folder], check=True)
+    return folder, run_dbt(folder, "parse")
+
+
+@pytest.fixture
+def _without_indirect_selection(monkeypatch):
+    """Let dbt select as with `--indirect-selection empty`, which runs pass."""
+    monkeypatch.setattr(NodeSelector, "expand_selection", lambda _self, selected, **_: (selected, set()))
+
+
+def members(world):
     graph = build_graph(world)
-    for functions, nodes in [*(([uid], []) for uid in graph.functions), *(([], [uid]) for uid in graph.nodes)]:
-        word = chosen.arguments(invocations.Invocation(), nodes, [], ["build"], functions)[-1]
-        assert selector.select(word, "") == {*functions, *nodes}, word
+    return [*graph.functions, *graph.nodes, *graph.tests]
+
+
+@pytest.mark.usefixtures("_without_indirect_selection")
+def test_words_select_exactly_one_node_test_or_function(odd_world):
+    folder, world = odd_world
+    chosen, selector = invocations_of(world), DbtSelector(world, folder, folder)
+    graph = build_graph(world)
+    for uid in members(world):
+        kinds = ([one for one in [uid] if one in kind] for kind in (graph.nodes, graph.tests, graph.functions))
+        nodes, tests, functions = kinds
+        arguments = chosen.arguments(invocations.Invocation(), nodes, tests, ["build"], functions)
+        selected = arguments[arguments.index("--select") + 1]
+        exclude = arguments[arguments.index("--exclude") + 1] if "--exclude" in arguments else ""
+        assert selector.select(selected, exclude) & set(members(world)) == {uid}, arguments
+
+
+def test_a_run_for_everything_selects_everything(odd_world):
+    folder, world = odd_world
+    del folder
+    graph, chosen = build_graph(world), invocations_of(world)
+    arguments = chosen.arguments(
+        invocations.Invocation(), list(graph.nodes), list(graph.tests), ["build"], list(graph.functions)
+    )
+    assert arguments == ["build", "--select", "fqn:*"]
+
+
+def test_nodes_of_one_file_that_only_a_word_to_exclude_tells_apart():
+    """Two snapshots of one file, one of which is named like the other up to a dot."""
+    snapshots = [
+        model(name, resource_type="snapshot", original_file_path="snapshots/kept.sql", fqn=["shop", "kept", name])
+        for name in ("kept", "kept.all")
+    ]
+    chosen = invocations_of(manifest([*snapshots, model("a")]))
+    kept, kept_all = (snapshot["unique_id"] for snapshot in snapshots)
+    select = chosen.arguments(invocations.Invocation(), [kept], [], ["build"])
+    assert select[-2:] == ["--exclude", "shop.kept.kept.all"]
+    assert "--exclude" not in chosen.arguments(invocations.Invocation(), [kept, kept_all], [], ["build"])
+
+
+def test_nodes_that_dbt_cannot_tell_apart_are_not_built():
+    twins = [model(name, fqn=["shop", "twin"], original_file_path="models/twin.sql") for name in ("one", "two")]
+    chosen = invocations_of(manifest([*twins, model("a")]))
+    with pytest.raises(InvalidSelectionError, match=r"cannot tell model\.shop\.two from what this run builds"):
+        chosen.arguments(invocations.Invocation(), ["model.shop.one"], [], ["build"])
+
+
+def test_tests_that_dbt_cannot_tell_apart_run_together():
+    twins = [data_test("t", "a", unique_id=f"test.shop.t.{number}") for number in (1, 2)]
+    chosen = invocations_of(manifest([*twins, model("a")]))
+    (selected,) = chosen.arguments(invocations.Invocation(), [], ["test.shop.t.1"], ["build"])[2:]
+    assert selected.startswith("shop.t")
+
+
+@pytest.mark.usefixtures("_without_indirect_selection")
+def test_single_words_mean_what_dbt_takes_them_for(odd_world):
+    folder, world = odd_world
+    ours, dbts = WordSelector(world, folder, folder), DbtSelector(world, folder, folder)
+    entries = {**world["nodes"], **world["unit_tests"], **world["functions"]}
+    names = {".".join(entry["fqn"][:end]) for entry in entries.values() for end in range(1, len(entry["fqn"]) + 1)}
+    words = {escaped(name) for name in names} | {escaped(name.split(".", 1)[-1]) for name in names}
+    words |= {word.replace("_", ".") for word in words} | {word.replace(".", "_") for word in words}
+    words |= {
+        "fqn:*",
+        "shop.*",
+        "t*",
+        "shop.orders.v?",
+        "shop.my?folder.*",
+        "file:t,resource_type:model",
+        "package:util",
+    }
+    for word in words:
+        assert ours.select([word]) == dbts.select(word, "") & entries.keys(), word
