@@ -200,10 +200,13 @@ def _old_manifest(patient: Patient) -> Iterator[Finding]:
 
 
 def _settings_without_meaning(patient: Patient) -> Iterator[Finding]:
+    graph = patient.loaded.project.graph
+    files = {one.file for one in (*graph.nodes.values(), *graph.sources.values(), *graph.tests.values())}
     for warning in patient.loaded.warnings:
-        where, _, what = warning.partition(": ")
-        name, _, file = where.partition(" (")
-        yield Finding(Severity.WARNING, "setting", what or warning, "See docs/configuration.md", name, file.rstrip(")"))
+        # A file may have any name, so it is looked for as it is written.
+        file = next((file for file in files if f" ({file}): " in warning), "")
+        name, _, what = warning.partition(f" ({file}): ") if file else ("", "", warning)
+        yield Finding(Severity.WARNING, "setting", what, "See docs/configuration.md", name, file)
 
 
 def _waits_for_the_unchanging(patient: Patient) -> Iterator[Finding]:

@@ -182,11 +182,13 @@ def test_sensors_that_are_off_and_a_missing_instance_are_found(tmp_path):
     assert examine(case).has(Severity.ERROR)
 
 
-def test_settings_without_meaning_are_found_with_their_file(tmp_path):
-    case = patient(tmp_path, [model("orders", meta={"dagster_sao": {"rebuild_evry": "1d"}})])
+@pytest.mark.parametrize("file", ["models/orders.sql", "models/EU (old): v1/orders.sql"])
+def test_settings_without_meaning_are_found_with_their_file(tmp_path, file):
+    entry = model("orders", meta={"dagster_sao": {"rebuild_evry": "1d"}}, original_file_path=file)
+    case = patient(tmp_path, [entry])
     (finding,) = (finding for finding in examine(case) if finding.rule == "setting")
-    assert (finding.node, finding.file) == ("orders", "models/orders.sql")
-    assert "rebuild_evry" in finding.message
+    assert (finding.node, finding.file) == ("orders", file)
+    assert finding.message.startswith("`meta.dagster_sao.rebuild_evry`")
 
 
 def test_a_manifest_older_than_the_files_is_found(tmp_path):
