@@ -201,7 +201,8 @@ def _old_manifest(patient: Patient) -> Iterator[Finding]:
 
 def _settings_without_meaning(patient: Patient) -> Iterator[Finding]:
     graph = patient.loaded.project.graph
-    files = {one.file for one in (*graph.nodes.values(), *graph.sources.values(), *graph.tests.values())}
+    files = {node.file for node in graph.nodes.values()} | {source.file for source in graph.sources.values()}
+    files |= {test.file for test in graph.tests.values()}
     for warning in patient.loaded.warnings:
         # A file may have any name, so it is looked for as it is written.
         file = next((file for file in files if f" ({file}): " in warning), "")
