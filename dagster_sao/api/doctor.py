@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 import yaml
+from dagster_dbt import DbtCliResource
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,7 @@ from dagster_sao.orchestration.conditions import is_state_aware, project_behind
 from dagster_sao.orchestration.parsing import changed_since_parse
 from dagster_sao.orchestration.private import dbt_resource, switched_sensors
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.warehouse.dbt_environment import dbt_state_switch, environment_of_dbt, other_dbt
 from dagster_sao.warehouse.metadata_soundness import why_unsound
 
 LONG_UNCHANGED = timedelta(days=30)
@@ -140,6 +142,28 @@ def _no_instance(patient: Patient) -> Iterator[Finding]:
             "no-instance",
             patient.instance_problem,
             "Without an instance nothing is known of earlier builds, and nothing can be built",
+        )
+
+
+def _other_dbt(patient: Patient) -> Iterator[Finding]:
+    resources = [one for one in (patient.definitions.resources or {}).values() if isinstance(one, DbtCliResource)]
+    for message in sorted({other_dbt(one.dbt_executable) for one in resources} - {""}):
+        yield Finding(
+            Severity.WARNING,
+            "other-dbt",
+            message,
+            "Run `dbt --version` where Dagster runs: it must be the dbt that is installed beside dagster-sao",
+        )
+
+
+def _dbt_state(patient: Patient) -> Iterator[Finding]:
+    switch = dbt_state_switch(environment_of_dbt(patient.project.dbt_project.project_dir))
+    if switch:
+        yield Finding(
+            Severity.INFO,
+            "dbt-state",
+            f"dbt State is on ({switch}), and off in the dbt commands of runs: what it reuses would not be built",
+            "Nothing has to be done. Your own `dbt build` still reuses, and does not count as a build here",
         )
 
 
@@ -437,6 +461,7 @@ def _step(text: str, unit: str, whole: int) -> timedelta | None:
 _RULES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _no_instance,
     _not_state_aware,
+    _other_dbt,
     _old_manifest,
     _settings_without_meaning,
     _waits_for_the_unchanging,
@@ -448,4 +473,5 @@ _RULES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _schedules_as_often_as_models,
     _waiting_views,
     _long_view_chains,
+    _dbt_state,
 )

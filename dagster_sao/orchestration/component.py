@@ -18,6 +18,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, DbtPro
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.dbt_arguments import (
     DbtSettings,
+    check_no_selection,
     project_with,
     read_arguments,
     settings_of,
@@ -169,6 +170,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
     @cached_property
     def _settings(self) -> tuple[DbtSettings, str]:
         """The variables, target and profile of runs, and the name of their environment."""
+        check_no_selection(self._known_cli_args, "cli_args")
         given = together(
             [
                 ("`cli_args`", read_arguments(self._known_cli_args, "cli_args")),

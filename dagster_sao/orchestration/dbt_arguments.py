@@ -23,6 +23,12 @@ from dagster_sao.warehouse.session import default_target
 
 _OPTIONS = {"--vars": "--vars", "--target": "--target", "-t": "--target", "--profile": "--profile"}
 _OWN_FOLDER = "dagster_sao"
+_SELECTIONS = (
+    "--select", "-s", "--models", "--model", "-m", "--exclude", "--selector", "--resource-type", "--resource-types",
+    "--exclude-resource-type", "--exclude-resource-types",
+)  # fmt: skip
+_HIDING = frozenset({"--quiet", "-q", "--no-write-json", "--no-quiet", "--write-json"})
+_HIDING_WITH_VALUE = frozenset({"--indirect-selection", "--log-level", "--log-format"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,29 @@ def read_arguments(arguments: Iterable[str | Mapping[str, Any]], where: str) -> 
                 _raise_two_values(f"The variable `{name}`", f"`{where}`")
             variables[name] = one
     return DbtSettings(variables, others.get("--target"), others.get("--profile"))
+
+
+def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
+    """Raise InvalidProjectError when the arguments of a dbt command select nodes, which each run does by itself."""
+    given = {str(word).split("=", 1)[0] for one in arguments for word in (one if isinstance(one, Mapping) else [one])}
+    if found := [option for option in _SELECTIONS if option in given]:
+        msg = (
+            f"`{where}` has {', '.join(found)}, but each run selects what it builds by itself. Give the selection to the"
+            " definitions or to a job."
+        )
+        raise InvalidProjectError(msg)
+
+
+def without_hiding(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a dbt command without those that keep its results from a run, or let it run more tests."""
+    found: list[str] = []
+    is_value = False
+    for word in arguments:
+        name = word.split("=", 1)[0]
+        if not is_value and name not in _HIDING | _HIDING_WITH_VALUE:
+            found.append(word)
+        is_value = not is_value and name in _HIDING_WITH_VALUE and "=" not in word
+    return found
 
 
 def without_settings(arguments: Sequence[str], *options: str) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,12 +30,16 @@ from dagster_sao.orchestration.project import (
     sentence,
 )
 from dagster_sao.orchestration.traces import TraceFile
-from dagster_sao.warehouse.dbt_environment import settings_of_one_run
+from dagster_sao.warehouse.dbt_environment import (
+    environment_of_dbt,
+    other_dbt,
+    settings_of_all_runs,
+    settings_of_one_run,
+)
 from dbt_dagster_sao import TRACE_FILE
 from dbt_dagster_sao.database_file import FileRead
 from dbt_dagster_sao.trace import Trace
 
-_INDIRECT_SELECTION = "DBT_INDIRECT_SELECTION"
 _TRACES = "dagster_sao_traces.jsonl"
 """In the target folder of the invocation."""
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
@@ -62,6 +67,16 @@ class DbtEvent:
     def is_result(self) -> bool:
         """Whether it says how a node or test ended."""
         return self.raw["info"]["name"] in _RESULTS and bool(self.raw["data"].get("node_info"))
+
+    @property
+    def unique_id(self) -> str:
+        """Of which node or test a result is."""
+        return str(self.raw["data"]["node_info"].get("unique_id"))
+
+    @property
+    def resource_type(self) -> str:
+        """What kind of resource a result is of."""
+        return str(self.raw["data"]["node_info"].get("resource_type"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +130,19 @@ class DbtProcess:
         self._context = context
         self._project = project
         self._loaded = loaded
-        left_out = settings_of_one_run(os.environ)
+        environ = environment_of_dbt(project.dbt_project.project_dir)
+        left_out = settings_of_one_run(environ)
+        if other := other_dbt(dbt.dbt_executable):
+            context.log.warning(other)
         if left_out:
             context.log.warning(
                 f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
                 " given it. Tell the run instead, in its config or with an option."
             )
-        with _environment({_INDIRECT_SELECTION: "empty", TRACE_FILE: _TRACES, **dict.fromkeys(left_out)}):
+        changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
+        # What dbt would read from a `.env` file is not there to be taken away, but an empty value counts as none.
+        changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
+        with _environment(changes):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )
@@ -171,6 +192,14 @@ class DbtProcess:
             return {result["unique_id"]: result["status"] for result in results}
         except (OSError, ValueError, KeyError):
             return {}
+
+    def known(self) -> AbstractSet[str] | None:
+        """Return the unique ids that dbt's own manifest has, None where it wrote none."""
+        try:
+            manifest = read_manifest(self.invocation.target_path / "manifest.json")
+        except (OSError, ValueError, DagsterSaoError):
+            return None
+        return {uid for kind in ("nodes", "unit_tests", "functions") for uid in manifest.get(kind) or ()}
 
     def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
         """Return what tells the code that dbt itself read.

@@ -11,6 +11,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_as
 from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.dbt_arguments import (
     DbtSettings,
+    check_no_selection,
     project_with,
     read_arguments,
     settings_of,
@@ -88,6 +89,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
     find_dbt()
+    check_no_selection(dbt_args, "dbt_args")
     given = together(
         [
             ("`variables`", DbtSettings(variables or {})),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +32,14 @@ from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot, VerdictStatus
 from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.dbt_arguments import read_arguments, vars_arguments, without_settings
+from dagster_sao.orchestration.dbt_arguments import (
+    check_no_selection,
+    read_arguments,
+    vars_arguments,
+    without_hiding,
+    without_settings,
+)
+from dagster_sao.orchestration.dbt_outcomes import is_build, unaccounted
 from dagster_sao.orchestration.dbt_private import WordSelector
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
@@ -62,6 +69,8 @@ from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_lo
 from dagster_sao.orchestration.step_events import store_step_events
 
 _POLL_SECONDS = 1.0
+_IN_NODES = frozenset({"model", "seed", "snapshot", "test"})
+"""What a manifest has among its `nodes`."""
 
 Finish = Callable[[DbtEventIterator[Any]], Iterable[Any]]
 """What to do with the events of an invocation before they are yielded, such as fetching row counts."""
@@ -437,7 +446,7 @@ class _Execution:
             arguments,
         )
         events = DbtEventIterator(
-            self._events(self._process, [*nodes, *tests, *functions], seeds), self._process.invocation
+            self._events(self._process, nodes, [*tests, *functions], seeds), self._process.invocation
         )
         for event in self._finish(events):
             yield event
@@ -447,6 +456,7 @@ class _Execution:
         self._write_verdicts()
         self._report.is_untraced |= not self._process.is_traced() and not self._recorder.built.isdisjoint(nodes)
         yield from self._failures(self._process, nodes, functions)
+        yield from self._not_done(self._process, nodes, tests, functions)
         self._write_functions()
         self._process = None
 
@@ -458,9 +468,11 @@ class _Execution:
             return below
         return below | (self._gated_by(self._recorder.failed_tests) - self._recorder.built)
 
-    def _events(self, process: DbtProcess, unique_ids: Sequence[str], seeds: Mapping[str, SeedFile]) -> Iterator[Any]:
+    def _events(
+        self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
+    ) -> Iterator[Any]:
         checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
-        seen = Sightings(process, unique_ids, checksums)
+        seen = Sightings(process, [*nodes, *others], checksums)
         answered: set[str] = set()
         for event in self._proven(process, seeds):
             if (function := function_created_in(event.raw)) is not None:
@@ -478,8 +490,35 @@ class _Execution:
                 if (check := self._tests.checks.get(test.unique_id)) is not None:
                     yield from self._recorder.check_events(test.unique_id, check, event.asset_events)
                 continue
-            for asset_event in event.asset_events():
-                yield self._recorded(asset_event, event, seen)
+            if not event.is_result:
+                continue
+            uid = event.unique_id
+            if self._is_unasked(event, nodes):
+                if uid not in answered:
+                    answered.add(uid)
+                    yield from self._not_asked_for(uid)
+            # dagster-dbt takes what dbt reuses for built.
+            elif uid not in self._graph.nodes or is_build(event.raw):
+                for asset_event in event.asset_events():
+                    yield self._recorded(asset_event, event, seen)
+
+    def _is_unasked(self, event: DbtEvent, nodes: Collection[str]) -> bool:
+        """Return whether dbt built something that it was not asked for. Tests are let run with others of their name."""
+        uid = event.unique_id
+        is_newer = event.resource_type in _IN_NODES and uid not in self._loaded.manifest["nodes"]
+        return is_newer or (uid in self._graph.nodes and uid not in nodes and is_build(event.raw))
+
+    def _not_asked_for(self, uid: str) -> Iterator[Any]:
+        """Report what dbt did beside what it was asked for."""
+        if uid not in self._graph.nodes:
+            self._context.log.warning(f"dbt ran {uid}, which is newer than this run's manifest: it is not recorded.")
+            return
+        why = (
+            f"dbt built {self._graph.label(uid)}, which this run did not ask for: the project has changed since this run's manifest"
+            " was parsed. Parse the project again, and reload the code location."
+        )
+        self._errors.append(why)
+        yield self._recorder.build_failed(uid, why)
 
     def _recorded(self, asset_event: object, event: DbtEvent, seen: Sightings) -> object:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
@@ -593,6 +632,28 @@ class _Execution:
                 is_below = uid in blocked or not self._config.fail_fast
                 yield from [self._skipped(uid)] if is_below else self._not_started([uid])
 
+    def _not_done(
+        self, process: DbtProcess, nodes: Sequence[str], tests: Sequence[str], functions: Sequence[str]
+    ) -> Iterator[Any]:
+        """Fail what dbt was asked for and did not do, though it ended well: without a word it would be asked again, for ever."""
+        if process.error():
+            return
+        missing = [uid for uid in nodes if uid not in self._recorder.built | self._recorder.failed]
+        unanswered = [uid for uid in tests if uid not in self._recorder.verdicts]
+        not_created = self._functions.missing_among(functions)
+        if not (missing or unanswered or not_created):
+            return
+        names = {uid: self._graph.label(uid) for uid in (*missing, *unanswered, *not_created)}
+        reasons = list(unaccounted(names, process.statuses(), process.known()))
+        self._errors += reasons
+        why = " ".join(reasons)
+        self._functions.fail(not_created)
+        self._report.functions.update(dict.fromkeys(not_created, ("failed", why)))
+        for uid in missing:
+            yield self._recorder.build_failed(uid, why)
+        for uid in unanswered:
+            yield from self._recorder.not_runnable(self._graph.tests[uid], self._tests.checks.get(uid), why)
+
     def _skipped(self, uid: str) -> dg.AssetObservation:
         """Report a node that is not built for what failed in this run."""
         self._recorder.skipped.add(uid)
@@ -637,7 +698,8 @@ def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliRes
 
 
 def _dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:
-    arguments = without_settings(args, "--vars")
+    check_no_selection(args, "dbt_args")
+    arguments = without_hiding(without_settings(args, "--vars"))
     if project.dbt_project.target is not None:
         arguments = without_settings(arguments, "--target")
     if project.dbt_project.profile is not None:

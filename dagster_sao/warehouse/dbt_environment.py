@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
@@ -13,10 +18,19 @@ from dotenv.main import DotEnv
 _READS_ENV_FILES = (1, 12)
 _OF_ONE_RUN = (
     "FULL_REFRESH", "EMPTY", "SAMPLE", "EVENT_TIME_START", "EVENT_TIME_END", "DEFER", "DEFER_TO_STATE", "STATE",
-    "ARTIFACT_STATE_PATH", "FAVOR_STATE", "FAVOR_STATE_MODE", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "FAIL_FAST",
+    "DEFER_STATE", "ARTIFACT_STATE_PATH", "FAVOR_STATE", "FAVOR_STATE_MODE", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "FAIL_FAST",
     "WRITE_JSON",
 )  # fmt: skip
 """Settings with which dbt does something else than it is asked for: other nodes, other rows, or without a record."""
+_OF_ALL_RUNS = {
+    "INDIRECT_SELECTION": "empty", "FAIL_FAST": "false", "WRITE_JSON": "true", "QUIET": "false", "LOG_LEVEL": "info",
+    "LOG_LEVEL_FILE": "debug",
+}  # fmt: skip
+"""Settings that runs rely on, which the project's `flags:` may set otherwise."""
+_OF_DAGSTER = ("PROJECT_DIR", "PROFILES_DIR", "TARGET_PATH", "LOG_PATH", "LOG_FORMAT")
+"""Settings that dagster-dbt gives dbt by their older names, over which dbt takes the newer ones."""
+_DBT_STATE, _DBT_STATE_OFF = "DBT_ENGINE_MANAGE_STATE", "RUN_CACHE_DISABLED"
+_YES = frozenset({"true", "1", "t", "y", "yes", "on"})
 
 
 def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
@@ -48,6 +62,66 @@ def settings_of_one_run(environ: Mapping[str, str]) -> list[str]:
     """Return the variables of the environment with which dbt would do something else than a run has planned."""
     names = (f"{prefix}{name}" for name in _OF_ONE_RUN for prefix in ("DBT_ENGINE_", "DBT_"))
     return [name for name in names if environ.get(name)]
+
+
+def settings_of_all_runs(environ: Mapping[str, str], executable: str) -> Mapping[str, str | None]:
+    """Return the variables that make a dbt command mean what runs expect, None for those to take away.
+
+    `environ` is the environment that dbt would see. A level of the log that shows more is kept. dbt State, which would
+    decide once more what to build, is off.
+    """
+    shown = {name: level for name in ("LOG_LEVEL", "LOG_LEVEL_FILE") if (level := setting(name, environ)) == "debug"}
+    found: dict[str, str | None] = {f"DBT_{name}": value for name, value in {**_OF_ALL_RUNS, **shown}.items()}
+    found.update({name: None for one in (*_OF_ALL_RUNS, *_OF_DAGSTER) if (name := f"DBT_ENGINE_{one}") in environ})
+    found[_DBT_STATE_OFF] = "true"
+    # dbt-core 1.x warns of a setting that only the plugin knows, so it is given where it matters.
+    if environ.get(_DBT_STATE) or not is_own_dbt(executable):
+        found[_DBT_STATE] = "false"
+    return found
+
+
+def dbt_state_switch(environ: Mapping[str, str]) -> str:
+    """Return what switches dbt State on for a dbt of this environment, empty where nothing does.
+
+    https://docs.getdbt.com/docs/deploy/dbt-state-setup
+    """
+    if _DBT_STATE in environ:
+        return _DBT_STATE if environ[_DBT_STATE].lower() in _YES else ""
+    try:
+        version("dbt-state")
+    except PackageNotFoundError:
+        return ""
+    return "" if (environ.get(_DBT_STATE_OFF) or "").lower() in _YES else "the package dbt-state"
+
+
+def is_own_dbt(executable: str) -> bool:
+    """Return whether an executable is the dbt that this Python environment installed, or is not there."""
+    path = shutil.which(executable)
+    return path is None or Path(path).absolute().parent in {
+        Path(sys.executable).absolute().parent,
+        Path(sysconfig.get_path("scripts")).absolute(),
+    }
+
+
+@cache
+def other_dbt(executable: str) -> str:
+    """Return a sentence when an executable is another version of dbt than the one that Python imports, else nothing."""
+    path = shutil.which(executable)
+    if path is None or is_own_dbt(executable):
+        return ""
+    try:
+        own = version("dbt-core")
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (PackageNotFoundError, OSError, subprocess.SubprocessError):
+        return ""
+    found = re.search(r"\d+\.\d+\.\d+\S*", output)
+    if found is None or found[0] == own:
+        return ""
+    return (
+        f"Runs start {path}, which is dbt {found[0]}, while this Python environment has dbt {own}: the two may parse and build"
+        " the project differently. Put this environment's folder of scripts first on the PATH, or set `dbt_executable`"
+        " of the DbtCliResource."
+    )
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import dagster as dg
@@ -14,6 +15,7 @@ from dagster_sao.api import Severity
 from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
 from dagster_sao.api.sources import Look
 from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.warehouse.dbt_environment import other_dbt
 from dagster_sao.warehouse.observation import Observation, ProbeKind
 from tests.core.manifests import manifest, model, seed, source
 from tests.orchestration.shops import NOW, RAW, definitions, project_in
@@ -206,3 +208,22 @@ def test_findings_print_and_are_json(tmp_path):
     assert "build-after-on-view" in str(findings)
     assert findings.to_dict()["findings"][-1]["rule"] == "build-after-on-view"
     assert "nothing found" in str(Findings("shop", ()))
+
+
+def test_dbt_state_is_reported_as_off_in_runs(tmp_path, monkeypatch):
+    case = patient(tmp_path, [model("stg", RAW)], [source("raw", "orders")])
+    assert found(case) == set()
+    monkeypatch.setenv("DBT_ENGINE_MANAGE_STATE", "true")
+    assert found(case) == {("dbt-state", "")}
+
+
+def test_a_dbt_of_another_environment_is_found(tmp_path, monkeypatch):
+    case = patient(tmp_path, [model("stg", RAW)], [source("raw", "orders")])
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "dbt").write_text("#!/bin/sh\necho 'installed: 1.5.0'\n")
+    (scripts / "dbt").chmod(0o755)
+    monkeypatch.setenv("PATH", str(scripts), prepend=os.pathsep)
+    other_dbt.cache_clear()
+    assert found(case) == {("other-dbt", "")}
+    other_dbt.cache_clear()

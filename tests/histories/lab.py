@@ -36,6 +36,8 @@ class Told:
 
     run_id: str
     success: bool
+    failure: str = ""
+    """Why the run failed."""
     nodes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """By name: the decision and the reason."""
     tests: Mapping[str, str] = field(default_factory=dict)
@@ -153,10 +155,13 @@ class Lab(Station):
         nodes: dict[str, tuple[str, str]] = {}
         tests: dict[str, str] = {}
         checks: dict[str, list[dg.AssetCheckEvaluation]] = {}
+        failure = ""
         labels = self.project.load().project.graph.tests
         for entry in self._instance.all_logs(run_id):
             event = entry.dagster_event
             data = event.event_specific_data if event is not None else None
+            if event is not None and event.is_step_failure and data.user_failure_data is not None:
+                failure = str(data.user_failure_data.description)
             if isinstance(data, dg.AssetCheckEvaluation):
                 checks.setdefault(data.check_name, []).append(data)
             elif event is not None and (told := _metadata(event)) is not None and event.asset_key is not None:
@@ -164,7 +169,7 @@ class Lab(Station):
                     nodes[event.asset_key.path[-1]] = told[DECISION_KEY].value, told[REASON_KEY].value
             elif TESTS_KEY in (getattr(data, "metadata", None) or {}):
                 tests = {labels[uid].name: found["result"] for uid, found in data.metadata[TESTS_KEY].value.items()}
-        return Told(run_id, run is not None and run.is_success, nodes, tests, checks)
+        return Told(run_id, run is not None and run.is_success, failure, nodes, tests, checks)
 
     def _judge_run(self, asked: Run, built: AbstractSet[str]) -> None:
         del asked, built

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from tests.histories.lab import TABLE, lab
+import pytest
+from dbt.artifacts.schemas.results import RunStatus
+from dbt.artifacts.schemas.run import RunResult
+from dbt.task.run import ModelRunner
+
+from tests.histories.lab import TABLE, VIEW, lab
 
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: days}]}]"
 SETUP = [
@@ -74,3 +79,93 @@ def test_a_default_selector_leaves_out_nothing_that_was_planned(folder):
         (run,) = case.cycle()
         assert (run.success, built(run)) == (True, {"draft"})
         assert case.cycle() == []
+
+
+FLAGS = "indirect_selection: cautious, fail_fast: true"
+FLAGGED = "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false, FLAGS}}"
+TESTED = "models: [{name: t, columns: [{name: id, data_tests: [{unique: {name: ids}}, {not_null: {name: there}}]}]}]"
+
+
+def test_flags_of_the_project_and_the_environment_change_nothing(folder, monkeypatch):
+    monkeypatch.setenv("DBT_ENGINE_INDIRECT_SELECTION", "eager")
+    files = {
+        **FILES,
+        "dbt_project.yml": FLAGGED.replace("FLAGS", FLAGS),
+        "models/t.sql": ORDERS,
+        "models/t.yml": TESTED,
+        "models/a_broken.sql": TABLE + "select id / 0 as id, error('broken') from {{ source('raw', 'orders') }}",
+    }
+    with lab(folder, files, SETUP) as case:
+        (run,) = case.cycle()
+        assert not run.success
+        # One that fails does not end dbt's command.
+        assert built(run) == {"t", "other"}
+        assert run.tests == {"ids": "pass", "there": "pass"}
+        # The edited test runs alone, without the other one on its model.
+        case.edit({"models/t.yml": TESTED.replace("name: ids}", "name: ids, where: id > 0}")})
+        (run,) = case.cycle()
+        assert run.tests["ids"], run.tests["there"] == ("pass", "reused")
+
+
+# What dbt did is what it was asked for
+
+
+def _reuse(runner, model, manifest):
+    """Do what dbt State does with a node that it reuses."""
+    del runner, manifest
+    return RunResult(
+        status=getattr(RunStatus, "Reused", RunStatus.NoOp),
+        node=model,
+        timing=[],
+        thread_id="",
+        execution_time=0.0,
+        adapter_response={},
+        message="reused",
+        failures=None,
+        batch_results=None,
+    )
+
+
+def test_what_dbt_reuses_is_not_a_build(folder, monkeypatch):
+    with lab(folder, {**FILES, "models/t.sql": ORDERS}, SETUP) as case:
+        case.settle()
+        case.sql(NEW_ROW)
+        with monkeypatch.context() as patched:
+            patched.setattr(ModelRunner, "execute", _reuse)
+            (run,) = case.cycle()
+        assert not run.success
+        assert run.nodes["t"][0] == "failed"
+        assert re.match(r"dbt did nothing about t and reports '(reused|no-op)'", run.failure)
+        # What it failed for may pass: it waits as a failed build does, and is built then.
+        case.advance(minutes=6)
+        (run,) = case.cycle()
+        assert (run.success, built(run)) == (True, {"t"})
+
+
+def test_what_dbt_does_not_find_fails_the_run_and_is_named(folder):
+    with lab(folder, {**FILES, "models/t.sql": ORDERS, "models/u.sql": VIEW + "select 1 as id"}, SETUP) as case:
+        case.settle()
+        case.sql(NEW_ROW)
+        # After the parse, and before the run.
+        (folder / "models/t.sql").unlink()
+        run = case.job("t")
+        assert not run.success
+        assert "dbt did not find t" in run.failure
+        (folder / "models/t.sql").write_text(ORDERS)
+        case.advance(minutes=6)
+        case.settle()
+        assert case.sql("select count(*) from main.t") == [(3,)]
+
+
+def test_a_model_that_came_into_the_selection_after_the_parse_is_not_taken_for_planned(folder):
+    files = {**FILES, "models/t.sql": ORDERS, "models/t_all.sql": DAILY + "select * from {{ source('raw', 'days') }}"}
+    with lab(folder, files, SETUP) as case:
+        case.settle()
+        case.sql(NEW_ROW)
+        # dbt now has it where the words of the plan select it.
+        (folder / "models/t").mkdir()
+        (folder / "models/t_all.sql").rename(folder / "models/t/t_all.sql")
+        run = case.job("t")
+        assert not run.success
+        assert "dbt built t_all, which this run did not ask for" in run.failure
+        assert built(run) == {"t"}

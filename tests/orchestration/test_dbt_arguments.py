@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from dagster_dbt import DbtCliResource, DbtProject
@@ -11,17 +12,20 @@ from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.dbt_arguments import (
     DbtSettings,
+    check_no_selection,
     has_own_manifest,
     project_with,
     read_arguments,
     settings_of,
     together,
     with_environment,
+    without_hiding,
     without_settings,
 )
 from dagster_sao.orchestration.execution import _dbt_arguments
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.run_config import StateAwareRunConfig
+from dagster_sao.warehouse.dbt_environment import other_dbt, settings_of_all_runs
 
 
 @pytest.fixture
@@ -123,7 +127,56 @@ def test_a_target_that_is_given_wins_over_the_environment(project, monkeypatch):
 def test_a_run_has_each_setting_once(project):
     own = project_with(project, DbtSettings({"r": 2, "s": 1}, target="prod"))
     orchestrated = OrchestratedProject(own, translator=None, variables={"r": 2, "s": 1})
-    args = ["build", "--vars", "{r: 2}", "--target", "prod", "--quiet"]
+    args = ["build", "--vars", "{r: 2}", "--target", "prod", "--no-partial-parse"]
     made = _dbt_arguments(args, StateAwareRunConfig(), orchestrated)
-    assert made[:3] == ["build", "--quiet", "--vars"]
+    assert made[:3] == ["build", "--no-partial-parse", "--vars"]
     assert json.loads(made[3]) == {"r": 2, "s": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["build", "--select", "a"], ["build", "--exclude=a"], ["build", {"-s": "a"}], ["-m", "a"]]
+)
+def test_a_selection_among_the_arguments_is_refused(arguments):
+    with pytest.raises(InvalidProjectError, match="selects what it builds by itself"):
+        check_no_selection(arguments, "dbt_args")
+    check_no_selection(["build", "--full-refresh", "--vars", "{a: --select}"], "dbt_args")
+
+
+def test_arguments_that_hide_results_are_left_out():
+    given = [
+        "--quiet",
+        "build",
+        "--log-level",
+        "error",
+        "--no-write-json",
+        "--indirect-selection=eager",
+        "--threads",
+        "2",
+    ]
+    assert without_hiding(given) == ["build", "--threads", "2"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {"DBT_INDIRECT_SELECTION": "empty", "DBT_LOG_LEVEL": "info", "RUN_CACHE_DISABLED": "true"}),
+        ({"DBT_LOG_LEVEL": "debug"}, {"DBT_LOG_LEVEL": "debug"}),
+        ({"DBT_ENGINE_LOG_LEVEL": "error"}, {"DBT_LOG_LEVEL": "info", "DBT_ENGINE_LOG_LEVEL": None}),
+        ({"DBT_ENGINE_TARGET_PATH": "x"}, {"DBT_ENGINE_TARGET_PATH": None}),
+        ({"DBT_ENGINE_MANAGE_STATE": "true"}, {"DBT_ENGINE_MANAGE_STATE": "false"}),
+    ],
+)
+def test_settings_that_runs_rely_on_win_over_those_of_the_environment(environ, expected):
+    found = settings_of_all_runs(environ, "dbt")
+    assert {name: found.get(name) for name in expected} == expected
+    assert environ or "DBT_ENGINE_MANAGE_STATE" not in found
+
+
+def test_another_dbt_on_the_path_is_noticed(tmp_path, monkeypatch):
+    assert not other_dbt("dbt")
+    script = tmp_path / "dbt_elsewhere"
+    script.write_text("#!/bin/sh\necho 'dbt 2.0.1'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert "which is dbt 2.0.1" in other_dbt("dbt_elsewhere")
+    assert settings_of_all_runs({}, "dbt_elsewhere")["DBT_ENGINE_MANAGE_STATE"] == "false"
