@@ -133,7 +133,8 @@ class DryRun:
             table.add_column(heading, justify="right" if heading == "wave" else "left")
         for uid, decision in self.decisions.items():
             wave = str(wave_of.get(uid, ""))
-            table.add_row(self.plan.graph.label(uid), styled(decision.action.value), wave, Text(decision.message))
+            reason = f"{decision.message} ({decision.how})" if decision.how else decision.message
+            table.add_row(self.plan.graph.label(uid), styled(decision.action.value), wave, Text(reason))
         return Group(table, *self._functions(), *self._tests(), *(Text(note, style="yellow") for note in self.notes))
 
     def __str__(self) -> str:
@@ -174,5 +175,6 @@ def _decision_to_dict(unique_id: str, decision: Decision) -> dict[str, Any]:
         "message": decision.message,
         "parents": list(decision.parents),
         "full_refresh": decision.full_refresh,
+        "batches_from": decision.batches_from.isoformat() if decision.batches_from else None,
         "eligible_at": decision.eligible_at.isoformat() if decision.eligible_at else None,
     }

@@ -22,6 +22,7 @@ from dagster_sao.orchestration.records import build_to_json, failure_to_json
 _FAILURES = {
     FailureKind.BUILD: "Failed",
     FailureKind.INTERRUPTED: "Its build was interrupted",
+    FailureKind.LIMITED: "Its build was limited",
 }
 
 

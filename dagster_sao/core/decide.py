@@ -7,12 +7,14 @@ Nothing here reads a clock, a file or a network.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
+from dagster_sao.core.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.materializations import only_at_creation, steps
 from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
 from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, retry_wait
 from dagster_sao.core.versions import captured_version, times_moved
@@ -21,6 +23,7 @@ _NAMED_PARENTS = 3
 _FAILURES = {
     FailureKind.BUILD: "Its last build failed",
     FailureKind.INTERRUPTED: "Its last build was interrupted",
+    FailureKind.LIMITED: "Its last build was limited",
 }
 
 
@@ -43,6 +46,8 @@ class Reason(str, Enum):
     NEVER_BUILT = "never_built"
     RELATION_MISSING = "relation_missing"
     CODE_CHANGED = "code_changed"
+    NEEDS_FULL_REFRESH = "needs_full_refresh"
+    INCOMPLETE = "incomplete"
     VIEW_INVALIDATED = "view_invalidated"
     VIEW_CURRENT = "view_current"
     EXPIRED = "expired"
@@ -71,6 +76,15 @@ class Decision:
     eligible_at: datetime | None = None
     """When a reused or held node can be built with nothing else changing."""
     full_refresh: bool = False
+    batches_from: datetime | None = None
+    """From which event time on a microbatch model is built; None: from where dbt would begin by itself."""
+
+    @property
+    def how(self) -> str:
+        """How it is built, empty where that is as dbt does it by itself."""
+        if self.batches_from is not None:
+            return f"batches from {self.batches_from:%Y-%m-%d %H:%M}"
+        return "full refresh" if self.full_refresh else ""
 
     @property
     def builds(self) -> bool:
@@ -90,6 +104,9 @@ class Situation:
     """What of its code differs from that of the last build, by name."""
     is_view: bool = False
     is_incremental: bool = False
+    materialized: str = ""
+    adapter_type: str = ""
+    settings: BuildSettings = NO_SETTINGS
     relation_name: str = ""
     relation_missing: bool = False
     relation_altered: bool = False
@@ -122,7 +139,28 @@ class Situation:
 
 
 def decide(s: Situation) -> Decision:
-    """Return what is done with a node in situation `s`: the first row of the table that matches."""
+    """Return what is done with a node in situation `s`: the first row of the table that matches, and how it is built."""
+    decision = _first_row(s)
+    if not decision.builds:
+        return decision
+    needed = steps(
+        s.materialized,
+        s.adapter_type,
+        s.settings,
+        s.relation_name,
+        changes=s.code_changes,
+        last_build=s.last_build,
+        failure=s.failure,
+        is_missing=s.relation_missing,
+        wants_full_refresh=decision.full_refresh,
+        now=s.now,
+    )
+    if needed.obstacle:
+        return Decision(Action.HOLD, Reason.NEEDS_FULL_REFRESH, needed.obstacle)
+    return replace(decision, full_refresh=needed.full_refresh, batches_from=needed.batches_from)
+
+
+def _first_row(s: Situation) -> Decision:
     # 1
     if s.request is not None:
         full = s.request is Request.FULL_REFRESH
@@ -142,6 +180,10 @@ def decide(s: Situation) -> Decision:
             f" Retries in {format_duration(s.failure.retry_at - s.now)}, or when either changes"
         )
         return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
+    if s.failure is not None and s.now < s.failure.limited_until:
+        # Each of its builds is limited, such as by the arguments that all runs have.
+        message = f"{_incomplete(s, s.failure)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
+        return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)
     # 4
     if s.last_build is None:
         return Decision(Action.BUILD, Reason.NEVER_BUILT, "Not built before in this environment")
@@ -150,9 +192,14 @@ def decide(s: Situation) -> Decision:
         return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
     # 6
     changes = s.code_changes
-    full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
+    wants_full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
+    full = wants_full and not s.settings.refuses_full_refresh
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"
+        if not full and (settings := only_at_creation(s.materialized, changes)):
+            message += f". dbt applies {', '.join(settings)} to {s.relation_name} only with --full-refresh"
+        elif wants_full and not full:
+            message += ". `full_refresh: false` keeps the rows that its old code built"
         return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
     if _failed_with_other_code(s) and not _code_change_waits(s, s.last_build):
         message = "Code changed since a build that failed"
@@ -161,6 +208,9 @@ def decide(s: Situation) -> Decision:
 
 
 def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
+    # 6c
+    if s.failure is not None and s.failure.is_incomplete:
+        return Decision(Action.BUILD, Reason.INCOMPLETE, _incomplete(s, s.failure))
     # 7
     if s.invalidated_by:
         message = f"{_names(s, s.invalidated_by)} was rebuilt"
@@ -270,6 +320,14 @@ def _too_soon(
         return None
     eligible_at = min(end, expires_at) if expires_at else end
     return Decision(Action.REUSE, Reason.TOO_SOON, message, changed, eligible_at)
+
+
+def _incomplete(s: Situation, failure: FailedAttempt) -> str:
+    if failure.kind is FailureKind.LIMITED:
+        return f"Its last build was limited by {failure.limited_by} {_age(s, failure.failed_at)} ago"
+    ranges = [f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in failure.missing_batches]
+    more = f" and {len(ranges) - _NAMED_PARENTS} more" if len(ranges) > _NAMED_PARENTS else ""
+    return f"Batches are missing: {', '.join(ranges[:_NAMED_PARENTS])}{more}"
 
 
 def _age(s: Situation, moment: datetime) -> str:

@@ -47,6 +47,8 @@ _WITHOUT_EFFECT_ON_TESTS = frozenset(
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
 SEED_FILE = "file"
 """The part of a seed's fingerprint that stands for the content of its file."""
+SEED_COLUMNS = "columns"
+"""The part that stands for the columns which dbt gives a seed's table."""
 _HOOKS = ("pre-hook", "post-hook")
 # What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
 # knows of the project.
@@ -124,12 +126,14 @@ class Fingerprinter:
         seed_checksums: Mapping[str, str] | None = None,
         built: AbstractSet[str] | None = None,
         imported: Callable[[str], str] = lambda _code: "",
+        seed_columns: Callable[[str], str] = lambda _unique_id: "",
     ) -> None:
         """Read nothing yet.
 
         `cache` keeps what is known of texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
         id, the checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
-        `imported` returns a digest of the project's own Python modules that the code of a Python model imports.
+        `imported` returns a digest of the project's own Python modules that the code of a Python model imports,
+        `seed_columns` a text that differs where dbt gives a seed, by unique id, other columns; empty where nobody looked.
         """
         self._manifest = manifest
         self._nodes: Mapping[str, Mapping[str, Any]] = manifest["nodes"]
@@ -140,6 +144,7 @@ class Fingerprinter:
         self._seed_checksums = seed_checksums or {}
         self._built = built
         self._imported = imported
+        self._seed_columns = seed_columns
         self._macros = Macros(manifest, self._reads, _dispatching(self._surroundings.dispatch))
         self._macro_forms: dict[str, str] = {}
         self._known_reads: dict[str, JinjaReads] = {}
@@ -175,6 +180,8 @@ class Fingerprinter:
         if node.resource_type == "seed":
             recorded = (props.get("checksum") or {}).get("checksum")
             found.append((SEED_FILE, _short(self._seed_checksums.get(node.unique_id, recorded))))
+            if columns := self._seed_columns(node.unique_id):
+                found.append((SEED_COLUMNS, _short(columns)))
         else:
             found += self._code_parts(node, props)
         found += self._reached_parts(self._units(node))

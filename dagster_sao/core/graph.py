@@ -13,6 +13,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
+from dagster_sao.core.build_settings import NO_SETTINGS, BuildSettings, read_build_settings
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.functions import Function, function_entries, functions_called, is_function, read_function
 from dagster_sao.core.gates import Gates, find_gates
@@ -54,6 +55,8 @@ class Node:
     """Unique ids of the ephemeral models that dbt inlines into this node."""
     functions: tuple[str, ...] = ()
     """Unique ids of the functions that it calls, directly or not, in the order in which dbt has to create them."""
+    settings: BuildSettings = NO_SETTINGS
+    """How dbt builds it."""
 
     @property
     def label(self) -> str:
@@ -373,6 +376,7 @@ def _node(props: Mapping[str, Any], reads: _Reads) -> Node:
         parents=reads.parents,
         ephemerals=reads.ephemerals,
         functions=reads.functions,
+        settings=read_build_settings(props),
     )
 
 

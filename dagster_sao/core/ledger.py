@@ -49,6 +49,7 @@ class Ledger:
         self._functions = {uid: known.code for uid, known in state.functions.items()}
         self._created: dict[str, str] = {}
         self._functions_of_views: dict[str, dict[str, str]] = {}
+        self._limited: dict[str, str] = {}
         self._moved: set[str] = set()
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
@@ -83,6 +84,10 @@ class Ledger:
         """Let what is recorded from here on consume these tokens of sources that could not be looked at again."""
         for uid, token in tokens.items():
             self._tables[uid] = self._sources[uid].version_of(token) if uid in self._sources else token
+
+    def limited(self, unique_id: str, run_id: str) -> None:
+        """Note that a node was built with a part of its rows: what reads them in this run reads no known version."""
+        self._limited[unique_id] = f"limited in {run_id}"
 
     def verdict(  # noqa: PLR0913 (what a run knows of an answer)
         self,
@@ -179,6 +184,7 @@ class Ledger:
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
         )
         build = _with_history(build, before)
+        self._limited.pop(unique_id, None)
         self._builds[unique_id] = build
         self._columns.pop(unique_id, None)
         if not node.is_view:
@@ -208,6 +214,8 @@ class Ledger:
         return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}
 
     def _version(self, unique_id: str, known: dict[str, str | None]) -> str | None:
+        if unique_id in self._limited:
+            return self._limited[unique_id]
         node = self._project.graph.nodes.get(unique_id)
         if node is None or not node.is_view:
             return self._tables.get(unique_id)

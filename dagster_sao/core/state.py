@@ -25,6 +25,9 @@ def retry_wait(attempts: int) -> timedelta:
     return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
 
 
+BatchRange = tuple[datetime, datetime]
+"""The event times of one batch, or of several in a row: from the first to before the second."""
+
 VersionHistory = tuple[tuple[str, datetime], ...]
 """The latest data versions with the time each appeared, oldest first."""
 
@@ -95,6 +98,8 @@ class FailureKind(str, Enum):
     BUILD = "build"
     INTERRUPTED = "interrupted"
     """Its run was killed or lost before it could say how the build went."""
+    LIMITED = "limited"
+    """dbt was told to build less than the whole, such as with `--empty`, and did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,23 @@ class FailedAttempt:
     """Empty when it was interrupted: what it was built from is not known, so it may be tried again at once."""
     consumed: Mapping[str, str] = field(default_factory=dict)
     kind: FailureKind = FailureKind.BUILD
+    limited_by: str = ""
+    """What dbt was told, such as `--empty`."""
+    missing_batches: tuple[BatchRange, ...] = ()
+    """Of a microbatch model: the batches that failed, or were not built whole."""
+    batches_unknown: bool = False
+    """Of a microbatch model: whether any batch may be missing."""
+
+    @property
+    def limited_until(self) -> datetime:
+        """How long nothing is built again because each build is limited: the first time it is at once."""
+        is_repeated = self.kind is FailureKind.LIMITED and self.attempts > 1
+        return self.failed_at + (retry_wait(self.attempts - 1) if is_repeated else timedelta(0))
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether it is known to have left the relation with a part of its rows."""
+        return self.kind is FailureKind.LIMITED or bool(self.missing_batches)
 
     @property
     def retry_at(self) -> datetime:

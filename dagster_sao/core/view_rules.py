@@ -121,7 +121,12 @@ def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
 def is_dropped(unique_id: str, graph: ProjectGraph) -> bool:
     """Return whether a node's relation is dropped with a table that it reads, where views are."""
     node = graph.nodes[unique_id]
-    return node.is_view or node.materialized == _MATERIALIZED_VIEW
+    return node.is_view or is_materialized_view(node)
+
+
+def is_materialized_view(node: Node) -> bool:
+    """Return whether a node is a materialized view."""
+    return node.materialized == _MATERIALIZED_VIEW
 
 
 def _is_view(graph: ProjectGraph, unique_id: str) -> bool:

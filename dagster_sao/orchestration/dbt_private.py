@@ -1,4 +1,4 @@
-"""dbt's own classes for selecting nodes, and nothing else of dbt.
+"""dbt's own classes for selecting nodes and its reader of seeds, and nothing else of dbt.
 
 `tests/orchestration/test_dbt_selection_private.py` names each of them. dbt is imported where it is needed: it is slow.
 """
@@ -34,6 +34,31 @@ _RUN = frozenset({"nodes", "unit_tests", "functions"})
 _WILDCARDS = frozenset("*?[]")
 StateSearch = Callable[[str], AbstractSet[str]]
 """What stands in for dbt's comparison of states: the unique ids that `state:<word>` means."""
+
+
+def inferred_columns(
+    path: Path, text_columns: Iterable[str], delimiter: str, *, is_sized: bool
+) -> list[list[Any]] | None:
+    """Return the columns of a seed's file as dbt infers them: name, type, and what else its SQL type follows from.
+
+    `is_sized` tells whether that may be the length of the values. None where dbt cannot read the file, or where there is no
+    dbt. See `load_agate_table` in dbt/context/providers.py, and `convert_number_type` in dbt/adapters/base/impl.py.
+    """
+    try:
+        import agate  # type: ignore[import-untyped]
+        from dbt_common.clients.agate_helper import from_csv
+
+        table = from_csv(str(path), text_columns=list(text_columns), delimiter=delimiter)
+    except Exception:  # noqa: BLE001 (whatever is wrong with it, dbt says so when it loads it)
+        return None
+    found: list[list[Any]] = []
+    for index, column in enumerate(table.columns):
+        kind = type(column.data_type).__name__
+        size = int(table.aggregate(agate.MaxPrecision(index))) if kind == "Number" else 0
+        if kind == "Text" and is_sized:
+            size = max((len(str(value).encode()) for value in column.values_without_nulls()), default=0)
+        found.append([column.name, kind, size if is_sized else bool(size)])
+    return found
 
 
 class DbtSelector:

@@ -187,10 +187,14 @@ class DbtProcess:
 
     def statuses(self) -> Mapping[str, str]:
         """Return the status of each node and test that dbt came to, by unique id; empty when it wrote none."""
+        return {unique_id: result["status"] for unique_id, result in self.results().items()}
+
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the result of each node and test that dbt came to, by unique id; empty when it wrote none."""
         try:
             results = self.invocation.get_artifact("run_results.json")["results"]
-            return {result["unique_id"]: result["status"] for result in results}
-        except (OSError, ValueError, KeyError):
+            return {result["unique_id"]: result for result in results if "status" in result}
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
 
     def known(self) -> AbstractSet[str] | None:

@@ -31,7 +31,9 @@ from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.plan import Mode, Plan
 from dagster_sao.core.state import StateSnapshot, VerdictStatus
 from dagster_sao.core.versions import digest
+from dagster_sao.core.view_rules import is_materialized_view
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.build_results import batch_results, not_refreshed
 from dagster_sao.orchestration.dbt_arguments import (
     check_no_selection,
     read_arguments,
@@ -47,6 +49,7 @@ from dagster_sao.orchestration.functions import RunFunctions
 from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.invocations import Invocation, Invocations
 from dagster_sao.orchestration.leases import Leases
+from dagster_sao.orchestration.limits import limits_of
 from dagster_sao.orchestration.private import (
     DbtEventIterator,
     expect_no_check_results,
@@ -139,6 +142,7 @@ class _Execution:
         self._project = project
         self._config = config
         self._args = args
+        self._limits = limits_of(args, project.dbt_project.project_dir)
         self._finish = finish or iter
         self._loaded = project.load()
         self._graph = self._loaded.project.graph
@@ -193,7 +197,7 @@ class _Execution:
                 self._report.source_problems = self._capture.problems
                 yield from self._rounds()
                 yield from self._run_deferred_tests()
-            ended_well = None if self._recorder.failed else self._context.run.run_id
+            ended_well = None if self._recorder.failed | self._recorder.limited_builds else self._context.run.run_id
             self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes or self._report.tests or self._report.functions:
             instance, run = self._context.instance, self._context.run
@@ -529,7 +533,21 @@ class _Execution:
                 why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
                 self._errors.append(why)
                 return self._recorder.build_failed(uid, why)
+            if why := self._not_refreshed(uid, event):
+                self._errors.append(f"{self._graph.label(uid)}: {why}.")
+                return self._recorder.build_failed(uid, why)
+            if self._limits is not None and uid in self._graph.nodes:
+                return self._recorder.limited(uid, self._limits)
         return self._recorder.recorded(asset_event, event.raw, seen)
+
+    def _not_refreshed(self, uid: str, event: DbtEvent) -> str:
+        """Return why dbt did not refresh a materialized view that it calls a success; empty for any other node."""
+        node = self._graph.nodes.get(uid)
+        if node is None or not is_materialized_view(node):
+            return ""
+        was_there = uid in self._recorder.state.builds and uid not in self._recorder.state.missing_relations
+        is_created = self._recorder.decisions[uid].full_refresh
+        return not_refreshed(str(event.raw["data"].get("status") or ""), was_there=was_there and not is_created)
 
     def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
         """Return the names of the functions that a node calls and that dbt has not created before it.
@@ -614,7 +632,8 @@ class _Execution:
         if not error:
             return
         self._errors.append(error)
-        statuses = process.statuses()
+        results = process.results()
+        statuses = {uid: str(result["status"]) for uid, result in results.items()}
         # One that dbt skipped reads something that failed: so do its callers.
         not_created = self._functions.missing_among(functions)
         broken = [uid for uid in not_created if statuses.get(uid, "error") != "skipped"]
@@ -625,7 +644,7 @@ class _Execution:
             if uid in self._recorder.built | self._recorder.failed:
                 continue
             if statuses.get(uid, "error") != "skipped":
-                yield self._recorder.build_failed(uid)
+                yield self._recorder.build_failed(uid, batches=batch_results(results, uid))
         blocked = self._blocked()
         for uid in nodes:
             if uid not in self._recorder.built | self._recorder.failed:

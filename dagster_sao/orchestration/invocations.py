@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
+from dagster_sao.core.build_settings import in_utc
 from dagster_sao.core.decide import Decision
 from dagster_sao.core.functions import needed
 from dagster_sao.core.graph import ProjectGraph
+from dagster_sao.core.materializations import heeds_full_refresh
+from dagster_sao.core.view_rules import drops_dependent_views, is_dropped, is_materialized_view
+from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project import LoadedProject
 from dagster_sao.orchestration.selection_words import SelectionWords
 
 # On Linux one argument of a command may hold 128 KiB, and dagster-dbt makes one of all that is selected.
 _LONGEST_SELECTION = 100_000
-_REFRESHABLE = frozenset({"incremental", "seed"})
 _EVERYTHING = "fqn:*"
 _BUILD, _TEST = "build", "test"
 # dbt creates functions with `build` alone.
@@ -29,6 +33,8 @@ class Invocation:
     tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
     """Whether dbt is told to; None where it makes no difference."""
+    batches: str | None = None
+    """From which event time on microbatch models are built, empty for dbt's own; None where there are none."""
     uncalled: list[str] = field(default_factory=list)
     """Functions that are created with it, beside those that its nodes and tests call."""
 
@@ -46,14 +52,16 @@ class Invocations:
     def choose(self, order: Sequence[str]) -> list[Invocation]:
         """Return the commands that build and test what is in `order`, as `Plan.in_order` returns it.
 
-        One is enough unless some nodes need a full refresh or the selection is too long for a command line. Each holds a
+        One is enough unless some nodes need a full refresh or earlier batches, or the selection is too long for a command line. Each holds a
         piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one.
         """
         builds = {uid for uid in order if uid in self._graph.nodes}
         # `dbt build` runs a unit test with its model only.
         alone = [uid for uid in order if uid not in builds and self._model(uid) and self._model(uid) not in builds]
         first = [Invocation(tests=alone)] if alone else []
-        return [*first, *self._pieces(uid for uid in order if uid not in set(alone))]
+        # A seed reads nothing, and many of them are refreshed where a model is not.
+        seeds = [uid for uid in order if self._is_seed(uid)]
+        return [*first, *self._pieces([*seeds, *(uid for uid in order if uid not in {*alone, *seeds})])]
 
     def functions(self, nodes: Iterable[str], tests: Iterable[str], but: Iterable[str] = ()) -> list[str]:
         """Return the functions that `nodes` and `tests` call, in the order of their creation, without those of `but`."""
@@ -80,8 +88,11 @@ class Invocations:
         elif not nodes and not functions and arguments[:1] == [_BUILD]:
             # `dbt build` leaves out the tests of what is below one that fails, and the unit tests of what it does not build.
             arguments = [_TEST, *(argument for argument in arguments[1:] if argument != "--full-refresh")]
-        if invocation.full_refresh and "--full-refresh" not in arguments:
+        if nodes and invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
+        if nodes and invocation.batches:
+            # dbt wants both, and rounds up to the end of the batch.
+            arguments += ["--event-time-start", invocation.batches, "--event-time-end", _moment(clock.now())]
         if self._is_everything(nodes, tests, functions):
             selected = _EVERYTHING
         else:
@@ -103,21 +114,46 @@ class Invocations:
             words = [*map(self._words.word, of_node), self._words.word(uid)]
             called = self.functions([uid] if node else (), of_node if node else [uid], created)
             length = sum(len(word) + 1 for word in (*words, *map(self._words.word, called)))
-            refresh = (
-                self._decisions[uid].full_refresh if node is not None and node.materialized in _REFRESHABLE else None
-            )
-            is_other_kind = None not in {refresh, current.full_refresh} and refresh is not current.full_refresh
-            if is_other_kind or size + length > _LONGEST_SELECTION:
+            refresh, batches = self._steps(uid)
+            is_other_kind = _differ(refresh, current.full_refresh) or _differ(batches, current.batches)
+            if is_other_kind or self._is_dropped_unseen(uid, current) or size + length > _LONGEST_SELECTION:
                 yield current
                 current, size = Invocation(), 0
             current.tests += of_node
             (current.tests if node is None else current.nodes).append(uid)
             unit_tests = [test for test in unit_tests if test not in of_node]
             current.full_refresh = refresh if current.full_refresh is None else current.full_refresh
+            current.batches = batches if current.batches is None else current.batches
             created.update(called)
             size += length
         if current.nodes or current.tests:
             yield current
+
+    def _steps(self, uid: str) -> tuple[bool | None, str | None]:
+        """Return whether a node needs a full refresh, and from when on its batches; None each where it makes no difference."""
+        node = self._graph.nodes.get(uid)
+        if node is None:
+            return None, None
+        decision = self._decisions[uid]
+        start = decision.batches_from
+        return (
+            decision.full_refresh if heeds_full_refresh(node.materialized) else None,
+            None if node.settings.batches is None else _moment(start) if start is not None else "",
+        )
+
+    def _is_dropped_unseen(self, uid: str, current: Invocation) -> bool:
+        """Return whether a node's relation is dropped by what an invocation builds, and dbt would take it for there.
+
+        dbt notes which views a table takes along that it drops, and not which a materialized view does that it replaces.
+        """
+        if not (drops_dependent_views(self._graph) and current.full_refresh and uid in self._graph.nodes):
+            return False
+        replaced = {one for one in current.nodes if is_materialized_view(self._graph.nodes[one])}
+        return bool(replaced) and is_dropped(uid, self._graph) and not replaced.isdisjoint(self._graph.ancestors([uid]))
+
+    def _is_seed(self, uid: str) -> bool:
+        node = self._graph.nodes.get(uid)
+        return node is not None and node.resource_type == "seed"
 
     def _model(self, uid: str) -> str:
         """Return the model of a unit test, empty for anything else."""
@@ -143,3 +179,12 @@ class Invocations:
         functions = len(self._loaded.manifest.get("functions") or {})
         is_all_built = len(self._graph.nodes) == buildable - len(ephemerals) and len(self._graph.functions) == functions
         return is_all_built and len(self._graph.tests) == tests + unit_tests
+
+
+def _differ(one: object, other: object) -> bool:
+    return None not in {one, other} and one != other
+
+
+def _moment(moment: datetime) -> str:
+    """Return a moment as dbt reads it: in UTC, without saying so."""
+    return f"{in_utc(moment):%Y-%m-%dT%H:%M:%S}"

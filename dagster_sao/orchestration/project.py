@@ -36,7 +36,7 @@ from dagster_sao.orchestration.parsing import (
     write_atomically,
 )
 from dagster_sao.orchestration.private import fresh_translator, get_asset_check_key_for_test, select_unique_ids
-from dagster_sao.orchestration.seed_files import large_seed_checksums
+from dagster_sao.orchestration.seed_files import large_seed_checksums, seed_columns
 from dagster_sao.orchestration.surroundings import imported_modules, surroundings_of
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_environment import dbt_version
@@ -380,11 +380,13 @@ def read_code(  # noqa: PLR0913 (what code consists of)
     """
     if seed_checksums is None:
         seed_checksums = dict(large_seed_checksums(dbt_project.project_dir, manifest))
+    forms = cache if cache is not None else {}
     return Fingerprinter(
         manifest,
         surroundings_of(dbt_project, _read_yaml(dbt_project.project_dir / "dbt_project.yml"), variables),
-        cache=cache,
+        cache=forms,
         seed_checksums=seed_checksums,
+        seed_columns=lambda uid: seed_columns(dbt_project.project_dir, manifest, uid, forms),
         built=(selection or Selection()).resolve(manifest, dbt_project),
         imported=imported_modules(dbt_project, variables).digest,
     )

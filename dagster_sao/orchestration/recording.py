@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,14 +13,16 @@ import dagster as dg
 from dagster_sao.core.decide import Action, Decision
 from dagster_sao.core.decide_tests import TestDecision
 from dagster_sao.core.evidence import UNSEEN, Evidence
-from dagster_sao.core.fingerprint import SEED_FILE, Fingerprint
+from dagster_sao.core.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
 from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import FailedAttempt, StateSnapshot, Verdict, VerdictStatus
+from dagster_sao.core.state import FailedAttempt, FailureKind, StateSnapshot, Verdict, VerdictStatus
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.build_results import BatchResults, left_missing
 from dagster_sao.orchestration.dbt_process import TestAnswer
+from dagster_sao.orchestration.limits import Limits, missing_after
 from dagster_sao.orchestration.records import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -61,6 +64,8 @@ class Recorder:
         self.decisions: dict[str, Decision] = {}
         """Why each node is built, reused, held or skipped, as it was decided first."""
         self.built: set[str] = set()
+        self.limited_builds: set[str] = set()
+        """What was built with a part of its rows."""
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
         """What is not built because of a failure, held nodes included."""
@@ -91,8 +96,12 @@ class Recorder:
         self._started_at = clock.now()
         for uid, decision in plan.decisions.items():
             if uid not in waiting:
-                # What is tried again is built for the reason that it had at first.
-                self.decisions.setdefault(uid, decision)
+                first = self.decisions.setdefault(uid, decision)
+                # What is tried again is built for the reason that it had at first, in the way that it needs now.
+                if first.builds and decision.builds:
+                    self.decisions[uid] = replace(
+                        first, full_refresh=decision.full_refresh, batches_from=decision.batches_from
+                    )
 
     def looked_again(self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str]) -> None:
         """Take what moved since the versions were captured: sources, those that nobody knows of, and the files of seeds.
@@ -175,9 +184,45 @@ class Recorder:
         if check is not None:
             yield verdict_evaluation(check, self.verdicts[test.unique_id], {REASON_KEY: why}, why)
 
-    def build_failed(self, uid: str, why: str = "dbt could not build it") -> dg.AssetObservation:
-        """Record that dbt could not build a node."""
-        return self._failed(uid, why)
+    def build_failed(
+        self, uid: str, why: str = "dbt could not build it", batches: BatchResults | None = None
+    ) -> dg.AssetObservation:
+        """Record that dbt could not build a node. `batches` tells what became of the batches of a microbatch model."""
+        self.failed.add(uid)
+        fingerprint = self._project.fingerprints[uid].digest
+        consumed = self._ledger.consumed(uid)
+        before = self.state.failures.get(uid)
+        is_repeated = before is not None and before.fingerprint == fingerprint and before.consumed == consumed
+        is_microbatch = self._project.graph.nodes[uid].settings.batches is not None
+        missing, is_unknown = left_missing(before, batches) if is_microbatch else ((), False)
+        failure = FailedAttempt(
+            failed_at=clock.now(),
+            attempts=before.attempts + 1 if before is not None and is_repeated else 1,
+            fingerprint=fingerprint,
+            consumed=consumed,
+            missing_batches=missing,
+            batches_unknown=is_unknown,
+        )
+        return self._report.failed(uid, failure, why)
+
+    def limited(self, uid: str, limits: Limits) -> dg.AssetObservation:
+        """Record that dbt built a part of a node's rows. It is not a build that anything may rely on."""
+        self.built.add(uid)
+        self.limited_builds.add(uid)
+        self._ledger.limited(uid, self._run_id)
+        before = self.state.failures.get(uid)
+        is_repeated = before is not None and before.kind is FailureKind.LIMITED
+        is_new = self.state.builds.get(uid) is None or self.decisions[uid].full_refresh
+        missing, is_unknown = missing_after(limits, before, is_new=is_new)
+        failure = FailedAttempt(
+            failed_at=clock.now(),
+            attempts=before.attempts + 1 if before is not None and is_repeated else 1,
+            kind=FailureKind.LIMITED,
+            limited_by=limits.text,
+            missing_batches=missing,
+            batches_unknown=is_unknown,
+        )
+        return self._report.limited(uid, failure, self.decisions[uid])
 
     def _is_second(self, what: object) -> bool:
         is_second = what in self._yielded
@@ -233,21 +278,8 @@ class Recorder:
     def _unlike_any(self, uid: str, code: Fingerprint | None) -> Fingerprint:
         """Return the fingerprint of a seed whose file was written while it was loaded: nobody knows what was."""
         known = code or self._project.fingerprints[uid]
-        return Fingerprint({**known.parts, SEED_FILE: f"moved in {self._run_id}"})
-
-    def _failed(self, uid: str, message: str) -> dg.AssetObservation:
-        self.failed.add(uid)
-        fingerprint = self._project.fingerprints[uid].digest
-        consumed = self._ledger.consumed(uid)
-        before = self.state.failures.get(uid)
-        is_repeated = before is not None and before.fingerprint == fingerprint and before.consumed == consumed
-        failure = FailedAttempt(
-            failed_at=clock.now(),
-            attempts=before.attempts + 1 if before is not None and is_repeated else 1,
-            fingerprint=fingerprint,
-            consumed=consumed,
-        )
-        return self._report.failed(uid, failure, message)
+        moved = f"moved in {self._run_id}"
+        return Fingerprint({**known.parts, SEED_FILE: moved, SEED_COLUMNS: moved})
 
 
 def recorded_build(event: object) -> str | None:

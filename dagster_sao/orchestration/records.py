@@ -9,6 +9,7 @@ from typing import Any
 from dagster_sao.core.evidence import Evidence, TracedReads
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.state import (
+    BatchRange,
     FailedAttempt,
     FailureKind,
     FunctionState,
@@ -114,6 +115,9 @@ def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, 
         "fingerprint": failure.fingerprint,
         "consumed": dict(failure.consumed),
         "kind": failure.kind.value,
+        **({"limited_by": failure.limited_by} if failure.limited_by else {}),
+        **({"missing_batches": _batches_to_json(failure.missing_batches)} if failure.missing_batches else {}),
+        **({"batches_unknown": True} if failure.batches_unknown else {}),
     }
 
 
@@ -128,6 +132,9 @@ def failure_from_json(record: object) -> FailedAttempt | None:
             fingerprint=record["fingerprint"],
             consumed=_strings(record["consumed"]),
             kind=FailureKind(record["kind"]),
+            limited_by=str(record.get("limited_by") or ""),
+            missing_batches=tuple((_moment(start), _moment(end)) for start, end in record.get("missing_batches") or ()),
+            batches_unknown=bool(record.get("batches_unknown")),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -217,6 +224,10 @@ def source_state(token: str, recorded_at: datetime, history: object) -> SourceSt
 def from_timestamp(timestamp: float) -> datetime:
     """Return seconds since the epoch as a time in UTC."""
     return datetime.fromtimestamp(timestamp, timezone.utc)
+
+
+def _batches_to_json(batches: tuple[BatchRange, ...]) -> list[list[str]]:
+    return [[start.isoformat(), end.isoformat()] for start, end in batches]
 
 
 def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:

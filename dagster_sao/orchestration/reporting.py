@@ -111,6 +111,7 @@ class RunReport:
         for uid in decided[:_LONGEST_TABLE]:
             decision = plan.decisions[uid]
             said = "to build" if decision.builds else _PAST[decision.action]
+            said += f" ({decision.how})" if decision.how else ""
             lines.append(f"{self.graph.label(uid)}: {said}. {decision.message}")
         if len(decided) > _LONGEST_TABLE:
             lines.append(f"… and {len(decided) - _LONGEST_TABLE} more")
@@ -156,6 +157,22 @@ class RunReport:
         self.outcomes[uid] = "failed", message
         record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
         return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
+
+    def limited(self, uid: str, failure: FailedAttempt, decision: Decision) -> dg.AssetObservation:
+        """Return what the run says of a node of which it built a part of the rows."""
+        message = (
+            f"Built with {failure.limited_by}, so with a part of its rows. Not its last build: the next run without it builds"
+            " it again"
+        )
+        self.outcomes[uid] = "built", message
+        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
+        metadata = {
+            DECISION_KEY: Action.BUILD.value,
+            REASON_CODE_KEY: decision.reason.value,
+            REASON_KEY: message,
+            FAILURE_KEY: record,
+        }
+        return self._observation(uid, message, metadata)
 
     def stuck(self) -> str:
         """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""

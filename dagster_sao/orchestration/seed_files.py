@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dagster_sao.core.versions import digest
+from dagster_sao.orchestration.dbt_private import inferred_columns
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.file_stat import FileStat, stat_files
 
 _LARGE_SEED_CHECKSUM = "path"
@@ -62,6 +65,32 @@ def large_seed_checksums(project_dir: Path, manifest: Mapping[str, Any]) -> Iter
             path = _path(project_dir, props)
             if path.exists():
                 yield unique_id, hash_file(path)
+
+
+def seed_columns(
+    project_dir: Path, manifest: Mapping[str, Any], unique_id: str, cache: MutableMapping[str, str]
+) -> str:
+    """Return a text that differs where dbt would create a seed's table with other columns, or might.
+
+    dbt infers the types from all rows. Of a large file, or one that dbt cannot read, that is the content. `cache` keeps what
+    is known of files by their content.
+    """
+    props = manifest["nodes"][unique_id]
+    path, config = _path(project_dir, props), props.get("config") or {}
+    named = dict(config.get("column_types") or {})
+    delimiter = str(config.get("delimiter") or ",")
+    try:
+        checksum = hash_file(path)
+        if path.stat().st_size > _LARGEST_SMALL_SEED:
+            return checksum
+    except OSError:  # dbt will say what is wrong with it
+        return ""
+    is_sized = traits_of(str(manifest["metadata"].get("adapter_type"))).sizes_seed_columns
+    key = digest(["seed columns", checksum, sorted(named), delimiter, is_sized])
+    if key not in cache:
+        columns = inferred_columns(path, named, delimiter, is_sized=is_sized)
+        cache[key] = digest(columns) if columns is not None else checksum
+    return cache[key]
 
 
 def hash_file(path: Path) -> str:

@@ -18,12 +18,16 @@ class AdapterTraits:
     """Whether the columns of a view stay as they were when it was created, whatever becomes of those that it reads."""
     lists_columns: bool = False
     """Whether the listing of relations tells their columns."""
+    sizes_seed_columns: bool = True
+    """Whether dbt may give a column of a seed the length or precision of its longest value, beside a type."""
 
 
 _TRAITS: Mapping[str, AdapterTraits] = {
-    "duckdb": AdapterTraits(lists_columns=True),
-    "postgres": AdapterTraits(lists_columns=True),
-    "snowflake": AdapterTraits(lists_columns=True),
+    "bigquery": AdapterTraits(sizes_seed_columns=False),
+    "databricks": AdapterTraits(sizes_seed_columns=False),
+    "duckdb": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
+    "postgres": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
+    "snowflake": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
 }
 
 

@@ -45,6 +45,13 @@ def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
     return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
 
 
+def environment_of_file(project_dir: Path) -> Mapping[str, str]:
+    """Return the variables that stand in the `.env` which dbt reads."""
+    path = env_file(project_dir)
+    given = DotEnv(path, override=False, encoding="utf-8").dict() if path is not None else {}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def env_file(project_dir: Path) -> Path | None:
     """Return the `.env` that the installed dbt reads for a project, None before dbt 1.12 and where there is none."""
     if dbt_version() < _READS_ENV_FILES:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
+from dagster_sao.core.build_settings import BuildSettings
 from dagster_sao.core.decide import Decision, Request
 from dagster_sao.core.evidence import Evidence
 from dagster_sao.core.expiry import with_expiry
@@ -327,6 +328,17 @@ class World:
     def interrupt(self, node: str) -> None:
         """Let a run end while it builds `node`."""
         self.failures[node] = FailedAttempt(self.now, 1, kind=FailureKind.INTERRUPTED)
+
+    def limit(self, node: str) -> None:
+        """Let a run build `node` with a part of its rows."""
+        last = self.failures.get(node)
+        attempts = last.attempts + 1 if last is not None and last.kind is FailureKind.LIMITED else 1
+        self.failures[node] = FailedAttempt(self.now, attempts, kind=FailureKind.LIMITED, limited_by="--empty")
+
+    def refuse_full_refresh(self, node: str) -> None:
+        """Set `full_refresh: false` on `node`."""
+        changed = replace(self.graph.nodes[node], settings=BuildSettings(refuses_full_refresh=True))
+        self.graph = replace(self.graph, nodes={**self.graph.nodes, node: changed})
 
     def _fail(self, node: str, ledger: Ledger) -> None:
         fingerprint, consumed = self.fingerprints[node].digest, ledger.consumed(node)

@@ -10,6 +10,8 @@ build [taking 10m]                         plan and build what the plan says, wi
 run [taking 10m]                           the same with a job's eyes
 hand orders stg                            build just these, because somebody asked
 select orders stg                          a job of just these
+refuses orders                             its config says `full_refresh: false`
+limit orders                               it is built with `--empty`
 fail orders                                plan and build; this one fails
 test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads both); `unit math on orders`: a unit test
 break ids / warn ids / error ids / mend ids    what it answers from now on
@@ -183,6 +185,12 @@ class Play:
     def _refresh(self, rest: str, _where: str) -> None:
         nodes = rest.split()
         self.world.build(selection=nodes, requests=dict.fromkeys(nodes, Request.FULL_REFRESH))
+
+    def _limit(self, rest: str, _where: str) -> None:
+        self.world.limit(rest)
+
+    def _refuses(self, rest: str, _where: str) -> None:
+        self.world.refuse_full_refresh(rest)
 
     def _fail(self, rest: str, _where: str) -> None:
         self.world.apply(self.world.plan(), failing=rest.split())

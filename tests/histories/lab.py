@@ -86,6 +86,11 @@ class Lab(Station):
 
     # What Dagster does
 
+    def start_anew(self, **options: Any) -> None:
+        """Start a code server whose definitions have other options."""
+        self._options = options
+        self.restart()
+
     def cycle(self) -> list[Told]:
         """Tick both sensors and execute what they ask for. Returns what its runs told."""
         before = len(self.told)

@@ -41,6 +41,7 @@ RELIED_ON = [
     ),
     ("dbt.node_types", "VERSIONED_NODE_TYPES", [], []),
     ("dbt.graph.selector_spec", "SelectionDifference", ["components"], []),
+    ("dbt_common.clients.agate_helper", "from_csv", ["text_columns", "delimiter"], []),
     ("dbt_common.events.contextvars", "task_contextvars", ["kwargs"], []),
     ("dbt_common.exceptions", "DbtBaseException", [], []),
 ]

@@ -1,0 +1,94 @@
+"""Materialized views on PostgreSQL, which dbt refreshes with the SQL that they were created from."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.histories.lab import TABLE, VIEW, lab
+from tests.support.postgres_server import PASSWORD, USER
+
+DOUBLED = "select id, amount * 2 as amount from {{ source('raw', 'orders') }}"
+DATABASE = "materialized"
+
+
+def materialized(**settings):
+    words = "".join(f", {name}={value}" for name, value in settings.items())
+    return f"{{{{ config(materialized='materialized_view'{words}) }}}} "
+
+
+@pytest.fixture
+def warehouse(postgres_server):
+    postgres_server.ask(f"create database {DATABASE}")
+    postgres_server.ask(
+        "create schema raw",
+        "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)",
+        database=DATABASE,
+    )
+    yield lambda statement: postgres_server.ask(statement, database=DATABASE)
+    postgres_server.ask(f"drop database {DATABASE} with (force)")
+
+
+@pytest.fixture
+def files(postgres_server, warehouse):
+    return {
+        "profiles.yml": (
+            f"shop: {{target: warehouse, outputs: {{warehouse: {{type: postgres, host: 127.0.0.1, port: {postgres_server.port},"
+            f" user: {USER}, password: {PASSWORD}, dbname: {DATABASE}, schema: main, threads: 2}}}}}}"
+        ),
+        "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",
+        "models/doubled.sql": materialized() + DOUBLED,
+        "models/seen.sql": VIEW + "select * from {{ ref('doubled') }}",
+        "models/total.sql": TABLE + "select sum(amount) as amount from {{ ref('seen') }}",
+    }
+
+
+def test_other_sql_replaces_a_materialized_view_and_other_data_refreshes_it(tmp_path, files, warehouse):
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        case.edit({"models/doubled.sql": materialized() + DOUBLED.replace("* 2", "* 5")})
+        (run,) = case.cycle()
+        assert run.nodes["doubled"] == ("build", "Code changed: sql")
+        assert warehouse("select sum(amount), (select amount from main.total) from main.doubled") == [(150, 150)]
+        assert case.cycle() == []
+        made = warehouse("select 'main.doubled'::regclass::oid")
+        warehouse("insert into raw.orders values (3, 1)")
+        case.settle()
+        assert warehouse("select amount from main.total") == [(155,)]
+        assert warehouse("select 'main.doubled'::regclass::oid") == made
+
+
+def test_edited_sql_that_is_built_by_hand_is_built_from(tmp_path, files, warehouse):
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        case.edit({"models/doubled.sql": materialized() + DOUBLED.replace("* 2", "* 5")})
+        case.materialize("doubled")
+        case.settle()
+        assert warehouse("select sum(amount), (select amount from main.total) from main.doubled") == [(150, 150)]
+
+
+def test_a_changed_index_does_not_keep_new_data_out(tmp_path, files, warehouse):
+    """dbt alters the index, and refreshes nothing."""
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        warehouse("insert into raw.orders values (3, 1)")
+        case.edit({"models/doubled.sql": materialized(indexes="[{'columns': ['id']}]") + DOUBLED})
+        case.settle()
+        assert warehouse("select amount from main.total") == [(62,)]
+        # The same for an index that somebody else made.
+        warehouse("create index own on main.doubled (amount)")
+        warehouse("insert into raw.orders values (4, 1)")
+        case.cycle()
+        case.advance(minutes=6)
+        case.settle()
+        assert warehouse("select amount from main.total") == [(64,)]
+
+
+def test_a_configuration_change_that_dbt_is_told_to_leave_is_not_a_build(tmp_path, files, warehouse):
+    with lab(tmp_path, files, []) as case:
+        case.edit({"models/doubled.sql": materialized(on_configuration_change="'continue'") + DOUBLED})
+        case.settle()
+        warehouse("create index own on main.doubled (amount)")
+        warehouse("insert into raw.orders values (3, 1)")
+        (run,) = case.cycle()
+        assert (run.success, run.nodes["doubled"][0]) == (False, "failed")
+        assert "Run it with --full-refresh" in run.nodes["doubled"][1]
