@@ -25,6 +25,8 @@ def _one_of(*steps: Step) -> st.SearchStrategy[Step]:
 
 FILES = "files that are moved, deleted or put in place"
 FUNCTIONS = "user-defined functions"
+SEED_COLUMNS = "columns of a seed"
+MATERIALIZED_VIEWS = "the SQL of a materialized view"
 BOUND_COLUMNS = "columns that a view is bound to"
 KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "values read under a computed name": _turn("computed", "alias", "called"),
@@ -40,6 +42,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
         st.tuples(st.just("blip"), st.sampled_from(SOURCES)), st.just(("blip seed",))
     ),
     BOUND_COLUMNS: st.tuples(st.just("alter columns"), st.sampled_from(["add", "retype", "drop"])),
+    SEED_COLUMNS: _published.map(lambda published: ("edit seed columns", *published)),
     "values that look alike": st.tuples(st.just("alter nested"), st.sampled_from(["items", "shape"])),
     "relations that dbt does not know": _one_of(("change beside", "loose")),
     "questions that SQL asks while it is rendered": _one_of(("change beside", "options"), ("change parts",)),
@@ -55,6 +58,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
 
 ON_POSTGRES: Mapping[str, st.SearchStrategy[Step]] = {
     FUNCTIONS: _one_of(("edit function",)),
+    MATERIALIZED_VIEWS: _one_of(("edit materialized view",)),
     f"{BOUND_COLUMNS}, on PostgreSQL": _one_of(("add column",)),
 }
 """The same for the histories on PostgreSQL: of what DuckDB does not have, or does otherwise."""

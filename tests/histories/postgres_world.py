@@ -139,10 +139,18 @@ class Works:
             path.write_text(text, encoding="utf-8")
             self.publish()
 
+    def write_materialized_view(self, factor: int) -> None:
+        path = self.folder / "models" / "m_orders.sql"
+        text = _FILES["models/m_orders.sql"].replace("sum(amount)", f"sum(amount) * {factor}")
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            self.publish()
+
     @contextmanager
     def world(self) -> Iterator[PostgresWorld]:
         """Start from an empty database, with everything built once."""
         self.write_function(1)
+        self.write_materialized_view(1)
         drop = "".join(f"drop schema if exists {name} cascade;" for name in ("raw", "warehouse", "oracle"))
         self.server.ask(drop + "create schema raw;" + _RAW)
         time = SimulatedTime()
@@ -190,6 +198,11 @@ class PostgresWorld(Station):
         self._factor += 1
         self._works.write_function(self._factor)
         self.watch.learned(_TABLES)
+
+    def _edit_materialized_view(self) -> None:
+        self._factor += 1
+        self._works.write_materialized_view(self._factor)
+        self.watch.learned(["m_orders"])
 
     def _partition(self) -> None:
         """Detach a partition, or attach it again with its rows."""

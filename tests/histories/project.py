@@ -230,7 +230,7 @@ class ProjectFiles:
         """Return to the project as it was at first."""
         self.revision = 0
         self.scale, self.unused, self.factor, self.macro_comment = 1, 0, 1, ""
-        self.rates = list(ORIGINAL_RATES)
+        self.rates, self.has_precise_rates = list(ORIGINAL_RATES), False
         self.people_severity, self.windowed_values, self.has_added_test, self.unit_events = "error", "[a]", False, 2
         self.models = {name: Model(config=dict(_CONFIGS.get(name, {"materialized": "'table'"}))) for name in MODELS}
         for name in ("t_windowed", "t_all"):
@@ -255,7 +255,10 @@ class ProjectFiles:
         )
         self._write("models/properties.yml", properties)
         self._write("macros/times.sql", _MACROS.format(factor=self.factor, comment=self.macro_comment))
-        self._write("seeds/rates.csv", "grp,rate\n" + "".join(f"{grp},{rate}\n" for grp, rate in self.rates))
+        rates = [("grp", "rate"), *self.rates]
+        if self.has_precise_rates:
+            rates = [("rate", "grp"), *((f"{rate}.25", grp) for grp, rate in self.rates)]
+        self._write("seeds/rates.csv", "".join(f"{one},{other}\n" for one, other in rates))
         for name, model in self.models.items():
             self._write(f"models/{name}.sql", self._model_sql(name, model))
         for name, text in FILES.items():

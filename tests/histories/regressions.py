@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.histories.kinds import FILES
+from tests.histories.kinds import FILES, SEED_COLUMNS
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
@@ -247,6 +247,15 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
     },
     "tables that read themselves": {
         "a table that reads itself is new for its children when it is built": [("materialize", ["t_this"]), ("cycle",)],
+    },
+    SEED_COLUMNS: {
+        "a seed gets the columns that its file has": [
+            ("edit seed columns", "published"),
+            ("cycle",),
+            ("edit seed", "published"),
+            ("cycle",),
+            ("edit seed columns", "published"),
+        ],
     },
     FILES: {
         "a file that is moved is the same code": [("move", "away"), ("cycle",)],

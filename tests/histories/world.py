@@ -218,6 +218,11 @@ class World(Station):
         self._files.rates[0] = ("a", 100 + self._number)
         self._edited(published, has_effect=True)
 
+    def _edit_seed_columns(self, published: str = "") -> None:
+        """Give the seed another type of numbers and another order of columns, or take both back."""
+        self._files.has_precise_rates = not self._files.has_precise_rates
+        self._edited(published, has_effect=True)
+
     def _edit_test(self, how: str, published: str = "") -> None:
         files = self._files
         if how == "severity":
