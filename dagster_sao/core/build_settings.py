@@ -43,6 +43,8 @@ class BuildSettings:
     fails_on_configuration_change: bool = False
     batches: Batches | None = None
     """Of a microbatch model."""
+    file: str = ""
+    """Of an external model of dbt-duckdb: the local file, or folder, that its config names; empty where that is not known."""
 
 
 NO_SETTINGS = BuildSettings()
@@ -54,8 +56,14 @@ def read_build_settings(props: Mapping[str, Any]) -> BuildSettings:
     return BuildSettings(
         refuses_full_refresh=config.get("full_refresh") is False,
         fails_on_configuration_change=str(config.get("on_configuration_change")) == "fail",
+        file=_file(config) if config.get("materialized") == "external" else "",
         batches=_batches(config) if config.get("incremental_strategy") == "microbatch" else None,
     )
+
+
+def _file(config: Mapping[str, Any]) -> str:
+    location = str(config.get("location") or "")
+    return "" if "://" in location or "{" in location else location
 
 
 def in_utc(moment: datetime) -> datetime:

@@ -28,7 +28,7 @@ from dagster_sao.orchestration.relations import (
     write_relations,
 )
 from dagster_sao.warehouse.duckdb_content import database_stat
-from dagster_sao.warehouse.existence import Presence, existing_relations
+from dagster_sao.warehouse.existence import Presence, existing_relations, without_file
 from dagster_sao.warehouse.names import parse_relation_name
 from dagster_sao.warehouse.observation import ProbeKind
 from dagster_sao.warehouse.probes import SourceProber
@@ -85,7 +85,7 @@ class RelationWatch:
         nodes = [
             node
             for uid, node in loaded.project.graph.nodes.items()
-            if uid in state.builds and uid not in skipped and node.materialized in _LEAVES_A_RELATION
+            if uid in state.builds and uid not in skipped and _leaves_a_relation(node)
         ]
         with_columns = {
             uid: relation
@@ -176,7 +176,12 @@ def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, no
     if not is_settled:
         return None
     builds = [(node.unique_id, state.builds[node.unique_id]) for node in nodes]
-    return stat, frozenset((uid, build_id(build), _is_counted(build, now)) for uid, build in builds)
+    files = frozenset(without_file(prober.session.project_dir, nodes))
+    return stat, files, frozenset((uid, build_id(build), _is_counted(build, now)) for uid, build in builds)
+
+
+def _leaves_a_relation(node: Node) -> bool:
+    return node.materialized in _LEAVES_A_RELATION or bool(node.settings.file)
 
 
 def _is_counted(build: LastBuild, now: datetime) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.graph import Node, Source
@@ -98,6 +99,7 @@ def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]
     Raises WarehouseError when the warehouse cannot be reached, WarehouseBusyError while a writer holds a DuckDB file.
     """
     adapter_type = session.adapter_type
+    nodes = list(nodes)
     names = {
         node.unique_id: parse_relation_name(node.relation_name, adapter_type) if node.relation_name else None
         for node in nodes
@@ -110,12 +112,23 @@ def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]
     }
     wanted = {schema for schema, _ in places.values()}
     listings = _LISTERS.get(adapter_type, _list_by_schema)(session, wanted) if wanted else {}
-    return {
+    found = {
         uid: listings[places[uid][0]].of(places[uid][1])
         if uid in places
         else Existence(Presence.UNKNOWN, reason=_NO_RELATION)
         for uid in names
     }
+    # The rows are in the file; the relation is a view of it.
+    return {**found, **dict.fromkeys(without_file(session.project_dir, nodes), Existence(Presence.MISSING))}
+
+
+def without_file(project_dir: Path, nodes: Iterable[Node | Source]) -> list[str]:
+    """Return the external models whose file is not there, by unique id. dbt runs in the project's folder."""
+    return [
+        node.unique_id
+        for node in nodes
+        if isinstance(node, Node) and node.settings.file and not (project_dir / node.settings.file).exists()
+    ]
 
 
 def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:

@@ -34,6 +34,18 @@ def test_external_models_over_files_are_built_for_new_data_and_reused(tmp_path):
         assert duckdb.sql(f"select n from '{tmp_path}/m.parquet'").fetchall() == [(2,)]
 
 
+@pytest.mark.parametrize("database", [":memory:", "FOLDER/warehouse.duckdb"])
+def test_an_external_model_whose_file_is_gone_is_built_again(tmp_path, database):
+    (tmp_path / "orders.csv").write_text("id\n1\n")
+    with lab(tmp_path, {**FILES, "profiles.yml": FILES["profiles.yml"].replace(":memory:", database)}, []) as case:
+        case.settle()
+        (tmp_path / "m.parquet").unlink()
+        (run,) = case.cycle()
+        assert run.nodes["m"][1].endswith("no longer exists")
+        assert (tmp_path / "m.parquet").exists()
+        assert case.cycle() == []
+
+
 def test_what_does_not_survive_a_run_is_refused_with_its_remedy(tmp_path):
     (tmp_path / "orders.csv").write_text("id\n1\n")
     with (
