@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -288,6 +289,7 @@ class FakeSnowflake:
     """Answers of Snowflake's information_schema, by database."""
 
     adapter_type = "snowflake"
+    project_dir = Path()
     database = "SHOP"
     connections = 1
 
