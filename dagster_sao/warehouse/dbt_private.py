@@ -14,14 +14,21 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.dbt_environment import environment_of_dbt
+from dagster_sao.warehouse.read_only_sql import NotAQueryError
 
 MEMORY = ":memory:"
 CONNECTION_NAME = "dagster_sao"
+
+# Of `adapter`, what a source's template may use: nothing of it sends a statement.
+_ASKS_NOTHING = frozenset({"quote", "quote_as_configured", "quote_seed_column"})
+# What in a template's context asks the warehouse, runs something there or writes a file.
+_ASKING_NAMES = frozenset({"run_query", "statement", "noop_statement", "run_query_as", "submit_python_job", "write"})
 
 _LAKE = "ducklake:"
 # What stands before a catalog that is a file.
@@ -166,7 +173,9 @@ class PrivateAdapter:
             type(connections).close_idle_database_of_dbt()
         connections.clear_thread_connection()
         connection = connections.set_connection_name(CONNECTION_NAME)
-        _ = connection.handle
+        handle = connection.handle
+        if self.type == "postgres":
+            _read_only_for_good(handle)
 
     def release(self) -> None:
         """Close this thread's connection, and DuckDB's database with it: that frees the file's lock."""
@@ -208,9 +217,9 @@ class PrivateAdapter:
         )
 
     def render(self, unique_id: str, template: str) -> str:
-        """Return a source's template as dbt renders it for `dbt source freshness`.
+        """Return a source's template as dbt renders it for `dbt source freshness`, without a statement being sent.
 
-        Raises whatever dbt raises for a broken template.
+        Raises NotAQueryError for a template that would send one, and whatever dbt raises for a broken template.
         """
         from dbt.clients import jinja
 
@@ -341,9 +350,20 @@ class PrivateAdapter:
     def _source_context(self, source: Any, manifest: Any) -> dict[str, Any]:
         from dbt.context.base import contextproperty
         from dbt.context.manifest import ManifestContext
-        from dbt.context.providers import RuntimeProvider, SourceContext
+        from dbt.context.providers import RuntimeDatabaseWrapper, RuntimeProvider, SourceContext
 
         adapter, config = self._adapter, self._config
+
+        class SilentAdapter(RuntimeDatabaseWrapper):
+            """What a template has as `adapter`: names and quotes, nothing that the warehouse would be asked for."""
+
+            def __getattr__(self, name: str) -> Any:
+                if name not in _ASKS_NOTHING:
+                    raise _asks_the_warehouse(f"adapter.{name}")
+                return super().__getattr__(name)
+
+            def commit(self) -> None:
+                raise _asks_the_warehouse("adapter.commit")
 
         class PrivateSourceContext(SourceContext):
             def __init__(self) -> None:  # ProviderContext's own asks the global FACTORY for its adapter
@@ -353,13 +373,36 @@ class PrivateAdapter:
                 self.provider = RuntimeProvider()
                 self.adapter = adapter
                 ManifestContext.__init__(self, config, manifest, source.package_name)
-                self.db_wrapper = self.provider.DatabaseWrapper(adapter, self.namespace)
+                self.db_wrapper = SilentAdapter(adapter, self.namespace)
 
             @contextproperty()
             def this(self) -> Any:
                 return _relation(adapter.Relation, config, source)
 
-        return dict(PrivateSourceContext().to_dict())
+        # The macros that the template calls have this very dictionary as their context, so it must not be a copy.
+        context: dict[str, Any] = PrivateSourceContext().to_dict()
+        for name in _ASKING_NAMES & set(context):
+            context[name] = partial(_refuse, name)
+        return context
+
+
+def _refuse(name: str, *_: Any, **__: Any) -> None:
+    raise _asks_the_warehouse(name)
+
+
+def _asks_the_warehouse(name: str) -> NotAQueryError:
+    return NotAQueryError(
+        f"asks the warehouse in its Jinja ({name}), which a probe never does. Ask with one SELECT instead"
+    )
+
+
+def _read_only_for_good(handle: Any) -> None:
+    """Let no transaction of a PostgreSQL connection write: also not one that follows a `commit` or `rollback`."""
+    handle.commit()  # dbt has sent `set role`
+    handle.autocommit = True
+    with handle.cursor() as cursor:
+        cursor.execute("set default_transaction_read_only = on")
+    handle.autocommit = False
 
 
 def _relation(relation_class: Any, config: Any, source: Any) -> Any:

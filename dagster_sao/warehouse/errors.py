@@ -12,6 +12,14 @@ _LONGEST_REASON = 300
 _HEADING = re.compile(r"^\s*(?:\w+ )*Error(?: in [^\n]*)?\s*\n")
 _QUOTED_STATEMENT = re.compile(r"\s*\bLINE \d+:.*", re.DOTALL)
 
+# The database quotes the value that it could not read, and a value is the user's data, or what a query made of a secret.
+_ABOUT_A_VALUE = re.compile(
+    r"conversion error|conversion failed|invalid (input (?!error)|value|date|time|byte|number|json|text)|malformed|out of range|overflow"
+    r"|(could not|cannot|can't|failed to|unable to) (be )?(convert|parse|cast)|is not recognized|bad \w+ value|not a valid|numeric value",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"\s*(\"|(?<!\w)'|`|with value |: ?0x).*", re.DOTALL)
+
 _MISSING = re.compile(
     r"does not exist|doesn't exist|not exist|not found|cannot be found|no such table|invalid object name|unknown table",
     re.IGNORECASE,
@@ -39,10 +47,21 @@ def says_missing(error: StatementError) -> bool:
     return _MISSING.search(str(error)) is not None
 
 
+def without_values(text: str) -> str:
+    """Return what a database said, cut before the first value that it quotes where it is about a value.
+
+    >>> without_values('invalid input syntax for type date: "hunter2"')
+    'invalid input syntax for type date: …'
+    >>> without_values('column "loaded_at" does not exist')
+    'column "loaded_at" does not exist'
+    """
+    return _VALUE.sub(" …", text) if _ABOUT_A_VALUE.search(text) else text
+
+
 def reason(error: BaseException) -> str:
     """Return what a database or dbt said, as one line without our SQL."""
     text = str(error).strip() or type(error).__name__
     text = _HEADING.sub("", text + "\n")
-    text = " ".join(_QUOTED_STATEMENT.sub("", text).split())
+    text = without_values(" ".join(_QUOTED_STATEMENT.sub("", text).split()))
     text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
     return text.rstrip(". ")

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
@@ -46,7 +46,7 @@ _IN_THE_FUTURE = (
 
 # What a template can name and still give the same text at every tick of one session.
 _CONSTANTS = frozenset({"this", "var", "env_var", "target"})
-_LONGEST_VALUE = 40
+_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,7 @@ class LoadedAtProbe:
     def _read(self, question: _Question, answer: str) -> Observation:
         timestamp = parse_timestamp(answer)
         if timestamp is None:
-            shown = answer if len(answer) <= _LONGEST_VALUE else answer[: _LONGEST_VALUE - 1] + "…"
-            return _failed(question, f"that returned '{shown}', which is no timestamp. Return a date or timestamp")
+            return _failed(question, f"that returned {_shape(answer)}, not a timestamp. Return a date or timestamp")
         found = Observation(timestamp.text, question.kind, loaded_at=timestamp.utc)
         if timestamp.is_whole_day:
             return _too_coarse(question, found, *_WHOLE_DAY)
@@ -155,11 +154,7 @@ class LoadedAtProbe:
     def _ask(
         self, sources: Sequence[Source], expired: Callable[[], bool]
     ) -> list[tuple[Source, _Question | Observation]]:
-        # A template that is no constant may ask the warehouse while it renders.
-        templates = [settings_of(source).loaded_at_query or "" for source in sources]
-        needed = not all(_is_constant(template) for template in templates)
-        with self._session.connection() if needed else nullcontext():
-            return [(source, self._question(source)) for source in sources if not expired()]
+        return [(source, self._question(source)) for source in sources if not expired()]
 
     def _question(self, source: Source) -> _Question | Observation:
         settings = settings_of(source)
@@ -236,9 +231,14 @@ def _is_constant(template: str) -> bool:
         return True
     try:
         parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701  # parsed for its names only
-    except jinja2.TemplateSyntaxError:
+    except (jinja2.TemplateSyntaxError, RecursionError):
         return False
     return jinja2.meta.find_undeclared_variables(parsed) <= _CONSTANTS
+
+
+def _shape(answer: str) -> str:
+    """Return what an answer is, never the answer: it may be anything that the query can read."""
+    return "a number" if _NUMBER.fullmatch(answer.strip()) else "a text"
 
 
 def _too_coarse(question: _Question, found: Observation, what: str, remedy: str) -> Observation:

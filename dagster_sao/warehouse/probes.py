@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse.duckdb_content import DuckDBContentProbe, settled_state
 from dagster_sao.warehouse.ducklake import DuckLakeProbe
+from dagster_sao.warehouse.errors import WarehouseError, reason
 from dagster_sao.warehouse.files import FileProbe
 from dagster_sao.warehouse.loaded_at import LoadedAtProbe
 from dagster_sao.warehouse.metadata import MetadataProbe
 from dagster_sao.warehouse.observation import Observation, Probe, ProbeKind
 from dagster_sao.warehouse.postgres_token import PostgresProbe
 from dagster_sao.warehouse.session import WarehouseSession
-from dagster_sao.warehouse.settings import settings_of
+from dagster_sao.warehouse.settings import place, settings_of
 from dagster_sao.warehouse.third_party import load_third_party_probes
 from dagster_sao.warehouse.untracked import OptedOutProbe, UntrackedProbe
 
@@ -122,11 +123,44 @@ class SourceProber:
         have not been looked at. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
         while a writer holds a DuckDB file; what was yielded before stays true.
         """
+
+        def expired() -> bool:
+            return deadline is not None and time.monotonic() >= deadline
+
         by_probe: dict[Probe, list[Source]] = {probe: [] for probe in self._turns}
         for source in sources:
-            by_probe[self.probe_of(source)].append(source)
+            try:
+                by_probe[self.probe_of(source)].append(source)
+            except Exception as error:  # noqa: BLE001  # its settings are of any form
+                yield source.unique_id, self._unreadable(source, ProbeKind.UNTRACKED, error)
         for probe, group in by_probe.items():
-            yield from probe.observe(group, lambda: deadline is not None and time.monotonic() >= deadline)
+            yield from self._kept_apart(probe, group, expired)
+
+    def _kept_apart(
+        self, probe: Probe, group: Sequence[Source], expired: Callable[[], bool]
+    ) -> Iterator[tuple[str, Observation]]:
+        """Yield a probe's answers. What goes wrong with one source in a way that nobody foresaw is that source's failure."""
+        answered: set[str] = set()
+        try:
+            for unique_id, observation in probe.observe(group, expired):
+                answered.add(unique_id)
+                yield unique_id, observation
+        except (WarehouseError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001  # drivers, parsers and texts of every kind
+            if len(group) == 1:
+                yield group[0].unique_id, self._unreadable(group[0], probe.kind, error)
+                return
+            for source in group:
+                if source.unique_id not in answered and not expired():
+                    yield from self._kept_apart(probe, [source], expired)
+
+    def _unreadable(self, source: Source, kind: str, error: Exception) -> Observation:
+        said = self.session.redact(reason(error)) if str(error) else ""
+        what = f"{type(error).__name__}{f': {said}' if said else ''}"
+        return Observation(
+            None, kind, error=f"{place(source)} cannot be probed: {what}. Correct its settings or its data"
+        )
 
 
 def _never() -> bool:

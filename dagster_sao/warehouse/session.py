@@ -23,6 +23,7 @@ from dagster_sao.warehouse.errors import (
     WarehouseError,
     reason,
 )
+from dagster_sao.warehouse.read_only_sql import NotAQueryError
 from dagster_sao.warehouse.redaction import Redactor, secrets_in
 
 # Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
@@ -33,7 +34,7 @@ STATEMENT_TIMEOUT_SECONDS = 15
 # A swap of two tables holds its lock for an instant; a long rewrite of one must not use up the tick.
 LOCK_TIMEOUT_SECONDS = 2
 
-_QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "57014", "55P03"
+_QUERY_CANCELED, _LOCK_NOT_AVAILABLE, _RAISED_BY_A_FUNCTION = "57014", "55P03", "P0001"
 
 _BUSY = (
     "Could not set lock on file",
@@ -232,7 +233,8 @@ class WarehouseSession:
     def render(self, unique_id: str, template: str) -> str:
         """Return the Jinja `template` of a source as dbt renders it.
 
-        Raises StatementError with dbt's reason, credentials masked.
+        Raises NotAQueryError for a template that asks the warehouse something, and StatementError with dbt's reason,
+        credentials masked. Nothing is asked.
         """
         with self._refusals():
             return self._adapter.render(unique_id, template)
@@ -289,7 +291,10 @@ class WarehouseSession:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
-            raise _timeout(error) or StatementError(self.redact(reason(error))) from None
+            for refusal in _causes(error):  # dbt wraps what a template raises
+                if isinstance(refusal, NotAQueryError):
+                    raise NotAQueryError(self.redact(str(refusal))) from None
+            raise _told_by_code(error) or StatementError(self.redact(reason(error))) from None
 
     def _connect(self) -> None:
         if self._closed:
@@ -370,10 +375,12 @@ def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 
 
-def _timeout(error: BaseException) -> StatementTimeoutError | None:
+def _told_by_code(error: BaseException) -> StatementError | None:
     """Return what to say of a statement that PostgreSQL gave up on. By its code: its words are in any language."""
     for seen in _causes(error):
         code = getattr(seen, "pgcode", None)
+        if code == _RAISED_BY_A_FUNCTION:
+            return StatementError("a function that it calls raised an error")  # its words can be values
         if code == _LOCK_NOT_AVAILABLE:
             return StatementTimeoutError(f"another session has kept it locked for more than {LOCK_TIMEOUT_SECONDS} s")
         if code == _QUERY_CANCELED:

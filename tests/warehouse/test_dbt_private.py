@@ -45,6 +45,7 @@ NAMES = [
     "dbt.context.providers:MacroContext",
     "dbt.context.providers:OperationProvider.DatabaseWrapper",
     "dbt.context.providers:RuntimeProvider.DatabaseWrapper",
+    "dbt.context.providers:RuntimeDatabaseWrapper.__getattr__",
     "dbt.context.providers:SourceContext.this",
     "dbt.contracts.graph.manifest:Manifest",
     "dbt.contracts.graph.nodes:Macro.from_dict",
