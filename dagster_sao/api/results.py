@@ -33,6 +33,7 @@ from dagster_sao.orchestration.records import (
     SOURCE_PROBLEMS_KEY,
     TESTS_KEY,
 )
+from dagster_sao.warehouse.redaction import masked
 
 
 class NodeStatus(str, Enum):
@@ -422,7 +423,7 @@ def _in_dbts_words(result: NodeResult, said: Mapping[str, Any] | None) -> NodeRe
 
 def _one_line(text: object) -> str:
     # dbt colours what it says of a unit test.
-    return " ".join(Text.from_ansi(str(text or "")).plain.split())
+    return masked(" ".join(Text.from_ansi(str(text or "")).plain.split()))
 
 
 def _with_upstreams(nodes: Mapping[str, NodeResult], graph: ProjectGraph) -> dict[str, NodeResult]:

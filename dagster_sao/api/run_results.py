@@ -18,6 +18,7 @@ from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.request import BuildRequest
 from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
+from dagster_sao.warehouse.redaction import learn, masked_values, secrets_in
 
 _SCHEMA = "https://schemas.getdbt.com/dbt/run-results/v6.json"
 _THREAD = "Thread-1"
@@ -57,9 +58,17 @@ def write_run_results(
     path = target_folder(project) / RUN_RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{RUN_RESULTS}.{os.getpid()}")
-    temporary.write_text(json.dumps(document))
+    temporary.write_text(json.dumps(_masked(document)))
     temporary.replace(path)
     return path
+
+
+def _masked(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with its words masked: the messages and values, not the names that other tools look up."""
+    results = [{**entry, "message": masked_values(entry.get("message"))} for entry in document["results"]]
+    args = dict(document["args"])
+    learn(secrets_in(args.get("vars", {}), os.environ))
+    return {**document, "results": results, "args": masked_values(args)}
 
 
 def _node_entry(result: NodeResult, loaded: LoadedProject, said: Mapping[str, Any] | None) -> Mapping[str, Any]:

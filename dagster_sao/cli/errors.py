@@ -11,7 +11,8 @@ import click
 import dagster as dg
 
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.orchestration.project import sentence
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.warehouse.redaction import masked
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
@@ -32,7 +33,7 @@ def told_in_one_line(*, debug: bool) -> Iterator[None]:
         raise
     except DagsterSaoError as error:
         _show_trace(debug=debug)
-        raise UnusableError(str(error)) from error
+        raise UnusableError(sentence(error)) from error
     except KeyboardInterrupt:
         msg = "Interrupted. What was built until then is recorded."
         raise UnusableError(msg) from None
@@ -45,4 +46,4 @@ def told_in_one_line(*, debug: bool) -> Iterator[None]:
 
 def _show_trace(*, debug: bool) -> None:
     if debug:
-        traceback.print_exc(file=sys.stderr)
+        sys.stderr.write(masked(traceback.format_exc()))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import click
 from rich.console import Console, RenderableType
 
+from dagster_sao.warehouse.redaction import masked, masked_values
+
 _WIDTH_OF_A_FILE = 160
 
 
@@ -46,7 +48,7 @@ class Output:
 
     def show_json(self, document: object) -> None:
         """Write one JSON document to stdout."""
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(masked_values(document), indent=2))
 
     def line(self, text: RenderableType) -> None:
         """Show a line of text as result, on stdout."""
@@ -71,9 +73,23 @@ def _own_copy(stream: Any) -> Any:  # noqa: ANN401 (a stream)
         return stream
 
 
+class _Masked:
+    """A stream that lets no secret through."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 (a stream)
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever a stream has)
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return int(self._stream.write(masked(text)))
+
+
 def _console(stream: Any) -> Console:  # noqa: ANN401 (a stream)
     width = None if stream.isatty() else _WIDTH_OF_A_FILE
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    masking: Any = _Masked(stream)
+    return Console(file=masking, width=width, highlight=False, soft_wrap=False)
 
 
 @contextmanager

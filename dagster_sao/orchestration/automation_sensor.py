@@ -24,6 +24,7 @@ from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.conditions import StateAwareCondition, planned
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.door import errors_masked
 from dagster_sao.orchestration.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.private import (
     AutomationConditionEvaluation,
@@ -43,6 +44,7 @@ from dagster_sao.orchestration.state import (
     run_activity,
     tick_instance,
 )
+from dagster_sao.warehouse.redaction import masked
 
 _CURSOR_LAYOUT = 1
 
@@ -87,6 +89,10 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         return StateAwareAutomationSensor(self.name, project=self.project, **options)
 
     def _tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with errors_masked():
+            return self._evaluate(context)
+
+    def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         tick = _Tick(self, self.project, context, _read_cursor(context))
         choices, evaluations, conditions_cursor = tick.run()
         evaluations = [*evaluations, *self._changed_evaluations(choices, tick.loaded)]
@@ -120,7 +126,7 @@ class _Log:
         self._context = context
 
     def warning(self, message: str) -> None:
-        self._context.log.warning(message)
+        self._context.log.warning(masked(message))
 
 
 class _Tick:

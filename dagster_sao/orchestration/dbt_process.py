@@ -20,7 +20,8 @@ from dagster_dbt import DbtCliResource
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.state import VerdictStatus
-from dagster_sao.orchestration.private import DbtCliInvocation
+from dagster_sao.orchestration.door import masked_lines
+from dagster_sao.orchestration.private import DbtCliInvocation, mask_stdout
 from dagster_sao.orchestration.project import (
     LoadedProject,
     OrchestratedProject,
@@ -146,6 +147,7 @@ class DbtProcess:
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )
+        mask_stdout(self.invocation, masked_lines)
         self._traces = TraceFile(self.invocation.target_path / _TRACES)
         self._watchdog = _start_watchdog(self.invocation.process)
         # dagster-dbt would select by itself if it were given the context, so it gets it after.

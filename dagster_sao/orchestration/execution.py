@@ -45,6 +45,7 @@ from dagster_sao.orchestration.dbt_outcomes import is_build, unaccounted
 from dagster_sao.orchestration.dbt_private import WordSelector
 from dagster_sao.orchestration.dbt_process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dead_runs import end_dead_runs
+from dagster_sao.orchestration.door import errors_masked, mask_log, masked_event, masked_metadata
 from dagster_sao.orchestration.functions import RunFunctions
 from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.invocations import Invocation, Invocations
@@ -70,6 +71,7 @@ from dagster_sao.orchestration.selection_words import SelectionWords
 from dagster_sao.orchestration.sightings import Sightings
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 from dagster_sao.orchestration.step_events import store_step_events
+from dagster_sao.warehouse.redaction import masked
 
 _POLL_SECONDS = 1.0
 _IN_NODES = frozenset({"model", "seed", "snapshot", "test"})
@@ -97,16 +99,19 @@ def execute_dbt_assets(  # noqa: PLR0913
     Raises dagster.Failure when a node or an error-severity test failed, after all that could be built was, or when the
     failure of an earlier run stands.
     """
-    config = with_job_config(context, config or StateAwareRunConfig())
-    try:
-        variant = project.variant(config.target, config.vars)
-        if variant is not project:
-            refuse_what_does_not_survive(variant, variant.load())
-        dbt = _for_project(dbt, variant)
-        arguments = _dbt_arguments(args, config, variant)
-        yield from _Execution(context, dbt, variant, arguments, config, finish).run()
-    except DagsterSaoError as error:
-        raise dg.Failure(sentence(error)) from error
+    mask_log(context.log)
+    with errors_masked():
+        config = with_job_config(context, config or StateAwareRunConfig())
+        try:
+            variant = project.variant(config.target, config.vars)
+            if variant is not project:
+                refuse_what_does_not_survive(variant, variant.load())
+            dbt = _for_project(dbt, variant)
+            arguments = _dbt_arguments(args, config, variant)
+            events = _Execution(context, dbt, variant, arguments, config, finish).run()
+            yield from map(masked_event, events)
+        except DagsterSaoError as error:
+            raise dg.Failure(sentence(error)) from None
 
 
 @dataclass
@@ -201,7 +206,8 @@ class _Execution:
             self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes or self._report.tests or self._report.functions:
             instance, run = self._context.instance, self._context.run
-            report_engine_event(instance, run, *self._report.summary(time.monotonic() - self._started))
+            text, metadata = self._report.summary(time.monotonic() - self._started)
+            report_engine_event(instance, run, masked(text), masked_metadata(metadata))
         # A run that came out well would seem to have mended the failure.
         if not self._errors and (stuck := self._report.stuck()):
             self._errors.append(stuck)

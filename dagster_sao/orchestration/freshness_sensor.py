@@ -15,6 +15,7 @@ from dagster_sao.core.demand import wanted_sources
 from dagster_sao.core.graph import Source
 from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.door import errors_masked, mask_log, masked_event
 from dagster_sao.orchestration.freshness import ProbedSource, new_token, open_session, probed_sources, source_event
 from dagster_sao.orchestration.freshness_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.project import (
@@ -30,7 +31,9 @@ from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import RunActivity, run_activity
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes import SourceProber
+from dagster_sao.warehouse.redaction import masked
 from dagster_sao.warehouse.session import Cost
+from dagster_sao.warehouse.settings import place
 
 DEFAULT_TICK_SECONDS = 40.0
 """Dagster gives a tick 60 seconds."""
@@ -101,8 +104,8 @@ class FreshnessProber:
         for problem in tick.failing.values():
             context.log.warning(problem)
         return dg.SensorResult(
-            asset_events=tick.events,
-            skip_reason=note + summary,
+            asset_events=[masked_event(event) for event in tick.events],
+            skip_reason=masked(note + summary),
             cursor=_write_cursor(tick.left[0].unique_id if tick.left else None),
         )
 
@@ -134,7 +137,7 @@ class FreshnessProber:
                 self._warn_once(problem, context.log)
             before = prober.session.cost()
             for probed in _observe(prober, due, started + self._tick_seconds):
-                self._absorb(tick, probed, context.log)
+                self._absorb_alone(tick, probed, context.log)
             if not tick.left:
                 tick.events.extend(self._watch_relations(context, prober, tick, building))
             tick.cost = prober.session.cost().since(before)
@@ -150,6 +153,14 @@ class FreshnessProber:
             self._prober = SourceProber(open_session(self._project, loaded), now_ns=clock.now_ns)
             self._opened_for = loaded, profile
         return self._prober
+
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
+        """Take what a source answered. What is wrong with it in a way that nobody foresaw is this source's failure."""
+        try:
+            self._absorb(tick, probed, log)
+        except Exception as error:  # noqa: BLE001 (times of any year, texts of any kind)
+            what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
+            self._schedule.failed(probed.source.unique_id, what, tick.now)
 
     def _absorb(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
         source, observation = probed.source, probed.observation
@@ -213,7 +224,9 @@ def build_freshness_sensor(
         description=f"Asks the warehouse which sources of the dbt project {project.name} have new data, and records it.",
     )
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return prober.tick(context)
+        mask_log(context.log)
+        with errors_masked():
+            return prober.tick(context)
 
     return freshness_sensor
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from click import unstyle
 
 from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.warehouse.errors import without_quoted_lines
+from dagster_sao.warehouse.redaction import masked
 
 _LONGEST_SENTENCE = 600
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error as one line for a user: our own errors as they are, of others what dbt or the system said."""
-    text = unstyle(str(error))  # dbt's colours are for a terminal
+    """Return an error as one line for a user, without secrets: our own as they are, of others what dbt or the system said."""
+    # dbt's colours are for a terminal. Masked before it is cut: half a secret is not known any more.
+    text = masked(without_quoted_lines(unstyle(str(error))))
     if isinstance(error, DagsterSaoError):
         return text
     marker = "Errors parsed from dbt logs:"

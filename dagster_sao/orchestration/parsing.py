@@ -22,6 +22,7 @@ from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.dbt_arguments import has_own_manifest
+from dagster_sao.orchestration.door import learn_secrets, stdout_masked
 from dagster_sao.orchestration.manifest_inputs import FileContent, FileReader, FileStat, InputFiles, difference
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private import prepare_arguments, using_dagster_dev
@@ -139,11 +140,13 @@ def prepare_manifest(dbt_project: DbtProject, variables: Mapping[str, Any]) -> N
     Raises InvalidProjectError when dbt cannot parse the project.
     """
     before = _inputs_before(dbt_project, variables)
+    learn_secrets(dbt_project, variables)
     try:
-        dbt_project.preparer.prepare(dbt_project)
-    except Exception as error:
+        with stdout_masked():
+            dbt_project.preparer.prepare(dbt_project)
+    except Exception as error:  # noqa: BLE001 (dagster-dbt's, and whatever the system has)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir}: {sentence(error)}"
-        raise InvalidProjectError(msg) from error
+        raise InvalidProjectError(msg) from None  # Dagster would show the cause, with all that dbt quotes
     _write_note(dbt_project, before)
 
 
@@ -157,11 +160,13 @@ def parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
         prepare_manifest(dbt_project, variables)
         return
     before = _inputs_before(dbt_project, variables)
+    learn_secrets(dbt_project, variables)
     try:
-        _run_parse(dbt_project)
-    except Exception as error:
+        with stdout_masked():
+            _run_parse(dbt_project)
+    except Exception as error:  # noqa: BLE001 (as above)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"
-        raise InvalidProjectError(msg) from error
+        raise InvalidProjectError(msg) from None  # Dagster would show the cause, with all that dbt quotes
     _write_note(dbt_project, before)
 
 

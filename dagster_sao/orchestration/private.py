@@ -427,3 +427,8 @@ def sensor_result(
     """Return a tick's result with evaluations, which the public constructor accepts but does not document."""
     hidden: Mapping[str, Any] = {"automation_condition_evaluations": evaluations}
     return dg.SensorResult(run_requests=list(run_requests), skip_reason=skip_reason, cursor=cursor, **hidden)
+
+
+def mask_stdout(invocation: DbtCliInvocation, masked: Callable[[Callable[[], Iterator[Any]]], Any]) -> None:
+    """Let what dbt writes go through `masked` before dagster-dbt copies it to the logs of the run."""
+    invocation._stream_stdout = masked(invocation._stream_stdout)  # type: ignore[method-assign]

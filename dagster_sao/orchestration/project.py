@@ -26,6 +26,7 @@ from dagster_sao.core.policy import SourcePolicy, read_policy, read_source_polic
 from dagster_sao.core.project import Project
 from dagster_sao.core.variables import Variables
 from dagster_sao.orchestration.dbt_arguments import DbtSettings, project_with, with_other
+from dagster_sao.orchestration.door import learn_secrets
 from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
 from dagster_sao.orchestration.parsing import (
     current_inputs,
@@ -130,7 +131,7 @@ class OrchestratedProject:
         probe_target: str | None = None,
         environment: str = "",
     ) -> None:
-        """Read nothing yet.
+        """Read nothing of the project yet, only which secrets it has.
 
         `selection` is what of the project becomes assets; the rest is built by somebody else, so it counts as sources.
         `variables` are those that runs pass to dbt with `--vars`. `loaded_by_dagster` are the assets of sources that an
@@ -151,6 +152,7 @@ class OrchestratedProject:
         self._manifest_stamp: object = None
         self._looked: object = None
         self._reported = ""
+        learn_secrets(dbt_project, self.variables)
 
     @property
     def name(self) -> str:
@@ -193,6 +195,7 @@ class OrchestratedProject:
 
         Raises InvalidProjectError or InvalidPolicyError when it cannot be used.
         """
+        learn_secrets(self.dbt_project, self.variables)
         with self._lock:
             files = input_files(self.dbt_project)
             stamp = _stamp(self.dbt_project.manifest_path), files.settings

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sao.orchestration.door import masked_event
 from dagster_sao.orchestration.private import (
     BATCH_WRITABLE_EVENTS,
     DagsterEventType,
@@ -35,7 +36,7 @@ def store_step_events(
         dg.DagsterEvent.asset_observation(step, content)
         if isinstance(content, dg.AssetObservation)
         else dg.DagsterEvent.asset_check_evaluation(step, content)
-        for content in contents
+        for content in map(masked_event, contents)
     ]
     for first in range(0, len(step.entries), _AT_ONCE):
         _store(context.instance.event_log_storage, step.entries[first : first + _AT_ONCE])

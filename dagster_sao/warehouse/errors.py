@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.warehouse.redaction import masked
 
 _LONGEST_REASON = 300
 # dbt heads the database's own words with a line such as `Database Error`; DuckDB and PostgreSQL quote
@@ -19,6 +20,10 @@ _ABOUT_A_VALUE = re.compile(
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"\s*(\"|(?<!\w)'|`|with value |: ?0x).*", re.DOTALL)
+
+# dbt quotes three lines of a YAML file that it cannot read, and a snippet of PyYAML ends with a caret.
+_QUOTED_LINES = re.compile(r"\n(?:\s*(?:-{3,}|Raw Error:|\d+\s*\|[^\n]*)\s*(?:\n|$))+")
+_SNIPPET = re.compile(r"(line \d+, column \d+):?\n[^\n]*\n\s*\^")
 
 _MISSING = re.compile(
     r"does not exist|doesn't exist|not exist|not found|cannot be found|no such table|invalid object name|unknown table",
@@ -58,10 +63,23 @@ def without_values(text: str) -> str:
     return _VALUE.sub(" …", text) if _ABOUT_A_VALUE.search(text) else text
 
 
+def without_quoted_lines(text: str) -> str:
+    r"""Return what a parser of YAML said, without the lines of the file that it quotes.
+
+    >>> without_quoted_lines(
+    ...     "Syntax error near line 2\n----\n1  | password: x\n2  |  y\nRaw Error:\n----\nbad in line 2, column 3"
+    ... )
+    'Syntax error near line 2\nbad in line 2, column 3'
+    """
+    text = _QUOTED_LINES.sub("\n", text)
+    return _SNIPPET.sub(r"\1", text)
+
+
 def reason(error: BaseException) -> str:
     """Return what a database or dbt said, as one line without our SQL."""
     text = str(error).strip() or type(error).__name__
     text = _HEADING.sub("", text + "\n")
-    text = without_values(" ".join(_QUOTED_STATEMENT.sub("", text).split()))
+    # Masked before it is cut: half a secret is not known any more.
+    text = masked(without_values(" ".join(without_quoted_lines(_QUOTED_STATEMENT.sub("", text)).split())))
     text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
     return text.rstrip(". ")

@@ -1,10 +1,13 @@
-"""Keep credentials out of every text that leaves this layer. Knows nothing of dbt: it reads plain values."""
+"""The one door for every text that leaves this package: it masks credentials. Knows nothing of dbt: it reads plain values."""
 
 # ruff: noqa: ANN401  # values of a profile or manifest, of any type until they are looked at
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -16,10 +19,24 @@ _SECRET_NAME = re.compile(
     r"|session_key|connection_string|authorization|jwt",
     re.IGNORECASE,
 )
+# What only leads to a secret, or tells of it.
+_ABOUT_SECRETS = re.compile(r"_(path|file|endpoint|uri|url|type|lifetime|expires_at)$", re.IGNORECASE)
 _ENV_VAR = re.compile(r"env_var\(\s*['\"]([^'\"]+)['\"]")
-# Credentials inside one longer value: `postgres:dbname=x password=y`, `https://user:y@host`.
-_INLINE = re.compile(r"(\b(?:password|passwd|pwd|token|secret)\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s;&,)]+)", re.IGNORECASE)
-_USERINFO = re.compile(r"(\w://[^\s:/@]+:)[^\s@/]+@")
+# What looks like a credential in a longer text; the value is the group `secret`.
+_LOOKS_SECRET = re.compile(
+    r"""
+      -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?P<a>.*?)(?:-----END|\Z)
+    | \b\w*(?:password|passwd|passphrase|pwd|token|secret|api_?key|access_key|private_key|signature|\bsig)["']?
+      \s*=\s*(?P<b>'[^']*'|"[^"]*"|[^\s;&,)"'}]+)
+    | \b\w*(?:password|passwd|passphrase|pwd|private_key|api_?key|access_key|client_secret|access_token)["']?
+      \s*:\s*(?P<c>'[^']*'|"[^"]*"|[^\s;&,)"'}{]+)
+    | \bauthorization["']?\s*[:=]\s*["']?(?P<d>(?:(?:basic|bearer|token)\s+)?[^\s"',;]+)
+    | \bbearer\s+(?P<e>[\w.~+/=-]{8,})
+    | \w://[^\s:/@]*:(?P<f>[^\s"']+)@
+    | \w://(?P<g>[^\s:/@]{8,})@
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 # A password such as `x` must not turn every x of a message into a mask.
 _SHORT = 6
 
@@ -28,17 +45,76 @@ class Redactor:
     """Replace known secret values, and what looks like one, in a text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        spellings = {
-            form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret)) if form
-        }
+        spellings = {form for secret in secrets for form in _spellings(secret)}
         longest_first = sorted(spellings, key=len, reverse=True)
         self._known = re.compile("|".join(_pattern(secret) for secret in longest_first)) if longest_first else None
 
     def __call__(self, text: str) -> str:
         """Return `text` without credentials."""
+        while (safer := self._once(text)) != text:
+            text = safer
+        return text
+
+    def _once(self, text: str) -> str:
+        spans = [match.span(name) for match in _LOOKS_SECRET.finditer(text) for name in "abcdefg" if match[name]]
         if self._known is not None:
-            text = self._known.sub(MASK, text)
-        return _USERINFO.sub(rf"\g<1>{MASK}@", _INLINE.sub(rf"\g<1>{MASK}", text))
+            spans += [match.span() for match in self._known.finditer(text)]
+        # Found in the text as it was: a value that one rule masks in part would be unknown to the other.
+        pieces, at = [], 0
+        for start, end in _joined(spans):
+            pieces += [text[at:start], MASK]
+            at = end
+        return "".join([*pieces, text[at:]])
+
+
+class _Learnt:
+    """The secrets that this process has come across, and what masks them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._secrets: set[str] = set()
+        self._masks: tuple[frozenset[str], Redactor] | None = None
+
+    def add(self, secrets: Iterable[str]) -> None:
+        found = set(secrets)
+        with self._lock:
+            if not found <= self._secrets:
+                self._secrets |= found
+                self._masks = None
+
+    def redactor(self, environment: Mapping[str, str]) -> Redactor:
+        of_dbt = frozenset(_env_secrets(environment))
+        with self._lock:
+            if self._masks is None or self._masks[0] != of_dbt:
+                self._masks = of_dbt, Redactor(self._secrets | of_dbt)
+            return self._masks[1]
+
+
+_LEARNT = _Learnt()
+
+
+def learn(secrets: Iterable[str]) -> None:
+    """Take note of secret values. From now on `masked` leaves them out of every text of this process."""
+    _LEARNT.add(secrets)
+
+
+def masked(text: str) -> str:
+    """Return `text` without the secrets that this process knows and without what looks like one.
+
+    The door: whatever this package shows, logs, raises or records as a text goes through here.
+    """
+    return _LEARNT.redactor(os.environ)(text)
+
+
+def masked_values(value: Any) -> Any:
+    """Return a value of JSON with every text in it masked."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {name: masked_values(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked_values(inner) for inner in value]
+    return value
 
 
 def secrets_in(value: Any, environment: Mapping[str, str], *, public: Iterable[str] = ()) -> Iterator[str]:
@@ -47,25 +123,61 @@ def secrets_in(value: Any, environment: Mapping[str, str], *, public: Iterable[s
     A value is secret when the name above it says so; names in `public` never are. An unrendered value also
     gives the environment variables that it reads, and `DBT_ENV_SECRET_*` variables are always secret.
     """
-    yield from (text for name, text in environment.items() if name.startswith("DBT_ENV_SECRET") and text)
-    yield from _walk(value, environment, frozenset(public), secret=False)
+    yield from _env_secrets(environment)
+    found = list(_walk(value, environment, frozenset(public), secret=False))
+    # A password that is also the user or the schema hides nothing, and messages need these names.
+    plain = {text for text, is_secret in found if not is_secret}
+    yield from (text for text, is_secret in found if is_secret and text not in plain)
 
 
-def _walk(value: Any, environment: Mapping[str, str], public: frozenset[str], *, secret: bool) -> Iterator[str]:
+def _env_secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    return (text for name, text in environment.items() if name.startswith("DBT_ENV_SECRET") and text)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """Yield how a secret stands in a text: as it is, in a URL, in JSON, as a literal of Python, in one line."""
+    forms = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    forms.add(" ".join(secret.split()))
+    return (form for form in forms if form.strip("*").strip())
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield spans in order, those that overlap as one."""
+    last: tuple[int, int] | None = None
+    for start, end in sorted(spans):
+        if last is not None and start < last[1]:
+            last = last[0], max(last[1], end)
+            continue
+        if last is not None:
+            yield last
+        last = start, end
+    if last is not None:
+        yield last
+
+
+def _walk(
+    value: Any, environment: Mapping[str, str], public: frozenset[str], *, secret: bool
+) -> Iterator[tuple[str, bool]]:
+    """Yield each text in a value, and whether it is secret."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             # dbt-duckdb's `secrets` is a list of settings, most of them harmless.
-            named_so = _SECRET_NAME.search(str(name)) is not None and name not in {*public, "secrets"}
+            named_so = _names_a_secret(str(name)) and name not in {*public, "secrets"}
             yield from _walk(inner, environment, public, secret=secret or named_so)
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _walk(inner, environment, public, secret=secret)
-    elif secret and value not in (None, "", True, False):
+    elif value not in (None, "", True, False):
         text = str(value)
-        yield text
-        # A private key has many lines, and an error may quote one of them.
-        yield from (line for line in text.splitlines() if len(line) > _SHORT)
-        yield from (environment[name] for name in _ENV_VAR.findall(text) if environment.get(name))
+        yield text, secret
+        if secret:
+            # A private key has many lines, and an error may quote one of them.
+            yield from ((line, True) for line in text.splitlines() if len(line) > _SHORT)
+            yield from ((environment[name], True) for name in _ENV_VAR.findall(text) if environment.get(name))
+
+
+def _names_a_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None and _ABOUT_SECRETS.search(name) is None
 
 
 def _pattern(secret: str) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.graph import Source
 from dagster_sao.warehouse import dbt_private
+from dagster_sao.warehouse.dbt_environment import environment_of_dbt
 from dagster_sao.warehouse.errors import (
     StatementError,
     StatementTimeoutError,
@@ -24,7 +26,7 @@ from dagster_sao.warehouse.errors import (
     reason,
 )
 from dagster_sao.warehouse.read_only_sql import NotAQueryError
-from dagster_sao.warehouse.redaction import Redactor, secrets_in
+from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 
 # Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
 BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
@@ -118,7 +120,8 @@ class WarehouseSession:
         """How many connections may be open at once: dbt's `threads` of the target."""
         self._free = threading.BoundedSemaphore(self.connections)
         self._thread = _Thread()
-        self.redact = Redactor(secrets_in(adapter.credentials, os.environ, public=adapter.public_names))
+        learn(secrets_in(adapter.credentials, os.environ, public=adapter.public_names))
+        self.redact = masked
 
     @classmethod
     def open(  # noqa: PLR0913  # what a profile leaves open
@@ -408,9 +411,9 @@ def _cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target
     try:
         raw = _yaml(profiles)
     except ValueError as where:
-        # dbt's own message quotes the lines around the mistake, and the password may be one of them.
         return WarehouseError(f"{profiles} is not valid YAML{where}. Correct it and run `dbt debug`.")
-    text = Redactor(secrets_in(_targets(raw), os.environ))(reason(error))
+    learn(_secrets_of_profiles(raw, os.environ))
+    text = reason(error)
     text = text.removeprefix("dbt encountered an error while trying to read your profiles.yml file. ")
     text = text.removeprefix("Runtime Error ").rstrip(". ")
     chosen = f" (target `{target}`)" if target else ""
@@ -423,6 +426,36 @@ def _cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target
     return WarehouseError(
         f"The dbt profile in {profiles}{chosen} cannot be used: {text}. Correct it and run `dbt debug`."
     )
+
+
+def learn_profiles(project_dir: Path, profiles_dir: Path) -> None:
+    """Let the door know the secrets of all targets in a profiles.yml, and of the environment. Never fails."""
+    environment = environment_of_dbt(project_dir)
+    learn(secrets_in({}, environment))
+    file = profiles_dir / "profiles.yml"
+    try:
+        stat = file.stat()
+        learn(_of_file(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns), tuple(sorted(environment.items()))))
+    except (OSError, ValueError):
+        return
+
+
+@lru_cache(maxsize=16)
+def _of_file(file: Path, _stamp: object, environment: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    try:
+        return frozenset(_secrets_of_profiles(_yaml(file), dict(environment)))
+    except ValueError:
+        # It cannot be parsed, and who says so may quote it: each line counts by itself.
+        found: set[str] = set()
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, colon, value = line.partition(":")
+            if colon:
+                found.update(secrets_in({name.strip(" -\t{\"'"): value.strip(" \"',}")}, dict(environment)))
+        return frozenset(found)
+
+
+def _secrets_of_profiles(raw: Any, environment: Mapping[str, str]) -> Iterator[str]:
+    return (secret for target in _targets(raw) for secret in secrets_in(target, environment))
 
 
 def _targets(raw: Any) -> list[Any]:

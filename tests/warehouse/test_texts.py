@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagster_sao.warehouse.errors import reason
 from dagster_sao.warehouse.read_only_sql import NotAQueryError, dialect_of, single_query
-from dagster_sao.warehouse.redaction import Redactor, secrets_in
+from dagster_sao.warehouse.redaction import Redactor, learn, secrets_in
 from dagster_sao.warehouse.timestamps import parse_timestamp
 
 QUERIES = [
@@ -139,6 +139,18 @@ LEAKS = [
     ("wJalrXUtnFEMI, deep-secret in eu", "***, *** in eu"),
     ("token-value and env-secret-value", "*** and ***"),
     ("attach 'postgres:dbname=a password=unknown host=b'", "attach 'postgres:dbname=a password=*** host=b'"),
+    (
+        "GET https://api.io/v1?sig=a&access_token=abc%20d&page=2",
+        "GET https://api.io/v1?sig=***&access_token=***&page=2",
+    ),
+    ("https://ghp_abcdef123@github.com/org", "https://***@github.com/org"),
+    ("Authorization: Bearer abc.def", "Authorization: ***"),
+    ('{"password": "abc", "port": 1}', '{"password": ***, "port": 1}'),
+    (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----",
+    ),
+    ("the token: raw.orders has new data", "the token: raw.orders has new data"),
 ]
 
 
@@ -146,6 +158,30 @@ LEAKS = [
 def test_no_credential_is_shown(text, shown):
     environment = {"WAREHOUSE_TOKEN": "token-value", "DBT_ENV_SECRET_X": "env-secret-value"}
     assert Redactor(secrets_in(TARGET, environment))(text) == shown
+
+
+_SECRETS = st.lists(
+    st.text(st.characters(exclude_characters="*"), min_size=6, max_size=20).filter(str.strip), max_size=4
+)
+
+
+@given(_SECRETS, st.text(max_size=30), st.data())
+def test_no_secret_survives_and_masking_twice_is_masking_once(secrets, around, data):
+    masks = Redactor(secrets)
+    pieces = data.draw(st.lists(st.sampled_from([*secrets, around, " ", "password=", "://u:", "@h"]), max_size=8))
+    text = masks("".join(pieces))
+    assert not [secret for secret in secrets if secret in text]
+    assert masks(text) == text
+
+
+def test_a_secret_that_is_cut_off_is_not_shown_in_part():
+    learn(["planted-secret-of-some-length"])
+    said = reason(ValueError("x " * 140 + "planted-secret-of-some-length"))
+    assert "planted" not in said
+
+
+def test_a_password_that_is_also_the_user_hides_no_names():
+    assert list(secrets_in({"user": "postgres", "password": "postgres"}, {})) == []
 
 
 @pytest.mark.parametrize(("said", "line"), [
