@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from dagster_sao.orchestration.run_config import TestStrategy
+from dagster_sao.orchestration.run_config import LONGEST_RETRY_DELAY, MOST_RETRIES, MOST_THREADS, TestStrategy
 from dagster_sao.orchestration.selection import StateMode
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class _Seconds(click.FloatRange):
+    """A number within a range: `nan` is in every range for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 (click's)
+        """Return the number. Fails with click's sentence."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
 
 _WHICH_PROJECT = (
     click.option(
@@ -72,17 +85,19 @@ _BUILD = (
         show_default=True,
         help="When tests are run.",
     ),
-    click.option("--retries", type=click.IntRange(min=0), default=0, help="How often to try again what failed."),
+    click.option(
+        "--retries", type=click.IntRange(min=0, max=MOST_RETRIES), default=0, help="How often to try again what failed."
+    ),
     click.option(
         "--retry-delay",
         "retry_delay_seconds",
-        type=click.FloatRange(min=0),
+        type=_Seconds(min=0, max=LONGEST_RETRY_DELAY),
         default=30.0,
         show_default=True,
         help="Seconds before the first retry; each later one waits twice as long.",
     ),
     click.option("-x", "--fail-fast", is_flag=True, help="Start no further model after the first failure."),
-    click.option("--threads", type=click.IntRange(min=1), help="How many models to build at once."),
+    click.option("--threads", type=click.IntRange(min=1, max=MOST_THREADS), help="How many models to build at once."),
     click.option("--defer", is_flag=True, help="Read what is not built here from the environment of --state."),
     click.option("--favor-state", is_flag=True, help="With --defer: also what exists here."),
 )

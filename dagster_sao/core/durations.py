@@ -10,23 +10,47 @@ _UNIT_NAMES = {
     **{unit: unit for unit in _SECONDS},
     **{f"{name}{plural}": name[0] for name in ("second", "minute", "hour", "day", "week") for plural in ("", "s")},
 }
-_TERM = re.compile(r"(\d+)\s*([a-z]+)\s*")
+_TERM = re.compile(r"([0-9]+)\s*([a-z]+)\s*")
+LONGEST_DAYS = 36_500
+_MOST_DIGITS = 12
+_LONGEST_SHOWN = 40
 
 
 def parse_duration(text: object) -> timedelta:
     """Return the duration that `30m`, `12h`, `1d`, `1h 30m` or `2 days` names.
 
-    Raises ValueError with the accepted forms for anything else.
+    Raises ValueError with the accepted forms for anything else, and for more than a hundred years.
     """
-    rest = str(text).strip().lower()
+    rest = text.strip().lower() if isinstance(text, str) else ""
     seconds = 0
     while (term := _TERM.match(rest)) and term[2] in _UNIT_NAMES:
-        seconds += int(term[1]) * _SECONDS[_UNIT_NAMES[term[2]]]
+        digits = term[1].lstrip("0")
+        if len(digits) > _MOST_DIGITS:
+            seconds = LONGEST_DAYS * _SECONDS["d"] + 1
+        else:
+            seconds += int(digits or "0") * _SECONDS[_UNIT_NAMES[term[2]]]
         rest = rest[term.end() :]
-        if not rest:
+        if not rest and seconds <= LONGEST_DAYS * _SECONDS["d"]:
             return timedelta(seconds=seconds)
-    msg = f"`{text}` is no duration: write a count and a unit, such as 30m, 12h, 1d or 1h 30m"
+        if not rest:
+            msg = f"`{shown(text)}` is too long: the longest duration is {LONGEST_DAYS}d"
+            raise ValueError(msg)
+    msg = f"`{shown(text)}` is not a duration: use a number and a unit, such as 30m, 12h, 1d or 1h 30m"
     raise ValueError(msg)
+
+
+def shown(value: object) -> str:
+    """Return a setting's value as a message shows it: shortened, whatever it is.
+
+    >>> shown("1 fortnight"), shown(10**5000)
+    ('1 fortnight', 'a number of very many digits')
+    """
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of very many digits"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
 def format_duration(duration: timedelta) -> str:

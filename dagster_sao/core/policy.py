@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
-from dagster_sao.core.durations import parse_duration
+from dagster_sao.core.durations import LONGEST_DAYS, parse_duration, shown
 from dagster_sao.core.errors import InvalidPolicyError
 
 DEFAULT_UNTRACKED_INTERVAL = timedelta(hours=1)
@@ -143,12 +143,16 @@ def read_test_interval(props: Mapping[str, Any]) -> tuple[timedelta | None, tupl
 _E = TypeVar("_E", bound=Enum)
 
 
+def _quoted(value: object) -> str:
+    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+
+
 class _Reader:
     def __init__(self, props: Mapping[str, Any]) -> None:
         self._props = props
-        self._config: Mapping[str, Any] = props.get("config") or {}
-        self._unrendered: Mapping[str, Any] = props.get("unrendered_config") or {}
         self._warnings: list[str] = []
+        self._config: Mapping[str, Any] = self._mapping("config", props.get("config"))
+        self._unrendered: Mapping[str, Any] = self._mapping("config", props.get("unrendered_config"))
 
     def node_policy(self) -> PolicyReading:
         settings = self._meta_settings(_NODE_SETTINGS)
@@ -175,11 +179,11 @@ class _Reader:
 
     def source_policy(self) -> tuple[SourcePolicy, tuple[str, ...]]:
         settings = self._meta_settings(_SOURCE_SETTINGS)
-        freshness = self._config.get("freshness") or self._props.get("freshness") or {}
+        freshness = self._mapping("freshness", self._config.get("freshness") or self._props.get("freshness"))
         policy = SourcePolicy(
             untracked_interval=self._untracked_interval(settings) or DEFAULT_UNTRACKED_INTERVAL,
-            warn_after=self._time("warn_after", freshness.get("warn_after") or {}),
-            error_after=self._time("error_after", freshness.get("error_after") or {}),
+            warn_after=self._time("warn_after", self._mapping("freshness.warn_after", freshness.get("warn_after"))),
+            error_after=self._time("error_after", self._mapping("freshness.error_after", freshness.get("error_after"))),
             probe_every=self._duration("probe_every", settings.get("probe_every")),
             blocking=self._flag("blocking", settings.get("blocking")),
             trust_metadata=self._flag("trust_metadata", settings.get("trust_metadata")),
@@ -235,13 +239,17 @@ class _Reader:
         if count is None and period is None:
             return None
         period = getattr(period, "value", period)
-        if not isinstance(count, int) or isinstance(count, bool) or period not in _PERIODS:
+        unit = _PERIODS.get(period) if isinstance(period, str) else None
+        if not isinstance(count, int) or isinstance(count, bool) or unit is None:
             raise self._invalid(
-                f"`{name}` needs a whole `count` and a `period` of minute, hour or day, not {count!r} {period!r}"
+                f"`{name}` needs a whole `count` and a `period` of minute, hour or day,"
+                f" not {_quoted(count)} {_quoted(period)}"
             )
         if count < 0:
-            raise self._invalid(f"`{name}.count` is {count}, and a count cannot be negative")
-        return count * _PERIODS[period]
+            raise self._invalid(f"`{name}.count` is {shown(count)}, and a count cannot be negative")
+        if count > timedelta(days=LONGEST_DAYS) // unit:
+            raise self._invalid(f"`{name}` is {shown(count)} {period}s: the longest time is {LONGEST_DAYS} days")
+        return count * unit
 
     def _duration(self, name: str, value: object) -> timedelta | None:
         if value is None:
@@ -260,33 +268,33 @@ class _Reader:
     def _mapping(self, name: str, value: object) -> Mapping[str, Any]:
         if value is None or isinstance(value, Mapping):
             return value or {}
-        raise self._invalid(f"`{name}` is a mapping, not {value!r}")
+        raise self._invalid(f"`{name}` is a mapping, not {_quoted(value)}")
 
     def _flag(self, name: str, value: object) -> bool:
         if value is None or isinstance(value, bool):
             return bool(value)
-        raise self._invalid(f"`{name}` is true or false, not {value!r}")
+        raise self._invalid(f"`{name}` is true or false, not {_quoted(value)}")
 
     def _choice(self, choices: type[_E], name: str, value: object, default: _E) -> _E:
         if value is None:
             return default
         try:
             return choices(getattr(value, "value", value))
-        except ValueError:
+        except (ValueError, TypeError):
             allowed = " or ".join(f"`{choice.value}`" for choice in choices)
-            raise self._invalid(f"`{name}` is {allowed}, not {value!r}") from None
+            raise self._invalid(f"`{name}` is {allowed}, not {_quoted(value)}") from None
 
     def _meta_settings(self, known: frozenset[str]) -> Mapping[str, Any]:
         metas = (self._props.get("source_meta"), self._props.get("meta"), self._config.get("meta"))
         settings: dict[str, Any] = {}
         for meta in metas:
-            found = (meta or {}).get("dagster_sao")
+            found = self._mapping("meta", meta).get("dagster_sao")
             if found is None:
                 continue
             if not isinstance(found, Mapping):
-                raise self._invalid(f"`meta.dagster_sao` is a mapping of settings, not {found!r}")
+                raise self._invalid(f"`meta.dagster_sao` is a mapping of settings, not {_quoted(found)}")
             settings.update(found)
-        for name in sorted(set(settings) - known):
+        for name in sorted(map(shown, set(settings) - known)):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean `{close[0]}`?" if close else ""
             self._warnings.append(f"{self._where}: `meta.dagster_sao.{name}` is not a setting and has no effect.{hint}")

@@ -85,7 +85,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     Raises:
         InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
             have partitions.
-        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting has no meaning.
+        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or a number of seconds, has no meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
     find_dbt()
@@ -139,6 +139,7 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     include_metadata: Sequence[str] = (),
 ) -> dg.Definitions:
     """Return the definitions of a project that has a manifest. Raises as `build_state_aware_definitions` does."""
+    settings.check()
     project, selection = orchestrated_project.dbt_project, orchestrated_project.selection
     loaded = orchestrated_project.load()
     refuse_unusable_assets(loaded)

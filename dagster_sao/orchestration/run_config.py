@@ -9,6 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+MOST_RETRIES = 100
+MOST_THREADS = 1000
+LONGEST_RETRY_DELAY = 86_400.0
+
 
 class TestStrategy(str, Enum):
     """When the tests of what is built are run."""
@@ -47,14 +51,19 @@ class StateAwareRunConfig(dg.Config):
         default=True, description="Whether to look first for new data in the sources above the selection."
     )
     test_strategy: TestStrategy = Field(default=TestStrategy.IMMEDIATE, description="When tests are run.")
-    retries: int = Field(default=0, ge=0, description="How often to try again what failed, within the run.")
+    retries: int = Field(
+        default=0, ge=0, le=MOST_RETRIES, description="How often to try again what failed, within the run."
+    )
     retry_delay_seconds: float = Field(
-        default=30.0, ge=0, description="Seconds before the first retry. Each later one waits twice as long."
+        default=30.0,
+        ge=0,
+        le=LONGEST_RETRY_DELAY,
+        description="Seconds before the first retry. Each later one waits twice as long.",
     )
     fail_fast: bool = Field(default=False, description="Start no further model after the first failure.")
     vars: dict[str, Any] = Field(default_factory=dict, description="Values of `var()`, over those of the project.")
     target: str | None = Field(default=None, description="The target of the dbt profile to build in.")
-    threads: int | None = Field(default=None, gt=0, description="How many models dbt builds at once.")
+    threads: int | None = Field(default=None, gt=0, le=MOST_THREADS, description="How many models dbt builds at once.")
     state: str | None = Field(
         default=None,
         description="A folder with the manifest of another environment, for `state:` selection and `defer`.",

@@ -7,9 +7,12 @@ from typing import Annotated
 import dagster as dg
 from dagster.components.resolved.model import Resolver
 
+from dagster_sao.core.durations import shown
+from dagster_sao.core.errors import InvalidPolicyError
 from dagster_sao.orchestration.jobs import StateAwareJob
 
 DEFAULT_INTERVAL_SECONDS = 30
+_LONGEST_SECONDS = 604_800
 
 
 @dataclass
@@ -59,6 +62,20 @@ class StateAwareSettings(dg.Resolvable):
             examples=[[{"name": "nightly", "select": "tag:nightly", "schedule": "0 2 * * *"}]],
         ),
     ] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise InvalidPolicyError for a number that has no meaning."""
+        for name, least in (
+            ("freshness_interval_seconds", 1),
+            ("automation_interval_seconds", 1),
+            ("tick_seconds", 0.1),
+        ):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            # NaN is in no range.
+            if not is_number or not least <= value <= _LONGEST_SECONDS:
+                msg = f"`{name}` is {shown(value)}: use a number of seconds from {least} to {_LONGEST_SECONDS}."
+                raise InvalidPolicyError(msg)
 
     @property
     def default_sensor_status(self) -> dg.DefaultSensorStatus:

@@ -200,7 +200,7 @@ def test_meta_beside_config_counts_where_config_says_nothing():
         ),
         (
             {"state": {"lag_tolerance": "soon"}},
-            "`lag_tolerance`: `soon` is no duration: write a count and a unit, such as 30m, 12h, 1d or 1h 30m.",
+            "`lag_tolerance`: `soon` is not a duration: use a number and a unit, such as 30m, 12h, 1d or 1h 30m.",
         ),
         (
             {"state": {"require_fresh_data_from": "none"}},
@@ -208,7 +208,7 @@ def test_meta_beside_config_counts_where_config_says_nothing():
         ),
         (
             {"meta": {"dagster_sao": {"rebuild_every": 3}}},
-            "`rebuild_every`: `3` is no duration: write a count and a unit, such as 30m, 12h, 1d or 1h 30m.",
+            "`rebuild_every`: `3` is not a duration: use a number and a unit, such as 30m, 12h, 1d or 1h 30m.",
         ),
         (
             {"meta": {"dagster_sao": {"rebuild_every": "0h"}}},
@@ -252,3 +252,54 @@ def test_a_source_is_named_with_its_source():
                 "freshness": {"warn_after": {"count": -1, "period": "day"}},
             }
         )
+
+
+VALUES = [
+    0, -1, 1, 3.5, 10**20, 10**5000, True, False, "", "x", "1d", "99999999999d", "9" * 5000 + "d", "-1d", "1.5h", "٣d", "²h",
+    [], [1], {}, {"a": 1}, "null", float("nan"), float("inf"), b"x", None,
+]  # fmt: skip
+NAMES = [
+    "code_changes", "rebuild_every", "expire_with_sources", "content_fingerprint", "untracked_interval", "on_code_change",
+    "external_changes", "probe_every", "blocking", "trust_metadata", "unknown", 5, None, (1, 2),
+]  # fmt: skip
+
+
+def _configs(value):
+    yield from ({"meta": {"dagster_sao": {name: value}}} for name in NAMES)
+    yield from ({"meta": {"dagster_sao": {"unknown": value, name: value}}} for name in NAMES)
+    yield from ({"meta": {"dagster_sao": value}}, {"meta": value}, {"freshness": value}, {"state": value})
+    yield from ({"freshness": {name: value}} for name in ("build_after", "warn_after", "error_after"))
+    for name in ("build_after", "warn_after", "error_after"):
+        yield from ({"freshness": {name: {"count": value, "period": period}}} for period in ("day", [], None, 5))
+        yield {"freshness": {name: {"count": 1, "period": value}}}
+    yield {"freshness": {"build_after": {"count": 1, "period": "day", "updates_on": value}}}
+    yield from ({"state": {name: value}} for name in ("lag_tolerance", "require_fresh_data_from"))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=[str(i) for i in range(len(VALUES))])
+def test_every_value_of_a_setting_is_taken_or_refused_in_one_sentence(value):
+    node = {"name": "orders", "original_file_path": "models/orders.yml"}
+    refused = []
+    for config in _configs(value):
+        for read, props in ((read_policy, node), (read_source_policy, {**node, "source_name": "raw"})):
+            try:
+                read({**props, "config": config})
+            except InvalidPolicyError as error:
+                refused.append(str(error))
+    for sentence in refused:
+        assert sentence.startswith(("orders (models/orders.yml): ", "raw.orders (models/orders.yml): "))
+        assert len(sentence) < 300
+        assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"meta": {"dagster_sao": {"rebuild_every": "99999999999d"}}}, "`rebuild_every`: `99999999999d` is too long: the longest duration is 36500d."),
+        ({"freshness": {"build_after": {"count": 10**20, "period": "day"}}}, "`build_after` is 100000000000000000000 days: the longest time is 36500 days."),
+    ],
+)  # fmt: skip
+def test_a_time_beyond_a_century_is_refused(config, problem):
+    with pytest.raises(InvalidPolicyError) as caught:
+        read_policy({"name": "orders", "original_file_path": "models/orders.yml", "config": config})
+    assert str(caught.value) == f"orders (models/orders.yml): {problem}"
