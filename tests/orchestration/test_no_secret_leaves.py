@@ -67,6 +67,7 @@ def _leaks(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_secret_is_found_in_what_a_build_leaves_behind(tmp_path):
     project, home = tmp_path / "shop", tmp_path / "home"
     home.mkdir()
