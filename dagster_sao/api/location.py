@@ -21,6 +21,7 @@ from dagster_sao.orchestration.dbt_arguments import (
     with_other,
 )
 from dagster_sao.orchestration.dbt_executable import find_dbt
+from dagster_sao.orchestration.dbt_private import finds_selectors
 from dagster_sao.orchestration.definitions import assemble
 from dagster_sao.orchestration.parsing import is_stale, prepare_manifest
 from dagster_sao.orchestration.project import OrchestratedProject
@@ -64,7 +65,7 @@ def project_definitions(
     project = project_with(project, settings)
     if is_stale(project, settings.variables):
         # dbt would say of them only that it cannot read the file.
-        check_references(read_selectors(project.project_dir, {}))
+        check_references(read_selectors(project.project_dir, {}), in_any_order=finds_selectors())
         prepare_manifest(project, settings.variables)
     orchestrated = OrchestratedProject(
         project, checked_translator(translator), variables=settings.variables, environment=environment

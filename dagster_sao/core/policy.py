@@ -1,7 +1,7 @@
 """What a node or source asks for: `freshness`, `state` and `meta.dagster_sao`, read from the manifest.
 
 Every level of dbt config is already merged in `nodes[*].config`, but not without loss. `unrendered_config` keeps what
-dbt-core 1.10 and 1.11 drop: an explicit `freshness: null`, and an `updates_on` written beside `build_after`.
+dbt-core drops: an explicit `freshness: null`, and an `updates_on` written beside `build_after`.
 https://docs.getdbt.com/reference/resource-configs/freshness
 """
 
@@ -201,7 +201,8 @@ class _Reader:
         return interval
 
     def _waiting(self) -> tuple[timedelta | None, UpdatesOn, timedelta | None]:
-        if "freshness" in self._unrendered and self._unrendered["freshness"] is None:
+        # Of a config block, dbt 1.12 keeps the text.
+        if "freshness" in self._unrendered and str(self._unrendered["freshness"]).strip().lower() == "none":
             return None, UpdatesOn.ANY, None
         freshness = self._mapping("freshness", self._config.get("freshness"))
         build_after = self._mapping("freshness.build_after", freshness.get("build_after"))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import copy_context
@@ -32,6 +33,7 @@ _OF_EACH_SOURCE = {"path": "", "source_description": "", "loader": ""}
 _RUN = frozenset({"nodes", "unit_tests", "functions"})
 """The members that have what dbt's commands build and run."""
 _WILDCARDS = frozenset("*?[]")
+SELECTOR_METHOD = "selector"
 StateSearch = Callable[[str], AbstractSet[str]]
 """What stands in for dbt's comparison of states: the unique ids that `state:<word>` means."""
 
@@ -95,12 +97,14 @@ class DbtSelector:
         select: str,
         exclude: str,
         *,
+        selectors: Iterable[Mapping[str, Any]] = (),
         previous: Any = None,
         state_search: StateSearch | None = None,
     ) -> set[str]:
         """Return the unique ids, of tests and sources too, that a selection in dbt's command line syntax matches.
 
-        `previous` is what `previous_state` returned. Raises InvalidSelectionError.
+        `selectors` are the yaml selectors that `selector:` finds, and `previous` is what `previous_state` returned.
+        Raises InvalidSelectionError.
         """
         from dbt.graph.cli import parse_union
         from dbt.graph.selector_spec import SelectionDifference
@@ -110,7 +114,7 @@ class DbtSelector:
             excluded = parse_union([exclude] if exclude else [], expect_exists=False)
             return SelectionDifference(components=[included, excluded]) if exclude else included
 
-        return self._search(spec, previous, state_search)
+        return self._search(spec, selectors, previous, state_search)
 
     def select_by_name(
         self,
@@ -121,14 +125,8 @@ class DbtSelector:
         state_search: StateSearch | None = None,
     ) -> set[str]:
         """Return the unique ids that the yaml selector `name` of `selectors` matches. Raises InvalidSelectionError."""
-        from dbt.config.selectors import SelectorConfig
-
-        def spec() -> Any:
-            return SelectorConfig.selectors_from_dict({"selectors": [dict(one) for one in selectors]})[name][
-                "definition"
-            ]
-
-        return self._search(spec, previous, state_search)
+        known = [dict(one) for one in selectors]
+        return self._search(lambda: _selector_config(known)[name]["definition"], known, previous, state_search)
 
     def previous_state(self, folder: Path, target_dir: Path) -> Any:
         """Return the artifacts in `folder` as dbt compares with them, and the `sources.json` of the target folder.
@@ -140,13 +138,21 @@ class DbtSelector:
         ensure_flags(self._project_dir, self._profiles_dir)
         return _as_our_error(lambda: PreviousState(folder, target_dir, self._project_dir))
 
-    def _search(self, spec: Callable[[], Any], previous: Any, state_search: StateSearch | None) -> set[str]:
+    def _search(
+        self,
+        spec: Callable[[], Any],
+        selectors: Iterable[Mapping[str, Any]],
+        previous: Any,
+        state_search: StateSearch | None,
+    ) -> set[str]:
         from dbt.graph.selector import NodeSelector
         from dbt.graph.selector_methods import MethodName
         from dbt_common.events.contextvars import task_contextvars
 
         ensure_flags(self._project_dir, self._profiles_dir)
-        selector = NodeSelector(self._graph, self._manifest, previous)
+        # Before dbt 1.12 a selector that inherits from another holds that one's definition.
+        known = {"selectors": _as_our_error(lambda: _selector_config(selectors))} if finds_selectors() else {}
+        selector = NodeSelector(self._graph, self._manifest, previous, **known)
         if state_search is not None:
             methods: dict[Any, Any] = {**selector.SELECTOR_METHODS, MethodName.State: _state_method(state_search)}
             selector.SELECTOR_METHODS = methods
@@ -199,12 +205,25 @@ class WordSelector:
         return found
 
 
+def finds_selectors() -> bool:
+    """Return whether the installed dbt looks for yaml selectors while it selects, as the method `selector:` of dbt 1.12 does.
+
+    An older dbt inlines the selectors that another inherits from while it reads the file, from top to bottom.
+    """
+    from dbt.graph.selector import NodeSelector
+
+    return "selectors" in inspect.signature(NodeSelector).parameters
+
+
 def check_methods(names: Iterable[str]) -> None:
     """Raise InvalidSelectionError for a method that dbt's selection does not have."""
     from dbt.graph.selector_methods import MethodName
 
     known = [str(method.value) for method in MethodName]
     for name in names:
+        if name == SELECTOR_METHOD and name not in known:
+            msg = "The method `selector:` in a selection needs dbt 1.12 or newer. Give the yaml selector as `selector`."
+            raise InvalidSelectionError(msg)
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else f" It has {', '.join(known)}."
@@ -287,6 +306,12 @@ def _parts(entry: Any) -> set[str]:
         words = "_".join(entry.fqn[-2:]).split("_")
         parts |= {"_".join(words[at:]) for at in range(len(words))}
     return parts
+
+
+def _selector_config(selectors: Iterable[Mapping[str, Any]]) -> Any:
+    from dbt.config.selectors import SelectorConfig
+
+    return SelectorConfig.selectors_from_dict({"selectors": [dict(one) for one in selectors]})
 
 
 def _as_our_error(what: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, 
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.modified import Comparison, compare, without_environment
 from dagster_sao.core.variables import Variables
-from dagster_sao.orchestration.dbt_private import DbtSelector, check_methods
+from dagster_sao.orchestration.dbt_private import SELECTOR_METHOD, DbtSelector, check_methods, finds_selectors
 from dagster_sao.orchestration.project import (
     LoadedProject,
     OrchestratedProject,
@@ -31,6 +31,7 @@ from dagster_sao.orchestration.yaml_selectors import (
     methods_of_selector,
     methods_of_words,
     read_selectors,
+    selectors_of_words,
 )
 
 ALL = "fqn:*"
@@ -168,14 +169,21 @@ def _selector_name(selection: NodeSelection, selectors: Mapping[str, Mapping[str
     else:
         name = selection.selector
     if name:
-        check_references(selectors)
+        check_references(selectors, in_any_order=finds_selectors())
     return name
 
 
 def _methods(selection: NodeSelection, name: str, selectors: Mapping[str, Mapping[str, Any]]) -> set[str]:
     if name:
         return methods_of_selector(name, selectors)
-    return {*methods_of_words(selection.select), *methods_of_words(selection.exclude)}
+    words = f"{selection.select} {selection.exclude}"
+    methods = set(methods_of_words(words))
+    if SELECTOR_METHOD in methods:
+        check_methods([SELECTOR_METHOD])
+        check_references(selectors, in_any_order=True)
+        for inherited in selectors_of_words(words, selectors):
+            methods |= methods_of_selector(inherited, selectors)
+    return methods
 
 
 def _check_state_folder(project: OrchestratedProject, selection: NodeSelection, methods: set[str]) -> None:
@@ -244,12 +252,19 @@ class _Resolver:
         if name:
             return self._selector.select_by_name(name, selectors.values(), previous=previous, state_search=state_search)
         select, exclude = " ".join(selection.select.split()) or ALL, " ".join(selection.exclude.split())
-        return self._selector.select(select, exclude, previous=previous, state_search=state_search)
+        return self._selector.select(
+            select,
+            exclude,
+            selectors=selectors.values() if SELECTOR_METHOD in methods else (),
+            previous=previous,
+            state_search=state_search,
+        )
 
     def unmatched(self, selection: NodeSelection) -> list[str]:
         """Return the words of select and exclude that match nothing; what depends on a state may."""
         words = [*selection.select.split(), *selection.exclude.split()]
-        lasting = [word for word in words if _STATEFUL.isdisjoint(methods_of_words(word))]
+        # A yaml selector may depend on a state too; one that there is not is an error.
+        lasting = [word for word in words if {*_STATEFUL, SELECTOR_METHOD}.isdisjoint(methods_of_words(word))]
         return [word for word in lasting if not self._selector.select(word, "")]
 
     def _once(self, what: str, folder: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401 (either of two)

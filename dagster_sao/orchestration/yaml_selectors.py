@@ -6,9 +6,11 @@ failed parse.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from dagster_sao.core.errors import InvalidSelectionError
 
 FILE = "selectors.yml"
 _REFERENCE = "selector"
+_CHILDREN = re.compile(r"\+\d*\Z")
 # `@`, `2+` and the method of one word of a selection, as dbt reads it.
 _WORD = re.compile(r"\A@?(\d*\+)?((?P<method>[\w.]+):)?")
 
@@ -48,17 +51,26 @@ def default_selector(selectors: Mapping[str, Mapping[str, Any]]) -> str:
     return next((name for name, selector in selectors.items() if selector.get("default") is True), "")
 
 
-def check_references(selectors: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise InvalidSelectionError when a selector inherits from itself, from none, or from one defined below it."""
-    references = {name: list(_references(selector.get("definition"))) for name, selector in selectors.items()}
+def check_references(selectors: Mapping[str, Mapping[str, Any]], *, in_any_order: bool) -> None:
+    """Raise InvalidSelectionError when a selector inherits from itself or from none.
+
+    `in_any_order` is whether it may also inherit from one defined below it, and from all whose names match a pattern, as
+    from dbt 1.12 on.
+    """
+    references: dict[str, list[str]] = {}
+    for name, selector in selectors.items():
+        references[name] = []
+        for pattern in _references(selector.get("definition")):
+            matched = _matching(pattern, selectors) if in_any_order else [pattern] * (pattern in selectors)
+            if not matched:
+                msg = f"The yaml selector '{name}' inherits from '{pattern}', which {FILE} does not define."
+                raise InvalidSelectionError(msg)
+            references[name] += matched
     known: set[str] = set()
     for name, names in references.items():
         _check_acyclic(name, references, (name,))
         for other in names:
-            if other not in selectors:
-                msg = f"The yaml selector '{name}' inherits from '{other}', which {FILE} does not define."
-                raise InvalidSelectionError(msg)
-            if other not in known:
+            if other not in known and not in_any_order:
                 msg = (
                     f"The yaml selector '{name}' inherits from '{other}', which {FILE} defines only below it."
                     f" dbt reads them in order: move '{other}' above '{name}'."
@@ -73,6 +85,23 @@ def methods_of_words(text: str) -> Iterator[str]:
         match = _WORD.match(word)
         if match and match["method"]:
             yield match["method"].split(".", 1)[0]
+
+
+def selectors_of_words(text: str, selectors: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the names of the yaml selectors that `selector:` finds in a selection in dbt's command line syntax.
+
+    Raises InvalidSelectionError where it finds none.
+    """
+    found: set[str] = set()
+    for pattern in _references_in_words(text):
+        matched = _matching(pattern, selectors)
+        if not matched:
+            near = difflib.get_close_matches(pattern, selectors, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            msg = f"There is no yaml selector '{pattern}' in {FILE}.{hint}"
+            raise InvalidSelectionError(msg)
+        found.update(matched)
+    return found
 
 
 def methods_of_selector(name: str, selectors: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -91,18 +120,39 @@ def _check_acyclic(name: str, references: Mapping[str, list[str]], path: tuple[s
 
 def _references(definition: object) -> Iterator[str]:
     for criterion in _criteria(definition):
-        if isinstance(criterion, Mapping) and criterion.get("method") == _REFERENCE:
-            yield str(criterion.get("value"))
+        yield from _references_of(criterion)
+
+
+def _references_of(criterion: str | Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names, or patterns of names, of the selectors that a criterion refers to."""
+    if isinstance(criterion, str):
+        yield from _references_in_words(criterion)
+    elif criterion.get("method") == _REFERENCE:
+        yield str(criterion.get("value"))
+    elif _REFERENCE in criterion:
+        yield str(criterion[_REFERENCE])
+
+
+def _references_in_words(text: str) -> Iterator[str]:
+    for word in re.split(r"[\s,]+", text):
+        match = _WORD.match(word)
+        if match and match["method"] == _REFERENCE:
+            yield _CHILDREN.sub("", word[match.end() :])
+
+
+def _matching(pattern: str, selectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name in selectors if fnmatch(name, pattern)]
 
 
 def _methods(definition: object, selectors: Mapping[str, Mapping[str, Any]], seen: AbstractSet[str]) -> Iterator[str]:
     for criterion in _criteria(definition):
+        for name in (name for pattern in _references_of(criterion) for name in _matching(pattern, selectors)):
+            if name not in seen:
+                yield from _methods(selectors[name].get("definition"), selectors, seen | {name})
         if isinstance(criterion, str):
             yield from methods_of_words(criterion)
         elif criterion.get("method") == _REFERENCE:
-            name = str(criterion.get("value"))
-            if name in selectors and name not in seen:
-                yield from _methods(selectors[name].get("definition"), selectors, seen | {name})
+            continue  # each dbt has it in a file
         elif "method" in criterion:
             yield str(criterion["method"]).split(".", 1)[0]
         else:

@@ -13,6 +13,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import StateAwareDbtTranslator
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
+from dagster_sao.orchestration.dbt_private import finds_selectors
 from dagster_sao.orchestration.project import OrchestratedProject
 from dagster_sao.orchestration.selection import (
     NodeSelection,
@@ -176,6 +177,55 @@ def test_a_yaml_selector_means_what_it_means_to_dbt(folder, shop, parsed, select
     expected = listed_by_dbt(folder, "--selector", selector, manifest=parsed)
     assert expected
     assert resolve(shop, selector=selector) == expected
+
+
+@pytest.mark.skipif(finds_selectors(), reason="dbt 1.12 has the method")
+def test_a_dbt_without_the_method_selector_is_named(shop):
+    with pytest.raises(InvalidSelectionError) as error:
+        resolve(shop, "selector:nightly")
+    assert str(error.value) == (
+        "The method `selector:` in a selection needs dbt 1.12 or newer. Give the yaml selector as `selector`."
+    )
+
+
+since_1_12 = pytest.mark.skipif(not finds_selectors(), reason="dbt has the method `selector:` from 1.12 on")
+
+
+@since_1_12
+@pytest.mark.parametrize(
+    ("select", "exclude"),
+    [
+        ("selector:of_marts", ""),
+        ("selector:nightly+", "selector:of_marts"),
+        ("selector:nightly* kept", ""),
+        ("path:models/marts,selector:nightly_and_below", ""),
+    ],
+)
+def test_a_yaml_selector_in_a_selection_means_what_it_means_to_dbt(folder, shop, parsed, select, exclude):
+    given = ["--select", *select.split(), *(["--exclude", *exclude.split()] if exclude else [])]
+    expected = listed_by_dbt(folder, *given, manifest=parsed)
+    assert expected
+    assert resolve(shop, select, exclude=exclude) == expected
+
+
+@since_1_12
+def test_yaml_selectors_inherit_in_any_order_and_by_pattern(edited):
+    write_selectors(
+        edited,
+        {"name": "all", "definition": {"union": ["selector:of_*", {"selector": "kept"}]}},
+        {"name": "kept", "definition": "kept"},
+        {"name": "of_night", "definition": "tag:nightly"},
+    )
+    run_dbt(edited, "parse")
+    assert resolve(open_project(edited), selector="all") == listed_by_dbt(edited, "--selector", "all")
+
+
+@since_1_12
+def test_what_a_yaml_selector_in_a_selection_depends_on_counts(shop):
+    assert is_stateful(shop, NodeSelection("selector:inherits_changed+"))
+    assert not is_stateful(shop, NodeSelection("selector:of_marts"))
+    with pytest.raises(InvalidSelectionError, match=r"^There is no yaml selector 'nightli' in selectors\.yml"):
+        resolve(shop, "selector:nightli")
 
 
 @pytest.mark.parametrize(
@@ -548,9 +598,10 @@ def selector(name, *inherited):
             "The yaml selector 'a' inherits from itself: a → a. Remove one of these from selectors.yml.",
         ),
         ([selector("a", "gone")], "The yaml selector 'a' inherits from 'gone', which selectors.yml does not define."),
-        (
+        pytest.param(
             [selector("a", "b"), selector("b")],
             "The yaml selector 'a' inherits from 'b', which selectors.yml defines only below it.",
+            marks=pytest.mark.skipif(finds_selectors(), reason="dbt 1.12 reads them in any order"),
         ),
     ],
 )
