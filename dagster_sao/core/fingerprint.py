@@ -31,12 +31,13 @@ from dagster_sao.sql.jinja_reads import ANY, JinjaReads, Read, jinja_reads
 from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
 from dagster_sao.sql.volatility import is_volatile
 
+_POINTER = "latest_version_pointer"
 # Of a node's config, all counts but this: settings of adapters and packages are not known in advance.
 _WITHOUT_EFFECT = frozenset(
     {
         "access", "alias", "concurrent_batches", "database", "description", "docs", "enabled", "freshness", "group", "meta",
         "owner", "persist_docs", "pre-hook", "post-hook", "schema", "severity", "state", "static_analysis", "tags",
-        "contract", "target_database", "target_schema",
+        "contract", "target_database", "target_schema", "on_error", _POINTER,
     }
 )  # fmt: skip
 _WITHOUT_EFFECT_ON_TESTS = frozenset(
@@ -331,10 +332,28 @@ class Fingerprinter:
             if hooks := _hooks(props, hook):
                 yield f"config: {hook}", _short([self._normal_form(sql) for sql in hooks])
         yield "config: relation_name", _short(node.relation_name)
+        yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
             yield "config: contract", _short(_contract(props))
         if self._surroundings.dispatch:
             yield "dispatch", _short(self._surroundings.dispatch)
+
+    def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what becomes of the view that dbt points to the latest version of a model, and creates with it.
+
+        https://docs.getdbt.com/reference/resource-configs/latest_version_pointer
+        """
+        pointer = (props.get("config") or {}).get(_POINTER)
+        # Before dbt 1.12 there is none.
+        if not isinstance(pointer, Mapping) or props.get("version") is None:
+            return
+        enabled = pointer.get("enabled")
+        if enabled is None:
+            enabled = self._surroundings.flags.get("latest_version_pointer_enabled_by_default")
+        if enabled and props["version"] == props.get("latest_version"):
+            naming = [uid for uid, name in self._macros.own.items() if name == "generate_latest_version_pointer_alias"]
+            macros = [self._macro_form(uid) for uid in self._macros.reached_from(sorted(naming))]
+            yield f"config: {_POINTER}", _short([pointer.get("alias"), macros])
 
     def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         raw = str(props.get("raw_code") or "")

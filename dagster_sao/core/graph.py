@@ -18,11 +18,12 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.functions import Function, function_entries, functions_called, is_function, read_function
 from dagster_sao.core.gates import Gates, find_gates
 
-# dbt-core 1.8 to 1.12 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
+# dbt-core 1.8 to 1.13 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
 # https://docs.getdbt.com/reference/artifacts/manifest-json
 NEWEST_MANIFEST_VERSION = 20
 OLDEST_MANIFEST_VERSION = 12
 
+_KNOWS_ON_ERROR = (1, 12)
 _VIEW_MATERIALIZATIONS = frozenset({"view"})
 _DETERMINISTIC_MATERIALIZATIONS = frozenset({"table", "seed"})
 
@@ -57,6 +58,8 @@ class Node:
     """Unique ids of the functions that it calls, directly or not, in the order in which dbt has to create them."""
     settings: BuildSettings = NO_SETTINGS
     """How dbt builds it."""
+    continues_on_error: bool = False
+    """Whether dbt builds what reads it also when it failed: `on_error: continue`."""
 
     @property
     def label(self) -> str:
@@ -229,7 +232,11 @@ def build_graph(manifest: Mapping[str, Any], built: AbstractSet[str] | None = No
                 sources[parent] = _external_node(props, parent, manifest, is_excluded=built is not None)
         return reads
 
-    found = {unique_id: _node(props, collapse(unique_id, props)) for unique_id, props in here.items()}
+    knows_on_error = _dbt_version(manifest) >= _KNOWS_ON_ERROR
+    found = {
+        unique_id: _node(props, collapse(unique_id, props), knows_on_error=knows_on_error)
+        for unique_id, props in here.items()
+    }
     nodes = {unique_id: found[unique_id] for unique_id in _topological(found)}
     tests = {
         uid: _data_test(props, collapse(uid, props))
@@ -283,6 +290,12 @@ def check_manifest_version(manifest: Mapping[str, Any]) -> None:
             f" reads from {OLDEST_MANIFEST_VERSION} (dbt 1.8) on. Parse the project again with a newer dbt."
         )
         raise InvalidProjectError(msg)
+
+
+def _dbt_version(manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the first two numbers of the version of the dbt that wrote a manifest, none where it does not say."""
+    numbers = str(manifest["metadata"].get("dbt_version") or "").split(".")[:2]
+    return tuple(int(number) for number in numbers) if all(map(str.isdecimal, numbers)) else ()
 
 
 def _enabled(props: Mapping[str, Any]) -> bool:
@@ -361,7 +374,7 @@ def _collapse(
     return _Reads(tuple(sorted(parents)), tuple(inlined), functions_called(called, entries, functions))
 
 
-def _node(props: Mapping[str, Any], reads: _Reads) -> Node:
+def _node(props: Mapping[str, Any], reads: _Reads, *, knows_on_error: bool) -> Node:
     materialized = _materialized(props)
     return Node(
         unique_id=props["unique_id"],
@@ -377,6 +390,10 @@ def _node(props: Mapping[str, Any], reads: _Reads) -> Node:
         ephemerals=reads.ephemerals,
         functions=reads.functions,
         settings=read_build_settings(props),
+        # dbt asks it of models only: https://docs.getdbt.com/reference/resource-configs/on_error
+        continues_on_error=knows_on_error
+        and props["resource_type"] == "model"
+        and (props.get("config") or {}).get("on_error") == "continue",
     )
 
 

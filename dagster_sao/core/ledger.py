@@ -18,6 +18,7 @@ from dagster_sao.core.plan import stored_version
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import (
+    attempt_version,
     captured_version,
     data_version,
     function_versions,
@@ -51,6 +52,8 @@ class Ledger:
         self._functions_of_views: dict[str, dict[str, str]] = {}
         self._limited: dict[str, str] = {}
         self._moved: set[str] = set()
+        self._left = {uid: failure.left for uid, failure in state.failures.items() if failure.left}
+        self._attempts = 0
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
@@ -70,6 +73,17 @@ class Ledger:
     def function_created(self, unique_id: str, code: str) -> None:
         """Note which code of a function the warehouse has now."""
         self._created[unique_id] = code
+
+    def attempt(self, nodes: Iterable[str], run_id: str) -> None:
+        """Note that dbt is about to build nodes. Until one is recorded, what dbt builds from it nevertheless reads no known rows."""
+        self._attempts += 1
+        for uid in nodes:
+            if self._project.graph.nodes[uid].continues_on_error:
+                self._left[uid] = attempt_version(uid, run_id, self._attempts)
+
+    def left(self, unique_id: str) -> str:
+        """Return the version of what the failed build of a node left, empty where dbt does not go on with what reads it."""
+        return self._left.get(unique_id, "")
 
     def consumed(self, unique_id: str) -> dict[str, str]:
         """Return the versions of a node's direct parents as they were captured, or built in this run."""
@@ -186,6 +200,7 @@ class Ledger:
         build = _with_history(build, before)
         self._limited.pop(unique_id, None)
         self._builds[unique_id] = build
+        self._left.pop(unique_id, None)
         self._columns.pop(unique_id, None)
         if not node.is_view:
             self._tables[unique_id] = build.data_version
@@ -216,6 +231,8 @@ class Ledger:
     def _version(self, unique_id: str, known: dict[str, str | None]) -> str | None:
         if unique_id in self._limited:
             return self._limited[unique_id]
+        if unique_id in self._left:
+            return self._left[unique_id]
         node = self._project.graph.nodes.get(unique_id)
         if node is None or not node.is_view:
             return self._tables.get(unique_id)

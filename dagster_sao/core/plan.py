@@ -242,10 +242,14 @@ class _Planner:
     def _is_failed(self, node: Node) -> bool:
         """Return whether nothing is built from a node: what its relation holds is not what any record says."""
         decision = self._decisions.get(node.unique_id)
+        failure = self._state.failures.get(node.unique_id)
+        continues = node.continues_on_error and failure is not None and bool(failure.left)
         if decision is not None:
+            if continues and decision.reason is Reason.FAILED_UNCHANGED:
+                return False
             return decision.action in {Action.HOLD, Action.SKIP}
-        if node.unique_id in self._state.failures:
-            return True
+        if failure is not None:
+            return not continues
         return node.is_view and not self._failed.isdisjoint(node.parents)
 
     def _situation(self, node: Node) -> Situation:
@@ -324,6 +328,9 @@ class _Planner:
     def _version_after(self, node: Node) -> str | None:
         uid = node.unique_id
         last_build = self._state.builds.get(uid)
+        failure = self._state.failures.get(uid)
+        if failure is not None and failure.left and not self._is_built(uid):
+            return failure.left
         if node.is_view:
             # New data passes through a view without building it; its old definition stays until it is built.
             stored = last_build.code if last_build else None

@@ -122,6 +122,8 @@ class FailedAttempt:
     """Of a microbatch model: the batches that failed, or were not built whole."""
     batches_unknown: bool = False
     """Of a microbatch model: whether any batch may be missing."""
+    left: str = ""
+    """The data version of what it left in the warehouse, where dbt goes on with what reads it; it equals no other."""
 
     @property
     def limited_until(self) -> datetime:

@@ -73,6 +73,11 @@ def moved_version(version: str, run_id: str, times: int = 1) -> str:
     return f"{version}{_MOVED}{run_id} ({times})"
 
 
+def attempt_version(unique_id: str, run_id: str, attempt: int) -> str:
+    """Return the version of what an attempt leaves that does not succeed: nobody knows which rows these are."""
+    return digest(["attempt", unique_id, run_id, attempt])
+
+
 def captured_version(version: str) -> str:
     """Return the version that was captured before the build read anything.
 

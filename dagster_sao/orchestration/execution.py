@@ -270,7 +270,7 @@ class _Execution:
     def _begin(self, todo: set[str]) -> _Round:
         """Decide, claim what is to be built, and decide again until nothing more has to be claimed."""
         while True:
-            state = self._capture.state(frozenset(self._recorder.failed | self._recorder.skipped))
+            state = self._capture.state(frozenset(self._recorder.holding | self._recorder.skipped))
             plan = self._planner.decide(state, clock.now(), self._tests.scope, todo=todo, requests=self._requests)
             functions = [uid for uid, decision in plan.functions.items() if decision.creates]
             claim = self._leases.claim(self._relations[uid] for uid in (*plan.builds, *functions))
@@ -408,7 +408,8 @@ class _Execution:
         blocked = self._blocked()
         yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked - self._recorder.failed)
         nodes = [uid for uid in invocation.nodes if uid not in blocked]
-        tests = [uid for uid in invocation.tests if blocked.isdisjoint(self._graph.tests[uid].about)]
+        unknown = blocked - (self._recorder.failed - self._recorder.holding)
+        tests = [uid for uid in invocation.tests if unknown.isdisjoint(self._graph.tests[uid].about)]
         functions = [*self._functions_for(nodes, tests), *invocation.uncalled]
         if functions and not nodes:
             # `dbt test` creates none, and `dbt build` does not run all tests.
@@ -446,6 +447,7 @@ class _Execution:
         if self._config.fail_fast and is_last:
             arguments.append("--fail-fast")
         self._recorder.replace_functions(self._functions.start(functions))
+        self._recorder.attempt(nodes)
         self._capture.expect(self._recorder.state, nodes, tests)
         seeds = dict(seed_files(self._project.dbt_project.project_dir, self._loaded.manifest, nodes))
         self._process = DbtProcess(
@@ -473,7 +475,7 @@ class _Execution:
     def _blocked(self) -> set[str]:
         """Return what cannot be built after what has failed in this run, and what failed itself."""
         failed = self._recorder.failed
-        below = failed | self._graph.descendants(failed) if failed else set()
+        below = failed | self._graph.descendants(self._recorder.holding) if failed else set()
         if self._config.test_strategy is not TestStrategy.IMMEDIATE:
             return below
         return below | (self._gated_by(self._recorder.failed_tests) - self._recorder.built)
@@ -688,13 +690,13 @@ class _Execution:
             message = upstream_test_failed(tests, labels)
             return self._report.not_built(uid, Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, tests), None)
         parents = self._graph.nodes[uid].parents
-        failed = [p for p in parents if p in self._recorder.failed | self._recorder.skipped]
+        failed = [p for p in parents if p in self._recorder.holding | self._recorder.skipped]
         message = upstream_failed(failed or parents, labels)
         return self._report.not_built(uid, Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message), None)
 
     def _run_deferred_tests(self) -> Iterator[Any]:
         """Run the tests that were due, after all that was built."""
-        unknown = self._recorder.failed | self._recorder.skipped
+        unknown = self._recorder.holding | self._recorder.skipped
         due = [uid for uid in self._deferred_tests if unknown.isdisjoint(self._graph.tests[uid].about)]
         self._hold(self._invocations.functions([], due))
         self._functions.begin(self._log_state.functions.read() if self._graph.functions else {})

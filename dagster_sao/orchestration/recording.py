@@ -78,6 +78,11 @@ class Recorder:
         self._moved_seeds: frozenset[str] = frozenset()
 
     @property
+    def holding(self) -> set[str]:
+        """The nodes that failed in this run and that nothing is built from: with `on_error: continue` dbt goes on."""
+        return {uid for uid in self.failed if not self._ledger.left(uid)}
+
+    @property
     def failed_tests(self) -> set[str]:
         """The tests that failed, or could not be run, in this run."""
         return {uid for uid, verdict in self.verdicts.items() if verdict.is_failing}
@@ -138,6 +143,10 @@ class Recorder:
     def replace_functions(self, functions: Iterable[str]) -> None:
         """Take note that dbt is about to create functions from other code."""
         self._ledger.replace_functions(functions, self._run_id)
+
+    def attempt(self, nodes: Iterable[str]) -> None:
+        """Take note that dbt is about to build nodes."""
+        self._ledger.attempt(nodes, self._run_id)
 
     def function_created(self, uid: str, code: str) -> None:
         """Let what reads a view that calls a function consume its new code."""
@@ -202,6 +211,7 @@ class Recorder:
             consumed=consumed,
             missing_batches=missing,
             batches_unknown=is_unknown,
+            left=self._ledger.left(uid),
         )
         return self._report.failed(uid, failure, why)
 

@@ -118,6 +118,7 @@ def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, 
         **({"limited_by": failure.limited_by} if failure.limited_by else {}),
         **({"missing_batches": _batches_to_json(failure.missing_batches)} if failure.missing_batches else {}),
         **({"batches_unknown": True} if failure.batches_unknown else {}),
+        **({"left": failure.left} if failure.left else {}),
     }
 
 
@@ -135,6 +136,7 @@ def failure_from_json(record: object) -> FailedAttempt | None:
             limited_by=str(record.get("limited_by") or ""),
             missing_batches=tuple((_moment(start), _moment(end)) for start, end in record.get("missing_batches") or ()),
             batches_unknown=bool(record.get("batches_unknown")),
+            left=str(record.get("left") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -247,6 +247,11 @@ class World:
         """Change the code of `node`: its SQL, or the parts given."""
         self.fingerprints[node] = code(self.fingerprints[node].parts["sql"] + ("" if parts else " -- again"), **parts)
 
+    def continue_on_error(self, node: str) -> None:
+        """Let dbt go on with what reads `node` when it failed."""
+        nodes = {**self.graph.nodes, node: replace(self.graph.nodes[node], continues_on_error=True)}
+        self.graph = replace(self.graph, nodes=nodes)
+
     def ask(self, node: str, **settings: object) -> None:
         """Change the policy of `node`."""
         self.policies[node] = replace(self.policies.get(node, Policy()), **settings)
@@ -283,12 +288,14 @@ class World:
         ledger, before = Ledger(self.project, self.state), dict(self.verdicts)
         started, self.now = self.now, self.now + taking
         failed = set(failing) & set(plan.builds)
-        left_alone = self.graph.descendants(failed)
+        ledger.attempt(plan.builds, f"run {self.runs}")
+        continuing = {uid for uid in failed if self.graph.nodes[uid].continues_on_error}
+        left_alone = self.graph.descendants(failed - continuing)
         recorded = {}
         for uid in plan.in_order(plan.builds, plan.test_runs):
             if uid in self.graph.tests:
                 test = self.graph.tests[uid]
-                if (left_alone | failed).isdisjoint(test.about if not test.is_unit_test else ()):
+                if (left_alone | failed - continuing).isdisjoint(test.about if not test.is_unit_test else ()):
                     self.verdicts[uid] = self._answer(ledger, test, before.get(uid))
                     if self.verdicts[uid].is_failing:
                         left_alone |= set(self.graph.gates.gated_by(uid))
@@ -345,7 +352,7 @@ class World:
         last = self.failures.get(node)
         again = last is not None and last.fingerprint == fingerprint and last.consumed == consumed
         attempts = last.attempts + 1 if last is not None and again else 1
-        self.failures[node] = FailedAttempt(self.now, attempts, fingerprint, consumed)
+        self.failures[node] = FailedAttempt(self.now, attempts, fingerprint, consumed, left=ledger.left(node))
 
     def build(self, **options: object) -> list[str]:
         """Plan and carry it out; return what was built."""

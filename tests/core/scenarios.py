@@ -13,6 +13,7 @@ select orders stg                          a job of just these
 refuses orders                             its config says `full_refresh: false`
 limit orders                               it is built with `--empty`
 fail orders                                plan and build; this one fails
+continue stg                               `on_error: continue`: what reads it is built also when it failed
 test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads both); `unit math on orders`: a unit test
 break ids / warn ids / error ids / mend ids    what it answers from now on
 interval ids 30m                           how long its answer stands when it is volatile
@@ -194,6 +195,9 @@ class Play:
 
     def _fail(self, rest: str, _where: str) -> None:
         self.world.apply(self.world.plan(), failing=rest.split())
+
+    def _continue(self, rest: str, _where: str) -> None:
+        self.world.continue_on_error(rest)
 
     def _interrupt(self, rest: str, _where: str) -> None:
         self.world.interrupt(rest)

@@ -357,11 +357,29 @@ def test_settings_of_adapters_count_though_they_are_not_known_here(setting, old,
         ("state", None, {"lag_tolerance": "1h"}),
         ("persist_docs", {}, {"relation": True}),
         ("contract", {"enforced": False}, {}),
+        ("on_error", None, "continue"),
+        ("latest_version_pointer", None, {"enabled": None, "alias": None}),
+        ("latest_version_pointer", {"enabled": None}, {"enabled": True}),
     ],
 )
 def test_settings_without_effect_on_rows_do_not_count(setting, old, new):
     old, new = (manifest([model("m", config={setting: value})]) for value in (old, new))
     assert changes(old, new) == ()
+
+
+def test_the_view_that_dbt_points_to_the_latest_version_counts_for_that_version():
+    def world(latest, enabled=True, alias=None, **more):
+        config = {"latest_version_pointer": {"enabled": enabled, "alias": alias}}
+        return manifest([model("m", version=2, latest_version=latest, config=config, **more)])
+
+    pointed = ("config: latest_version_pointer",)
+    assert changes(world(1), world(2), "m.v2") == pointed
+    assert changes(world(2), world(2, alias="newest"), "m.v2") == pointed
+    assert changes(world(2, enabled=False), world(2), "m.v2") == pointed
+    assert changes(world(1, enabled=False), world(2, enabled=False), "m.v2") == ()
+    by_default = {"flags": {"latest_version_pointer_enabled_by_default": True}}
+    old, new = of(world(1, enabled=None), **by_default), of(world(2, enabled=None), **by_default)
+    assert new["m.v2"].changes_since(old["m.v2"]) == pointed
 
 
 def test_columns_count_only_under_an_enforced_contract():

@@ -150,6 +150,16 @@ def test_the_layouts_of_dbt_1_10_and_1_12_are_read():
     assert build_graph(newer).nodes["model.shop.m"].parents == ("source.shop.raw.t",)
 
 
+@pytest.mark.parametrize(
+    ("dbt_version", "continues"), [("1.11.16", False), ("1.12.0", True), ("1.13.0b1", True), (None, False)]
+)
+def test_a_model_continues_on_error_where_dbt_knows_the_setting(dbt_version, continues):
+    world = manifest([model("m", config={"on_error": "continue"}), model("n", config={"on_error": "skip_children"})])
+    world["metadata"]["dbt_version"] = dbt_version
+    nodes = build_graph(world).nodes
+    assert (nodes["model.shop.m"].continues_on_error, nodes["model.shop.n"].continues_on_error) == (continues, False)
+
+
 def test_entries_without_optional_keys_are_read():
     bare = model("m")
     for name in ("config", "depends_on", "language", "relation_name"):

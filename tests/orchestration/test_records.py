@@ -48,7 +48,11 @@ def test_a_build_survives_the_way_through_json(build):
     assert build_from_json(through_json(build_to_json(build, invocation_id="i"))) == build
 
 
-@pytest.mark.parametrize("failure", [FAILURE, FailedAttempt(NOW, 1, "f", {})], ids=["interrupted", "build"])
+@pytest.mark.parametrize(
+    "failure",
+    [FAILURE, FailedAttempt(NOW, 1, "f", {}), FailedAttempt(NOW, 1, left="v")],
+    ids=["interrupted", "build", "left"],
+)
 def test_a_failure_survives_the_way_through_json(failure):
     assert failure_from_json(through_json(failure_to_json(failure))) == failure
 
