@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.dbt_version import DBT_VERSION
 from tests.support.postgres_server import programs, running_server
 
 CORE_PROJECT = Path(__file__).parent / "core" / "project"
@@ -28,12 +29,21 @@ def run_dbt(folder: Path, *args: str) -> dict:
     return json.loads((folder / "target" / "manifest.json").read_text())
 
 
+def copy_core_project(folder: Path) -> Path:
+    """Copy the project with every trap that the installed dbt can parse."""
+    shutil.copytree(CORE_PROJECT, folder)
+    if DBT_VERSION < (1, 11):
+        file = folder / "models" / "waiting" / "waiting.yml"
+        text = file.read_text()
+        file.write_text(text.replace("{updates_on: all}", "{count: 1, period: hour, updates_on: all}"))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def core_project(tmp_path_factory):
     """Return a copy of the project with every trap, for reading."""
     folder = tmp_path_factory.mktemp("core") / "shop"
-    shutil.copytree(CORE_PROJECT, folder)
-    return folder
+    return copy_core_project(folder)
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,7 @@ class DbtSelector:
 
         def search() -> set[str]:
             with task_contextvars(project_root=str(self._project_dir)):
-                return {str(uid) for uid in selector.select_nodes(spec(), warn_on_no_nodes=False)[0]}
+                return _selected(selector, spec())
 
         # What dbt keeps in context variables stays in a copy.
         found: set[str] = _as_our_error(lambda: copy_context().run(search))
@@ -199,7 +199,7 @@ class WordSelector:
             spec = SelectionDifference(
                 [parse_union(list(part), expect_exists=False) for part in (words, exclude) if part]
             )
-            return {str(uid) for uid in self._selector.select_nodes(spec, warn_on_no_nodes=False)[0]}
+            return _selected(self._selector, spec)
 
         found: set[str] = _as_our_error(search)
         return found
@@ -212,7 +212,7 @@ def finds_selectors() -> bool:
     """
     from dbt.graph.selector import NodeSelector
 
-    return "selectors" in inspect.signature(NodeSelector).parameters
+    return _takes(NodeSelector, "selectors")
 
 
 def check_methods(names: Iterable[str]) -> None:
@@ -306,6 +306,16 @@ def _parts(entry: Any) -> set[str]:
         words = "_".join(entry.fqn[-2:]).split("_")
         parts |= {"_".join(words[at:]) for at in range(len(words))}
     return parts
+
+
+def _selected(selector: Any, spec: Any) -> set[str]:
+    # A late 1.10 was the first that can be told not to warn.
+    options = {"warn_on_no_nodes": False} if _takes(selector.select_nodes, "warn_on_no_nodes") else {}
+    return {str(uid) for uid in selector.select_nodes(spec, **options)[0]}
+
+
+def _takes(what: Callable[..., Any], parameter: str) -> bool:
+    return parameter in inspect.signature(what).parameters
 
 
 def _selector_config(selectors: Iterable[Mapping[str, Any]]) -> Any:

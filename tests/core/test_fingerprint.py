@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 
 import pytest
 
@@ -12,7 +11,7 @@ from dagster_sao.core.fingerprint import Fingerprint, Fingerprinter
 from dagster_sao.core.graph import NodeKind
 from dagster_sao.core.variables import Variables
 from dagster_sao.sql.normal_form import FORM_VERSION
-from tests.conftest import CORE_PROJECT, run_dbt
+from tests.conftest import CORE_PROJECT, copy_core_project, run_dbt
 from tests.core.manifests import macro, manifest, model, seed, source
 
 QUERY = "select id, name from {{ source('raw', 'orders') }}"
@@ -121,7 +120,7 @@ def before(core_manifest):
 @pytest.fixture(scope="module")
 def after(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edited") / "shop"
-    shutil.copytree(CORE_PROJECT, folder)
+    copy_core_project(folder)
     for path, edits in EDITS.items():
         text = (folder / path).read_text()
         for old, new in edits if isinstance(edits, list) else [edits]:

@@ -16,6 +16,7 @@ from dagster_sao.core.policy import (
     read_policy,
     read_source_policy,
 )
+from tests.support.dbt_version import DBT_VERSION
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -65,6 +66,8 @@ def node(manifest, name):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_model_waits_as_it_asks(core_manifest, name):
+    if name == "only_updates_on" and DBT_VERSION < (1, 11):
+        pytest.skip("dbt 1.10 parses no `build_after` without a count")
     assert read_policy(node(core_manifest, name)).policy == POLICIES[name]
 
 

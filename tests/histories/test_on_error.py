@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dbt.version
 import pytest
 
 from tests.histories.lab import TABLE, lab
+from tests.support.dbt_version import DBT_VERSION
 
-pytestmark = pytest.mark.skipif(
-    tuple(map(int, dbt.version.__version__.split(".")[:2])) < (1, 12), reason="dbt has `on_error` from 1.12 on"
-)
+pytestmark = pytest.mark.skipif(DBT_VERSION < (1, 12), reason="dbt has `on_error` from 1.12 on")
 
 CONTINUES = "{{ config(materialized='table', on_error='continue') }} "
 FILES = {

@@ -25,6 +25,7 @@ from dagster_sao.orchestration.selection import (
 )
 from tests.conftest import run_dbt
 from tests.orchestration.shops import RAW, STG, load_project, shop_manifest
+from tests.support.dbt_version import DBT_VERSION
 
 PROJECT = Path(__file__).parent / "selection_project"
 ALL = {"countries", "stg_orders", "stg_customers", "orders", "customers", "report.v1", "report.v2", "kept"}
@@ -137,7 +138,7 @@ def listed_by_dbt(folder, *args, manifest=None):
         ("fqn:*", ""),
         ("fqn:shop.staging.*", ""),
         ("shop.marts", ""),
-        ("stg_*", ""),
+        pytest.param("stg_*", "", marks=pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt 1.10 matches nothing")),
         ("report", ""),
         ("report.v2", ""),
         ("report_v1", ""),
