@@ -80,6 +80,7 @@ class BuildRequest:
             Mode.JOB,
             _DRY,
             defers=self.defer,
+            favors_state=self.favor_state,
         )
         tests = set(tests_of_selection(loaded.project.graph, selected))
         return planner.decide(state, now, scope_of_tests(tests, self.test_strategy, state_aware=self.state_aware))

@@ -16,7 +16,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.materializations import only_at_creation, steps
 from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, retry_wait
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
 from dagster_sao.core.versions import captured_version, times_moved
 
 _NAMED_PARENTS = 3
@@ -45,6 +45,7 @@ class Reason(str, Enum):
     FAILED_UNCHANGED = "failed_unchanged"
     NEVER_BUILT = "never_built"
     RELATION_MISSING = "relation_missing"
+    OVERWRITTEN = "overwritten"
     CODE_CHANGED = "code_changed"
     NEEDS_FULL_REFRESH = "needs_full_refresh"
     INCOMPLETE = "incomplete"
@@ -111,6 +112,10 @@ class Situation:
     relation_missing: bool = False
     relation_altered: bool = False
     """Whether something else altered its rows since its last build."""
+    is_deterministic: bool = False
+    """Whether building it again makes the rows that its last build made."""
+    overwritten_by: Writer | None = None
+    """What else has written its relation since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     failed_tests: tuple[str, ...] = ()
@@ -136,6 +141,7 @@ class Situation:
     """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
     grace: timedelta = timedelta(0)
     labels: Mapping[str, str] = field(default_factory=dict)
+    unique_id: str = ""
 
 
 def decide(s: Situation) -> Decision:
@@ -190,10 +196,13 @@ def _first_row(s: Situation) -> Decision:
     # 5
     if s.relation_missing:
         return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
-    # 6
     changes = s.code_changes
     wants_full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
     full = wants_full and not s.settings.refuses_full_refresh
+    # 5b
+    if s.overwritten_by is not None:
+        return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
+    # 6
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"
         if not full and (settings := only_at_creation(s.materialized, changes)):
@@ -205,6 +214,16 @@ def _first_row(s: Situation) -> Decision:
         message = "Code changed since a build that failed"
         return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
     return _decide_data(s, s.last_build, code_changed=bool(changes))
+
+
+def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> Decision:
+    message = f"{s.relation_name} was overwritten by {writer_label(writer)} in run {writer.run_id[:8]}"
+    if s.now < writer.retry_at:
+        message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
+        return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
+    # Rows of another model are nothing to add rows to.
+    is_foreign = s.is_incremental and writer.node != s.unique_id
+    return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full_refresh or is_foreign)
 
 
 def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
@@ -223,7 +242,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
     # The failed attempt may have replaced the rows of the last build. Code or data that return to what that build had
     # are then no reason to leave them where they are.
-    is_altered = s.relation_altered and s.policy.external_changes is ExternalChanges.REBUILD
+    is_altered = s.relation_altered and _rebuilds_altered(s)
     must_build = code_changed or s.failure is not None or is_altered
     # 8
     if s.is_view and not must_build:
@@ -269,6 +288,11 @@ def changed_parents(
         version = versions.get(parent)
         if version is not None and consumed.get(parent) != version:
             yield parent
+
+
+def _rebuilds_altered(s: Situation) -> bool:
+    asked = s.policy.external_changes
+    return asked is ExternalChanges.REBUILD or (asked is None and s.is_deterministic)
 
 
 def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool:
@@ -336,6 +360,12 @@ def _age(s: Situation, moment: datetime) -> str:
 
 def _names(s: Situation, unique_ids: Sequence[str]) -> str:
     return named(unique_ids, s.labels)
+
+
+def writer_label(writer: Writer) -> str:
+    """Return the name of what wrote a relation, with its project and environment where these are others."""
+    name = writer.node.split(".", 2)[-1]
+    return f"{name} of {writer.elsewhere}" if writer.elsewhere else name
 
 
 def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:

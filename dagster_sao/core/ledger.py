@@ -14,7 +14,7 @@ from datetime import datetime
 from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, ProjectTest
-from dagster_sao.core.plan import stored_version
+from dagster_sao.core.plan import stored_version, version_in_relation
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import (
@@ -54,14 +54,18 @@ class Ledger:
         self._moved: set[str] = set()
         self._left = {uid: failure.left for uid, failure in state.failures.items() if failure.left}
         self._attempts = 0
+        self._state = state
+        self._written: set[str] = set()
+        """What this run has built."""
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
         """The columns as they are now: of what this run builds, nobody has seen them yet."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
-            if node is not None and not node.is_view:
-                self._tables[uid] = stored_version(uid, build, project, state)
+            # What is read from another environment has its version from there.
+            if node is not None and not node.is_view and uid not in state.sources:
+                self._tables[uid] = stored_version(uid, build, project, state, is_read=True)
 
     def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
         """Note that other code of functions is being created.
@@ -152,6 +156,7 @@ class Ledger:
         evidence: Evidence = UNSEEN,
         full_refresh: bool = False,
         is_planned: bool = True,
+        attempt_id: str = "",
     ) -> LastBuild:
         """Return the record of a build of this run that succeeded, and let its children consume it.
 
@@ -196,11 +201,13 @@ class Ledger:
             planned_code=self._project.planned_code(unique_id) if is_planned else "",
             evidence=evidence,
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
+            attempt_id=attempt_id,
         )
         build = _with_history(build, before)
         self._limited.pop(unique_id, None)
         self._builds[unique_id] = build
         self._left.pop(unique_id, None)
+        self._written.add(unique_id)
         self._columns.pop(unique_id, None)
         if not node.is_view:
             self._tables[unique_id] = build.data_version
@@ -234,13 +241,17 @@ class Ledger:
         if unique_id in self._left:
             return self._left[unique_id]
         node = self._project.graph.nodes.get(unique_id)
-        if node is None or not node.is_view:
+        if node is None or not node.is_view or unique_id in self._sources:
             return self._tables.get(unique_id)
         if unique_id not in known:
             built = self._builds.get(unique_id)
             code, renewed_for = (built.code, built.definition) if built else (None, "")
             consumed = {**self._parent_versions(node, known), **self._functions_of(node)}
-            known[unique_id] = view_version(code, consumed, renewed_for)
+            version = view_version(code, consumed, renewed_for)
+            is_known = unique_id in self._written
+            known[unique_id] = (
+                version if is_known else version_in_relation(unique_id, version, self._state, is_read=True)
+            )
         return known[unique_id]
 
     def _functions_of(self, view: Node) -> Mapping[str, str]:

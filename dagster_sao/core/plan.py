@@ -11,7 +11,7 @@ from functools import cached_property
 from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
 from dagster_sao.core.decide_functions import FunctionDecision, FunctionReason, decide_functions
 from dagster_sao.core.evidence import untracked_inputs
-from dagster_sao.core.graph import Node, ProjectGraph, ProjectTest
+from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
 from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
@@ -219,7 +219,8 @@ class _Planner:
                 self._failed.add(unique_id)
             self._shapes[unique_id] = self._shape_after(node)
             version = self._version_after(node)
-            if version is not None:
+            # What is read from another environment has its version from there.
+            if version is not None and unique_id not in self._state.sources:
                 self._versions[unique_id] = version
         tests = self._tests.plan()
         return Plan(self._decisions, self._versions, self._graph, tests, self._decide_functions(tests))
@@ -248,6 +249,8 @@ class _Planner:
             if continues and decision.reason is Reason.FAILED_UNCHANGED:
                 return False
             return decision.action in {Action.HOLD, Action.SKIP}
+        if node.unique_id in self._state.sources:
+            return False  # read from another environment
         if failure is not None:
             return not continues
         return node.is_view and not self._failed.isdisjoint(node.parents)
@@ -255,6 +258,7 @@ class _Planner:
     def _situation(self, node: Node) -> Situation:
         uid = node.unique_id
         policy = self._project.policy(uid)
+        writer = self._state.other_writer(uid)
         last_build = self._state.builds.get(uid)
         failed_tests = self._tests.holding(uid)
         if last_build is not None:
@@ -277,6 +281,9 @@ class _Planner:
             relation_name=node.relation_name or node.name,
             relation_missing=uid in self._state.missing_relations,
             relation_altered=uid in self._state.altered_relations,
+            is_deterministic=last_build is not None and _is_deterministic(node, last_build),
+            # An attempt of its own that failed is known as that.
+            overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
             failed_tests=failed_tests,
@@ -295,6 +302,7 @@ class _Planner:
             first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
             grace=self._grace(policy),
             labels=self._project.labels,
+            unique_id=uid,
         )
 
     def _has_changed_parents(self, node: Node, last_build: LastBuild) -> bool:
@@ -336,7 +344,8 @@ class _Planner:
             stored = last_build.code if last_build else None
             code = self._code_after(uid) if self._is_built(uid) else stored
             consumed = {**self._consumed(node), **self._functions_of(node)}
-            return view_version(code, consumed, self._definition_after(node))
+            version = view_version(code, consumed, self._definition_after(node))
+            return version if self._is_built(uid) else version_in_relation(uid, version, self._state)
         if self._is_built(uid):
             is_proven = last_build is not None and last_build.evidence.is_deterministic
             kind = proven_kind(node.kind, is_deterministic=is_proven)
@@ -438,12 +447,36 @@ class _Planner:
         return datetime.min.replace(tzinfo=self._now.tzinfo)
 
 
-def stored_version(unique_id: str, last_build: LastBuild, project: Project, state: StateSnapshot) -> str:
-    """Return the data version of the rows that a table-like node stores: another one when something else altered them."""
+def _is_deterministic(node: Node, last_build: LastBuild) -> bool:
+    """Return whether a build makes the same rows of the same code and data."""
+    kind = proven_kind(node.kind, is_deterministic=last_build.evidence.is_deterministic)
+    return kind in {NodeKind.DETERMINISTIC, NodeKind.SEED}
+
+
+def stored_version(
+    unique_id: str, last_build: LastBuild, project: Project, state: StateSnapshot, *, is_read: bool = False
+) -> str:
+    """Return the data version of the rows that a table-like node stores: another one when something else altered them.
+
+    `is_read` as of `version_in_relation`.
+    """
+    version = version_in_relation(unique_id, last_build.data_version, state, is_read=is_read)
     alteration = state.altered_relations.get(unique_id)
     if alteration is None or project.policy(unique_id).external_changes is ExternalChanges.IGNORE:
-        return last_build.data_version
-    return digest([last_build.data_version, alteration])
+        return version
+    return digest([version, alteration])
+
+
+def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, is_read: bool = False) -> str:
+    """Return the version of what a node's relation holds, which is `version` unless something else has written it since.
+
+    An attempt that failed or was interrupted gives the relation a version of its own. One that is under way may come to
+    nothing, so nothing is decided for it; but what reads the relation meanwhile (`is_read`) may read anything.
+    """
+    writer = state.other_writer(unique_id)
+    if writer is None or (writer.is_open and not is_read):
+        return version
+    return digest([version, "overwritten", writer.attempt_id])
 
 
 def consumed_versions(node: Node, versions: Mapping[str, str]) -> dict[str, str]:

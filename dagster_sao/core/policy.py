@@ -76,7 +76,7 @@ class Policy:
     content_fingerprint: bool = False
     on_code_change: OnCodeChange = OnCodeChange.BUILD
     external_changes: ExternalChanges | None = None
-    """None: `propagate`, where alterations can be told at little cost."""
+    """None: where alterations can be told at little cost, `rebuild` what is a function of its inputs, and `propagate` else."""
     untracked_interval: timedelta = DEFAULT_UNTRACKED_INTERVAL
     """How often what nothing tells the changes of counts as updated, of what the node reads."""
     expire_with_sources: bool = False

@@ -60,6 +60,8 @@ class LastBuild:
     """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
     """What the run saw of it."""
+    attempt_id: str = ""
+    """What tells it from everything else that wrote the relation (`Writer`); empty where nobody noted it."""
 
     @property
     def code(self) -> str:
@@ -140,6 +142,34 @@ class FailedAttempt:
     def retry_at(self) -> datetime:
         """When it may be tried again with nothing changed."""
         return self.failed_at + retry_wait(self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who wrote a relation last, or was about to: an attempt counts from before dbt starts."""
+
+    attempt_id: str
+    node: str
+    """The unique id of what was built, which may belong to another project."""
+    run_id: str
+    at: datetime
+    elsewhere: str = ""
+    """The project and environment that it was built in, where these are not the node's."""
+    is_own: bool = True
+    """Whether it is the node itself, in its own environment."""
+    is_open: bool = False
+    """Whether the attempt is under way: what comes of it is not known yet."""
+    data_version: str = ""
+    """What it wrote, where equal versions mean equal rows and nobody disturbed it."""
+    turns: int = 0
+    """How many builds in a row, this one included, were there only because another writer had overwritten the relation."""
+    failure: FailedAttempt | None = None
+    """What is recorded of the attempt when it failed."""
+
+    @property
+    def retry_at(self) -> datetime:
+        """When the relation may be written again for this: at once, unless two writers take turns."""
+        return self.at + retry_wait(self.turns - 1) if self.turns > 1 else self.at
 
 
 class VerdictStatus(str, Enum):
@@ -233,3 +263,13 @@ class StateSnapshot:
     """The signatures of the columns of sources, and of nodes as their last build left them, where they are known."""
     listed: frozenset[str] = frozenset()
     """Sources and nodes whose columns the warehouse lists. Those of a node that was just built are seen at the next look."""
+    writers: Mapping[str, Writer] = field(default_factory=dict)
+    """Who wrote the relations of nodes last, where anybody noted it."""
+
+    def other_writer(self, unique_id: str) -> Writer | None:
+        """Return who has written a node's relation since its last build, None where nobody is known to have."""
+        build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
+        if build is None or writer is None or writer.attempt_id == build.attempt_id:
+            return None
+        # The same code made the same rows of the same data.
+        return None if writer.data_version and writer.data_version == build.data_version else writer

@@ -71,6 +71,7 @@ from dagster_sao.orchestration.selection_words import SelectionWords
 from dagster_sao.orchestration.sightings import Sightings
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 from dagster_sao.orchestration.step_events import store_step_events
+from dagster_sao.orchestration.writers import RunWriters
 from dagster_sao.warehouse.redaction import masked
 
 _POLL_SECONDS = 1.0
@@ -167,6 +168,7 @@ class _Execution:
             Mode.SENSOR if self._is_automated else Mode.JOB,
             context.run.run_id,
             defers=config.defer,
+            favors_state=config.favor_state,
         )
         self._tests = RunTests(
             context, self._loaded, self._selected, state_aware=self._is_state_aware, strategy=self._test_strategy()
@@ -174,6 +176,14 @@ class _Execution:
         self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in (*self._graph.nodes, *self._graph.functions)}
+        self._writers = RunWriters(
+            context.instance,
+            self._loaded,
+            self._leases,
+            self._relations,
+            project.state_name,
+            context.run.run_id,
+        )
         self._functions_due: Mapping[str, FunctionDecision] = {}
         self._functions = RunFunctions(self._log_state.functions, self._loaded.project, context.run.run_id)
         self._capture = RunCapture(
@@ -186,10 +196,18 @@ class _Execution:
             state_aware=self._is_state_aware,
         )
         self._report = RunReport(context.log, self._graph, self._keys, project.environment)
-        self._recorder = Recorder(context, self._loaded.project, self._report, self._log_state.builds_elsewhere)
+        self._recorder = Recorder(
+            context,
+            self._loaded.project,
+            self._report,
+            self._log_state.builds_elsewhere,
+            self._writers.attempt_id,
+        )
         self._invocations = Invocations(self._loaded, self._recorder.decisions, self._selection_words())
         self._process: DbtProcess | None = None
         self._said_waiting: dict[str, str] = {}
+        self._interrupted: set[str] = set()
+        """What dbt may have begun when it stopped at the first failure."""
         self._lost = ""
         self._errors: list[str] = []
 
@@ -360,7 +378,7 @@ class _Execution:
         self._functions_due = plan.functions
         tests = self._tests.ready(plan.tests, round_.waiting)
         due = [uid for uid in tests if plan.tests[uid].runs]
-        self._recorder.begin(plan, round_.state, round_.waiting)
+        self._recorder.begin(plan, self._planner.captured(round_.state), round_.waiting)
         self._report.planned(plan, round_.builds, round_.waiting, due)
         yield from self._say_waiting(round_)
         yield from self._reuse(round_)
@@ -370,6 +388,7 @@ class _Execution:
             due = []
         if round_.builds:
             self._log_state.unsettle(self._context.run, round_.builds, round_.state)
+        self._writers.begin(round_.builds, plan.decisions, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         invocations = self._invocations.choose(plan.in_order(round_.builds, due))
         uncalled = [uid for uid in plan.uncalled if uid not in round_.waiting]
@@ -380,7 +399,10 @@ class _Execution:
         for invocation in invocations:
             yield from self._run_invocation(invocation, is_last=is_last)
         self._tests.answer(tests)
-        self._leases.release()
+        self._writers.end(
+            {uid: self._recorder.failures[uid] for uid in self._recorder.failed | self._recorder.limited_builds},
+            self._recorder.skipped - self._interrupted,
+        )
 
     def _reuse(self, round_: _Round) -> Iterator[Any]:
         observations = []
@@ -464,7 +486,7 @@ class _Execution:
             yield event
             # Stored by now: others may build what this run has built.
             if (uid := recorded_build(event)) is not None:
-                self._leases.release([self._relations[uid]])
+                self._writers.built(uid, self._recorder.builds[uid])
         self._write_verdicts()
         self._report.is_untraced |= not self._process.is_traced() and not self._recorder.built.isdisjoint(nodes)
         yield from self._failures(self._process, nodes, functions)
@@ -640,6 +662,8 @@ class _Execution:
         if not error:
             return
         self._errors.append(error)
+        if self._config.fail_fast:
+            self._interrupted.update(nodes)
         results = process.results()
         statuses = {uid: str(result["status"]) for uid, result in results.items()}
         # One that dbt skipped reads something that failed: so do its callers.

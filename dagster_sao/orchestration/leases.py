@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -105,17 +105,57 @@ class Leases:
                     renewed += connection.execute(renewal).rowcount
                 return renewed == len(kept)
 
-    def release(self, relations: Iterable[str] | None = None) -> None:
-        """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself."""
+    @property
+    def owner(self) -> str:
+        """What tells this process from all others that hold leases."""
+        return self._owner
+
+    def write(self, relations: Collection[str], action: Callable[[sa.Connection], None]) -> None:
+        """Take an action in a transaction in which this process holds `relations`.
+
+        Raises LeaseError when it has lost one of them, or the database does not answer.
+        """
+
+        def write_once() -> bool:
+            with self._engine.begin() as connection:
+                until, kept = _now(connection) + LEASE_SECONDS, 0
+                for part in _parts(sorted(relations)):
+                    renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
+                    kept += connection.execute(renewal).rowcount
+                if kept == len(relations):
+                    action(connection)
+                return kept == len(relations)
+
+        if not _retried(write_once):
+            msg = "The leases of this run ran out, so that another run may be building its models by now."
+            raise LeaseError(msg)
+
+    def release(
+        self,
+        relations: Iterable[str] | None = None,
+        *,
+        then: Callable[[sa.Connection, Collection[str]], None] | None = None,
+    ) -> None:
+        """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself.
+
+        `then` is called in the same transaction, with those that this process still held.
+        """
         given = sorted(self._held if relations is None else self._held & set(relations))
         with self._lock:
             self._held -= set(given)
-        for part in _parts(given):
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.delete(_LEASES).where(self._mine(part)))
-            except SQLAlchemyError:
-                return
+        if not given:
+            return
+        try:
+            with self._engine.begin() as connection:
+                released: set[str] = set()
+                for part in _parts(given):
+                    # Where one was lost, none of the others with it counts as held.
+                    if connection.execute(sa.delete(_LEASES).where(self._mine(part))).rowcount == len(part):
+                        released.update(part)
+                if then is not None:
+                    then(connection, released)
+        except SQLAlchemyError:
+            return
 
     @contextmanager
     def heartbeat(self, lost: Callable[[str], None], *, step_key: str = "") -> Iterator[None]:
@@ -200,6 +240,12 @@ def lapsed_signs(instance: dg.DagsterInstance) -> Mapping[str, str]:
             return {str(sign): str(run_id) for sign, run_id in found}
 
     return _retried(read)
+
+
+def is_held(connection: sa.Connection, lease: sa.Column[str], owner: sa.Column[str]) -> sa.ColumnElement[bool]:
+    """Return, for a query of another table on `connection`, whether an owner holds a lease."""
+    is_this = sa.and_(_LEASES.c.relation == lease, _LEASES.c.owner == owner, _LEASES.c.expires_at >= _now(connection))
+    return sa.exists().where(is_this)
 
 
 def forget_sign(instance: dg.DagsterInstance, sign: str) -> None:

@@ -38,9 +38,10 @@ from dagster_sao.orchestration.parsing import (
 )
 from dagster_sao.orchestration.private import fresh_translator, get_asset_check_key_for_test, select_unique_ids
 from dagster_sao.orchestration.seed_files import large_seed_checksums, seed_columns
-from dagster_sao.orchestration.surroundings import imported_modules, surroundings_of
+from dagster_sao.orchestration.surroundings import imported_modules, surroundings_of, warehouse_of
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_environment import dbt_version
+from dagster_sao.warehouse.errors import WarehouseError
 
 _Stamp = tuple[int, int, int]
 """A file's inode, size and modification time in nanoseconds."""
@@ -107,6 +108,14 @@ class LoadedProject:
             for uid in self.project.graph.tests
         }
         return {uid: key for uid, key in found.items() if key is not None}
+
+    @cached_property
+    def warehouse(self) -> str:
+        """What tells the target's warehouse from others; empty where the profile cannot be read, as whatever asks it will say."""
+        try:
+            return warehouse_of(self.dbt_project, self.variables)
+        except WarehouseError:
+            return ""
 
     def with_files(self, code: str) -> LoadedProject:
         """Return this manifest beside the files of the project as they are: itself where these are the same."""

@@ -18,7 +18,7 @@ from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import FailedAttempt, FailureKind, StateSnapshot, Verdict, VerdictStatus
+from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot, Verdict, VerdictStatus
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.build_results import BatchResults, left_missing
 from dagster_sao.orchestration.dbt_process import TestAnswer
@@ -48,9 +48,15 @@ class Recorder:
         project: Project,
         report: RunReport,
         elsewhere: Callable[[str], Mapping[str, Any]],
+        attempt_id: Callable[[str], str],
     ) -> None:
-        """Record nothing yet. `elsewhere` tells the records of a node's last builds in other environments."""
+        """Record nothing yet.
+
+        `elsewhere` tells the records of a node's last builds in other environments, `attempt_id` what tells the attempt that
+        is under way from all others.
+        """
         self._elsewhere = elsewhere
+        self._attempt_id = attempt_id
         self._run_id = context.run.run_id
         self._run_assets = context.selected_asset_keys
         self._run_checks = context.selected_asset_check_keys
@@ -66,7 +72,11 @@ class Recorder:
         self.built: set[str] = set()
         self.limited_builds: set[str] = set()
         """What was built with a part of its rows."""
+        self.builds: dict[str, LastBuild] = {}
+        """The last record of each node that was built."""
         self.failed: set[str] = set()
+        self.failures: dict[str, FailedAttempt] = {}
+        """What was last recorded of each node that failed."""
         self.skipped: set[str] = set()
         """What is not built because of a failure, held nodes included."""
         self.test_decisions: dict[str, TestDecision] = {}
@@ -213,6 +223,7 @@ class Recorder:
             batches_unknown=is_unknown,
             left=self._ledger.left(uid),
         )
+        self.failures[uid] = failure
         return self._report.failed(uid, failure, why)
 
     def limited(self, uid: str, limits: Limits) -> dg.AssetObservation:
@@ -232,6 +243,7 @@ class Recorder:
             missing_batches=missing,
             batches_unknown=is_unknown,
         )
+        self.failures[uid] = failure
         return self._report.limited(uid, failure, self.decisions[uid])
 
     def _is_second(self, what: object) -> bool:
@@ -255,8 +267,10 @@ class Recorder:
             evidence=evidence,
             full_refresh=decision.full_refresh,
             is_planned=not has_moved,
+            attempt_id=self._attempt_id(uid),
         )
         self.built.add(uid)
+        self.builds[uid] = build
         self._report.built(uid, decision.message)
         metadata = {
             **output.metadata,

@@ -67,6 +67,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "planned_code": build.planned_code,
         "replaced_in": build.replaced_in,
         "evidence": _evidence_to_json(build.evidence),
+        "attempt_id": build.attempt_id,
         "history": _history_to_json(build.history),
         "invocation_id": invocation_id,
         "environment": environment,
@@ -94,6 +95,7 @@ def build_from_json(record: object) -> LastBuild | None:
             planned_code=str(record.get("planned_code") or ""),
             replaced_in=str(record.get("replaced_in") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
+            attempt_id=str(record.get("attempt_id") or ""),
             history=_history_from_json(record.get("history")),
         )
     except (KeyError, TypeError, ValueError):

@@ -16,7 +16,7 @@ from dagster_sao.core.versions import digest
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY
+from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY, from_timestamp
 from dagster_sao.orchestration.relations import (
     Baselines,
     Relation,
@@ -50,6 +50,8 @@ class _Look:
     loaded: LoadedProject
     state: StateSnapshot
     nodes: Sequence[Node]
+    counted: frozenset[str]
+    """The nodes whose tokens tell of all that the run which built them wrote, hooks and `on-run-end` included."""
     now: datetime
 
 
@@ -62,6 +64,8 @@ class RelationWatch:
         self._baselines: Baselines | None = None
         self._looked_at: datetime | None = None
         self._seen: object = None
+        self._run_ends: dict[str, datetime] = {}
+        """By id, of the runs that made the last builds."""
         self._again_at: datetime | None = None
         """When what has not moved is to be looked at all the same."""
 
@@ -94,10 +98,13 @@ class RelationWatch:
         }
         if not nodes and not with_columns:
             return []
-        stamp = _stamp(prober, nodes, state, now), frozenset(with_columns)
+        counted = frozenset(n.unique_id for n in nodes if self._is_counted(instance, state.builds[n.unique_id], now))
+        last_runs = {state.builds[node.unique_id].run_id for node in nodes}
+        self._run_ends = {run_id: end for run_id, end in self._run_ends.items() if run_id in last_runs}
+        stamp = _stamp(prober, nodes, state, counted), frozenset(with_columns)
         if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
-        look = _Look(instance, prober, loaded, state, nodes, now)
+        look = _Look(instance, prober, loaded, state, nodes, counted, now)
         before = read_relations(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
@@ -124,6 +131,20 @@ class RelationWatch:
             event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
         ]
 
+    def _is_counted(self, instance: dg.DagsterInstance, build: LastBuild, now: datetime) -> bool:
+        """Return whether a token that is read now tells of all that the run of a build wrote."""
+        if now < build.ended_at + _COUNTED_AFTER:
+            return False
+        if build.run_id not in self._run_ends:
+            record = instance.get_run_record_by_id(build.run_id)
+            if record is not None and record.end_time is None:
+                return False
+            # Of a deleted run nobody knows more.
+            self._run_ends[build.run_id] = (
+                from_timestamp(record.end_time or 0) if record is not None else build.ended_at
+            )
+        return now >= self._run_ends[build.run_id] + _COUNTED_AFTER
+
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return for each relation that was read its token if it was altered since its build, else None."""
         is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
@@ -137,7 +158,7 @@ class RelationWatch:
             node
             for node in nodes
             if _is_watched(node, look)
-            and _is_counted(builds[node.unique_id], look.now)
+            and node.unique_id in look.counted
             and (is_due or baselines.of(node.unique_id, builds[node.unique_id]) is None)
         ]
         found: dict[str, str | None] = {}
@@ -167,7 +188,7 @@ def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relat
     yield dg.AssetObservation(key, description=message, metadata={DECISION_KEY: "noticed", REASON_KEY: message})
 
 
-def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, now: datetime) -> object:
+def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, counted: frozenset[str]) -> object:
     """Return what changes when there is anything new to see; None where only a look can tell.
 
     A local DuckDB file tells without being opened, which would stop a build from starting.
@@ -177,16 +198,11 @@ def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, no
         return None
     builds = [(node.unique_id, state.builds[node.unique_id]) for node in nodes]
     files = frozenset(without_file(prober.session.project_dir, nodes))
-    return stat, files, frozenset((uid, build_id(build), _is_counted(build, now)) for uid, build in builds)
+    return stat, files, frozenset((uid, build_id(build), uid in counted) for uid, build in builds)
 
 
 def _leaves_a_relation(node: Node) -> bool:
     return node.materialized in _LEAVES_A_RELATION or bool(node.settings.file)
-
-
-def _is_counted(build: LastBuild, now: datetime) -> bool:
-    """Return whether a token that is read now tells of all that the build wrote."""
-    return now >= build.ended_at + _COUNTED_AFTER
 
 
 def _is_watched(node: Node, look: _Look) -> bool:

@@ -219,11 +219,15 @@ class RunCapture:
 
 
 def with_deferred_parents(
-    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str
+    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str, *, favors: bool
 ) -> StateSnapshot:
-    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them."""
+    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them.
+
+    These are what is not selected and not there, and with `favors` whatever is not selected.
+    """
     graph = loaded.project.graph
     read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
     unknown = SourceState(f"deferred {run_id}", clock.now())
-    deferred = {uid: unknown for uid in read - selected if uid not in state.builds}
+    there = set() if favors else state.builds.keys() - state.missing_relations
+    deferred = dict.fromkeys(read - selected - there, unknown)
     return replace(state, sources={**state.sources, **deferred})

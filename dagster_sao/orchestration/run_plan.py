@@ -28,6 +28,15 @@ class RunPlanner:
     run_id: str
     defers: bool = False
     """Whether what is not built here is read from another environment."""
+    favors_state: bool = False
+    """Whether what is not selected is read from there also where it was built here."""
+
+    def captured(self, state: StateSnapshot) -> StateSnapshot:
+        """Return the state as the run reads it: with the versions of what it reads from another environment."""
+        if not self.defers:
+            return state
+        selected = set(self.selected)
+        return with_deferred_parents(self.loaded, state, selected, self.run_id, favors=self.favors_state)
 
     def decide(
         self,
@@ -42,11 +51,9 @@ class RunPlanner:
 
         `requests` takes the place of the run's own where it tries something again.
         """
-        if self.defers:
-            state = with_deferred_parents(self.loaded, state, set(self.selected), self.run_id)
         return make_run_plan(
             self.loaded.project,
-            state,
+            self.captured(state),
             now=now,
             selection=self.selected if todo is None else todo,
             requests=self.requests if requests is None else requests,

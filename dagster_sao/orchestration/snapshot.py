@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from dagster_sao.orchestration.freshness_checks import blocked_sources
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.relations import read_columns, read_relations
 from dagster_sao.orchestration.state import event_log_state
+from dagster_sao.orchestration.writers import with_writers
 
 
 def take_snapshot(
@@ -20,7 +22,10 @@ def take_snapshot(
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""
     log_state = event_log_state(instance, project)
+    # Before and after: what a run notes in between is then seen to be under way.
+    writers = log_state.writers.read(loaded)
     state = log_state.snapshot(loaded.keys, now)
+    state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))
     state = read_forgotten(instance, project.state_name).hide(state)
     state = read_columns(instance, project.state_name).added_to(state)
     relations = read_relations(instance, project.state_name)

@@ -48,6 +48,7 @@ from dagster_sao.orchestration.records import (
 )
 from dagster_sao.orchestration.relations import build_mark
 from dagster_sao.orchestration.verdicts import VerdictTable
+from dagster_sao.orchestration.writers import WriterTable
 
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
@@ -101,6 +102,7 @@ class EventLogState:
         self._loaded_by_dagster = loaded_by_dagster
         self.verdicts = VerdictTable(instance, state_name(project_name, environment))
         self.functions = FunctionTable(instance, state_name(project_name, environment))
+        self.writers = WriterTable(instance, state_name(project_name, environment))
         self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
         self._keys: AssetKeys | None = None
         self._assets = _Assets()
@@ -172,6 +174,11 @@ class EventLogState:
         """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
         timestamp = self._wiped_at.get(key)
         return from_timestamp(timestamp) if timestamp is not None else None
+
+    def wipes(self, keys: AssetKeys) -> Mapping[str, datetime]:
+        """Return when the history of each node or source was last wiped, as far as `snapshot` has seen."""
+        wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
+        return {uid: from_timestamp(at) for uid, at in wiped.items()}
 
     def _needs_full_read(self, keys: AssetKeys, now: datetime) -> bool:
         return keys is not self._keys or self._full_read_at is None or now >= self._full_read_at + _FULL_READ_EVERY

@@ -13,7 +13,7 @@ from dagster_sao.core.context_values import Surroundings
 from dagster_sao.core.variables import Variables
 from dagster_sao.orchestration.python_modules import ImportedModules
 from dagster_sao.warehouse.dbt_environment import environment_of_dbt
-from dagster_sao.warehouse.session import module_folders, target_values
+from dagster_sao.warehouse.session import module_folders, place_of, target_values
 
 
 def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
@@ -46,6 +46,11 @@ def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedM
         return module_folders(*_profile(dbt_project), variables.command_line)
 
     return ImportedModules(folders)
+
+
+def warehouse_of(dbt_project: DbtProject, variables: Variables) -> str:
+    """Return what tells the warehouse of a project's target from others. Raises WarehouseError for a broken profile."""
+    return place_of(*_profile(dbt_project), variables.command_line)
 
 
 def _profile(dbt_project: DbtProject) -> tuple[Path, Path, str | None, str | None]:

@@ -450,6 +450,14 @@ def _make_read_only(credentials: Any, project_dir: Path) -> Path | None:
     return Path(credentials.path) if _is_local(credentials.path) else None
 
 
+def place_of(credentials: Any, project_dir: Path) -> str:
+    """Return where the relations of a target are: the path of a database file, else account or host and port."""
+    if credentials.type == "duckdb" and not credentials.remote and _is_ours(credentials.path):
+        path = _absolute(credentials.path, project_dir)
+        return path if _is_lake(path) else str(Path(path).resolve())
+    return f"{credentials.unique_field} {getattr(credentials, 'port', None) or ''}".strip()
+
+
 def _ducklakes(credentials: Any) -> frozenset[str]:
     """Return the names of the databases that are lakes by their path, in lower case. Their catalog can be anywhere."""
     attached = {

@@ -359,6 +359,21 @@ def target_values(
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
 
 
+def place_of(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> str:
+    """Return what tells the warehouse of a profile from others: its account, host or file, whatever the target's name.
+
+    Raises WarehouseError for a broken profile.
+    """
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables)
+        return dbt_private.place_of(config.credentials, project_dir)
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise _cannot_load(error, project_dir, profiles_dir, target) from None
+
+
 def module_folders(
     project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
 ) -> list[Path]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 from dagster_sao.core.build_settings import BuildSettings
-from dagster_sao.core.decide import Decision, Request
+from dagster_sao.core.decide import Decision, Reason, Request
 from dagster_sao.core.evidence import Evidence
 from dagster_sao.core.expiry import with_expiry
 from dagster_sao.core.fingerprint import Fingerprint
@@ -32,6 +32,7 @@ from dagster_sao.core.state import (
     StateSnapshot,
     Verdict,
     VerdictStatus,
+    Writer,
 )
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -168,6 +169,8 @@ class World:
     values: dict[str, str] = field(default_factory=dict)
     """What dbt's context holds now, by name such as `var: x`."""
     warehouse: Warehouse | None = None
+    writers: dict[str, Writer] = field(default_factory=dict)
+    attempts: int = 0
     runs: int = 0
 
     def __post_init__(self) -> None:
@@ -206,6 +209,7 @@ class World:
             altered_relations=dict(self.altered),
             blocked=frozenset(self.blocked),
             verdicts=dict(self.verdicts),
+            writers=dict(self.writers),
         )
 
     def _run_of(self, name: str) -> str:
@@ -300,8 +304,10 @@ class World:
                     if self.verdicts[uid].is_failing:
                         left_alone |= set(self.graph.gates.gated_by(uid))
             elif uid in failed - left_alone:
+                self._attempt(uid, plan.decisions[uid])
                 self._fail(uid, ledger)
             elif uid not in left_alone:
+                self._attempt(uid, plan.decisions[uid])
                 recorded[uid] = self._build(uid, ledger, started, full_refresh=plan.decisions[uid].full_refresh)
         return recorded
 
@@ -314,6 +320,7 @@ class World:
             run_id=run_id,
             evidence=self.evidence.get(node, DETERMINISTIC),
             full_refresh=full_refresh,
+            attempt_id=self.writers[node].attempt_id,
         )
         self.builds[node] = build
         if self.warehouse is not None:
@@ -332,8 +339,21 @@ class World:
         evidence = self.evidence.get(test.unique_id, DETERMINISTIC)
         return ledger.verdict(test, status, at=self.now, run_id=f"run {self.runs}", evidence=evidence, before=before)
 
+    def _attempt(self, node: str, decision: Decision) -> None:
+        last, is_again = self.writers.get(node), decision.reason is Reason.OVERWRITTEN
+        self._write(node, node, turns=last.turns + 1 if last is not None and is_again else 0)
+
+    def _write(self, relation: str, node: str, **options: object) -> None:
+        self.attempts += 1
+        self.writers[relation] = Writer(f"attempt {self.attempts}", node, f"run {self.runs}", self.now, **options)
+
+    def overwrite(self, node: str, by: str, *, elsewhere: str = "", **options: object) -> None:
+        """Let something else write the relation of `node`."""
+        self._write(node, by, elsewhere=elsewhere, is_own=False, **options)
+
     def interrupt(self, node: str) -> None:
         """Let a run end while it builds `node`."""
+        self._write(node, node)
         self.failures[node] = FailedAttempt(self.now, 1, kind=FailureKind.INTERRUPTED)
 
     def limit(self, node: str) -> None:

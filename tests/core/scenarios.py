@@ -23,6 +23,8 @@ unlisted src.orders                        the warehouse does not list its colum
 late                                       the database binds a view anew whenever it is read
 edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
 drop orders                                its relation is gone from the warehouse
+overwrite orders by other [of shop.big] [as the same | in turn 2]   something else writes its relation (the same rows)
+open orders                                whoever writes it has not come to an end
 wait 1h 30m
 builds stg orders                          plan: exactly these are built (none: `builds nothing`)
 tests ids                                  plan: exactly these tests are run (none: `tests nothing`)
@@ -41,7 +43,7 @@ eligible orders in 30m / not eligible orders
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dagster_sao.core.decide import Decision, Request
@@ -228,6 +230,17 @@ class Play:
     def _alter(self, rest: str, _where: str) -> None:
         node, _, token = rest.partition(" ")
         self.world.altered[node] = token
+
+    def _overwrite(self, rest: str, _where: str) -> None:
+        node, _, writer = rest.partition(" by ")
+        writer, _, is_same = writer.partition(" as the ")
+        writer, _, turns = writer.partition(" in turn ")
+        name, _, elsewhere = writer.partition(" of ")
+        version = self.world.builds[node].data_version if is_same else ""
+        self.world.overwrite(node, name, elsewhere=elsewhere, data_version=version, turns=int(turns or 0))
+
+    def _open(self, rest: str, _where: str) -> None:
+        self.world.writers[rest] = replace(self.world.writers[rest], is_open=True)
 
     def _block(self, rest: str, _where: str) -> None:
         self.world.blocked.add(rest)

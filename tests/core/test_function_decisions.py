@@ -109,11 +109,16 @@ def test_rows_that_were_read_through_another_function_are_built_again(world):
     assert world.plan().builds == ["v", "t"]
 
 
+def options_of(world, node):
+    attempt = world.writers[node].attempt_id
+    return {"started_at": START, "ended_at": START, "run_id": "run 8", "attempt_id": attempt}
+
+
 def test_what_is_read_through_a_view_while_its_function_is_replaced_is_built_again(world):
     ledger = Ledger(world.project, world.state)
     ledger.replace_functions(["f"], "run 8")
     ledger.function_created("f", code("1").digest)
-    world.builds["t"] = ledger.record("t", started_at=START, ended_at=START, run_id="run 8")
+    world.builds["t"] = ledger.record("t", **options_of(world, "t"))
     assert world.plan().builds == ["t"]
 
 
@@ -123,7 +128,7 @@ def test_what_is_read_through_a_view_that_the_run_built_on_its_function_is_not_b
     ledger.replace_functions(["f"], "run 8")
     ledger.function_created("f", code("2").digest)
     for node in ("v", "t"):
-        world.builds[node] = ledger.record(node, started_at=START, ended_at=START, run_id="run 8")
+        world.builds[node] = ledger.record(node, **options_of(world, node))
     world.has(f="2", lonely="lonely")
     assert world.plan().builds == []
 

@@ -180,7 +180,7 @@ class InProcessDbt(DbtCliResource):
                 events.append(message)
 
         with life.limited():
-            result = run_dbt([*args, "--target", "warehouse"], folder, target, collect)
+            result = run_dbt([*args, "--target", self.target or "warehouse"], folder, target, collect)
         if life.is_over:
             # The connection that could not be closed hangs on the traceback.
             gc.collect()

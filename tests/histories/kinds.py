@@ -46,6 +46,10 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "values that look alike": st.tuples(st.just("alter nested"), st.sampled_from(["items", "shape"])),
     "relations that dbt does not know": _one_of(("change beside", "loose")),
     "questions that SQL asks while it is rendered": _one_of(("change beside", "options"), ("change parts",)),
+    "relations that two models take turns to write": st.one_of(
+        _turn("pair"), _one_of(("materialize", ["t_first"]), ("materialize", ["t_second"]))
+    ),
+    "failures whose run is deleted": _one_of(("delete run",), ("spoil value",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
     FILES: st.one_of(
         _one_of(("move", "away"), ("move", "delete"), ("move", "back")),

@@ -130,6 +130,11 @@ class Lab(Station):
         return self._files_folder
 
     @property
+    def definitions(self) -> dg.Definitions:
+        """The definitions of the code server that runs now."""
+        return self._definitions
+
+    @property
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance."""
         return self._instance

@@ -17,6 +17,8 @@ DIALS: Mapping[str, int] = {
     # What dbt does besides running the SQL of t_made and of the seed.
     **dict.fromkeys(("override", "hook", "hook_variable", "seed_variable"), 1),
     "moved": 1,
+    # Which of two models writes which of two relations.
+    "pair": 1,
 }
 """What can be turned, with its first number."""
 
@@ -38,6 +40,8 @@ VARIABLES = """
 SEED_HOOK = "update {{ this }} set rate = rate + {{ var('seeded') }}"
 ENVIRONMENT = "SHOP_LEVEL"
 MOVED = "t_moved"
+PAIR = ("t_first", "t_second")
+"""Models that swap their aliases: t_pair tells what is in their relations."""
 
 _TABLE = "{{ config(materialized='table') }}\n"
 FILES: Mapping[str, str] = {
@@ -101,6 +105,10 @@ select
     "models/t_this.sql": _TABLE
     + "select {% if load_relation(this) %} (select max(n) + 1 from {{ this }}) {% else %} 1 {% endif %} as n",
     "models/t_from_this.sql": _TABLE + "select n from {{ ref('t_this') }}",
+    "models/t_first.sql": "{{ config(materialized='table', alias='pair_' ~ (@pair@ % 2)) }} select 'first' as who",
+    "models/t_second.sql": "{{ config(materialized='table', alias='pair_' ~ ((@pair@ + 1) % 2)) }} select 'second' as who",
+    "models/t_pair.sql": _TABLE
+    + "select (select who from {{ ref('t_first') }}) as first, (select who from {{ ref('t_second') }}) as second",
 }
 MOVED_SQL = _TABLE + "select @moved@ as n"
 
@@ -115,6 +123,8 @@ READERS = (
     "t_asked",
     "t_this",
     "t_from_this",
+    *PAIR,
+    "t_pair",
     MOVED,
 )
 AGREEING: Mapping[str, str] = {"t_from_this": "t_this"}

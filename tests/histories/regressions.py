@@ -245,6 +245,35 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
         "a table that comes is another answer of the catalog": [("change parts",), ("cycle",)],
         "a row that is asked for is another answer": [("change beside", "options"), ("cycle",)],
     },
+    "relations that two models take turns to write": {
+        "a model whose alias another had in the meantime": [
+            ("turn", "pair", "published"),
+            ("materialize", ["t_first"]),
+            ("turn", "pair", "published"),
+            ("cycle",),
+        ],
+    },
+    "failures whose run is deleted": {
+        "code that was built but not recorded is taken back after its run is deleted": [
+            ("cycle",),
+            ("edit", "t_people", "column", "published"),
+            ("crash", "events", 1),
+            ("cycle",),
+            ("delete run",),
+            ("edit", "t_people", "repair", "published"),
+            ("restart",),
+            ("cycle",),
+        ],
+        "a failure outlives its run": [
+            ("spoil value",),
+            ("cycle",),
+            ("delete run",),
+            ("restart",),
+            ("insert", "plain"),
+            ("cycle",),
+            ("repair values",),
+        ],
+    },
     "tables that read themselves": {
         "a table that reads itself is new for its children when it is built": [("materialize", ["t_this"]), ("cycle",)],
     },

@@ -244,7 +244,7 @@ class Station(ABC):
             self._execute(self._new_run(self._names.intersection(names) or self._names, decides=True))
 
     def _delete_run(self) -> None:
-        """Delete the last run, as jobs that clean up do, unless a build failed in it or it was killed."""
+        """Delete the last run, as jobs that clean up do."""
         if self._running is None and self._deletable is not None:
             self._instance.delete_run(self._deletable)
             self._deletable = None
@@ -263,9 +263,7 @@ class Station(ABC):
         self.watch.learned(self._moved_under(asked.run.run_id))
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken
-        said = self._instance.all_logs(asked.run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
-        is_whole = any(entry.user_message.endswith(".") and "built" in entry.user_message for entry in said)
-        self._deletable = asked.run.run_id if is_whole and not failed else None
+        self._deletable = asked.run.run_id
         self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
 
     def _moved_under(self, run_id: str) -> AbstractSet[str]:

@@ -19,7 +19,9 @@ import pytest
 from dagster_sao.core import evidence, fingerprint, plan, read_evidence
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.macros import Macros
+from dagster_sao.core.state import StateSnapshot
 from dagster_sao.core.variables import Variables
+from dagster_sao.orchestration import snapshot
 from dagster_sao.orchestration.manifest_inputs import InputFiles
 from dagster_sao.orchestration.second_look import SecondLook
 from dagster_sao.orchestration.traces import TraceFile
@@ -118,6 +120,14 @@ def tables_are_deterministic() -> list[AbstractContextManager[Any]]:
     return [patch.object(read_evidence.EvidenceReader, "_evidence", proven)]
 
 
+def no_other_writers() -> list[AbstractContextManager[Any]]:
+    return [patch.object(StateSnapshot, "other_writer", lambda *_: None)]
+
+
+def failures_live_in_runs() -> list[AbstractContextManager[Any]]:
+    return [patch.object(snapshot, "with_writers", lambda state, *_: state)]
+
+
 MUTATIONS: Mapping[str, Mutation] = {
     "values read under a computed name": only_names_spelled_out,
     "macros called only while dbt executes": only_macros_that_dbt_lists,
@@ -133,6 +143,8 @@ MUTATIONS: Mapping[str, Mutation] = {
     "values that look alike": plain_hash,
     "relations that dbt does not know": all_relations_known,
     "questions that SQL asks while it is rendered": all_relations_known,
+    "relations that two models take turns to write": no_other_writers,
+    "failures whose run is deleted": failures_live_in_runs,
     "tables that read themselves": tables_are_deterministic,
     "files that are moved, deleted or put in place": files_count_by_name,
 }

@@ -283,3 +283,26 @@ def test_an_instance_in_memory_has_leases_too():
 def test_a_storage_without_a_database_is_refused():
     with pytest.raises(LeaseError, match="keeps its runs in no database of its own"):
         Leases(SimpleNamespace(run_storage=object()), "run")
+
+
+def test_what_ends_a_lease_knows_whether_it_was_still_held(instance):
+    late, quick = Leases(instance, "late"), Leases(instance, "quick")
+    late.claim(["a", "b"])
+    expire(instance, "late")
+    quick.claim(["a"])
+    told = []
+    for leases in (late, quick):
+        leases.release(then=lambda _connection, released: told.append(set(released)))
+    assert told == [set(), {"a"}]
+
+
+def test_nothing_is_written_under_a_lease_that_was_lost(instance):
+    late = Leases(instance, "late")
+    late.claim(["a"])
+    written = []
+    late.write({"a"}, written.append)
+    expire(instance, "late")
+    Leases(instance, "quick").claim(["a"])
+    with pytest.raises(LeaseError, match="ran out"):
+        late.write({"a"}, written.append)
+    assert len(written) == 1
