@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from dagster_sao.core.decide import Action, Decision, Reason
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.state import FailedAttempt, LastBuild, StateSnapshot
 from dagster_sao.orchestration import leases as module
 from dagster_sao.orchestration import tables
 from dagster_sao.orchestration.leases import Claim, LeaseError, Leases
 from dagster_sao.orchestration.private import database_engine
+from dagster_sao.orchestration.writers import RunWriters, WriterTable
 from tests.support.lease_claimer import RELATIONS, claim_in_threads
 from tests.support.postgres_instance import write_instance
 from tests.support.processes import PROCESSES
@@ -306,3 +311,39 @@ def test_nothing_is_written_under_a_lease_that_was_lost(instance):
     with pytest.raises(LeaseError, match="ran out"):
         late.write({"a"}, written.append)
     assert len(written) == 1
+
+
+def shop(*names):
+    """A project with these tables."""
+    nodes = {name: SimpleNamespace(relation_name=f'"db"."main"."{name}"', is_view=False) for name in names}
+    graph = SimpleNamespace(adapter_type="postgres", nodes=nodes)
+    return SimpleNamespace(warehouse="host 5432", project=SimpleNamespace(graph=graph))
+
+
+def test_the_last_writer_is_noted_with_the_lease(instance):
+    loaded, state, now = shop("a", "b", "c"), StateSnapshot(), datetime.now(timezone.utc)
+    decisions = dict.fromkeys("abc", Decision(Action.BUILD, Reason.NEW_DATA, ""))
+
+    def attempt(project):
+        leases = Leases(instance, f"run of {project}")
+        leases.claim("abc")
+        writers = RunWriters(instance, loaded, leases, {name: name for name in "abc"}, project, f"run of {project}")
+        writers.begin("abc", decisions, state)
+        return writers
+
+    first = attempt("shop")
+    ids = {name: first.attempt_id(name) for name in "abc"}
+    there = WriterTable(instance, "shop").read(loaded)
+    assert {name: (writer.attempt_id, writer.is_own, writer.is_open) for name, writer in there.items()} == {
+        name: (ids[name], True, True) for name in "abc"
+    }
+    first.built("a", LastBuild(now, now, Fingerprint({}), {}, "version", "run", attempt_id=ids["a"]))
+    failure = FailedAttempt(now, 2, "code")
+    first.end({"b": failure}, ["c"])
+    seen = WriterTable(instance, "shop.big").read(loaded)
+    assert seen.keys() == {"a", "b"}
+    assert (seen["a"].data_version, seen["a"].elsewhere, seen["a"].is_open) == ("version", "shop", False)
+    assert (seen["b"].failure, seen["b"].is_own, seen["b"].run_id) == (failure, False, "run of shop")
+    # What dbt left untouched has the writer that it had.
+    attempt("shop.big").end({}, "abc")
+    assert WriterTable(instance, "shop.big").read(loaded) == seen
