@@ -20,6 +20,7 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, styled
 from dagster_sao.api.sources import Look
+from dagster_sao.core.decide import named
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.evidence import untracked_inputs
 from dagster_sao.core.graph import NodeKind
@@ -110,6 +111,10 @@ class Findings:
 
     def __str__(self) -> str:
         return as_text(self)
+
+
+_OFTEN = 2
+"""So many builds in a row for nothing but what the run before moved: once may be chance."""
 
 
 @dataclass(frozen=True)
@@ -319,6 +324,22 @@ def _untracked_inputs(patient: Patient) -> Iterator[Finding]:
             )
 
 
+def _own_effects(patient: Patient) -> Iterator[Finding]:
+    project, labels = patient.loaded.project, patient.loaded.project.labels
+    for uid, build in patient.state.builds.items():
+        node = project.graph.nodes.get(uid)
+        stirred = [parent for parent, times in build.stirred.items() if times >= _OFTEN]
+        if node is not None and stirred:
+            yield Finding(
+                Severity.WARNING,
+                "own-effects",
+                f"{named(stirred, labels)} moves in each run that builds it, so it is built again and again, at most every 6 hours",
+                "Let no hook, and no macro that it runs, write to what it reads, or take the ref or source out of its SQL",
+                node.label,
+                node.file,
+            )
+
+
 def _unsound_metadata(patient: Patient) -> Iterator[Finding]:
     graph = patient.loaded.project.graph
     for source in graph.sources.values():
@@ -467,6 +488,7 @@ _RULES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _waits_for_the_unchanging,
     _untracked,
     _untracked_inputs,
+    _own_effects,
     _unsound_metadata,
     _no_retries,
     _sensors_off,

@@ -23,6 +23,7 @@ _FAILURES = {
     FailureKind.BUILD: "Failed",
     FailureKind.INTERRUPTED: "Its build was interrupted",
     FailureKind.LIMITED: "Its build was limited",
+    FailureKind.TERMINATED: "Its run was terminated",
 }
 
 

@@ -57,6 +57,7 @@ _STATUSES = {
     "reuse": NodeStatus.REUSED,
     "hold": NodeStatus.HELD,
     "skip": NodeStatus.SKIPPED,
+    "lost": NodeStatus.SKIPPED,
     "failed": NodeStatus.ERROR,
 }
 

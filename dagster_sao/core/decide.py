@@ -24,6 +24,7 @@ _FAILURES = {
     FailureKind.BUILD: "Its last build failed",
     FailureKind.INTERRUPTED: "Its last build was interrupted",
     FailureKind.LIMITED: "Its last build was limited",
+    FailureKind.TERMINATED: "Its last run was terminated",
 }
 
 
@@ -54,6 +55,7 @@ class Reason(str, Enum):
     EXPIRED = "expired"
     NO_NEW_DATA = "no_new_data"
     WAITING_FOR_ALL = "waiting_for_all"
+    OWN_EFFECT = "own_effect"
     TOO_SOON = "too_soon"
     NEW_DATA = "new_data"
 
@@ -118,6 +120,8 @@ class Situation:
     """What else has written its relation since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
+    origin: str = ""
+    """What it follows from in the end (`core.origins`), where an interrupted attempt is waited for."""
     failed_tests: tuple[str, ...] = ()
     """Tests that gate the node and whose failing verdict stands on the versions that it would read."""
     tests_retry_at: datetime | None = None
@@ -132,6 +136,8 @@ class Situation:
     """For a view: the parents whose columns may be other ones."""
     parent_versions: Mapping[str, str] = field(default_factory=dict)
     """The data version each parent will have after this plan; absent where there is none."""
+    moved_in_run: Mapping[str, str] = field(default_factory=dict)
+    """The parents that moved during the run of its last build, each with its version at the end of that run."""
     parents: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
     """What it reads that nothing tells the changes of, for messages."""
@@ -140,6 +146,9 @@ class Situation:
     first_change_at: datetime | None = None
     """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
     grace: timedelta = timedelta(0)
+    """How much earlier than `build_after` says a job builds: the one before it may have started late."""
+    expiry_grace: timedelta = timedelta(0)
+    """The same for `rebuild_every`."""
     labels: Mapping[str, str] = field(default_factory=dict)
     unique_id: str = ""
 
@@ -180,11 +189,8 @@ def _first_row(s: Situation) -> Decision:
         message = upstream_failed(s.failed_parents, s.labels)
         return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
     # 3
-    if s.failure is not None and _is_same_attempt(s, s.failure) and s.now < s.failure.retry_at:
-        message = (
-            f"Failed {_age(s, s.failure.failed_at)} ago with the same code and data."
-            f" Retries in {format_duration(s.failure.retry_at - s.now)}, or when either changes"
-        )
+    if s.failure is not None and s.failure.waits(s.now) and _is_same_attempt(s, s.failure):
+        message = _retries(s, s.failure)
         return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
     if s.failure is not None and s.now < s.failure.limited_until:
         # Each of its builds is limited, such as by the arguments that all runs have.
@@ -249,16 +255,20 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data")
     # 9
     every = s.policy.rebuild_every
-    if every is not None and s.now >= last_build.started_at + every:
+    if every is not None and s.now >= last_build.started_at + every - s.expiry_grace:
         message = f"Last built {_age(s, last_build.started_at)} ago. rebuild_every is {format_duration(every)}"
         return Decision(Action.BUILD, Reason.EXPIRED, message)
     expires_at = last_build.started_at + every if every is not None else None
     # 10
     found = changed_parents(s.parents, last_build.consumed, s.parent_versions)
-    changed = tuple(parent for parent in found if not _moves_by_building(s, last_build, parent))
+    news = [parent for parent in found if not _moves_by_building(s, last_build, parent)]
+    stirred = tuple(parent for parent in news if s.now < _stirred_until(s, last_build, parent))
+    changed = tuple(parent for parent in news if parent not in stirred)
     untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
     if s.untracked and s.untracked_from is not None and not untracked:
         expires_at = min(expires_at or s.untracked_from, s.untracked_from)
+    if stirred and not changed and not untracked and not must_build:
+        return _own_effect(s, last_build, stirred, expires_at)
     if not changed and not untracked and not must_build:
         message = "No new changes on any upstreams"
         return Decision(Action.REUSE, Reason.NO_NEW_DATA, message, eligible_at=expires_at)
@@ -306,7 +316,44 @@ def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool
     return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
 
 
+def _retries(s: Situation, failure: FailedAttempt) -> str:
+    wait = format_duration(failure.retry_at - s.now)
+    if failure.kind is FailureKind.BUILD:
+        said = f"Failed {_age(s, failure.failed_at)} ago with the same code and data"
+        return f"{said}. Retries in {wait}, or when either changes"
+    return (
+        f"{_FAILURES[failure.kind]} {_age(s, failure.failed_at)} ago. Retries in {wait}, or when code or data changes"
+    )
+
+
+def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
+    """Return until when a parent is waited for that moved during the run of the last build, and not since.
+
+    The first time it is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
+    """
+    times = last_build.stirred.get(parent, 0)
+    if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
+        return last_build.ended_at
+    until = last_build.ended_at + retry_wait(times)
+    # Where the clock was set back by more than that, nobody knows how long it would be.
+    return until if last_build.ended_at - retry_wait(times) < s.now else s.now
+
+
+def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
+    until = min(_stirred_until(s, last_build, parent) for parent in parents)
+    hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
+    hook = f"its {hooks[-1]}" if hooks else "on-run-end"
+    message = (
+        f"{_names(s, parents)} is changed by the runs of this model itself: {hook}?"
+        f" Builds again in {format_duration(until - s.now)}"
+    )
+    eligible_at = min(until, expires_at) if expires_at else until
+    return Decision(Action.REUSE, Reason.OWN_EFFECT, message, parents, eligible_at)
+
+
 def _is_same_attempt(s: Situation, failure: FailedAttempt) -> bool:
+    if failure.kind is not FailureKind.BUILD:
+        return bool(s.origin) and s.origin == failure.origin
     return failure.fingerprint == s.fingerprint.digest and not any(
         changed_parents(s.parents, failure.consumed, s.parent_versions)
     )

@@ -14,7 +14,7 @@ from datetime import datetime
 from dagster_sao.core.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.graph import Node, ProjectTest
-from dagster_sao.core.plan import stored_version, version_in_relation
+from dagster_sao.core.plan import altered_version, stored_version, version_in_relation
 from dagster_sao.core.project import Project
 from dagster_sao.core.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 from dagster_sao.core.versions import (
@@ -57,6 +57,7 @@ class Ledger:
         self._state = state
         self._written: set[str] = set()
         """What this run has built."""
+        self._moved_in_run = state.moved_in_run
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
@@ -200,6 +201,7 @@ class Ledger:
             leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
             planned_code=self._project.planned_code(unique_id) if is_planned else "",
             evidence=evidence,
+            stirred=self._stirred(unique_id, before),
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
             attempt_id=attempt_id,
         )
@@ -212,6 +214,37 @@ class Ledger:
         if not node.is_view:
             self._tables[unique_id] = build.data_version
         return build
+
+    def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Return for each node the parents that moved since it was built, with the versions that they have now.
+
+        `tokens` and `alterations` are what was found of sources and of nodes at the end of the run. What others built
+        meanwhile is not in it: that has causes of its own.
+        """
+        self.unknown(tokens)
+        for uid, alteration in alterations.items():
+            self._tables[uid] = altered_version(self._builds[uid].data_version, alteration)
+        known: dict[str, str | None] = {}
+        return {
+            uid: {
+                parent: version
+                for parent, version in self._parent_versions(self._project.graph.nodes[uid], known).items()
+                if captured_version(build.consumed.get(parent, "")) != version
+            }
+            for uid, build in self._builds.items()
+            if uid in self._project.graph.nodes
+        }
+
+    def _stirred(self, unique_id: str, before: LastBuild | None) -> dict[str, int]:
+        """Return the parents that moved only during the run of the build before, each with how many times in a row."""
+        if before is None:
+            return {}
+        moved, captured = self._moved_in_run.get(unique_id, {}), self.consumed(unique_id)
+        return {
+            parent: before.stirred.get(parent, 0) + 1
+            for parent, version in moved.items()
+            if captured.get(parent) == version
+        }
 
     def _as_read(self, versions: Mapping[str, str], before: Mapping[str, str], run_id: str) -> dict[str, str]:
         """Return captured versions as a build or test read them: those that moved meanwhile, also below a view, marked."""

@@ -12,6 +12,7 @@ from dagster_sao.core.decide import Action, Decision, Reason, Request, Situation
 from dagster_sao.core.decide_functions import FunctionDecision, FunctionReason, decide_functions
 from dagster_sao.core.evidence import untracked_inputs
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest
+from dagster_sao.core.origins import origins
 from dagster_sao.core.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.policy import ExternalChanges, Policy
 from dagster_sao.core.project import Project
@@ -286,6 +287,7 @@ class _Planner:
             overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
+            origin=self._origin(uid),
             failed_tests=failed_tests,
             tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
             failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
@@ -296,14 +298,27 @@ class _Planner:
                 *unknown_columns,
             ),
             parent_versions=self._versions,
+            moved_in_run=self._state.moved_in_run.get(uid, {}),
             parents=node.parents,
             untracked=self._untracked[uid],
             untracked_from=self._untracked_from(policy, last_build) if last_build else None,
             first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
-            grace=self._grace(policy),
+            grace=self._grace(policy.build_after),
+            expiry_grace=self._grace(policy.rebuild_every),
             labels=self._project.labels,
             unique_id=uid,
         )
+
+    def _origin(self, uid: str) -> str:
+        """Return what an interrupted node follows from: a sensor asks for it again after a wait, a job builds it now."""
+        failure = self._state.failures.get(uid)
+        if self._mode is Mode.JOB or failure is None or not failure.origin:
+            return ""
+        return self._origins[uid]
+
+    @cached_property
+    def _origins(self) -> Mapping[str, str]:
+        return origins(self._project, self._state)
 
     def _has_changed_parents(self, node: Node, last_build: LastBuild) -> bool:
         return any(changed_parents(node.parents, last_build.consumed, self._versions))
@@ -324,10 +339,10 @@ class _Planner:
     def _retry_at(self, tests: Iterable[str]) -> datetime:
         return max(self._state.verdicts[test].retry_at for test in tests)
 
-    def _grace(self, policy: Policy) -> timedelta:
-        if self._mode is Mode.SENSOR or policy.build_after is None:
+    def _grace(self, interval: timedelta | None) -> timedelta:
+        if self._mode is Mode.SENSOR or interval is None:
             return timedelta(0)
-        return min(policy.build_after * _GRACE_SHARE, _LONGEST_GRACE)
+        return min(interval * _GRACE_SHARE, _LONGEST_GRACE)
 
     def _is_built(self, unique_id: str) -> bool:
         decision = self._decisions.get(unique_id)
@@ -464,7 +479,7 @@ def stored_version(
     alteration = state.altered_relations.get(unique_id)
     if alteration is None or project.policy(unique_id).external_changes is ExternalChanges.IGNORE:
         return version
-    return digest([version, alteration])
+    return altered_version(version, alteration)
 
 
 def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, is_read: bool = False) -> str:
@@ -477,6 +492,11 @@ def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, i
     if writer is None or (writer.is_open and not is_read):
         return version
     return digest([version, "overwritten", writer.attempt_id])
+
+
+def altered_version(version: str, alteration: str) -> str:
+    """Return the data version of rows that something else altered, `alteration` being what tells it from others."""
+    return digest([version, alteration])
 
 
 def consumed_versions(node: Node, versions: Mapping[str, str]) -> dict[str, str]:

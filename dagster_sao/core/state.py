@@ -62,6 +62,8 @@ class LastBuild:
     """What the run saw of it."""
     attempt_id: str = ""
     """What tells it from everything else that wrote the relation (`Writer`); empty where nobody noted it."""
+    stirred: Mapping[str, int] = field(default_factory=dict)
+    """The parents that moved during the run of the build before it and not since, each with how many times in a row."""
 
     @property
     def code(self) -> str:
@@ -99,9 +101,11 @@ class FailureKind(str, Enum):
 
     BUILD = "build"
     INTERRUPTED = "interrupted"
-    """Its run was killed or lost before it could say how the build went."""
+    """Its run, or dbt, was killed or lost before it could say how the build went."""
     LIMITED = "limited"
     """dbt was told to build less than the whole, such as with `--empty`, and did."""
+    TERMINATED = "terminated"
+    """Somebody terminated its run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,14 @@ class FailedAttempt:
     """Of a microbatch model: whether any batch may be missing."""
     left: str = ""
     """The data version of what it left in the warehouse, where dbt goes on with what reads it; it equals no other."""
+    origin: str = ""
+    """When it was interrupted: what the node followed from in the end (`core.origins`), by which a sensor waits."""
+    after: str | None = None
+    """What tells the last build before it from others, None where an older version recorded it. Machines have several
+    clocks: an attempt came after the last build when it knew that build."""
+    sequence: int = 0
+    """Which attempt in a row it is since that build, whatever it was built from."""
+    run_id: str = field(default="", compare=False)
 
     @property
     def limited_until(self) -> datetime:
@@ -137,6 +149,20 @@ class FailedAttempt:
     def is_incomplete(self) -> bool:
         """Whether it is known to have left the relation with a part of its rows."""
         return self.kind is FailureKind.LIMITED or bool(self.missing_batches)
+
+    def is_newer_than(self, other: FailedAttempt) -> bool:
+        """Return whether it came after another attempt since the same build."""
+        if self.sequence and other.sequence:
+            return self.sequence >= other.sequence
+        return self.failed_at >= other.failed_at
+
+    def waits(self, now: datetime) -> bool:
+        """Return whether it is too soon to try again with nothing changed.
+
+        Where the clock was set back by more than the wait since then, it is not: nobody knows how long that would be.
+        """
+        wait = retry_wait(self.attempts)
+        return self.failed_at - wait < now < self.failed_at + wait
 
     @property
     def retry_at(self) -> datetime:
@@ -170,6 +196,21 @@ class Writer:
     def retry_at(self) -> datetime:
         """When the relation may be written again for this: at once, unless two writers take turns."""
         return self.at + retry_wait(self.turns - 1) if self.turns > 1 else self.at
+
+
+def interruption(
+    before: FailedAttempt | None, at: datetime, origin: str, kind: FailureKind = FailureKind.INTERRUPTED
+) -> FailedAttempt:
+    """Return the attempt that was interrupted. `before` is the attempt until then: the wait doubles where nothing changed."""
+    is_repeated = (
+        kind is FailureKind.INTERRUPTED and before is not None and before.kind is kind and before.origin == origin
+    )
+    return FailedAttempt(
+        at,
+        before.attempts + 1 if before is not None and is_repeated else 1,
+        kind=kind,
+        origin=origin,
+    )
 
 
 class VerdictStatus(str, Enum):
@@ -253,6 +294,8 @@ class StateSnapshot:
     """Nodes whose relation is known not to exist. Unknown is not missing."""
     altered_relations: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
+    moved_in_run: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By node: the parents that moved during the run of its last build, each with the version that it had at the run's end."""
     blocked: frozenset[str] = frozenset()
     """Sources and nodes that nothing is to be built from."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)

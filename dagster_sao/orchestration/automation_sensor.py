@@ -17,10 +17,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.decide import Action, Decision, Reason, Request
+from dagster_sao.core.origins import origins
 from dagster_sao.core.plan import Plan, make_plan
 from dagster_sao.core.plan_tests import TestScope
-from dagster_sao.core.state import FIRST_RETRY, FailureKind, StateSnapshot
-from dagster_sao.core.versions import digest
+from dagster_sao.core.state import FIRST_RETRY, FailureKind, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.conditions import StateAwareCondition, planned
 from dagster_sao.orchestration.dead_runs import end_dead_runs
@@ -75,6 +75,8 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self._reasons: dict[str, str] = {}
         self.requested: dict[str, str] = {}
         """What each node was last asked to be built from; lost with the process, which only costs a wait."""
+        self.unanswered: dict[str, tuple[EndedRun, int]] = {}
+        """The last run for each node that said nothing of it, and how many in a row; lost with the process, as above."""
         self.asked_tests = AskedTests()
         with warnings.catch_warnings():
             # That it runs in the user's code server is beta in Dagster, and chosen here on purpose.
@@ -245,39 +247,60 @@ class _Tick:
                 waits = "A run is building one of its upstreams"
             elif decision.builds and waits_for:
                 waits = f"Waits for {', '.join(graph.label(parent) for parent in waits_for)}"
-            elif decision.builds and uid in activity.ended:
-                waits = self._waits_after(uid, state, activity.ended[uid])
+            elif decision.builds:
+                waits = self._waits_after(uid, state, activity.ended.get(uid))
+            else:
+                self._sensor.unanswered.pop(uid, None)
             if waits or waits_for:
                 waiting.add(uid)
             choices[uid] = _Choice(decision, requested=decision.builds and not waits, waits=waits)
         return choices
 
-    def _waits_after(self, uid: str, state: StateSnapshot, run: EndedRun) -> str:
+    def _waits_after(self, uid: str, state: StateSnapshot, run: EndedRun | None) -> str:
         """Return why a node waits that a run was asked for, and that came out of it neither built nor failed.
 
         Without this, a run that dies before it records anything, or that sees another environment than this process,
-        would be asked for again at every tick. Other code or data than it was asked for ends the wait.
+        would be asked for again at every tick: it is after 5 minutes, doubling up to 6 hours. Other code or data than it was
+        asked for ends the wait.
+        """
+        before, times = self._sensor.unanswered.get(uid, (None, 0))
+        run = run or before
+        if run is None:
+            return ""
+        is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
+        if is_news or self._is_answered(uid, state, run):
+            self._sensor.unanswered.pop(uid, None)
+            return ""
+        if before is None or before.run_id != run.run_id:
+            times += 1
+        self._sensor.unanswered[uid] = run, times
+        wait = retry_wait(times)
+        # Not either where the clock was set back since: nobody knows for how long that would be.
+        if not run.ended_at - wait < self._now < run.ended_at + wait:
+            return ""
+        return f"The last run for it ended without building it. Retries at {run.ended_at + wait:%H:%M:%S} UTC"
+
+    def _is_answered(self, uid: str, state: StateSnapshot, run: EndedRun) -> bool:
+        """Return whether a run, or another one since, tells what became of a node: it was built, it failed, or it is held.
+
+        Runs are told apart by their ids: machines have several clocks.
         """
         build = state.builds.get(uid)
         # Wiping the history of what the run built asks for it anew.
         wiped_at = event_log_state(self._instance, self._project).wiped_at(self._keys.by_unique_id[uid])
-        answers = [m for m in (build and build.ended_at, wiped_at) if m]
+        if (build and build.run_id == run.run_id) or (wiped_at and wiped_at >= run.created_at):
+            return True
         # What failed has a wait of its own, and the run skipped what is below it.
         at_or_above = {uid} | self.loaded.project.graph.ancestors([uid])
-        answers += [
-            failure.failed_at
+        has_failed = any(
+            failure.run_id == run.run_id and failure.kind in {FailureKind.BUILD, FailureKind.LIMITED}
             for failed, failure in state.failures.items()
-            if failed in at_or_above and failure.kind is not FailureKind.INTERRUPTED
-        ]
-        answers += [
-            verdict.at for test, verdict in state.verdicts.items() if verdict.is_failing and self._held(uid, test)
-        ]
-        retry_at = run.ended_at + FIRST_RETRY
-        is_answered = any(moment >= run.created_at for moment in answers)
-        is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
-        if is_answered or is_news or self._now >= retry_at:
-            return ""
-        return f"The last run for it ended without building it. Retries at {retry_at:%H:%M:%S} UTC"
+            if failed in at_or_above
+        )
+        return has_failed or any(
+            verdict.run_id == run.run_id and verdict.is_failing and self._held(uid, test)
+            for test, verdict in state.verdicts.items()
+        )
 
     def _held(self, uid: str, test: str) -> bool:
         """Return whether a failing test held a node: it gates the node, or it did before it was removed."""
@@ -285,16 +308,8 @@ class _Tick:
         return graph.gates.gates(test, uid) or test not in graph.tests
 
     def _origins(self, state: StateSnapshot) -> Mapping[str, str]:
-        """Return what each node follows from in the end: the code at and above it, and the sources' data.
-
-        What a run built before it died is not in it, so that is no news.
-        """
         if self._origins_now is None:
-            origins = {uid: source.version for uid, source in state.sources.items()}
-            for uid, node in self.loaded.project.graph.nodes.items():
-                code = self.loaded.project.fingerprints[uid].digest
-                origins[uid] = digest([code, [origins.get(parent, "") for parent in node.parents]])
-            self._origins_now = origins
+            self._origins_now = origins(self.loaded.project, state)
         return self._origins_now
 
     def _remember(self, state: StateSnapshot, choices: Mapping[str, _Choice]) -> None:

@@ -116,6 +116,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
             args=self.get_cli_args(context),
             config=read_run_config(context),
             finish=finisher(self.include_metadata),
+            kept_dbt_folders=self.state_aware.kept_dbt_folders,
         )
 
     def _build_jobs(self, models: dg.AssetsDefinition) -> dg.Definitions:

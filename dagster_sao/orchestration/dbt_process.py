@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,10 @@ from dagster_dbt import DbtCliResource
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.fingerprint import Fingerprinter
 from dagster_sao.core.state import VerdictStatus
+from dagster_sao.orchestration import leases
+from dagster_sao.orchestration.dbt_watchdog import ENDED
 from dagster_sao.orchestration.door import masked_lines
+from dagster_sao.orchestration.invocation_folders import mark_folder
 from dagster_sao.orchestration.private import DbtCliInvocation, mask_stdout
 from dagster_sao.orchestration.project import (
     LoadedProject,
@@ -45,6 +48,9 @@ _TRACES = "dagster_sao_traces.jsonl"
 """In the target folder of the invocation."""
 _WATCHDOG = Path(__file__).with_name("dbt_watchdog.py")
 _STOP_SECONDS = 15.0
+_SHELL_SIGNALS = 128
+_KILLS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
+"""The signals that a shell's exit code is taken for: 137 and 143."""
 
 
 _TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
@@ -148,8 +154,11 @@ class DbtProcess:
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )
         mask_stdout(self.invocation, masked_lines)
+        mark_folder(self.invocation.target_path, context.run.run_id)
         self._traces = TraceFile(self.invocation.target_path / _TRACES)
         self._watchdog = _start_watchdog(self.invocation.process)
+        self._logged: dict[str, str] = {}
+        """The status of each node and test whose end dbt logged."""
         # dagster-dbt would select by itself if it were given the context, so it gets it after.
         self.invocation.context = context
         self.invocation.project = project.dbt_project
@@ -158,7 +167,12 @@ class DbtProcess:
         """Yield what dbt says, until it has ended."""
         try:
             for event in self.invocation.stream_raw_events():
-                yield DbtEvent(event.raw_event, partial(self._asset_events, event))
+                dbt_event = DbtEvent(event.raw_event, partial(self._asset_events, event))
+                if dbt_event.is_result:
+                    data = event.raw_event["data"]
+                    status = data.get("status") or data["node_info"].get("node_status")
+                    self._logged[data["node_info"]["unique_id"]] = str(status).lower()
+                yield dbt_event
         finally:
             self._dismiss_watchdog()
 
@@ -173,6 +187,13 @@ class DbtProcess:
             )
         )
 
+    def leases_renewed(self) -> None:
+        """Tell the watchdog, in any thread, that the run is neither dead nor frozen: it ends dbt before the leases run out."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            # One that has ended, or is about to.
+            with suppress(OSError, ValueError):
+                os.write(self._watchdog.stdin.fileno(), b"renewed\n")
+
     def stop(self) -> None:
         """End dbt from another thread: as ctrl-c does, and with force when that does not help."""
         process = self.invocation.process
@@ -185,11 +206,27 @@ class DbtProcess:
     def error(self) -> str:
         """Return why dbt did not end well, in one sentence; empty when it did."""
         error = self.invocation.get_error()
-        return sentence(error) if error is not None else ""
+        if error is None:
+            return ""
+        if killed := self.killed_by():
+            return f"{killed} What it had not finished was interrupted."
+        return sentence(error)
+
+    def killed_by(self) -> str:
+        """Return in one sentence what killed dbt, which then says nothing of what it was building; empty for any other end."""
+        if self._watchdog is not None and self._watchdog.returncode == ENDED:
+            return "dbt was ended because this run gave no sign of life: its process was frozen, or the machine was."
+        code = self.invocation.process.returncode or 0
+        # As the process itself ended, or as a shell around it reports it.
+        number = -code if code < 0 else code - _SHELL_SIGNALS
+        if number not in _KILLS and code >= 0:
+            return ""
+        hint = " The kernel does that when memory runs out." if number == signal.SIGKILL else ""
+        return f"dbt was killed by {_signal_name(number)}.{hint}"
 
     def statuses(self) -> Mapping[str, str]:
-        """Return the status of each node and test that dbt came to, by unique id; empty when it wrote none."""
-        return {unique_id: result["status"] for unique_id, result in self.results().items()}
+        """Return the status of each node and test that dbt came to, by unique id: of a dbt that was killed, what it logged."""
+        return {unique_id: result["status"] for unique_id, result in self.results().items()} or self._logged
 
     def results(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the result of each node and test that dbt came to, by unique id; empty when it wrote none."""
@@ -231,7 +268,7 @@ class DbtProcess:
         return self._traces.file_read() if self._traces.exists() else None
 
     def _dismiss_watchdog(self) -> None:
-        if self._watchdog is None or self._watchdog.stdin is None:
+        if self._watchdog is None or self._watchdog.stdin is None or self._watchdog.stdin.closed:
             return
         # Only of a dbt that has ended: one that goes on without a run that listens is to be ended.
         message = b"done\n" if self.invocation.process.poll() is not None else b""
@@ -282,7 +319,7 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
         return None
     watchdog = subprocess.Popen(
         # Nothing of the environment's packages: it starts in an instant.
-        [sys.executable, "-I", "-S", str(_WATCHDOG)],
+        [sys.executable, "-I", "-S", str(_WATCHDOG), *map(str, _patience())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -293,6 +330,18 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
         watchdog.stdin.write(f"{process.pid}\n".encode())
         watchdog.stdin.flush()
     return watchdog
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _patience() -> tuple[float, float]:
+    """Return how long a watchdog bears a run's silence, and dbt's way to its end: less than a lease lasts, all in all."""
+    return leases.LEASE_SECONDS * 2 / 3, leases.LEASE_SECONDS / 6
 
 
 @contextmanager

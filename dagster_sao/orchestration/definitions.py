@@ -23,6 +23,7 @@ from dagster_sao.orchestration.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.freshness_checks import build_freshness_checks
 from dagster_sao.orchestration.freshness_sensor import build_freshness_sensor
 from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
+from dagster_sao.orchestration.invocation_folders import DEFAULT_KEPT
 from dagster_sao.orchestration.jobs import StateAwareJob, build_jobs
 from dagster_sao.orchestration.parsing import ensure_manifest
 from dagster_sao.orchestration.partitions import refuse_partitions
@@ -59,6 +60,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     tick_seconds: float = 40.0,
     loaded_by_dagster: Sequence[str] = (),
     probe_target: str | None = None,
+    kept_dbt_folders: int = DEFAULT_KEPT,
     jobs: Sequence[StateAwareJob] = (),
 ) -> dg.Definitions:
     """Return the assets, the sources, the two sensors and the jobs of a dbt project.
@@ -80,12 +82,14 @@ def build_state_aware_definitions(  # noqa: PLR0913
         tick_seconds: Seconds that a look at the sources may take; the next one goes on from there.
         loaded_by_dagster: Sources that assets of other code locations load, as `source.table` or `source.*`.
         probe_target: The target of the profile that sources are probed with, such as one with a small virtual warehouse.
+        kept_dbt_folders: How many of the folders are kept that dbt writes below `target/`, and as many of runs that failed.
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
         InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
             have partitions.
-        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or a number of seconds, has no meaning.
+        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or a number of seconds or folders, has no
+            meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
     find_dbt()
@@ -108,6 +112,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         sensors_enabled=default_sensor_status is dg.DefaultSensorStatus.RUNNING,
         loaded_by_dagster=list(loaded_by_dagster),
         probe_target=probe_target,
+        kept_dbt_folders=kept_dbt_folders,
         jobs=list(jobs),
     )
     orchestrated_project = OrchestratedProject(
@@ -163,6 +168,7 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
             args=dbt_args,
             config=config,
             finish=finisher(include_metadata),
+            kept_dbt_folders=settings.kept_dbt_folders,
         )
 
     models = models_of(

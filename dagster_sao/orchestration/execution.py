@@ -7,10 +7,12 @@ leads to. So a run that is killed at any instant leaves the state at or behind t
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -48,8 +50,9 @@ from dagster_sao.orchestration.dead_runs import end_dead_runs
 from dagster_sao.orchestration.door import errors_masked, mask_log, masked_event, masked_metadata
 from dagster_sao.orchestration.functions import RunFunctions
 from dagster_sao.orchestration.in_memory import refuse_what_does_not_survive
+from dagster_sao.orchestration.invocation_folders import DEFAULT_KEPT, remove_old_folders
 from dagster_sao.orchestration.invocations import Invocation, Invocations
-from dagster_sao.orchestration.leases import Leases
+from dagster_sao.orchestration.leases import LEASES_LOST, Leases
 from dagster_sao.orchestration.limits import limits_of
 from dagster_sao.orchestration.private import (
     DbtEventIterator,
@@ -59,6 +62,8 @@ from dagster_sao.orchestration.private import (
 )
 from dagster_sao.orchestration.project import OrchestratedProject, sentence
 from dagster_sao.orchestration.recording import Recorder, recorded_build
+from dagster_sao.orchestration.reexecution import failed_in_parent
+from dagster_sao.orchestration.relations import write_moved
 from dagster_sao.orchestration.reporting import RunReport, reused_checks
 from dagster_sao.orchestration.requests import explicit_requests
 from dagster_sao.orchestration.run_capture import RunCapture
@@ -69,6 +74,7 @@ from dagster_sao.orchestration.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.selection import NodeSelection, resolve_selection
 from dagster_sao.orchestration.selection_words import SelectionWords
 from dagster_sao.orchestration.sightings import Sightings
+from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import CONDITION_TAG, PROJECT_TAG, event_log_state
 from dagster_sao.orchestration.step_events import store_step_events
 from dagster_sao.orchestration.writers import RunWriters
@@ -90,6 +96,7 @@ def execute_dbt_assets(  # noqa: PLR0913
     args: Sequence[str] = ("build",),
     config: StateAwareRunConfig | None = None,
     finish: Finish | None = None,
+    kept_dbt_folders: int = DEFAULT_KEPT,
 ) -> Iterator[Any]:
     """Build the selected dbt assets that are to be built, and report the others as reused.
 
@@ -109,8 +116,11 @@ def execute_dbt_assets(  # noqa: PLR0913
                 refuse_what_does_not_survive(variant, variant.load())
             dbt = _for_project(dbt, variant)
             arguments = _dbt_arguments(args, config, variant)
-            events = _Execution(context, dbt, variant, arguments, config, finish).run()
-            yield from map(masked_event, events)
+            execution = _Execution(context, dbt, variant, arguments, config, finish)
+            try:
+                yield from map(masked_event, execution.run())
+            finally:
+                execution.clean_up(kept_dbt_folders)
         except DagsterSaoError as error:
             raise dg.Failure(sentence(error)) from None
 
@@ -160,6 +170,8 @@ class _Execution:
         aware = config.state_aware
         self._is_state_aware = self._is_automated if aware is None else aware
         self._selected = self._selection()
+        self._executed_again = failed_in_parent(context.instance, context.run, self._keys)
+        """What failed in the run that this one executes again, None where there is none."""
         self._requests = self._requested()
         self._planner = RunPlanner(
             self._loaded,
@@ -173,6 +185,9 @@ class _Execution:
         self._tests = RunTests(
             context, self._loaded, self._selected, state_aware=self._is_state_aware, strategy=self._test_strategy()
         )
+        if self._executed_again is not None:
+            verdicts = self._log_state.verdicts.read()
+            self._tests.insist(uid for uid, verdict in verdicts.items() if verdict.is_failing)
         self._deferred_tests: dict[str, None] = {}
         self._leases = Leases(context.instance, context.run.run_id)
         self._relations = {uid: self._relation(uid) for uid in (*self._graph.nodes, *self._graph.functions)}
@@ -202,9 +217,12 @@ class _Execution:
             self._report,
             self._log_state.builds_elsewhere,
             self._writers.attempt_id,
+            self._log_state.place,
         )
         self._invocations = Invocations(self._loaded, self._recorder.decisions, self._selection_words())
         self._process: DbtProcess | None = None
+        self._target: Path | None = None
+        """Where dbt writes a folder each time that it is started."""
         self._said_waiting: dict[str, str] = {}
         self._interrupted: set[str] = set()
         """What dbt may have begun when it stopped at the first failure."""
@@ -214,13 +232,15 @@ class _Execution:
     def run(self) -> Iterator[Any]:
         end_dead_runs(self._context.instance)
         expect_no_check_results(self._context)
-        with self._leases.heartbeat(self._lose, step_key=step_key(self._context)):
+        with self._leases.heartbeat(self._lose, step_key=step_key(self._context), renewed=self._renewed):
             with closing(self._capture):
                 self._capture.look()
                 self._report.source_problems = self._capture.problems
                 yield from self._rounds()
                 yield from self._run_deferred_tests()
-            ended_well = None if self._recorder.failed | self._recorder.limited_builds else self._context.run.run_id
+                self._note_what_moved()
+            is_whole = not (self._recorder.failed or self._recorder.limited_builds or self._lost)
+            ended_well = self._context.run.run_id if is_whole else None
             self._log_state.settle(self._keys, clock.now(), ended_well)
         if self._report.outcomes or self._report.tests or self._report.functions:
             instance, run = self._context.instance, self._context.run
@@ -231,6 +251,11 @@ class _Execution:
             self._errors.append(stuck)
         if self._errors:
             raise dg.Failure(" ".join(dict.fromkeys(self._errors)))
+
+    def clean_up(self, kept: int) -> None:
+        """Remove the folders that dbt wrote for runs that have ended, but for the newest `kept`."""
+        if self._target is not None:
+            remove_old_folders(self._target, self._context.instance, kept)
 
     # What is asked for
 
@@ -251,6 +276,7 @@ class _Execution:
         if "--full-refresh" in self._args:
             return dict.fromkeys(self._selected, Request.FULL_REFRESH)
         asked = set(json.loads(self._context.run.tags.get(CONDITION_TAG, "[]"))) & self._selected
+        asked |= (self._executed_again or set()) & self._selected
         requests = explicit_requests(
             self._project, self._loaded, self._selected, self._config, state_aware=self._is_state_aware
         )
@@ -387,7 +413,7 @@ class _Execution:
             self._deferred_tests.update(dict.fromkeys(due))
             due = []
         if round_.builds:
-            self._log_state.unsettle(self._context.run, round_.builds, round_.state)
+            self._log_state.unsettle(self._context.run, self._loaded.project, round_.builds, round_.state)
         self._writers.begin(round_.builds, plan.decisions, round_.state)
         yield from (self._report.starts(uid) for uid in round_.builds if self._said_waiting.pop(uid, ""))
         invocations = self._invocations.choose(plan.in_order(round_.builds, due))
@@ -472,6 +498,9 @@ class _Execution:
         self._recorder.attempt(nodes)
         self._capture.expect(self._recorder.state, nodes, tests)
         seeds = dict(seed_files(self._project.dbt_project.project_dir, self._loaded.manifest, nodes))
+        if not self._still_holds([*nodes, *functions]):
+            yield from self._left_to_others(nodes)
+            return
         self._process = DbtProcess(
             self._context,
             self._dbt,
@@ -479,6 +508,7 @@ class _Execution:
             self._loaded,
             arguments,
         )
+        self._target = self._process.invocation.target_path.parent
         events = DbtEventIterator(
             self._events(self._process, nodes, [*tests, *functions], seeds), self._process.invocation
         )
@@ -509,6 +539,8 @@ class _Execution:
         seen = Sightings(process, [*nodes, *others], checksums)
         answered: set[str] = set()
         for event in self._proven(process, seeds):
+            if self._lost:
+                continue  # others may be building by now: what dbt says is no longer what the relations hold
             if (function := function_created_in(event.raw)) is not None:
                 self._function_created(function, seen.code(function))
             answer = answer_in(event.raw)
@@ -534,7 +566,8 @@ class _Execution:
             # dagster-dbt takes what dbt reuses for built.
             elif uid not in self._graph.nodes or is_build(event.raw):
                 for asset_event in event.asset_events():
-                    yield self._recorded(asset_event, event, seen)
+                    if not isinstance(asset_event, dg.Output) or self._still_holds([uid]):
+                        yield self._recorded(asset_event, event, seen)
 
     def _is_unasked(self, event: DbtEvent, nodes: Collection[str]) -> bool:
         """Return whether dbt built something that it was not asked for. Tests are let run with others of their name."""
@@ -557,7 +590,7 @@ class _Execution:
     def _recorded(self, asset_event: object, event: DbtEvent, seen: Sightings) -> object:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
         if isinstance(asset_event, dg.Output):
-            uid = event.raw["data"]["node_info"]["unique_id"]
+            uid = event.unique_id
             if missing := self._not_created_for(uid, seen.code(uid)):
                 name = self._graph.label(uid)
                 why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
@@ -651,6 +684,8 @@ class _Execution:
                 self._report.not_run(uid, TestDecision(TestAction.SKIP, TestReason.UPSTREAM_FAILED, message), None)
 
     def _write_verdicts(self) -> None:
+        if self._lost:
+            return
         try:
             self._log_state.verdicts.write(self._recorder.take_unwritten(), self._graph.tests)
         except DagsterSaoError as error:
@@ -659,23 +694,29 @@ class _Execution:
 
     def _failures(self, process: DbtProcess, nodes: Sequence[str], functions: Sequence[str]) -> Iterator[Any]:
         error = process.error()
+        if self._lost:
+            yield from self._left_to_others(nodes)
+            return
         if not error:
             return
         self._errors.append(error)
         if self._config.fail_fast:
             self._interrupted.update(nodes)
-        results = process.results()
-        statuses = {uid: str(result["status"]) for uid, result in results.items()}
+        killed = process.killed_by()
+        results, statuses = process.results(), process.statuses()
         # One that dbt skipped reads something that failed: so do its callers.
         not_created = self._functions.missing_among(functions)
-        broken = [uid for uid in not_created if statuses.get(uid, "error") != "skipped"]
+        broken = [uid for uid in not_created if statuses.get(uid, "skipped" if killed else "error") != "skipped"]
         self._functions.fail(broken)
         self._report.functions.update(dict.fromkeys(broken, ("failed", "dbt could not create it")))
         yield from self._without_functions(nodes)
         for uid in nodes:
             if uid in self._recorder.built | self._recorder.failed:
                 continue
-            if statuses.get(uid, "error") != "skipped":
+            status = statuses.get(uid)
+            if killed and status is None:
+                yield self._recorder.interrupted(uid, killed)
+            elif status != "skipped":
                 yield self._recorder.build_failed(uid, batches=batch_results(results, uid))
         blocked = self._blocked()
         for uid in nodes:
@@ -727,6 +768,27 @@ class _Execution:
         for invocation in self._invocations.choose(due):
             yield from self._run_invocation(invocation, is_last=True)
 
+    def _note_what_moved(self) -> None:
+        """Note what moved while the run built what reads it: its own hooks may have moved it, which is news once only."""
+        built, instance = self._recorder.built, self._context.instance
+        if not built or self._lost:
+            return
+        try:
+            found = self._capture.found_at_end(self._recorder.state, built, has_hooks=self._has_hooks(built))
+        except DagsterSaoError as error:
+            self._context.log.warning(f"What moved during this run is not known: {sentence(error)}")
+            return
+        state = take_snapshot(instance, self._project, self._loaded, clock.now())
+        moved = {uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds}
+        write_moved(instance, self._project.state_name, state.builds, moved)
+
+    def _has_hooks(self, built: Iterable[str]) -> bool:
+        nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]
+        configs = (nodes[uid].get("config") or {} for uid in built)
+        return any(config.get("pre-hook") or config.get("post-hook") for config in configs) or any(
+            node.get("resource_type") == "operation" for node in nodes.values()
+        )
+
     def _hold(self, functions: Iterable[str]) -> None:
         """Return when this run may create functions, and nobody else does."""
         relations = {self._relations[uid] for uid in functions}
@@ -734,11 +796,29 @@ class _Execution:
             self._leases.release()
             self._poll_until_free(frozenset(taken))
 
+    def _still_holds(self, unique_ids: Iterable[str]) -> bool:
+        """Return whether this run still holds what it leased of nodes and functions; otherwise it stops writing."""
+        if not self._lost and not self._leases.keep(self._relations[uid] for uid in unique_ids):
+            self._lose(LEASES_LOST)
+        return not self._lost
+
+    def _left_to_others(self, nodes: Iterable[str]) -> Iterator[Any]:
+        """Report nodes whose leases ran out: another run may be building them, or may have built them."""
+        for uid in nodes:
+            if uid not in self._recorder.built | self._recorder.failed:
+                self._recorder.skipped.add(uid)
+                yield self._report.lost(uid, self._lost)
+
+    def _renewed(self) -> None:
+        if (process := self._process) is not None:
+            process.leases_renewed()
+
     def _lose(self, why: str) -> None:
-        """Stop writing, in the thread of the heartbeat: others may build what this run was building."""
+        """Stop writing, in any thread: others may build what this run was building."""
         self._lost = why
         if self._process is not None:
-            self._process.stop()
+            # Beside the thread that takes what dbt says, which dbt may wait for.
+            threading.Thread(target=self._process.stop, name="dagster_sao-stop", daemon=True).start()
 
 
 def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliResource:

@@ -25,6 +25,7 @@ from dagster_sao.orchestration.tables import NOW, ROWS_PER_STATEMENT, TableError
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
 HEARTBEAT_SECONDS = 10.0
+LEASES_LOST = "The leases of this run ran out, so that another run may be building its models by now."
 _SIGN_OF_LIFE = "alive "
 
 T = TypeVar("T")
@@ -94,16 +95,16 @@ class Leases:
         """Let what is held last longer. Returns False when some of it was lost to another process."""
         with self._lock:
             kept = self._held | self._signs
-            if not kept:
-                return True
-            with self._engine.begin() as connection:
-                until = _now(connection) + LEASE_SECONDS
-                renewed = 0
-                for part in _parts(sorted(kept)):
-                    # Not all that is still there: what could not be released is to run out.
-                    renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
-                    renewed += connection.execute(renewal).rowcount
-                return renewed == len(kept)
+            return self._renew(sorted(kept))
+
+    def keep(self, relations: Iterable[str]) -> bool:
+        """Renew those of `relations` that are held. Returns False when some of them were lost to another process.
+
+        Asked before dbt starts and before a build is recorded: a process that was frozen may not know yet that its leases
+        lapsed. Raises LeaseError when the database does not answer.
+        """
+        kept = sorted(self._held.intersection(relations))
+        return _retried(lambda: self._renew(kept))
 
     @property
     def owner(self) -> str:
@@ -158,19 +159,24 @@ class Leases:
             return
 
     @contextmanager
-    def heartbeat(self, lost: Callable[[str], None], *, step_key: str = "") -> Iterator[None]:
+    def heartbeat(
+        self, lost: Callable[[str], None], *, step_key: str = "", renewed: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Renew what is held as long as the block runs, and the step's sign of life; what is held is released at its end.
 
         The sign is left to lapse: the process may still be killed before Dagster knows that the step has ended.
 
         Calls `lost` with a sentence, in another thread, once the leases cannot be kept: then nothing more may be written.
+        Calls `renewed` there each time that they were renewed.
         Raises LeaseError when the database does not answer at the start.
         """
         sign = sign_of_life(self._run_id, step_key)
         _retried(lambda: self._show(sign))
         self._signs = {sign}
         ended = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(ended, lost), name="dagster_sao-leases", daemon=True)
+        thread = threading.Thread(
+            target=self._beat, args=(ended, lost, renewed), name="dagster_sao-leases", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -179,19 +185,33 @@ class Leases:
             thread.join()
             self.release()
 
-    def _beat(self, ended: threading.Event, lost: Callable[[str], None]) -> None:
+    def _beat(self, ended: threading.Event, lost: Callable[[str], None], renewed: Callable[[], None]) -> None:
         renewed_at = time.monotonic()
         while not ended.wait(HEARTBEAT_SECONDS):
             try:
                 if not self.renew():
-                    lost("The leases of this run ran out, so that another run may be building its models by now.")
+                    lost(LEASES_LOST)
                     return
                 renewed_at = time.monotonic()
+                renewed()
             except SQLAlchemyError as error:
                 # Before they run out: what is being written must have ended by then.
                 if time.monotonic() - renewed_at >= LEASE_SECONDS / 2:
                     lost(f"The leases cannot be renewed in the Dagster instance's database: {reason_of(error)}")
                     return
+
+    def _renew(self, kept: list[str]) -> bool:
+        if not kept:
+            return True
+        with self._engine.begin() as connection:
+            until = _now(connection) + LEASE_SECONDS
+            renewed = 0
+            for part in _parts(kept):
+                # Not all that is still there: what could not be released is to run out.
+                renewed += connection.execute(
+                    sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
+                ).rowcount
+            return renewed == len(kept)
 
     def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
         return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
@@ -207,6 +227,7 @@ class Leases:
             # A write first: on SQLite it locks out every other writer until the end of the transaction.
             now = _now(connection)
             connection.execute(sa.delete(_LEASES).where(_LEASES.c.expires_at < now, ~_IS_SIGN))
+            _cap(connection, now)
             taken = dict(_rows(connection, wanted))
             free = [relation for relation in wanted if relation not in taken]
             for part in _parts(free):
@@ -219,7 +240,9 @@ class Leases:
 
     def _holders_once(self, relations: list[str]) -> Mapping[str, str]:
         with self._engine.begin() as connection:
-            return dict(_rows(connection, relations, after=_now(connection)))
+            now = _now(connection)
+            _cap(connection, now)
+            return dict(_rows(connection, relations, after=now))
 
 
 def sign_of_life(run_id: str, step_key: str) -> str:
@@ -235,7 +258,9 @@ def lapsed_signs(instance: dg.DagsterInstance) -> Mapping[str, str]:
 
     def read() -> Mapping[str, str]:
         with open_table(instance, _LEASES, LeaseError).begin() as connection:
-            is_lapsed = sa.and_(_IS_SIGN, _LEASES.c.expires_at < _now(connection) - LEASE_SECONDS)
+            now = _now(connection)
+            _cap(connection, now)
+            is_lapsed = sa.and_(_IS_SIGN, _LEASES.c.expires_at < now - LEASE_SECONDS)
             found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(is_lapsed))
             return {str(sign): str(run_id) for sign, run_id in found}
 
@@ -256,6 +281,12 @@ def forget_sign(instance: dg.DagsterInstance, sign: str) -> None:
             connection.execute(sa.delete(_LEASES).where(_LEASES.c.relation == sign))
 
     _retried(delete)
+
+
+def _cap(connection: sa.Connection, now: float) -> None:
+    """Let no lease end later than one that is taken now: one that was taken before the clock was set back would."""
+    latest = now + LEASE_SECONDS
+    connection.execute(sa.update(_LEASES).where(_LEASES.c.expires_at > latest).values(expires_at=latest))
 
 
 def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0) -> Iterator[tuple[str, str]]:

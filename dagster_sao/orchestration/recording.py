@@ -16,9 +16,18 @@ from dagster_sao.core.evidence import UNSEEN, Evidence
 from dagster_sao.core.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
 from dagster_sao.core.graph import ProjectTest
 from dagster_sao.core.ledger import Ledger
+from dagster_sao.core.origins import origins
 from dagster_sao.core.plan import Plan
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot, Verdict, VerdictStatus
+from dagster_sao.core.state import (
+    FailedAttempt,
+    FailureKind,
+    LastBuild,
+    StateSnapshot,
+    Verdict,
+    VerdictStatus,
+    interruption,
+)
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.build_results import BatchResults, left_missing
 from dagster_sao.orchestration.dbt_process import TestAnswer
@@ -42,19 +51,22 @@ Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
 class Recorder:
     """Turns what dbt logs into build records, failed attempts and verdicts, and remembers what became of each."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what a run knows)
         self,
         context: dg.AssetExecutionContext,
         project: Project,
         report: RunReport,
         elsewhere: Callable[[str], Mapping[str, Any]],
         attempt_id: Callable[[str], str],
+        place: Callable[[str], tuple[str, int]],
     ) -> None:
         """Record nothing yet.
 
         `elsewhere` tells the records of a node's last builds in other environments, `attempt_id` what tells the attempt that
-        is under way from all others.
+        is under way from all others, and `place` what tells its last build in this environment from others, and which attempt
+        since then the next one is.
         """
+        self._place = place
         self._elsewhere = elsewhere
         self._attempt_id = attempt_id
         self._run_id = context.run.run_id
@@ -126,6 +138,11 @@ class Recorder:
         self._moved, self._moved_seeds = moved, seeds
         self._ledger.moved(moved)
         self._ledger.unknown(unknown)
+
+    def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Return for each node that was built the parents that moved meanwhile, with their versions at the run's end."""
+        found = self._ledger.moved_in_run(tokens, alterations)
+        return {uid: found[uid] for uid in self.built}
 
     def start_anew(self, nodes: set[str], tests: set[str]) -> None:
         """Forget what became of nodes and tests that are tried again."""
@@ -223,8 +240,7 @@ class Recorder:
             batches_unknown=is_unknown,
             left=self._ledger.left(uid),
         )
-        self.failures[uid] = failure
-        return self._report.failed(uid, failure, why)
+        return self._report.failed(uid, self._placed(uid, failure), why)
 
     def limited(self, uid: str, limits: Limits) -> dg.AssetObservation:
         """Record that dbt built a part of a node's rows. It is not a build that anything may rely on."""
@@ -243,8 +259,20 @@ class Recorder:
             missing_batches=missing,
             batches_unknown=is_unknown,
         )
-        self.failures[uid] = failure
-        return self._report.limited(uid, failure, self.decisions[uid])
+        return self._report.limited(uid, self._placed(uid, failure), self.decisions[uid])
+
+    def interrupted(self, uid: str, why: str) -> dg.AssetObservation:
+        """Record that dbt was killed before it said how the build of a node went."""
+        origin = origins(self._project, self.state)[uid]
+        failure = interruption(self.state.failures.get(uid), clock.now(), origin)
+        self.failed.add(uid)
+        return self._report.failed(uid, self._placed(uid, failure), why)
+
+    def _placed(self, uid: str, failure: FailedAttempt) -> FailedAttempt:
+        """Return an attempt that failed with its place among the others, and remember it."""
+        after, sequence = self._place(uid)
+        self.failures[uid] = placed = replace(failure, after=after, sequence=sequence)
+        return placed
 
     def _is_second(self, what: object) -> bool:
         is_second = what in self._yielded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 from dagster_sao.core.evidence import Evidence, TracedReads
@@ -32,6 +33,8 @@ SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
 DURATION_KEY = "dagster_sao/duration_seconds"
 GIVEN_TO_DBT_KEY = "dagster_sao/given_to_dbt"
 """On an event of a run: the nodes that dbt builds next, each with what tells its last build from others."""
+INTERRUPTIONS_KEY = "dagster_sao/interruptions"
+"""Beside these nodes: the failure of each that it is when the run says nothing more of it."""
 TESTS_KEY = "dagster_sao/tests"
 SOURCE_PROBLEMS_KEY = "dagster_sao/source_problems"
 """At the end of a run: a sentence for each source that it could not probe, or that is not tracked."""
@@ -46,6 +49,14 @@ LOADED_AT_KEY = "dagster_sao/max_loaded_at"
 DATA_VERSION_TAG = "dagster/data_version"
 REMEMBERED_TOKENS = 20
 _LAYOUT = 1
+
+
+class Progress(str, Enum):
+    """What a run says of a node on the way, as its decision: none of them tells what became of it."""
+
+    WAITS = "waits"
+    STARTS = "starts"
+    LOST = "lost"
 
 
 def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environment: str = "") -> dict[str, Any]:
@@ -68,6 +79,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "replaced_in": build.replaced_in,
         "evidence": _evidence_to_json(build.evidence),
         "attempt_id": build.attempt_id,
+        "stirred": dict(build.stirred),
         "history": _history_to_json(build.history),
         "invocation_id": invocation_id,
         "environment": environment,
@@ -96,6 +108,7 @@ def build_from_json(record: object) -> LastBuild | None:
             replaced_in=str(record.get("replaced_in") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
             attempt_id=str(record.get("attempt_id") or ""),
+            stirred={uid: int(times) for uid, times in (record.get("stirred") or {}).items()},
             history=_history_from_json(record.get("history")),
         )
     except (KeyError, TypeError, ValueError):
@@ -121,6 +134,9 @@ def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, 
         **({"missing_batches": _batches_to_json(failure.missing_batches)} if failure.missing_batches else {}),
         **({"batches_unknown": True} if failure.batches_unknown else {}),
         **({"left": failure.left} if failure.left else {}),
+        "origin": failure.origin,
+        "after": failure.after,
+        "sequence": failure.sequence,
     }
 
 
@@ -139,6 +155,9 @@ def failure_from_json(record: object) -> FailedAttempt | None:
             missing_batches=tuple((_moment(start), _moment(end)) for start, end in record.get("missing_batches") or ()),
             batches_unknown=bool(record.get("batches_unknown")),
             left=str(record.get("left") or ""),
+            origin=str(record.get("origin") or ""),
+            after=record.get("after"),
+            sequence=int(record.get("sequence") or 0),
         )
     except (KeyError, TypeError, ValueError):
         return None

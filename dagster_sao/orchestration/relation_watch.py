@@ -173,6 +173,31 @@ class RelationWatch:
         return found
 
 
+def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
+    instance: dg.DagsterInstance,
+    prober: SourceProber,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    state: StateSnapshot,
+    nodes: Sequence[Node],
+) -> dict[str, str]:
+    """Return the tokens of the nodes' relations that something else altered since their last build, as a look would find them.
+
+    Raises WarehouseError when the warehouse cannot be asked.
+    """
+    look = _Look(instance, prober, loaded, state, nodes, frozenset(), clock.now())
+    baselines = read_baselines(instance, project.state_name)
+    known = {
+        node.unique_id: baseline
+        for node in nodes
+        if node.unique_id in state.builds
+        and _is_watched(node, look)
+        and (baseline := baselines.of(node.unique_id, state.builds[node.unique_id])) is not None
+    }
+    watched = [node for node in nodes if node.unique_id in known]
+    return {uid: token for uid, token in _tokens(look, watched) if token != known[uid]}
+
+
 def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
     if relation is None or relation == before.seen.get(node.unique_id):
         return

@@ -19,6 +19,7 @@ from dagster_sao.orchestration.private import read_value, write_value
 _RELATIONS = "dagster_sao/relations/"
 _BASELINES = "dagster_sao/baselines/"
 _COLUMNS = "dagster_sao/columns/"
+_MOVED = "dagster_sao/moved_in_run/"
 _LAYOUT = 1
 
 
@@ -127,6 +128,42 @@ def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Colu
     """Keep what was seen of columns."""
     content = {"seen": dict(columns.seen), "bound": dict(columns.bound), "hidden": sorted(columns.hidden)}
     _write(instance, _COLUMNS + project_name, content)
+
+
+@dataclass(frozen=True, slots=True)
+class MovedInRun:
+    """The parents of nodes that moved during the run of their last build, with their versions at its end, by node."""
+
+    seen: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Each with what tells that build from others."""
+
+    def current(self, builds: Mapping[str, LastBuild]) -> dict[str, Mapping[str, str]]:
+        """Return what is said of the last builds."""
+        return {uid: moved for uid, (mark, moved) in self.seen.items() if mark == build_mark(builds.get(uid))}
+
+
+def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
+    """Return what moved in runs; nothing, when it was written by another version."""
+    content = _read(instance, _MOVED + project_name)
+    try:
+        return MovedInRun({uid: (str(mark), dict(moved)) for uid, (mark, moved) in content.items()})
+    except (TypeError, ValueError):
+        return MovedInRun()
+
+
+def write_moved(
+    instance: dg.DagsterInstance,
+    project_name: str,
+    builds: Mapping[str, LastBuild],
+    moved: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Keep what moved in a run that built just the nodes of `moved`, beside what is known of the other last builds."""
+    before = read_moved(instance, project_name)
+    seen = {uid: (build_mark(builds[uid]), dict(found)) for uid, found in before.current(builds).items()}
+    seen.update({uid: (build_mark(builds[uid]), dict(found)) for uid, found in moved.items()})
+    seen = {uid: (mark, found) for uid, (mark, found) in seen.items() if found}
+    if seen != before.seen:
+        _write(instance, _MOVED + project_name, seen)
 
 
 def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:

@@ -29,6 +29,7 @@ from dagster_sao.orchestration.records import (
     TESTS_KEY,
     VERDICT_AT_KEY,
     VERDICT_RUN_KEY,
+    Progress,
     failure_to_json,
 )
 
@@ -130,6 +131,11 @@ class RunReport:
         self.outcomes[uid] = "skipped", message
         return self._observation(uid, message, {DECISION_KEY: Action.SKIP.value, REASON_KEY: message})
 
+    def lost(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node whose lease ran out: it does not know what became of the node."""
+        self.outcomes[uid] = "skipped", message
+        return self._observation(uid, message, {DECISION_KEY: Progress.LOST.value, REASON_KEY: message})
+
     def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
         """Note what dbt answered of a test. One that was not decided about came along with another of its name."""
         why = decision.message if decision is not None else "dbt ran it with others"
@@ -145,12 +151,12 @@ class RunReport:
     def waits(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that it cannot build yet."""
         self.log.info(f"{self.graph.label(uid)}: {message}")
-        return self._observation(uid, message, {DECISION_KEY: "waits", REASON_KEY: message})
+        return self._observation(uid, message, {DECISION_KEY: Progress.WAITS.value, REASON_KEY: message})
 
     def starts(self, uid: str) -> dg.AssetObservation:
         """Return what the run says of a node that it waited for, when it builds it after all."""
         message = "Starts after waiting"
-        return self._observation(uid, message, {DECISION_KEY: "starts", REASON_KEY: message})
+        return self._observation(uid, message, {DECISION_KEY: Progress.STARTS.value, REASON_KEY: message})
 
     def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that failed."""

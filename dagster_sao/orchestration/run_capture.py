@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,7 +25,7 @@ from dagster_sao.orchestration.freshness import (
 )
 from dagster_sao.orchestration.private import repository_of
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
-from dagster_sao.orchestration.relation_watch import RelationWatch
+from dagster_sao.orchestration.relation_watch import RelationWatch, alterations_since
 from dagster_sao.orchestration.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.snapshot import take_snapshot
 from dagster_sao.orchestration.state import run_activity
@@ -148,6 +148,28 @@ class RunCapture:
         for uid in self._again.unknown.keys() - known:
             self._record(uid, Observation(None, "none"), self._again.unknown[uid], now)
         return frozenset(self._again.moved), dict(self._again.unknown)
+
+    def found_at_end(
+        self, state: StateSnapshot, built: Collection[str], *, has_hooks: bool
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the tokens of the sources that the run's builds read and that moved, and of the nodes that something altered.
+
+        Asked when dbt has ended, hooks and all: what moved in between may be what the run itself did. Without hooks, what
+        the second look found unmoved is not asked once more. Raises WarehouseError when the warehouse cannot be asked.
+        """
+        graph, read = self._loaded.project.graph, read_directly(self._loaded.project.graph, built, ())
+        sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
+        nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
+        if not self._may_ask or not (sources or nodes):
+            return {}, {}
+        prober, now, tokens = self._prober(), clock.now(), {}
+        asked = [s for s in sources if has_hooks or s.unique_id in self._again.moved or not prober.can_return(s)]
+        for uid, seen in prober.observe(asked) if asked else ():
+            policy = source_policy(self._loaded, self._again.sources[uid])
+            if (token := new_token(seen, policy, state.sources[uid], now)) is not None:
+                tokens[uid] = token
+        alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
+        return tokens, alterations
 
     def _record(self, uid: str, seen: Observation, token: str, now: datetime) -> None:
         probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)

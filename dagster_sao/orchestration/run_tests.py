@@ -79,6 +79,10 @@ class RunTests:
         self._answered -= again
         self._open |= again
 
+    def insist(self, tests: Iterable[str]) -> None:
+        """Note that those of `tests` that the run was asked for are run in any case."""
+        self._again = self._open.intersection(tests)
+
     def ready(self, tests: Iterable[str], unsettled: AbstractSet[str]) -> list[str]:
         """Return those of `tests` that read and call nothing `unsettled`."""
         known = self._graph.tests

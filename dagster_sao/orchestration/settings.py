@@ -9,6 +9,7 @@ from dagster.components.resolved.model import Resolver
 
 from dagster_sao.core.durations import shown
 from dagster_sao.core.errors import InvalidPolicyError
+from dagster_sao.orchestration.invocation_folders import DEFAULT_KEPT, MOST_KEPT
 from dagster_sao.orchestration.jobs import StateAwareJob
 
 DEFAULT_INTERVAL_SECONDS = 30
@@ -55,6 +56,17 @@ class StateAwareSettings(dg.Resolvable):
         ),
     ] = None
 
+    kept_dbt_folders: Annotated[
+        int,
+        Resolver.default(
+            description=(
+                "How many of the folders are kept that dbt writes below `target/` each time that a run starts it, and as many"
+                f" of runs that failed: 0 to {MOST_KEPT}."
+            ),
+            examples=[DEFAULT_KEPT],
+        ),
+    ] = DEFAULT_KEPT
+
     jobs: Annotated[
         list[StateAwareJob],
         Resolver.default(
@@ -76,6 +88,10 @@ class StateAwareSettings(dg.Resolvable):
             if not is_number or not least <= value <= _LONGEST_SECONDS:
                 msg = f"`{name}` is {shown(value)}: use a number of seconds from {least} to {_LONGEST_SECONDS}."
                 raise InvalidPolicyError(msg)
+        kept = self.kept_dbt_folders
+        if isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
+            msg = f"`kept_dbt_folders` is {shown(kept)}: use a number from 0 to {MOST_KEPT}."
+            raise InvalidPolicyError(msg)
 
     @property
     def default_sensor_status(self) -> dg.DefaultSensorStatus:

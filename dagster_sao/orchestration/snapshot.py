@@ -12,7 +12,7 @@ from dagster_sao.core.state import StateSnapshot
 from dagster_sao.orchestration.forgotten import read_forgotten
 from dagster_sao.orchestration.freshness_checks import blocked_sources
 from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.relations import read_columns, read_relations
+from dagster_sao.orchestration.relations import read_columns, read_moved, read_relations
 from dagster_sao.orchestration.state import event_log_state
 from dagster_sao.orchestration.writers import with_writers
 
@@ -33,6 +33,7 @@ def take_snapshot(
         state,
         missing_relations=relations.missing(state.builds),
         altered_relations=relations.altered(state.builds),
+        moved_in_run=read_moved(instance, project.state_name).current(state.builds),
         blocked=blocked_sources(instance, project, loaded),
         functions=log_state.functions.read() if loaded.project.graph.functions else {},
     )

@@ -10,14 +10,25 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import dagster as dg
 
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, SourceState, StateSnapshot, Verdict
+from dagster_sao.core.origins import origins
+from dagster_sao.core.project import Project
+from dagster_sao.core.state import (
+    FailedAttempt,
+    FailureKind,
+    LastBuild,
+    SourceState,
+    StateSnapshot,
+    Verdict,
+    interruption,
+)
+from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.asset_tokens import materialized_token, observed_token
 from dagster_sao.orchestration.functions import FunctionTable
 from dagster_sao.orchestration.private import (
@@ -40,6 +51,8 @@ from dagster_sao.orchestration.records import (
     FAILURE_KEY,
     GIVEN_TO_DBT_KEY,
     HISTORY_KEY,
+    INTERRUPTIONS_KEY,
+    Progress,
     build_from_json,
     environment_of,
     failure_from_json,
@@ -55,6 +68,7 @@ _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
 # Most have a data version or none has; a version that is not found only looks like new data.
 _OBSERVATIONS = 10
+_ON_THE_WAY = frozenset(progress.value for progress in Progress)
 
 PROJECT_TAG = "dagster_sao/project"
 """On the runs that a sensor of this package started: the dbt project's name."""
@@ -145,14 +159,35 @@ class EventLogState:
             if all(wiped.get(uid, 0) < verdict.at.timestamp() for uid in verdict.versions)
         }
 
-    def unsettle(self, run: dg.DagsterRun, nodes: Sequence[str], state: StateSnapshot) -> None:
-        """Note that a run gives nodes to dbt, each with its last build in `state`, which was read under the lease.
+    def unsettle(self, run: dg.DagsterRun, project: Project, nodes: Sequence[str], state: StateSnapshot) -> None:
+        """Note that a run gives nodes to dbt. `state` was read under the lease.
 
         What it then leaves without a word was interrupted, unless somebody has built it since.
         """
-        given = dg.MetadataValue.json({uid: build_mark(state.builds.get(uid)) for uid in nodes})
-        report_engine_event(self._instance, run, f"Gives {len(nodes)} to dbt.", {GIVEN_TO_DBT_KEY: given})
+        places = {uid: self.place(uid) for uid in nodes}
+        given = {uid: mark for uid, (mark, _) in places.items()}
+        found = origins(project, state)
+        failures = {uid: interruption(state.failures.get(uid), clock.now(), found[uid]) for uid in nodes}
+        report_engine_event(
+            self._instance,
+            run,
+            f"Gives {len(nodes)} to dbt.",
+            {
+                GIVEN_TO_DBT_KEY: dg.MetadataValue.json(given),
+                INTERRUPTIONS_KEY: dg.MetadataValue.json(
+                    {uid: [failure.origin, failure.attempts, places[uid][1]] for uid, failure in failures.items()}
+                ),
+            },
+        )
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
+
+    def place(self, unique_id: str) -> tuple[str, int]:
+        """Return what tells the last build of a node from others, and which attempt since then the next one is.
+
+        Also where somebody asked to forget the build or the attempts: they are in the log all the same.
+        """
+        failure = self._assets.failures.get(unique_id)
+        return build_mark(self._assets.builds.get(unique_id)), failure.sequence + 1 if failure is not None else 1
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
         """Forget the runs that `snapshot` read whose failures were all made good since, and `ended_well`, which left none."""
@@ -205,11 +240,13 @@ class EventLogState:
             run_id = run.dagster_run.run_id
             if run_id not in self._assets.unsettled:
                 self._assets.unsettled.add(run_id)
-                self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()))
+                is_terminated = run.dagster_run.status is dg.DagsterRunStatus.CANCELED
+                kind = FailureKind.TERMINATED if is_terminated else FailureKind.INTERRUPTED
+                self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()), kind)
 
-    def _absorb_run(self, run_id: str, ended_at: datetime) -> None:
+    def _absorb_run(self, run_id: str, ended_at: datetime, kind: FailureKind) -> None:
         """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
-        silent: dict[str, str] = {}
+        silent: dict[str, FailedAttempt] = {}
         for record in events_of_run(self._instance, run_id):
             silent.update(self._given_to_dbt(record))
             unique_id = self._unique_id(record)
@@ -217,19 +254,22 @@ class EventLogState:
                 continue
             if self._absorb_observation(record) or record.asset_materialization is not None:
                 silent.pop(unique_id, None)
-        for unique_id, mark in silent.items():
-            build = self._assets.builds.get(unique_id)
-            # Another run has it from when the leases of this one ran out. No clock is asked: there may be several.
-            if build is None or build_mark(build) == mark:
-                self._absorb_failure(unique_id, FailedAttempt(ended_at, 1, kind=FailureKind.INTERRUPTED), run_id)
+        for unique_id, failure in silent.items():
+            attempts = failure.attempts if kind is FailureKind.INTERRUPTED else 1
+            found = replace(failure, failed_at=ended_at, kind=kind, attempts=attempts)
+            self._absorb_failure(unique_id, found, run_id)
 
-    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, str]]:
+    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, FailedAttempt]]:
+        """Yield the nodes that a run gave to dbt, each with the failure that it is if nothing more is said of it."""
         event = record.event_log_entry.dagster_event
-        given = _plain(metadata_of_engine_event(event)).get(GIVEN_TO_DBT_KEY) if event else None
-        for unique_id, mark in (given or {}).items():
+        metadata = _plain(metadata_of_engine_event(event)) if event else {}
+        failures = metadata.get(INTERRUPTIONS_KEY) or {}
+        for unique_id, mark in (metadata.get(GIVEN_TO_DBT_KEY) or {}).items():
             key = self._keys.by_unique_id.get(unique_id) if self._keys else None
             if key is not None and self._is_node(unique_id) and record.timestamp > self._wiped_at.get(key, 0):
-                yield unique_id, mark
+                origin, attempts, sequence = failures.get(unique_id) or ("", 1, 0)
+                at = from_timestamp(record.timestamp)
+                yield unique_id, FailedAttempt(at, attempts, origin=origin, after=mark, sequence=sequence)
 
     def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
         unique_id = self._unique_id(record)
@@ -284,7 +324,7 @@ class EventLogState:
             return
         self._assets.builds[unique_id] = build
         failure = self._assets.failures.get(unique_id)
-        if failure is not None and failure.failed_at <= build.ended_at:
+        if failure is not None and _is_followed_by(failure, build):
             del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
 
     def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
@@ -301,15 +341,13 @@ class EventLogState:
         failure = failure_from_json(record)
         if failure is not None and environment_of(record) == self._environment:
             self._absorb_failure(unique_id, failure, event.run_id)
-        return DECISION_KEY in metadata
+        return DECISION_KEY in metadata and metadata[DECISION_KEY] not in _ON_THE_WAY
 
     def _absorb_failure(self, unique_id: str, failure: FailedAttempt, run_id: str) -> None:
         build, before = self._assets.builds.get(unique_id), self._assets.failures.get(unique_id)
-        if build is not None and build.ended_at > failure.failed_at:
+        if _is_followed_by(failure, build) or (before is not None and not failure.is_newer_than(before)):
             return
-        if before is not None and before.failed_at > failure.failed_at:
-            return
-        self._assets.failures[unique_id] = failure
+        self._assets.failures[unique_id] = replace(failure, run_id=run_id)
         self._assets.failed_in[unique_id] = run_id
 
     def _is_node(self, unique_id: str) -> bool:
@@ -361,6 +399,7 @@ class EndedRun:
 
     created_at: datetime
     ended_at: datetime
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +434,7 @@ def run_activity(
     recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
     for record in reversed(instance.get_run_records(recent)):
         if record.dagster_run.is_finished and record.end_time is not None:
-            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time))
+            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
             ended.update(
                 {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
             )
@@ -415,6 +454,13 @@ def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | Non
     if repository is None or not repository.has_job(run.job_name):
         return ()
     return repository.get_job(run.job_name).asset_layer.executable_asset_keys
+
+
+def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
+    """Return whether a node was built after an attempt, which knew the last build before it. Clocks differ between machines."""
+    if failure.after is not None:
+        return build is not None and build_mark(build) != failure.after
+    return build is not None and build.ended_at > failure.failed_at
 
 
 def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

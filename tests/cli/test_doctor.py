@@ -14,7 +14,8 @@ from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.api import Severity
 from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
 from dagster_sao.api.sources import Look
-from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.core.fingerprint import Fingerprint
+from dagster_sao.core.state import LastBuild, SourceState, StateSnapshot
 from dagster_sao.warehouse.dbt_environment import other_dbt
 from dagster_sao.warehouse.observation import Observation, ProbeKind
 from tests.core.manifests import manifest, model, seed, source
@@ -111,6 +112,19 @@ def test_waiting_for_a_source_without_new_data_for_long_is_found(tmp_path, age, 
     nodes = [model("orders", RAW, "source.shop.raw.lines", config=ALL)]
     case = patient(tmp_path, nodes, [source("raw", "orders"), source("raw", "lines")], state=state)
     assert found(case) == ({("waits-for-the-unchanging", "orders")} if is_found else set())
+
+
+@pytest.mark.parametrize(("times", "is_found"), [(1, False), (2, True)])
+def test_a_model_whose_own_runs_change_what_it_reads_is_found(tmp_path, times, is_found):
+    build = LastBuild(NOW, NOW, Fingerprint({}), {}, "v", "run", stirred={RAW: times})
+    case = patient(
+        tmp_path,
+        [model("orders", RAW)],
+        [source("raw", "orders")],
+        state=StateSnapshot(builds={"model.shop.orders": build}),
+    )
+    assert ("own-effects", "orders") in found(case) or not is_found
+    assert any("raw.orders moves in each run" in finding.message for finding in examine(case)) is is_found
 
 
 def test_sources_that_cannot_be_tracked_or_asked_are_found(tmp_path):

@@ -20,6 +20,7 @@ from dagster_sao.core.fingerprint import Fingerprint
 from dagster_sao.core.gates import find_gates
 from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest, Source
 from dagster_sao.core.ledger import Ledger
+from dagster_sao.core.origins import origins
 from dagster_sao.core.plan import Mode, Plan, make_plan
 from dagster_sao.core.plan_tests import TestScope
 from dagster_sao.core.policy import Policy, SourcePolicy
@@ -33,6 +34,7 @@ from dagster_sao.core.state import (
     Verdict,
     VerdictStatus,
     Writer,
+    interruption,
 )
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -159,6 +161,9 @@ class World:
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     altered: dict[str, str] = field(default_factory=dict)
+    hooks: dict[str, str] = field(default_factory=dict)
+    """The source that each run moves at its end which builds a node."""
+    moved_in_run: dict[str, dict[str, str]] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     answers: dict[str, VerdictStatus] = field(default_factory=dict)
@@ -207,6 +212,7 @@ class World:
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
             altered_relations=dict(self.altered),
+            moved_in_run=dict(self.moved_in_run),
             blocked=frozenset(self.blocked),
             verdicts=dict(self.verdicts),
             writers=dict(self.writers),
@@ -309,6 +315,11 @@ class World:
             elif uid not in left_alone:
                 self._attempt(uid, plan.decisions[uid])
                 recorded[uid] = self._build(uid, ledger, started, full_refresh=plan.decisions[uid].full_refresh)
+        hooked = {self.hooks[uid] for uid in recorded if uid in self.hooks}
+        for source in hooked:
+            self.load(source)
+        moved = ledger.moved_in_run({source: self.tokens[source].token for source in hooked}, {})
+        self.moved_in_run.update({uid: moved[uid] for uid in recorded})
         return recorded
 
     def _build(self, node: str, ledger: Ledger, started: datetime, *, full_refresh: bool) -> LastBuild:
@@ -366,6 +377,11 @@ class World:
         """Set `full_refresh: false` on `node`."""
         changed = replace(self.graph.nodes[node], settings=BuildSettings(refuses_full_refresh=True))
         self.graph = replace(self.graph, nodes={**self.graph.nodes, node: changed})
+
+    def kill(self, node: str) -> None:
+        """The same, by a run that noted what the node follows from."""
+        before, origin = self.failures.get(node), origins(self.project, self.state)[node]
+        self.failures[node] = interruption(before, self.now, origin)
 
     def _fail(self, node: str, ledger: Ledger) -> None:
         fingerprint, consumed = self.fingerprints[node].digest, ledger.consumed(node)

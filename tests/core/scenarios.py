@@ -17,6 +17,8 @@ continue stg                               `on_error: continue`: what reads it i
 test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads both); `unit math on orders`: a unit test
 break ids / warn ids / error ids / mend ids    what it answers from now on
 interval ids 30m                           how long its answer stands when it is volatile
+interrupt orders / kill orders             its run ends without a word (kill: and had noted what orders follows from)
+hook orders moves src.orders               from now on each run that builds orders gives the source another token at its end
 load src.orders [token]                    the source has another token (or this one)
 columns orders text                        its relation has other columns from now on
 unlisted src.orders                        the warehouse does not list its columns
@@ -203,6 +205,13 @@ class Play:
 
     def _interrupt(self, rest: str, _where: str) -> None:
         self.world.interrupt(rest)
+
+    def _kill(self, rest: str, _where: str) -> None:
+        self.world.kill(rest)
+
+    def _hook(self, rest: str, _where: str) -> None:
+        node, _, source = rest.partition(" moves ")
+        self.world.hooks[node] = source
 
     def _load(self, rest: str, _where: str) -> None:
         source, _, token = rest.partition(" ")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
 
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster_dbt import DbtCliInvocation, DbtCliResource
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.adapters.factory import FACTORY, cleanup_connections, reset_adapters
@@ -74,6 +75,8 @@ class Accident:
     """Only dbt is killed, not the run."""
     lose_events_from: int = 0
     """The run dies when it is given its n-th event, though dbt ended well."""
+    terminate: bool = False
+    """Somebody terminates the run, which ends dbt: both before the statement that `kill_dbt_at` counts."""
     before_dbt: Callable[[], None] | None = None
     before_events: Callable[[], None] | None = None
     """What happens elsewhere after dbt ended, and before the run sees its events."""
@@ -104,6 +107,8 @@ class _Invocation(DbtCliInvocation):
             if index == self.accident.lose_events_from:
                 raise RunDiedError
             yield event
+        if self.accident.terminate:
+            raise DagsterExecutionInterruptedError
         if self.accident.lose_events_from or (self.accident.kill_dbt_at and not self.accident.run_survives):
             raise RunDiedError
 

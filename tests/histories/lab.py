@@ -111,6 +111,23 @@ class Lab(Station):
         self._job(list(names))
         return self.told[-1]
 
+    def terminate_next(self) -> None:
+        """Let somebody terminate the next run in Dagster, before dbt has written anything."""
+
+        self._terminate(1)
+
+    def again(self, told: Told) -> Told:
+        """Execute a state-aware run again as "re-execute from failure" and run retries do."""
+        parent = self._instance.get_run_by_id(told.run_id)
+        assert parent is not None
+        tags = {
+            "dagster/parent_run_id": told.run_id,
+            "dagster/root_run_id": told.run_id,
+            "dagster/is_resume_retry": "true",
+        }
+        self._execute(self._new_run(self._names, tags, decides=True))
+        return self.told[-1]
+
     def materialize(self, *names: str) -> Told:
         self._materialize(list(names))
         return self.told[-1]

@@ -68,6 +68,7 @@ class Station(ABC):
         self._pending: list[Run] = []
         self._deletable: str | None = None
         self._running: Run | None = None
+        self._last: Run | None = None
         self._has_unseen_data = False
         """Whether a source may have changed since the freshness sensor looked."""
         self._is_disturbed = False
@@ -243,6 +244,31 @@ class Station(ABC):
         if self._running is None:
             self._execute(self._new_run(self._names.intersection(names) or self._names, decides=True))
 
+    def _terminate(self, at: int) -> None:
+        """Let somebody terminate the next run, while dbt is at its `at`-th statement."""
+        accident = InProcessDbt.stage.accident
+        accident.kill_dbt_at, accident.terminate = at, True
+
+        def report() -> None:
+            if self._running is not None and (run := self._instance.get_run_by_id(self._running.run.run_id)):
+                self._instance.report_run_canceling(run)
+
+        accident.before_events = report
+
+    def _execute_again(self) -> None:
+        """Execute the last run again, if it failed, as "re-execute from failure" and run retries do."""
+        if self._running is None and self._last is not None:
+            run = self._instance.get_run_by_id(self._last.run.run_id)
+            if run is not None and not run.is_success:
+                tags = {"dagster/parent_run_id": run.run_id, "dagster/is_resume_retry": "true"}
+                self._execute(self._new_run(self._last.names, tags, decides=True))
+
+    def _set_back(self, minutes: int) -> None:
+        """Set the clock back, of all machines."""
+        self._advance(-minutes)
+        # No failure is waited for longer than its wait, whatever the clock says.
+        self.watch.failures.clear()
+
     def _delete_run(self) -> None:
         """Delete the last run, as jobs that clean up do."""
         if self._running is None and self._deletable is not None:
@@ -255,7 +281,7 @@ class Station(ABC):
         known = self._seen()
         InProcessDbt.stage.broken.clear()
         execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
-        self._running = None
+        self._running, self._last = None, asked
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)
         # A run that a person starts looks at the sources too.

@@ -165,7 +165,9 @@ class Log:
 
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
-        EventLogState(self.instance, self.project.name).unsettle(run, uids, self.snapshot())
+        loaded, log_state = self.project.load(), EventLogState(self.instance, self.project.name)
+        state = log_state.snapshot(loaded.keys, datetime.now(timezone.utc))
+        log_state.unsettle(run, loaded.project, uids, state)
 
     def say(self, run_id: str, uid: str, metadata: Mapping[str, Any]) -> None:
         """Let a run observe a node."""

@@ -12,7 +12,7 @@ from dagster_sao.orchestration import dbt_watchdog
 from dagster_sao.orchestration.dbt_process import _start_watchdog
 from tests.support.polling import wait_for
 
-WATCHDOG = [sys.executable, "-I", "-S", dbt_watchdog.__file__]
+WATCHDOG = [sys.executable, "-I", "-S", dbt_watchdog.__file__, "60", "10"]
 # As a run does: dbt, then the watchdog, which is told of it and whose input stays open as long as the run lives.
 RUN = f"""
 import subprocess, sys, time
@@ -51,6 +51,28 @@ def test_a_watchdog_whose_run_ended_well_leaves_the_process_alone(dbt):
     watchdog.communicate(f"{dbt.pid}\ndone\n".encode())
     assert watchdog.returncode == 0
     assert dbt.poll() is None
+
+
+def test_a_dbt_whose_run_is_silent_is_ended_before_the_leases_run_out(dbt):
+    watchdog = subprocess.Popen([*WATCHDOG[:-2], "0.5", "10"], stdin=subprocess.PIPE)
+    watchdog.stdin.write(f"{dbt.pid}\n".encode())
+    watchdog.stdin.flush()
+    dbt.wait(30)
+    # The run finds out why dbt ended, when it goes on.
+    watchdog.communicate(b"done\n")
+    assert watchdog.returncode == dbt_watchdog.ENDED
+
+
+def test_a_dbt_whose_run_renews_its_leases_goes_on(dbt):
+    watchdog = subprocess.Popen([*WATCHDOG[:-2], "2", "10"], stdin=subprocess.PIPE)
+    watchdog.stdin.write(f"{dbt.pid}\n".encode())
+    for _ in range(3):
+        watchdog.stdin.write(b"renewed\n")
+        watchdog.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            dbt.wait(1)
+    watchdog.communicate(b"done\n")
+    assert (watchdog.returncode, dbt.poll()) == (0, None)
 
 
 def test_a_process_that_has_ended_needs_no_watchdog(dbt):

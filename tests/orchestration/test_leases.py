@@ -116,6 +116,44 @@ def test_a_lease_lasts_a_minute_by_the_clock_of_the_database(instance):
     assert module.LEASE_SECONDS - 30 < seconds <= module.LEASE_SECONDS
 
 
+def set_ahead(instance, run_id):
+    """Let the leases of a run have been taken before the database's clock was set back by a day."""
+    is_his = TABLE.c.run_id == run_id
+    execute(instance, sa.update(TABLE).where(is_his).values(expires_at=TABLE.c.expires_at + 86400))
+
+
+@pytest.mark.parametrize("look", ["claim", "holders"])
+def test_a_lease_from_before_the_clock_was_set_back_lasts_no_longer_than_another(instance, look):
+    dead, alive = Leases(instance, "dead"), Leases(instance, "alive")
+    dead.claim(["a"])
+    set_ahead(instance, "dead")
+    # Its owner may be alive, so it is not over at once.
+    assert getattr(alive, look)(["a"]) == (Claim(frozenset(), {"a": "dead"}) if look == "claim" else {"a": "dead"})
+    with database_engine(instance).begin() as connection:
+        assert expiry(instance)[0] <= module._now(connection) + module.LEASE_SECONDS
+
+
+def test_a_sign_of_life_from_before_the_clock_was_set_back_lapses_like_another(instance):
+    Leases(instance, "dead")._show("alive dead")
+    set_ahead(instance, "dead")
+    assert module.lapsed_signs(instance) == {}
+    (at,) = (at for (at,) in execute(instance, sa.select(TABLE.c.expires_at)))
+    with database_engine(instance).begin() as connection:
+        assert at <= module._now(connection) + module.LEASE_SECONDS
+
+
+def test_a_process_that_was_frozen_learns_what_it_lost_when_it_asks(instance):
+    frozen, other = Leases(instance, "frozen"), Leases(instance, "other")
+    frozen.claim(["a", "b", "c"])
+    expire(instance, "frozen")
+    # Nobody took them meanwhile: they are still its own, and last a minute more.
+    assert frozen.keep(["b", "not held"])
+    assert other.claim(["a", "b"]) == Claim(frozenset("a"), {"b": "frozen"})
+    assert frozen.keep(["b"])
+    assert not frozen.keep(["a", "b"])
+    assert not frozen.keep(["c"])
+
+
 def test_a_renewed_lease_lasts_longer(instance):
     leases, other = Leases(instance, "run"), Leases(instance, "other")
     assert leases.renew()

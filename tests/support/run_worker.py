@@ -18,6 +18,7 @@ from dagster._core.execution.api import execute_run
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
+from dagster_sao.orchestration import leases
 from dagster_sao.orchestration.leases import _LEASES, Claim, Leases
 from dagster_sao.orchestration.private import database_engine
 from tests.support.polling import wait_for
@@ -39,6 +40,8 @@ def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any], how: 
     os.dup2(log, 2)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["SHOP_WORKER"] = run_id
+    if how is How.SHORT_LEASES:
+        leases.LEASE_SECONDS, leases.HEARTBEAT_SECONDS = 18.0, 2.0
     if how is How.WITHOUT_LEASES:
         Leases.claim = lambda _leases, relations: Claim(frozenset(relations), {})
     job = dg.build_reconstructable_job(
@@ -60,6 +63,7 @@ class How(Enum):
     ONE_PROCESS = "one process"
     STEP_IN_ITS_OWN_PROCESS = "step in its own process"
     WITHOUT_LEASES = "without leases"
+    SHORT_LEASES = "short leases"
 
 
 @dataclass
