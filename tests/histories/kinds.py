@@ -24,7 +24,6 @@ def _one_of(*steps: Step) -> st.SearchStrategy[Step]:
 
 
 FILES = "files that are moved, deleted or put in place"
-TERMINATED = "runs that somebody terminates"
 FUNCTIONS = "user-defined functions"
 SEED_COLUMNS = "columns of a seed"
 MATERIALIZED_VIEWS = "the SQL of a materialized view"
@@ -52,9 +51,6 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     ),
     "failures whose run is deleted": _one_of(("delete run",), ("spoil value",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
-    TERMINATED: st.tuples(st.just("terminate"), st.integers(1, 40)),
-    "runs that are executed again": _one_of(("execute again",)),
-    "a clock that is set back": _one_of(("set back", 60)),
     FILES: st.one_of(
         _one_of(("move", "away"), ("move", "delete"), ("move", "back")),
         _published.map(lambda published: ("put in place", *published)),

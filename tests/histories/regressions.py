@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.histories.kinds import FILES, SEED_COLUMNS, TERMINATED
+from tests.histories.kinds import FILES, SEED_COLUMNS
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
@@ -159,6 +159,38 @@ REGRESSIONS: dict[str, History] = {
         ("settle",),
         ("edit test", "values", "published"),
     ],
+    "what a terminated run was building waits and is built": [
+        ("insert", "plain"),
+        ("terminate", 9),
+        ("cycle",),
+        ("cycle",),
+        ("advance", 6),
+        ("cycle",),
+    ],
+    "a run that failed and is executed again builds what failed": [
+        ("spoil value",),
+        ("cycle",),
+        ("repair values",),
+        ("execute again",),
+        ("cycle",),
+    ],
+    "a failure counts though the clock was set back since the build before": [
+        ("insert", "plain"),
+        ("cycle",),
+        ("set back", 60),
+        ("spoil value",),
+        ("cycle",),
+        ("cycle",),
+        ("advance", 6),
+    ],
+    "a build ends a failure from before the clock was set back": [
+        ("spoil value",),
+        ("cycle",),
+        ("set back", 60),
+        ("repair values",),
+        ("cycle",),
+        ("cycle",),
+    ],
 }
 
 OF_KINDS: Mapping[str, Mapping[str, History]] = {
@@ -284,44 +316,6 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
             ("edit seed", "published"),
             ("cycle",),
             ("edit seed columns", "published"),
-        ],
-    },
-    TERMINATED: {
-        "what a terminated run was building waits and is built": [
-            ("insert", "plain"),
-            ("terminate", 9),
-            ("cycle",),
-            ("cycle",),
-            ("advance", 6),
-            ("cycle",),
-        ],
-    },
-    "runs that are executed again": {
-        "a run that failed and is executed again builds what failed": [
-            ("spoil value",),
-            ("cycle",),
-            ("repair values",),
-            ("execute again",),
-            ("cycle",),
-        ],
-    },
-    "a clock that is set back": {
-        "a failure counts though the clock was set back since the build before": [
-            ("insert", "plain"),
-            ("cycle",),
-            ("set back", 60),
-            ("spoil value",),
-            ("cycle",),
-            ("cycle",),
-            ("advance", 6),
-        ],
-        "a build ends a failure from before the clock was set back": [
-            ("spoil value",),
-            ("cycle",),
-            ("set back", 60),
-            ("repair values",),
-            ("cycle",),
-            ("cycle",),
         ],
     },
     FILES: {

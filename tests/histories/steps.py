@@ -64,6 +64,9 @@ _trouble = st.one_of(
     st.tuples(st.just("wipe"), st.sampled_from(NODES)),
     st.just(("restart",)),
     st.just(("delete run",)),
+    st.tuples(st.just("terminate"), st.integers(1, 40)),
+    st.just(("execute again",)),
+    st.just(("set back", 60)),
     st.just(("settle",)),
 )
 _kinds = a_step()
