@@ -79,7 +79,7 @@ test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with ol
 # installed without what it depends on: only metricflow is not in the environment yet. Of 1.13 there are only betas.
 NEW_DBTS := 1.12 1.13
 OLDEST := $(VENV)/oldest
-ON_OTHER_DBTS := tests/core tests/trace tests/histories/test_on_error.py \
+ON_OTHER_DBTS := --ignore-glob='*/conftest.py' tests/core tests/trace tests/histories/test_on_error.py \
   $(addprefix tests/orchestration/test_,dbt_arguments.py \
   dbt_selection_private.py execution.py invocations.py manifest_inputs.py private.py records.py selection.py traces.py)
 PIP_INSTALL := -m pip install -q --disable-pip-version-check

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import sqlglot
 from sqlglot import TokenType, exp
-from sqlglot.tokenizer_core import Token
+from sqlglot.tokens import Token  # type: ignore[attr-defined]  # it is defined elsewhere in each version
 
 from dagster_sao.core.errors import DagsterSaoError
 
