@@ -155,7 +155,7 @@ def test_a_seed_whose_file_is_written_while_it_is_loaded_is_loaded_again(tmp_pat
         after_dbt((tmp_path / "seeds/big.csv").touch)
         case.edit(seed("d"))
         case.cycle()
-        assert case.decision("big") == ("build", "Code changed: file")
+        assert case.decision("big") == ("build", "Code changed: columns, file")
         case.watch.learned({"big"})
         case.settle()
         assert case.decision("big")[0] == "reuse"

@@ -19,10 +19,10 @@ from tests.support.postgres_server import PASSWORD, session_with
 
 pytest.importorskip("dbt.adapters.postgres")
 
-# Whoever asks for this lock waits until the test opens the gate.
-GATE = 4711
-PASS_THE_GATE = f"select 1 from (select pg_advisory_xact_lock_shared({GATE})) passed"
-WAITING = f"select count(*) from pg_locks where locktype = 'advisory' and objid = {GATE} and not granted"
+# Whoever reads this table waits until the test opens the gate.
+GATE = "public.gate"
+PASS_THE_GATE = f"select 1 from {GATE}"
+WAITING = f"select count(*) from pg_locks where relation = '{GATE}'::regclass and not granted"
 GATED = f"select timestamp '2026-01-01' from ({PASS_THE_GATE}) gate"
 LISTING_BEHIND_THE_GATE = f"""
 {{% macro postgres__list_relations_without_caching(schema_relation) %}}
@@ -37,7 +37,7 @@ LISTING_BEHIND_THE_GATE = f"""
 
 
 class Gate:
-    """Statements that ask for the lock wait here until it is opened."""
+    """Statements that read the table wait here until it is opened."""
 
     def __init__(self, server, cursor):
         self._server = server
@@ -54,7 +54,7 @@ class Gate:
             try:
                 yield pool.submit(work)
             finally:
-                self._cursor.execute(f"select pg_advisory_unlock({GATE})")
+                self._cursor.execute("commit")
 
 
 @pytest.fixture
@@ -65,7 +65,10 @@ def gate(postgres_server, monkeypatch):
     assert patient.count("60s") == 2
     monkeypatch.setattr(session_module, "_PREAMBLES", {"postgres": (patient,)})
     with closing(postgres_server.connect()) as keeper, keeper.cursor() as cursor:
-        cursor.execute(f"select pg_advisory_lock({GATE})")
+        cursor.execute(f"create table if not exists {GATE} as select 1 as id")
+        cursor.execute(f"grant select on {GATE} to public")
+        cursor.execute("begin")
+        cursor.execute(f"lock table {GATE} in access exclusive mode")
         yield Gate(postgres_server, cursor)
     postgres_server.wait_until_nobody_is_connected()
 
