@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_sao.warehouse.duckdb_hash import PLAIN_TYPE, ROW, rows_hash
@@ -209,7 +209,7 @@ def test_tables_have_one_hash_exactly_when_they_hold_the_same_rows(database, tab
 
 
 @pytest.mark.skipif(VERSION < (2, 0), reason="a table cannot hold them")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(pair=VARIANTS.flatmap(lambda typed: st.tuples(typed[1], typed[1])))
 def test_variants_have_one_hash_exactly_when_they_are_the_same(database, pair):
     left, right = ([[value]] for value in pair)
