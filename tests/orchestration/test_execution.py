@@ -33,6 +33,7 @@ from dagster_sao.orchestration.state import PROJECT_TAG, EventLogState
 from tests.conftest import run_dbt
 from tests.core.manifests import manifest, model, seed, source
 from tests.orchestration.shops import load_project, project_in
+from tests.support.dbt_version import DBT_VERSION
 
 PROJECT = Path(__file__).parent / "project"
 PICKY = "accepted_values_picky_id__99"
@@ -327,6 +328,7 @@ def test_a_large_seed_that_was_built_is_not_changed_code_at_once(tmp_path):
     assert planned.changes_since(built) == ()
 
 
+@pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt 1.10 selects nothing of a manifest that is made up")
 def test_a_model_that_reads_what_others_build_is_not_changed_code_at_once(tmp_path):
     from dagster_sao.orchestration.project import Selection
 

@@ -18,9 +18,12 @@ from dagster_sao.orchestration.invocations import Invocations
 from dagster_sao.orchestration.selection_words import SelectionWords, escaped
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, function, manifest, model, with_functions
+from tests.support.dbt_version import DBT_VERSION
 
 F, G = "function.shop.f", "function.shop.g"
 HERE = Path(__file__).parent
+
+since_functions = pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt has functions from 1.11 on")
 
 
 def invocations_of(world, *, refreshed=()):
@@ -78,12 +81,14 @@ def test_functions_come_with_what_calls_them_in_the_order_of_creation(nodes, tes
         (["snapshot", "--quiet"], [B], [], [G], ["build", "--quiet", "--select", "shop.g shop.b"]),
     ],
 )
+@since_functions
 def test_dbt_is_told_of_functions_by_a_command_that_creates_them(args, nodes, tests, functions, expected):
     chosen = invocations_of(shop())
     (invocation,) = chosen.choose([*nodes, *tests]) or [invocations.Invocation()]
     assert chosen.arguments(invocation, nodes, tests, args, functions) == expected
 
 
+@since_functions
 def test_a_function_that_nothing_calls_is_not_taken_for_everything():
     world = shop()
     world["functions"]["function.shop.lonely"] = function("lonely")
@@ -93,6 +98,7 @@ def test_a_function_that_nothing_calls_is_not_taken_for_everything():
 
 
 @pytest.mark.parametrize("longest", [40, 80, 120, 200])
+@since_functions
 def test_each_piece_of_a_long_selection_is_short_with_the_functions_that_it_creates(monkeypatch, longest):
     monkeypatch.setattr(invocations, "_LONGEST_SELECTION", longest)
     chosen = invocations_of(shop(materialized="incremental"), refreshed={"c"})
@@ -240,6 +246,7 @@ def test_tests_that_dbt_cannot_tell_apart_run_together():
 
 
 @pytest.mark.usefixtures("_without_indirect_selection")
+@since_functions
 def test_single_words_mean_what_dbt_takes_them_for(odd_world):
     folder, world = odd_world
     ours, dbts = WordSelector(world, folder, folder), DbtSelector(world, folder, folder)
