@@ -216,14 +216,14 @@ def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSp
     class Checked(dg.AssetsDefinition):
         @staticmethod
         def dagster_internal_init(**attributes: Any) -> dg.AssetsDefinition:  # noqa: ANN401 (Dagster's own)
-            made = Checked(**attributes)
+            with warnings.catch_warnings():
+                # What Dagster itself passes on.
+                warnings.simplefilter("ignore", dg.BetaWarning)
+                made = Checked(**attributes)
             check(made.specs)
             return made
 
-    with warnings.catch_warnings():
-        # What Dagster itself passes on.
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        return Checked.dagster_internal_init(**assets.get_attributes_dict())
+    return Checked.dagster_internal_init(**assets.get_attributes_dict())
 
 
 def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
