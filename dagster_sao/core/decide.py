@@ -192,7 +192,7 @@ def _first_row(s: Situation) -> Decision:
     if s.failure is not None and s.failure.waits(s.now) and _is_same_attempt(s, s.failure):
         message = _retries(s, s.failure)
         return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
-    if s.failure is not None and s.now < s.failure.limited_until:
+    if s.failure is not None and s.failure.is_limited_again(s.now):
         # Each of its builds is limited, such as by the arguments that all runs have.
         message = f"{_incomplete(s, s.failure)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
         return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)

@@ -141,9 +141,8 @@ class FailedAttempt:
 
     @property
     def limited_until(self) -> datetime:
-        """How long nothing is built again because each build is limited: the first time it is at once."""
-        is_repeated = self.kind is FailureKind.LIMITED and self.attempts > 1
-        return self.failed_at + (retry_wait(self.attempts - 1) if is_repeated else timedelta(0))
+        """Until when nothing is built again because each build was limited: the first time it is at once."""
+        return self.failed_at + (retry_wait(self.attempts - 1) if self.attempts > 1 else timedelta(0))
 
     @property
     def is_incomplete(self) -> bool:
@@ -157,12 +156,16 @@ class FailedAttempt:
         return self.failed_at >= other.failed_at
 
     def waits(self, now: datetime) -> bool:
-        """Return whether it is too soon to try again with nothing changed.
+        """Return whether it is too soon to try again with nothing changed."""
+        return self._is_before(now, self.retry_at)
 
-        Where the clock was set back by more than the wait since then, it is not: nobody knows how long that would be.
-        """
-        wait = retry_wait(self.attempts)
-        return self.failed_at - wait < now < self.failed_at + wait
+    def is_limited_again(self, now: datetime) -> bool:
+        """Return whether it is too soon to try once more what was limited more than once in a row."""
+        return self.kind is FailureKind.LIMITED and self._is_before(now, self.limited_until)
+
+    def _is_before(self, now: datetime, end: datetime) -> bool:
+        # Where the clock was set back by more than the wait, it is over: nobody knows how long it would be.
+        return self.failed_at - (end - self.failed_at) < now < end
 
     @property
     def retry_at(self) -> datetime:
