@@ -119,17 +119,13 @@ class Leases:
 
         def write_once() -> bool:
             with self._engine.begin() as connection:
-                until, kept = _now(connection) + LEASE_SECONDS, 0
-                for part in _parts(sorted(relations)):
-                    renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
-                    kept += connection.execute(renewal).rowcount
-                if kept == len(relations):
+                is_held = self._renew_in(connection, sorted(relations))
+                if is_held:
                     action(connection)
-                return kept == len(relations)
+                return is_held
 
         if not _retried(write_once):
-            msg = "The leases of this run ran out, so that another run may be building its models by now."
-            raise LeaseError(msg)
+            raise LeaseError(LEASES_LOST)
 
     def release(
         self,
@@ -204,14 +200,15 @@ class Leases:
         if not kept:
             return True
         with self._engine.begin() as connection:
-            until = _now(connection) + LEASE_SECONDS
-            renewed = 0
-            for part in _parts(kept):
-                # Not all that is still there: what could not be released is to run out.
-                renewed += connection.execute(
-                    sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
-                ).rowcount
-            return renewed == len(kept)
+            return self._renew_in(connection, kept)
+
+    def _renew_in(self, connection: sa.Connection, kept: list[str]) -> bool:
+        until, renewed = _now(connection) + LEASE_SECONDS, 0
+        for part in _parts(kept):
+            # Not all that is still there: what could not be released is to run out.
+            renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
+            renewed += connection.execute(renewal).rowcount
+        return renewed == len(kept)
 
     def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
         return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
