@@ -142,7 +142,7 @@ class Recorder:
     def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """Return for each node that was built the parents that moved meanwhile, with their versions at the run's end."""
         found = self._ledger.moved_in_run(tokens, alterations)
-        return {uid: found[uid] for uid in self.built}
+        return {uid: found[uid] for uid in self.built - self.limited_builds}
 
     def start_anew(self, nodes: set[str], tests: set[str]) -> None:
         """Forget what became of nodes and tests that are tried again."""
