@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.errors import InvalidPolicyError
 from dagster_sao.orchestration.invocation_folders import MARK, mark_folder, remove_old_folders
 from dagster_sao.orchestration.settings import StateAwareSettings
 
@@ -59,5 +59,5 @@ def test_what_no_run_of_ours_wrote_is_left_alone(tmp_path, instance):
 
 @pytest.mark.parametrize("kept", [-1, 1001])
 def test_a_number_out_of_range_is_refused(kept):
-    with pytest.raises(InvalidProjectError, match=f"`kept_dbt_folders` is {kept}: use a number from 0 to 1000."):
-        StateAwareSettings(kept_dbt_folders=kept)
+    with pytest.raises(InvalidPolicyError, match=f"`kept_dbt_folders` is {kept}: use a number from 0 to 1000."):
+        StateAwareSettings(kept_dbt_folders=kept).check()
