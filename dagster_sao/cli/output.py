@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console, RenderableType
 
-from dagster_sao.warehouse.redaction import masked, masked_values
+from dagster_sao.warehouse.redaction import MaskedStream, masked_values
 
 _WIDTH_OF_A_FILE = 160
 
@@ -73,22 +73,9 @@ def _own_copy(stream: Any) -> Any:  # noqa: ANN401 (a stream)
         return stream
 
 
-class _Masked:
-    """A stream that lets no secret through."""
-
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401 (a stream)
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever a stream has)
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        return int(self._stream.write(masked(text)))
-
-
 def _console(stream: Any) -> Console:  # noqa: ANN401 (a stream)
     width = None if stream.isatty() else _WIDTH_OF_A_FILE
-    masking: Any = _Masked(stream)
+    masking: Any = MaskedStream(stream)
     return Console(file=masking, width=width, highlight=False, soft_wrap=False)
 
 

@@ -20,7 +20,7 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.records import BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY
 from dagster_sao.warehouse.dbt_environment import environment_of_dbt
 from dagster_sao.warehouse.errors import without_quoted_lines
-from dagster_sao.warehouse.redaction import learn, masked, masked_values, secrets_in
+from dagster_sao.warehouse.redaction import MaskedStream, learn, masked, masked_values, secrets_in
 from dagster_sao.warehouse.session import learn_profiles
 
 # State, which is read again: digests and ids, no text of others.
@@ -114,20 +114,9 @@ def masked_event(event: Any) -> Any:  # noqa: ANN401 (any of Dagster's events)
 @contextmanager
 def stdout_masked() -> Iterator[None]:
     """Keep secrets, and quoted lines of YAML files, out of what dagster-dbt copies to stdout of dbt's words."""
-    stream: Any = _MaskedStream(sys.stdout)
+    stream: Any = MaskedStream(sys.stdout, without_quoted_lines)
     with redirect_stdout(stream):
         yield
-
-
-class _MaskedStream:
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401 (a stream)
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever a stream has)
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        return int(self._stream.write(masked(without_quoted_lines(text))))
 
 
 def masked_lines(lines: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:

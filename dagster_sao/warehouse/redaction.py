@@ -8,7 +8,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -104,6 +104,23 @@ def masked(text: str) -> str:
     The door: whatever this package shows, logs, raises or records as a text goes through here.
     """
     return _LEARNT.redactor(os.environ)(text)
+
+
+class MaskedStream:
+    """A stream that lets no secret through."""
+
+    def __init__(self, stream: Any, before: Callable[[str], str] = str) -> None:
+        """Write to `stream` what `before` makes of a text, masked."""
+        self._stream = stream
+        self._before = before
+
+    def __getattr__(self, name: str) -> Any:
+        """Return whatever else the stream has."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text without its secrets; return how many characters were written."""
+        return int(self._stream.write(masked(self._before(text))))
 
 
 def masked_values(value: Any) -> Any:
