@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.histories.lab import TABLE, VIEW, lab
-from tests.support.postgres_server import PASSWORD, USER
+from tests.support.postgres_server import database, shop_profile
 
+DATABASE = "functions"
 ORDERS = "{{ source('raw', 'orders') }}"
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]"
 SIGNATURE = "functions: [{name: taxed, arguments: [{name: x, data_type: integer}], returns: {data_type: RETURNS}}]"
@@ -14,25 +15,15 @@ SIGNATURE = "functions: [{name: taxed, arguments: [{name: x, data_type: integer}
 
 @pytest.fixture
 def warehouse(postgres_server):
-    database = "functions"
-    postgres_server.ask(f"create database {database}")
-    postgres_server.ask(
-        "create schema raw",
-        "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)",
-        database=database,
-    )
-    yield lambda statement: postgres_server.ask(statement, database=database)
-    postgres_server.ask(f"drop database {database} with (force)")
+    orders = "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)"
+    with database(postgres_server, DATABASE, "create schema raw", orders) as ask:
+        yield ask
 
 
 @pytest.fixture
 def files(postgres_server, warehouse):
-    profile = (
-        f"shop: {{target: warehouse, outputs: {{warehouse: {{type: postgres, host: 127.0.0.1, port: {postgres_server.port},"
-        f" user: {USER}, password: {PASSWORD}, dbname: functions, schema: main, threads: 2}}}}}}"
-    )
     return {
-        "profiles.yml": profile,
+        "profiles.yml": shop_profile(postgres_server, DATABASE, threads=2),
         "models/sources.yml": SOURCES,
         "models/v.sql": VIEW + f"select {{{{ function('taxed') }}}}(amount) as amount from {ORDERS}",
         "models/t.sql": TABLE + "select sum(amount) as amount from {{ ref('v') }}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.histories.lab import TABLE, VIEW, lab
-from tests.support.postgres_server import PASSWORD, USER
+from tests.support.postgres_server import database, shop_profile
 
 DOUBLED = "select id, amount * 2 as amount from {{ source('raw', 'orders') }}"
 DATABASE = "materialized"
@@ -18,23 +18,15 @@ def materialized(**settings):
 
 @pytest.fixture
 def warehouse(postgres_server):
-    postgres_server.ask(f"create database {DATABASE}")
-    postgres_server.ask(
-        "create schema raw",
-        "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)",
-        database=DATABASE,
-    )
-    yield lambda statement: postgres_server.ask(statement, database=DATABASE)
-    postgres_server.ask(f"drop database {DATABASE} with (force)")
+    orders = "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)"
+    with database(postgres_server, DATABASE, "create schema raw", orders) as ask:
+        yield ask
 
 
 @pytest.fixture
 def files(postgres_server, warehouse):
     return {
-        "profiles.yml": (
-            f"shop: {{target: warehouse, outputs: {{warehouse: {{type: postgres, host: 127.0.0.1, port: {postgres_server.port},"
-            f" user: {USER}, password: {PASSWORD}, dbname: {DATABASE}, schema: main, threads: 2}}}}}}"
-        ),
+        "profiles.yml": shop_profile(postgres_server, DATABASE, threads=2),
         "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",
         "models/doubled.sql": materialized() + DOUBLED,
         "models/seen.sql": VIEW + "select * from {{ ref('doubled') }}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.histories.lab import TABLE, lab
-from tests.support.postgres_server import PASSWORD, USER
+from tests.support.postgres_server import database, shop_profile
 
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: items}, {name: watermark}]}]"
 SETUP = [
@@ -45,15 +45,9 @@ OTHER_MODEL = {
 
 @pytest.fixture
 def postgres(postgres_server):
-    database = "own_effects"
-    postgres_server.ask(f"create database {database}")
-    postgres_server.ask(*SETUP, database=database)
-    profile = (
-        f"shop: {{target: warehouse, outputs: {{warehouse: {{type: postgres, host: 127.0.0.1, port: {postgres_server.port},"
-        f" user: {USER}, password: {PASSWORD}, dbname: {database}, schema: main, threads: 1}}}}}}"
-    )
-    yield profile, lambda statement: postgres_server.ask(statement, database=database)
-    postgres_server.ask(f"drop database {database} with (force)")
+    name = "own_effects"
+    with database(postgres_server, name, *SETUP) as ask:
+        yield shop_profile(postgres_server, name), ask
 
 
 def builds(told, name):

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dagster_sao.warehouse import WarehouseSession
 from tests.support.polling import wait_for
@@ -147,3 +149,19 @@ def session_with(
     profile = PROFILE.format(port=server.port, user=user, password=PASSWORD, database=database, threads=threads)
     (folder / "profiles.yml").write_text(profile)
     return WarehouseSession.open(project_dir=folder, profiles_dir=folder, manifest=manifest or EMPTY_MANIFEST)
+
+
+def shop_profile(server: Server, database: str, *, threads: int = 1) -> str:
+    """Return the profiles.yml of a project `shop` that builds into a database of a server."""
+    target = f"type: postgres, host: 127.0.0.1, port: {server.port}, user: {USER}, password: {PASSWORD}"
+    target += f", dbname: {database}, schema: main, threads: {threads}"
+    return f"shop: {{target: warehouse, outputs: {{warehouse: {{{target}}}}}}}"
+
+
+@contextmanager
+def database(server: Server, name: str, *setup: str) -> Iterator[Callable[[str], Any]]:
+    """Make a database, and drop it at the end. Yields what runs a statement in it."""
+    server.ask(f"create database {name}")
+    server.ask(*setup, database=name)
+    yield lambda statement: server.ask(statement, database=name)
+    server.ask(f"drop database {name} with (force)")
