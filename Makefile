@@ -63,8 +63,8 @@ test-slow: setup ## Run the slow tests
 
 # Only the engine is another one, so it is put before the environment's own.
 OLD_DUCKDBS := 1.2 1.4
-ON_OLD_DUCKDBS := tests/histories/test_views_follow_columns.py tests/warehouse/test_existence.py \
-  tests/orchestration/test_freshness_sensor.py
+ON_OLD_DUCKDBS := tests/histories/test_views_follow_columns.py tests/warehouse/relations/test_listing.py \
+  tests/orchestration/sources/test_freshness_sensor.py
 
 test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with older versions of it
 	@unset DAGSTER_HOME; for version in $(OLD_DUCKDBS); do \
@@ -80,8 +80,8 @@ test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with ol
 NEW_DBTS := 1.12 1.13
 OLDEST := $(VENV)/oldest
 ON_OTHER_DBTS := --ignore-glob='*/conftest.py' tests/core tests/trace tests/histories/test_on_error.py \
-  $(addprefix tests/orchestration/test_,dbt_arguments.py \
-  dbt_selection_private.py execution.py invocations.py manifest_inputs.py private.py records.py selection.py traces.py)
+  $(addprefix tests/orchestration/,private dbt/test_commands.py dbt/test_traces.py events/test_event_schema.py \
+  project/test_dbt_arguments.py project/test_manifest_inputs.py project/test_selection.py runs/test_execution.py)
 PIP_INSTALL := -m pip install -q --disable-pip-version-check
 
 test-dbt: setup ## Run some tests with newer versions of dbt, and with the oldest dagster and dbt that are supported

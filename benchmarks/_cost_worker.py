@@ -34,7 +34,7 @@ from dagster_dbt import DbtProject
 
 import dagster_sao
 from dagster_sao import StateAwareProject, build_state_aware_definitions
-from dagster_sao.orchestration.records import BUILD_KEY
+from dagster_sao.orchestration.events.event_schema import BUILD_KEY
 
 ORIGIN = InProcessCodeLocationOrigin(LoadableTargetOrigin())
 

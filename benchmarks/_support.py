@@ -18,11 +18,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dagster_sao.core.fingerprint import Fingerprinter
-from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.policy import read_policy
+from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.decision.run_ledger import Ledger
+from dagster_sao.core.manifest.policy import read_policy
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import SourceState, StateSnapshot, VerdictStatus
+from dagster_sao.core.state.state import SourceState, StateSnapshot, VerdictStatus
 
 PROJECT = "bench"
 LAYERS = 8
@@ -131,7 +131,7 @@ def synthetic_manifest(models: int, *, with_tests: bool = False) -> dict[str, An
 
 
 def read_project(manifest: Mapping[str, Any], cache: MutableMapping[str, str]) -> Project:
-    """Return what a manifest says, as `dagster_sao.orchestration.project.load_manifest` does but for the files."""
+    """Return what a manifest says, as `dagster_sao.orchestration.project.orchestrated.load_manifest` does but for the files."""
     fingerprinter = Fingerprinter(manifest, cache=cache)
     graph = fingerprinter.graph
     return Project(

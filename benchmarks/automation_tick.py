@@ -46,12 +46,12 @@ from benchmarks._support import (
     print_table,
     synthetic_manifest,
 )
-from dagster_sao.core.state import StateSnapshot
-from dagster_sao.orchestration.definitions import build_state_aware_definitions
-from dagster_sao.orchestration.private import evaluate_conditions
-from dagster_sao.orchestration.project import OrchestratedProject
-from dagster_sao.orchestration.records import BUILD_KEY, DATA_VERSION_TAG, build_to_json
-from dagster_sao.orchestration.verdicts import VerdictTable
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.definitions.build import build_state_aware_definitions
+from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, build_to_json
+from dagster_sao.orchestration.private.dagster_internals import evaluate_conditions
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.state.verdicts import VerdictTable
 
 REPEATS = 7
 EAGER_REPEATS = 3

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dagster_sao.orchestration.project import OrchestratedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 
 RUN_RESULTS = "run_results.json"
 # dbt copies variables with this prefix into the metadata of its artifacts.

@@ -20,19 +20,19 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, styled
 from dagster_sao.api.sources import Look
-from dagster_sao.core.decide import named
+from dagster_sao.core.code.evidence import untracked_inputs
+from dagster_sao.core.code.known_relations import reads_unknown
+from dagster_sao.core.decision.decide import named
 from dagster_sao.core.durations import format_duration
-from dagster_sao.core.evidence import untracked_inputs
-from dagster_sao.core.graph import NodeKind
-from dagster_sao.core.known_relations import reads_unknown
-from dagster_sao.core.policy import Policy, UpdatesOn
-from dagster_sao.core.state import StateSnapshot
-from dagster_sao.orchestration.conditions import is_state_aware, project_behind
-from dagster_sao.orchestration.parsing import changed_since_parse
-from dagster_sao.orchestration.private import dbt_resource, switched_sensors
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, source_policy
-from dagster_sao.warehouse.dbt_environment import dbt_state_switch, environment_of_dbt, other_dbt
-from dagster_sao.warehouse.metadata_soundness import why_unsound
+from dagster_sao.core.manifest.graph import NodeKind
+from dagster_sao.core.manifest.policy import Policy, UpdatesOn
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.automation.condition import is_state_aware, project_behind
+from dagster_sao.orchestration.private.dagster_internals import dbt_resource, switched_sensors
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.project.parsing import changed_since_parse
+from dagster_sao.warehouse.dbt_private.environment import dbt_state_switch, environment_of_dbt, other_dbt
+from dagster_sao.warehouse.queries.soundness import why_unsound
 
 LONG_UNCHANGED = timedelta(days=30)
 LONGEST_VIEW_CHAIN = 4

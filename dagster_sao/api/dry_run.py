@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, seconds_text, styled
-from dagster_sao.api.verdicts import decision_to_dict
-from dagster_sao.core.decide import Action, Decision
-from dagster_sao.core.decide_functions import FunctionAction, FunctionDecision
-from dagster_sao.core.decide_tests import TestAction, TestDecision
-from dagster_sao.core.forecast import Forecast
-from dagster_sao.core.plan import Plan
-from dagster_sao.core.state import Verdict
+from dagster_sao.api.explain.verdicts import decision_to_dict
+from dagster_sao.core.decision.decide import Action, Decision
+from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionDecision
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
+from dagster_sao.core.decision.forecast import Forecast
+from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.state.state import Verdict
 
 
 @dataclass(frozen=True)

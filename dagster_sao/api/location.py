@@ -11,8 +11,13 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.orchestration.automation_sensor import StateAwareAutomationSensor
-from dagster_sao.orchestration.dbt_arguments import (
+from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
+from dagster_sao.orchestration.dbt.executable import find_dbt
+from dagster_sao.orchestration.definitions.build import assemble
+from dagster_sao.orchestration.definitions.settings import StateAwareSettings
+from dagster_sao.orchestration.definitions.translator import checked_translator
+from dagster_sao.orchestration.private.dbt_selection import finds_selectors
+from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
     project_with,
     settings_of,
@@ -20,14 +25,9 @@ from dagster_sao.orchestration.dbt_arguments import (
     with_environment,
     with_other,
 )
-from dagster_sao.orchestration.dbt_executable import find_dbt
-from dagster_sao.orchestration.dbt_private import finds_selectors
-from dagster_sao.orchestration.definitions import assemble
-from dagster_sao.orchestration.parsing import is_stale, prepare_manifest
-from dagster_sao.orchestration.project import OrchestratedProject
-from dagster_sao.orchestration.settings import StateAwareSettings
-from dagster_sao.orchestration.translator import checked_translator
-from dagster_sao.orchestration.yaml_selectors import check_references, read_selectors
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.parsing import is_stale, prepare_manifest
+from dagster_sao.orchestration.project.yaml_selectors import check_references, read_selectors
 
 
 def dbt_project(folder: Path | str, *, profiles_dir: Path | str | None = None) -> DbtProject:

@@ -17,11 +17,12 @@ from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_
 from dagster_sao.api.doctor import Findings, Patient, examine
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
-from dagster_sao.api.explanation import Explanation, explain_node
-from dagster_sao.api.explanation_of_tests import TestExplanation, explain_test
+from dagster_sao.api.explain.explanation import Explanation, explain_node
+from dagster_sao.api.explain.explanation_of_tests import TestExplanation, explain_test
+from dagster_sao.api.explain.node_state import NodeState, NodeStates, node_state, node_states
+from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
-from dagster_sao.api.node_state import NodeState, NodeStates, node_state, node_states
 from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
 from dagster_sao.api.results import (
     BuildResults,
@@ -40,21 +41,26 @@ from dagster_sao.api.sources import (
     source_reports,
     with_new_tokens,
 )
-from dagster_sao.api.verdicts import TestState, test_state
+from dagster_sao.core.decision.forecast import Forecast, make_forecast
+from dagster_sao.core.decision.plan import Mode, Plan, make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
-from dagster_sao.core.forecast import Forecast, make_forecast
-from dagster_sao.core.graph import ProjectGraph
-from dagster_sao.core.plan import Mode, Plan, make_plan
-from dagster_sao.core.state import StateSnapshot
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.forgotten import forget
-from dagster_sao.orchestration.freshness import sources_above
-from dagster_sao.orchestration.private import listen_to_run
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.run_config import TestStrategy
-from dagster_sao.orchestration.selection import NodeSelection, StateMode, find_node, nearest_names, resolve_selection
-from dagster_sao.orchestration.snapshot import take_snapshot
-from dagster_sao.orchestration.state import event_log_state
+from dagster_sao.orchestration.private.dagster_internals import listen_to_run
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.selection import (
+    NodeSelection,
+    StateMode,
+    find_node,
+    nearest_names,
+    resolve_selection,
+)
+from dagster_sao.orchestration.runs.config import TestStrategy
+from dagster_sao.orchestration.sources.record_tokens import sources_above
+from dagster_sao.orchestration.state.event_log import event_log_state
+from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.resets import forget
 from dagster_sao.warehouse.session import threads_of
 
 _LOG = logging.getLogger("dagster_sao")

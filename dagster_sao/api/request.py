@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster_sao.api.errors import ConflictingOptionsError
-from dagster_sao.core.decide import Request
-from dagster_sao.core.plan import Mode, Plan
-from dagster_sao.core.plan_tests import tests_of_selection
-from dagster_sao.core.state import StateSnapshot
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.requests import explicit_requests
-from dagster_sao.orchestration.run_config import StateAwareRunConfig, TestStrategy
-from dagster_sao.orchestration.run_plan import RunPlanner, scope_of_tests
-from dagster_sao.orchestration.selection import NodeSelection, StateMode
+from dagster_sao.core.decision.decide import Request
+from dagster_sao.core.decision.plan import Mode, Plan
+from dagster_sao.core.decision.plan_tests import tests_of_selection
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.selection import NodeSelection, StateMode
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.runs.explicit_requests import explicit_requests
+from dagster_sao.orchestration.runs.run_plan import RunPlanner, scope_of_tests
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""

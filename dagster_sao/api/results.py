@@ -16,13 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, seconds_text, styled
-from dagster_sao.core.decide import Reason
-from dagster_sao.core.decide_tests import TestAction
-from dagster_sao.core.graph import ProjectGraph
-from dagster_sao.core.state import VerdictStatus
-from dagster_sao.orchestration.private import events_of_run, metadata_of_engine_event
-from dagster_sao.orchestration.project import LoadedProject
-from dagster_sao.orchestration.records import (
+from dagster_sao.core.decision.decide import Reason
+from dagster_sao.core.decision.decide_tests import TestAction
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.state.state import VerdictStatus
+from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DECISION_KEY,
     DURATION_KEY,
@@ -33,6 +31,8 @@ from dagster_sao.orchestration.records import (
     SOURCE_PROBLEMS_KEY,
     TESTS_KEY,
 )
+from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
+from dagster_sao.orchestration.project.orchestrated import LoadedProject
 from dagster_sao.warehouse.redaction import masked
 
 

@@ -15,15 +15,15 @@ from rich.text import Text
 from dagster_sao.api.display import as_text
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.graph import Source
-from dagster_sao.core.source_tokens import told_by_probe, untracked_token
-from dagster_sao.core.state import SourceState, StateSnapshot
+from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.state.source_tokens import told_by_probe, untracked_token
+from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.freshness import new_token, open_session
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject, sentence, source_policy
-from dagster_sao.orchestration.records import LOADED_AT_KEY, PROBE_KEY, from_timestamp
-from dagster_sao.warehouse.observation import Observation
-from dagster_sao.warehouse.probes import SourceProber
+from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.sources.record_tokens import new_token, open_session
+from dagster_sao.warehouse.probes.base import Observation
+from dagster_sao.warehouse.probes.registry import SourceProber
 
 LOADED_BY_DAGSTER = "Dagster asset"
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from dagster_sao.orchestration.run_config import LONGEST_RETRY_DELAY, MOST_RETRIES, MOST_THREADS, TestStrategy
-from dagster_sao.orchestration.selection import StateMode
+from dagster_sao.orchestration.project.selection import StateMode
+from dagster_sao.orchestration.runs.config import LONGEST_RETRY_DELAY, MOST_RETRIES, MOST_THREADS, TestStrategy
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 
-from dagster_sao.core.evidence import code_changes
-from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.graph import ProjectGraph
-from dagster_sao.core.policy import Policy
-from dagster_sao.core.state import FunctionState, LastBuild, Verdict
-from dagster_sao.core.versions import digest
+from dagster_sao.core.code.evidence import code_changes
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.state.state import FunctionState, LastBuild, Verdict
 
 _NO_POLICY = Policy()
 

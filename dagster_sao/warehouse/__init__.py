@@ -1,9 +1,9 @@
 """What the warehouse says, asked through dbt's own adapter. Knows nothing of Dagster."""
 
-from dagster_sao.core.graph import Source
+from dagster_sao.core.manifest.graph import Source
 from dagster_sao.warehouse.errors import StatementError, WarehouseBusyError, WarehouseError
-from dagster_sao.warehouse.existence import Existence, Presence, existing_relations
-from dagster_sao.warehouse.probes import Observation, Probe, ProbeKind, SourceProber
+from dagster_sao.warehouse.probes.registry import Observation, Probe, ProbeKind, SourceProber
+from dagster_sao.warehouse.relations.listing import Existence, Presence, existing_relations
 from dagster_sao.warehouse.session import WarehouseSession
 
 __all__ = [

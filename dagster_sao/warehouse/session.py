@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dagster_sao.core.graph import Source
-from dagster_sao.warehouse import dbt_private
-from dagster_sao.warehouse.dbt_environment import environment_of_dbt
+from dagster_sao.core.manifest.graph import Source
+from dagster_sao.warehouse.dbt_private import internals
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import (
     StatementError,
     StatementTimeoutError,
@@ -25,7 +25,7 @@ from dagster_sao.warehouse.errors import (
     WarehouseError,
     reason,
 )
-from dagster_sao.warehouse.read_only_sql import NotAQueryError
+from dagster_sao.warehouse.read_only import NotAQueryError
 from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 
 # Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
@@ -105,7 +105,7 @@ class WarehouseSession:
 
     def __init__(
         self,
-        adapter: dbt_private.PrivateAdapter,
+        adapter: internals.PrivateAdapter,
         project_dir: Path,
         *,
         sleep: Callable[[float], None] = time.sleep,
@@ -141,8 +141,8 @@ class WarehouseSession:
         """
         project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
         try:
-            config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables or {})
-            adapter = dbt_private.PrivateAdapter(config, manifest)
+            config = internals.load_config(project_dir, profiles_dir, profile, target, variables or {})
+            adapter = internals.PrivateAdapter(config, manifest)
         except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
             raise _cannot_load(error, project_dir, profiles_dir, target) from None
         parsed_for = (manifest.get("metadata") or {}).get("adapter_type")
@@ -333,7 +333,7 @@ def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -
     """Return the target of a profile that dbt uses when none is named. Raises WarehouseError for a broken profile."""
     project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
     try:
-        return str(dbt_private.load_config(project_dir, profiles_dir, profile, None, {}).target_name)
+        return str(internals.load_config(project_dir, profiles_dir, profile, None, {}).target_name)
     except Exception as error:  # noqa: BLE001  # dbt has many
         raise _cannot_load(error, project_dir, profiles_dir, None) from None
 
@@ -342,7 +342,7 @@ def threads_of(project_dir: Path, profiles_dir: Path, profile: str | None, targe
     """Return how many nodes dbt builds at once with a profile. Raises WarehouseError for a broken profile."""
     project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
     try:
-        return int(dbt_private.load_config(project_dir, profiles_dir, profile, target, {}).threads)
+        return int(internals.load_config(project_dir, profiles_dir, profile, target, {}).threads)
     except Exception as error:  # noqa: BLE001  # dbt has many
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
 
@@ -353,7 +353,7 @@ def target_values(
     """Return what dbt's Jinja has as `target`: without secrets. Raises WarehouseError for a broken profile."""
     project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
     try:
-        config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables)
+        config = internals.load_config(project_dir, profiles_dir, profile, target, variables)
         return dict(config.to_target_dict())
     except Exception as error:  # noqa: BLE001  # dbt has many
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
@@ -368,8 +368,8 @@ def place_of(
     """
     project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
     try:
-        config = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables)
-        return dbt_private.place_of(config.credentials, project_dir)
+        config = internals.load_config(project_dir, profiles_dir, profile, target, variables)
+        return internals.place_of(config.credentials, project_dir)
     except Exception as error:  # noqa: BLE001  # dbt has many
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
 
@@ -383,7 +383,7 @@ def module_folders(
     """
     project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
     try:
-        credentials = dbt_private.load_config(project_dir, profiles_dir, profile, target, variables).credentials
+        credentials = internals.load_config(project_dir, profiles_dir, profile, target, variables).credentials
     except Exception as error:  # noqa: BLE001  # dbt has many
         raise _cannot_load(error, project_dir, profiles_dir, target) from None
     return [*(project_dir / path for path in getattr(credentials, "module_paths", None) or ()), project_dir]

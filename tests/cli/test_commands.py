@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
-from dagster_sao.orchestration.private import metadata_of_engine_event
-from dagster_sao.orchestration.records import SOURCE_PROBLEMS_KEY
+from dagster_sao.orchestration.events.event_schema import SOURCE_PROBLEMS_KEY
+from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.cli.corner_shop import ORDERS, RATES, TOTALS, open_shop
 from tests.support.environments import environment_for
 

@@ -14,10 +14,10 @@ from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.api import Severity
 from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
 from dagster_sao.api.sources import Look
-from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.state import LastBuild, SourceState, StateSnapshot
-from dagster_sao.warehouse.dbt_environment import other_dbt
-from dagster_sao.warehouse.observation import Observation, ProbeKind
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.state.state import LastBuild, SourceState, StateSnapshot
+from dagster_sao.warehouse.dbt_private.environment import other_dbt
+from dagster_sao.warehouse.probes.base import Observation, ProbeKind
 from tests.core.manifests import manifest, model, seed, source
 from tests.orchestration.shops import NOW, RAW, definitions, project_in
 

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
-from dagster_sao.core.build_settings import BuildSettings
-from dagster_sao.core.decide import Decision, Reason, Request
-from dagster_sao.core.evidence import Evidence
-from dagster_sao.core.expiry import with_expiry
-from dagster_sao.core.fingerprint import Fingerprint
-from dagster_sao.core.gates import find_gates
-from dagster_sao.core.graph import Node, NodeKind, ProjectGraph, ProjectTest, Source
-from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.origins import origins
-from dagster_sao.core.plan import Mode, Plan, make_plan
-from dagster_sao.core.plan_tests import TestScope
-from dagster_sao.core.policy import Policy, SourcePolicy
+from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.decision.decide import Decision, Reason, Request
+from dagster_sao.core.decision.origins import origins
+from dagster_sao.core.decision.plan import Mode, Plan, make_plan
+from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.run_ledger import Ledger
+from dagster_sao.core.manifest.build_settings import BuildSettings
+from dagster_sao.core.manifest.expiry import with_expiry
+from dagster_sao.core.manifest.gates import find_gates
+from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph, ProjectTest, Source
+from dagster_sao.core.manifest.policy import Policy, SourcePolicy
 from dagster_sao.core.project import Project
-from dagster_sao.core.state import (
+from dagster_sao.core.state.state import (
     FailedAttempt,
     FailureKind,
     LastBuild,

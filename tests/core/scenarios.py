@@ -48,13 +48,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dagster_sao.core.decide import Decision, Request
-from dagster_sao.core.decide_tests import TestDecision
+from dagster_sao.core.decision.decide import Decision, Request
+from dagster_sao.core.decision.decide_tests import TestDecision
+from dagster_sao.core.decision.plan import Mode
+from dagster_sao.core.decision.plan_tests import TestScope
 from dagster_sao.core.durations import parse_duration
-from dagster_sao.core.plan import Mode
-from dagster_sao.core.plan_tests import TestScope
-from dagster_sao.core.policy import CodeChanges, ExternalChanges, OnCodeChange, SourcePolicy, UpdatesOn
-from dagster_sao.core.state import VerdictStatus
+from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, SourcePolicy, UpdatesOn
+from dagster_sao.core.state.state import VerdictStatus
 from tests.core.graphs import World, graph
 
 _SETTINGS = {

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from dagster_sao.orchestration.records import DECISION_KEY, REASON_KEY, TESTS_KEY
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, TESTS_KEY
 from tests.histories.inprocess_dbt import InProcessDbt, run_dbt
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from hypothesis import strategies as st
 
-from dagster_sao.core.decide import Action
+from dagster_sao.core.decision.decide import Action
 from tests.histories.inprocess_dbt import Accident, InProcessDbt, run_dbt
 from tests.histories.kinds import ON_POSTGRES, a_step
 from tests.histories.simulated_time import SimulatedTime

@@ -20,14 +20,14 @@ from dagster_dbt import DbtProject
 from dagster_shared.serdes import serialize_value
 
 from dagster_sao import build_state_aware_definitions
-from dagster_sao.core.decide import Decision
-from dagster_sao.core.plan import make_plan
-from dagster_sao.core.state import Verdict, VerdictStatus
-from dagster_sao.core.versions import times_moved
-from dagster_sao.orchestration.records import FAILURE_KEY
-from dagster_sao.orchestration.relations import read_columns
-from dagster_sao.orchestration.snapshot import take_snapshot
-from dagster_sao.orchestration.state import TESTS_TAG, EventLogState
+from dagster_sao.core.code.versions import times_moved
+from dagster_sao.core.decision.decide import Decision
+from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.state.state import Verdict, VerdictStatus
+from dagster_sao.orchestration.events.event_schema import FAILURE_KEY
+from dagster_sao.orchestration.state.event_log import TESTS_TAG, EventLogState
+from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.project import NAME
 from tests.histories.simulated_time import SimulatedTime

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.core.versions import digest
-from dagster_sao.orchestration.leases import Leases
+from dagster_sao.core.code.versions import digest
+from dagster_sao.orchestration.leases.leases import Leases
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 

@@ -16,15 +16,16 @@ from unittest.mock import patch
 
 import pytest
 
-from dagster_sao.core import fingerprint, plan, read_evidence
-from dagster_sao.core.fingerprint import Fingerprinter
-from dagster_sao.core.macros import Macros
-from dagster_sao.core.state import StateSnapshot
-from dagster_sao.core.variables import Variables
-from dagster_sao.orchestration import snapshot
-from dagster_sao.orchestration.second_look import SecondLook
-from dagster_sao.orchestration.traces import TraceFile
-from dagster_sao.warehouse import duckdb_hash
+from dagster_sao.core.code import fingerprint, read_evidence
+from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.variables import Variables
+from dagster_sao.core.decision import plan
+from dagster_sao.core.manifest.macros import Macros
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.dbt.traces import TraceFile
+from dagster_sao.orchestration.runs.second_look import SecondLook
+from dagster_sao.orchestration.state import read_state
+from dagster_sao.warehouse.queries import duckdb_hash
 from tests.histories.kinds import KINDS
 from tests.histories.regressions import OF_KINDS
 from tests.histories.world import Shop
@@ -98,7 +99,7 @@ def no_other_writers() -> list[AbstractContextManager[Any]]:
 
 
 def failures_live_in_runs() -> list[AbstractContextManager[Any]]:
-    return [patch.object(snapshot, "with_writers", lambda state, *_: state)]
+    return [patch.object(read_state, "with_writers", lambda state, *_: state)]
 
 
 MUTATIONS: Mapping[str, Mutation] = {

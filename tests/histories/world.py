@@ -20,9 +20,9 @@ from unittest.mock import patch
 import dagster as dg
 from dagster_dbt import DbtProject
 
-from dagster_sao.core.decide import Action
-from dagster_sao.orchestration.parsing import is_stale
-from dagster_sao.orchestration.state import RunActivity
+from dagster_sao.core.decision.decide import Action
+from dagster_sao.orchestration.project.parsing import is_stale
+from dagster_sao.orchestration.state.event_log import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
@@ -380,7 +380,7 @@ class World(Station):
         def happen() -> None:
             self._is_disturbed = True
             self.take(tuple(step))
-            with patch("dagster_sao.orchestration.freshness_sensor.run_activity", return_value=RunActivity({}, {}, {})):
+            with patch("dagster_sao.orchestration.sources.sensor.run_activity", return_value=RunActivity({}, {}, {})):
                 self._freshness()
 
         InProcessDbt.stage.accident.before_events = happen

@@ -19,11 +19,10 @@ from dagster._core.test_utils import create_run_for_test
 from dagster_dbt import DbtProject
 
 from dagster_sao import StateAwareDbtTranslator, build_state_aware_definitions
-from dagster_sao.core.evidence import Evidence
-from dagster_sao.core.ledger import Ledger
-from dagster_sao.core.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
-from dagster_sao.orchestration.project import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.records import (
+from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.decision.run_ledger import Ledger
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
+from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DATA_VERSION_TAG,
     DECISION_KEY,
@@ -31,7 +30,8 @@ from dagster_sao.orchestration.records import (
     build_to_json,
     failure_to_json,
 )
-from dagster_sao.orchestration.relations import read_columns
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.core.manifests import manifest, model, source
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -97,7 +97,7 @@ class Log:
 
     def snapshot(self, now: datetime | None = None) -> StateSnapshot:
         """Return the state as a process that starts now reads it."""
-        from dagster_sao.orchestration.state import EventLogState
+        from dagster_sao.orchestration.state.event_log import EventLogState
 
         return EventLogState(self.instance, self.project.name).snapshot(
             self.project.load().keys, now or datetime.now(timezone.utc)
@@ -161,7 +161,7 @@ class Log:
 
     def start_dbt(self, run_id: str, *uids: str) -> None:
         """Let a run start dbt for these nodes."""
-        from dagster_sao.orchestration.state import EventLogState
+        from dagster_sao.orchestration.state.event_log import EventLogState
 
         run = self.instance.get_run_by_id(run_id)
         assert run is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_sao.orchestration.leases import Leases
+from dagster_sao.orchestration.leases.leases import Leases
 
 RELATIONS = [f"relation {number}" for number in range(12)]
 THREADS = 3

@@ -20,9 +20,9 @@ from dagster._core.execution.api import execute_run
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
-from dagster_sao.orchestration import leases
-from dagster_sao.orchestration.leases import _LEASES, Claim, Leases
-from dagster_sao.orchestration.private import database_engine
+from dagster_sao.orchestration.leases import leases
+from dagster_sao.orchestration.leases.leases import _LEASES, Claim, Leases
+from dagster_sao.orchestration.private.dagster_internals import database_engine
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dagster_sao.orchestration.traces import TraceFile
+from dagster_sao.orchestration.dbt.traces import TraceFile
 from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
 from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
 from dbt_dagster_sao.private_points import FILE_POINTS, POINTS

@@ -13,11 +13,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dagster_sao.core.graph import build_graph
+from dagster_sao.core.manifest.graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession
 
 # Scripts for environments of their own, which the tests beside them make.
-collect_ignore_glob = ["ducklake/*", "snowflake/*"]
+collect_ignore_glob = ["probes/ducklake/*", "probes/snowflake/*"]
 
 PROJECT = Path(__file__).parent / "project"
 

@@ -35,7 +35,7 @@ def story(request, tmp_path_factory):
 
 
 def build(python, warehouse, folder, argument, **variables):
-    command = [python, HERE / warehouse / "build.py", folder / "shop", argument, folder / "seen.json"]
+    command = [python, HERE / "probes" / warehouse / "build.py", folder / "shop", argument, folder / "seen.json"]
     subprocess.run(command, env=environment_for(folder, **variables), cwd=folder, check=True, timeout=TIMEOUT_SECONDS)
 
 

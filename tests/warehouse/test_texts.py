@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_sao.warehouse.errors import reason
-from dagster_sao.warehouse.read_only_sql import NotAQueryError, dialect_of, single_query
+from dagster_sao.warehouse.queries.timestamps import parse_timestamp
+from dagster_sao.warehouse.read_only import NotAQueryError, dialect_of, single_query
 from dagster_sao.warehouse.redaction import Redactor, learn, secrets_in
-from dagster_sao.warehouse.timestamps import parse_timestamp
 
 QUERIES = [
     ("duckdb", "select 1", "select 1"),

@@ -1,0 +1,1 @@
+"""What is recorded of a node or a test, and why."""

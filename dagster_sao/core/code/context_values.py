@@ -1,0 +1,126 @@
+"""The values that dbt's Jinja context gives to a node, as short digests: the same now as when they are read again later.
+
+All are computed from the manifest, the variables, the environment and the profile's target alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dagster_sao.core.code.variables import Variables
+from dagster_sao.core.code.versions import digest
+from dagster_sao.sql.jinja_reads import ANY, Read
+from dbt_dagster_sao.digests import WHOLE, env_digest, graph_digest, mapping_digest, model_digest
+
+_DIGITS = 12
+_SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
+# Flags that a run sets for its own command, and those that change nothing that is built.
+_FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What dbt's Jinja context holds beside the manifest."""
+
+    variables: Variables = field(default_factory=Variables)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """`flags` of dbt_project.yml."""
+    dispatch: object = None
+    """`dispatch` of dbt_project.yml: where dbt looks for a macro first."""
+    target: Callable[[], Mapping[str, Any]] = dict
+    """Returns the target of the profile as dbt's Jinja has it, without secrets. It is asked for when some code reads it."""
+
+
+class ContextValues:
+    """What the nodes of one manifest read of their context, by the name of what is read."""
+
+    def __init__(self, manifest: Mapping[str, Any], surroundings: Surroundings) -> None:
+        """Read nothing yet."""
+        self._manifest = manifest
+        self._surroundings = surroundings
+
+    def digest(self, read: Read, props: Mapping[str, Any]) -> str:
+        """Return a short hash of what `read` gives to the node with the entry `props`."""
+        return digest(self._value(read, props))[:_DIGITS]
+
+    def digest_of_dbt(self, kind: str, name: str, package: str) -> str | None:
+        """Return the hash that dbt records of a variable or of the environment, None for other kinds."""
+        if kind == "var":
+            return mapping_digest(self._surroundings.variables.beginning_with("", package), name)
+        return env_digest(self._surroundings.environ.get(name), b"") if kind == "env_var" else None
+
+    def _value(self, read: Read, props: Mapping[str, Any]) -> object:
+        kind, name = read
+        prefix = name.removesuffix(ANY) if name.endswith(ANY) else None
+        config = props.get("config") or {}
+        if kind == "var":
+            return self._variable(name, prefix, str(props["package_name"]))
+        if kind == "env_var":
+            return self._environment(name, prefix)
+        if kind == "config":
+            return config.get(name) if prefix is None else _beginning_with(prefix, config)
+        if kind == "meta":
+            meta = config.get("meta") or {}
+            return meta.get(name) if prefix is None else _beginning_with(prefix, meta)
+        if kind == "model":
+            return model_digest(props, name if prefix is None else WHOLE)
+        if kind == "target":
+            return self._target.get(name) if prefix is None else self._target
+        if kind == "flags":
+            return self._flag(name) if prefix is None else self._flags()
+        return self._graph if kind == "graph" else None
+
+    def _variable(self, name: str, prefix: str | None, package: str) -> object:
+        variables = self._surroundings.variables
+        return variables.lookup(name, package) if prefix is None else variables.beginning_with(prefix, package)
+
+    def _environment(self, name: str, prefix: str | None) -> object:
+        environ = self._surroundings.environ
+        if prefix is None:
+            return None if name.startswith(_SECRET_PREFIX) else environ.get(name)
+        if not prefix:
+            return None  # every process has another environment, so it is no value to compare
+        return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(_SECRET_PREFIX)}
+
+    def _flag(self, name: str) -> object:
+        if name.upper() in _FLAGS_OF_A_COMMAND:
+            return None
+        setting = self._surroundings.flags.get(name.lower(), self._surroundings.flags.get(name.upper()))
+        return [self._surroundings.environ.get(f"DBT_{name.upper()}"), setting]
+
+    def _flags(self) -> object:
+        environ = self._surroundings.environ
+        names = {name.upper() for name in self._surroundings.flags}
+        return {name: self._flag(name) for name in sorted(names)} | {
+            name: value for name, value in environ.items() if name.startswith("DBT_") and name in _KNOWN_FLAGS
+        }
+
+    @cached_property
+    def _target(self) -> Mapping[str, Any]:
+        return self._surroundings.target()
+
+    @cached_property
+    def _graph(self) -> str:
+        return graph_digest(self._manifest)
+
+
+# The flags that dbt reads from the environment and that a template may make something of.
+_KNOWN_FLAGS = frozenset(
+    {
+        "DBT_EMPTY",
+        "DBT_SAMPLE",
+        "DBT_DEFER",
+        "DBT_FAVOR_STATE",
+        "DBT_INTROSPECT",
+        "DBT_STORE_FAILURES",
+        "DBT_USE_COLORS",
+    }
+)
+
+
+def _beginning_with(prefix: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in values.items() if name.startswith(prefix)}

@@ -1,0 +1,92 @@
+"""What a run saw of a build or a test: what dbt really read, what dbt does not know of it, and what is proven.
+
+Code is the same when all that was read of it is the same. Where the way that dbt took through the templates would be another
+one the next time, what it read the last time does not tell what it reads then: all that the templates may read counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
+from dagster_sao.core.code.versions import digest
+
+UNNAMED_ENVIRONMENT = "env_var: *"
+"""The part of a fingerprint that stands for environment variables under names that nothing spells out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedReads:
+    """What dbt read of a node's context while it built the node."""
+
+    values: Mapping[str, str]
+    """By name of what was read (`var: x`, `macro: macro.shop.cents`), the hash of its value then."""
+    unseen: frozenset[str] = frozenset()
+    """The kinds of reads that dbt was not watched for."""
+    follows_state: bool = False
+    """Whether the templates asked what is there, and would be answered otherwise the next time: a first build did."""
+    asks_parents: bool = False
+    """Whether the templates asked for rows or columns of what the node reads."""
+
+    def tell_of(self, *, parents_changed: bool) -> bool:
+        """Return whether the next build takes the same way through the templates, as long as what was read is the same."""
+        return not self.follows_state and not (self.asks_parents and parents_changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a run saw of one build, or of one test."""
+
+    reads: TracedReads | None = None
+    """None where dbt was not watched: then all that the templates may read counts."""
+    untracked: tuple[str, ...] = ()
+    """What it read that dbt does not know: relations, files, answers of the catalog."""
+    is_deterministic: bool = False
+    """Whether the SQL that was run is proven to give the same rows over the same data."""
+
+
+UNSEEN = Evidence()
+
+
+def code_changes(
+    current: Fingerprint,
+    before: Fingerprint,
+    evidence: Evidence,
+    *,
+    value: Callable[[str], str],
+    parents_changed: bool,
+) -> tuple[str, ...]:
+    """Return the parts of a node's or test's code that differ from those of its last build; empty when none does.
+
+    `value` returns the hash that something which was read has now.
+    """
+    changes = current.changes_since(before)
+    reads = evidence.reads
+    if reads is None or current.compiles_like(before):
+        return changes
+    if reads.tell_of(parents_changed=parents_changed):
+        changes = tuple(name for name in changes if not is_wide(name) or kind_of(name) in reads.unseen)
+    moved = [name for name, was in reads.values.items() if name not in changes and value(name) != was]
+    return (*changes, *moved)
+
+
+def code_digest(fingerprint: Fingerprint, evidence: Evidence) -> str:
+    """Return what identifies the code that a build really ran, as far as its rows depend on it."""
+    reads = evidence.reads
+    if reads is None or reads.follows_state:
+        return fingerprint.digest
+    parts = {
+        name: part for name, part in fingerprint.parts.items() if not is_wide(name) or kind_of(name) in reads.unseen
+    }
+    return digest([parts, dict(reads.values)]) if reads.values or parts != fingerprint.parts else fingerprint.digest
+
+
+def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str, ...]:
+    """Return what a node reads and nothing tells the changes of, for messages."""
+    is_watched = (
+        evidence.reads is not None and not evidence.reads.follows_state and "env_var" not in evidence.reads.unseen
+    )
+    if UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
+        return (*evidence.untracked, "environment variables under computed names")
+    return evidence.untracked

@@ -1,0 +1,159 @@
+"""From what dbt recorded of a node, and the SQL that it compiled, to the evidence of its build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from dagster_sao.core.code.evidence import Evidence, TracedReads
+from dagster_sao.core.code.fingerprint import Fingerprint, Fingerprinter, is_wide, kind_of
+from dagster_sao.core.code.known_relations import KnownRelations, is_among
+from dagster_sao.core.manifest.graph import Node, ProjectTest
+from dagster_sao.sql.compiled_sql import SqlReads, read_compiled
+from dbt_dagster_sao.digests import UNKNOWN
+from dbt_dagster_sao.trace import SQL, Query, Trace
+
+_SHORTEST = 3
+_MOST_NAMED = 5
+_LONGEST_NAME = 100
+# The names that a trace has for kinds of reads that have another name here.
+_KINDS = {"has_var": "var", "macros": "macro"}
+_WATCHED = frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
+# What such a read may have stood for, beside what it is.
+_STANDS_FOR: Mapping[str, frozenset[str]] = {
+    "invocation_args_dict": frozenset({"var", "flags"}),
+    "dbt_metadata_envs": frozenset({"env_var"}),
+    "context": _WATCHED,
+}
+_OF_STATE = frozenset({"queries", "state"})
+# dbt builds these by the same steps whatever was there before, as far as the project's own code is concerned.
+_STEADY = frozenset({"table", "view", "seed", "test"})
+# Not what dbt read, but that it read something else each time.
+_EACH_TIME = frozenset({"clock", "invocation_args_dict", "selected_resources", "context"})
+
+
+class EvidenceReader:
+    """Reads the evidence of the builds and tests of one dbt invocation, which read one manifest."""
+
+    def __init__(self, code: Fingerprinter) -> None:
+        """Read nothing yet. `code` is that of the manifest that dbt itself read."""
+        self._code = code
+        self._relations = KnownRelations(code.graph)
+        self._dialect = code.graph.adapter_type
+
+    def of_node(self, node: Node, fingerprint: Fingerprint, trace: Trace | None, compiled: str | None) -> Evidence:
+        """Return the evidence of a build. `compiled` is the SQL that dbt compiled, None where it is not known."""
+        own = self._relations.key(node.relation_name)
+        known = self._relations.keys_of(node.parents)
+        is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
+        if node.resource_type == "seed" or node.language != "sql":
+            compiled = ""
+        return self._evidence(node.unique_id, fingerprint, trace, compiled, own=own, known=known, is_steady=is_steady)
+
+    def of_test(
+        self, test: ProjectTest, fingerprint: Fingerprint, trace: Trace | None, compiled: str | None
+    ) -> Evidence:
+        """Return the evidence of a test."""
+        known = self._relations.keys_of(test.about)
+        return self._evidence(test.unique_id, fingerprint, trace, compiled, own="", known=known, is_steady=True)
+
+    def _evidence(  # noqa: PLR0913 (what is known of one build)
+        self,
+        unique_id: str,
+        fingerprint: Fingerprint,
+        trace: Trace | None,
+        compiled: str | None,
+        *,
+        own: str,
+        known: frozenset[str],
+        is_steady: bool,
+    ) -> Evidence:
+        sql = read_compiled(compiled, self._dialect) if compiled else SqlReads()
+        unknown = [name for name in sorted(sql.relations) if not is_among(name, known | {own})]
+        is_deterministic = sql.is_deterministic and not unknown and own not in sql.relations
+        if trace is None:
+            return Evidence(None, _named(unknown), is_deterministic)
+        if compiled is None:
+            unknown.append("SQL that dbt did not write")
+        questions = [*self._questions(trace)]
+        asked = {name for name, _ in questions}
+        unknown += [label for name, label in questions if not is_among(name, known | {own})]
+        unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
+        kinds = {_kind_of(name) for name in trace.reads}
+        was_there = trace.existed is True and not trace.full_refresh
+        follows_state = not trace.kinds >= _OF_STATE or (
+            not was_there and (not is_steady or own in asked or _asks_what_is_there(trace))
+        )
+        reads = TracedReads(
+            values=dict(self._values(unique_id, fingerprint, trace)),
+            unseen=self._unseen(trace, kinds),
+            follows_state=follows_state,
+            asks_parents=any(is_among(name, known) for name in asked),
+        )
+        is_deterministic = is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME)
+        return Evidence(reads, _named(unknown), is_deterministic)
+
+    def _values(self, unique_id: str, fingerprint: Fingerprint, trace: Trace) -> Iterator[tuple[str, str]]:
+        """Yield what was read, but for what the fingerprint names anyway, with the hash of its value."""
+        for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
+            kind, name = _kind_of(read), read.partition(": ")[2]
+            part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
+            if kind in _WATCHED and (part not in fingerprint.parts or is_wide(part)):
+                yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
+
+    def _contradicted(self, unique_id: str, trace: Trace) -> Iterator[str]:
+        """Yield the variables that had another value in dbt than is known here, so that no change of it would be seen."""
+        for name, seen in sorted(trace.reads.items()):
+            known = self._code.value_for_dbt(unique_id, name)
+            if known is not None and seen not in {UNKNOWN, known}:
+                yield name
+
+    @staticmethod
+    def _unseen(trace: Trace, kinds: Iterable[str]) -> frozenset[str]:
+        watched = {_kind_of(kind) for kind in trace.kinds}
+        stand_ins = [_STANDS_FOR[kind] for kind in kinds if kind in _STANDS_FOR]
+        return (_WATCHED - watched).union(*stand_ins)
+
+    def _questions(self, trace: Trace) -> Iterator[tuple[str, str]]:
+        """Yield the relations that the templates asked the warehouse about, each with a label.
+
+        A question that is not about a relation has the empty name.
+        """
+        for query in trace.queries:
+            yield from self._asked_by(query)
+        for word in trace.state:
+            question, _, answer = word.partition(" = ")
+            method, _, argument = question.rstrip(")").partition("(")
+            if method == "is_incremental" or (method == "check_schema_exists" and answer == "true"):
+                continue
+            yield argument.lower(), question
+
+    def _asked_by(self, query: Query) -> Iterator[tuple[str, str]]:
+        label = f"{query.method}({query.arguments[0] if query.arguments else ''})" if query.method != SQL else "a query"
+        if query.is_shortened or not query.arguments:
+            yield "", label
+        elif query.method == SQL:
+            sql = read_compiled(str(query.arguments[0]), self._dialect)
+            yield from ((name, name) for name in sql.relations)
+            if not sql.relations and not sql.is_deterministic:
+                yield "", f"a query: {query.arguments[0]}"
+        else:
+            for argument in query.arguments:
+                if isinstance(argument, tuple) and len(argument) >= _SHORTEST:
+                    yield ".".join(str(part) for part in argument[:_SHORTEST] if part).lower(), label
+                    return
+            yield "", label
+
+
+def _kind_of(read: str) -> str:
+    """Return the kind of a read that a trace names, or of a kind itself, as it is called here."""
+    kind = kind_of(read)
+    return _KINDS.get(kind, kind)
+
+
+def _asks_what_is_there(trace: Trace) -> bool:
+    return any(word.startswith("is_incremental") for word in trace.state)
+
+
+def _named(labels: Iterable[str]) -> tuple[str, ...]:
+    found = [label[:_LONGEST_NAME] for label in dict.fromkeys(labels)]
+    return tuple(found[:_MOST_NAMED])

@@ -1,0 +1,99 @@
+"""Data versions: what identifies a node's rows to its children. Opaque; compared for equality only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from dagster_sao.core.manifest.graph import NodeKind
+
+_DIGEST_BYTES = 12
+_MOVED = " moved in "
+
+
+def digest(value: object) -> str:
+    """Return a short stable hash of a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def view_version(code: str | None, consumed: Mapping[str, str], definition: str = "") -> str:
+    """Return the data version that a view computes, whose stored definition has the fingerprint `code`.
+
+    `definition` tells the columns that it was created anew for: what read it before that may have read other rows.
+
+    None for a view that was never built in this environment: what its relation holds, if there is one, is not known, and is
+    not what its code of today makes of its parents.
+    """
+    return digest([code, consumed, definition] if definition else [code, consumed])
+
+
+def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
+    """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven."""
+    is_unproven = kind is NodeKind.DETERMINISTIC and not is_deterministic
+    return NodeKind.HISTORY_DEPENDENT if is_unproven else kind
+
+
+def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of what a view consumes that is the functions which it calls, by what the warehouse has them from.
+
+    A function is looked up whenever the view is read, so another one changes its rows without building it.
+    """
+    return {uid: code.get(uid, "") for uid in functions}
+
+
+def data_version(
+    kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
+) -> str:
+    """Return the data version of rows built from `fingerprint` and the parents' versions `consumed`.
+
+    `build_id` identifies the build; it counts only where building again gives other rows. `content` is the hash of the
+    stored rows, where that is known: equal rows are then the same version however they came about.
+    """
+    if content is not None:
+        return digest(["content", content])
+    if kind is NodeKind.VIEW:
+        return view_version(fingerprint, consumed)
+    if kind is NodeKind.SEED:
+        return digest(["seed", fingerprint])
+    if kind is NodeKind.HISTORY_DEPENDENT:
+        return digest([fingerprint, consumed, build_id])
+    return digest([fingerprint, consumed])
+
+
+def moved_version(version: str, run_id: str, times: int = 1) -> str:
+    """Return the version that a build consumed of what moved, or may have, while it was read. It equals no other.
+
+    `times` counts the builds in a row that captured `version` and saw it move.
+
+    >>> moved_version("t1", "run 7", 2)
+    't1 moved in run 7 (2)'
+    """
+    return f"{version}{_MOVED}{run_id} ({times})"
+
+
+def attempt_version(unique_id: str, run_id: str, attempt: int) -> str:
+    """Return the version of what an attempt leaves that does not succeed: nobody knows which rows these are."""
+    return digest(["attempt", unique_id, run_id, attempt])
+
+
+def captured_version(version: str) -> str:
+    """Return the version that was captured before the build read anything.
+
+    >>> captured_version("t1 moved in run 7 (2)"), captured_version("t1")
+    ('t1', 't1')
+    """
+    return version.rpartition(_MOVED)[0] or version
+
+
+def times_moved(version: str) -> int:
+    """Return how many builds in a row saw it move, 0 for what did not move.
+
+    >>> times_moved("t1 moved in run 7 (2)"), times_moved("t1")
+    (2, 0)
+    """
+    if captured_version(version) == version:
+        return 0
+    times = version.rpartition(" (")[2].rstrip(")")
+    return int(times) if times.isdigit() else 1

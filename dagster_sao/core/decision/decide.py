@@ -1,0 +1,437 @@
+"""The decision table of state-aware orchestration: one function, first match wins.
+
+The rows stand in the order, with the reason codes and the messages, of the project's semantics (docs/semantics.md).
+Nothing here reads a clock, a file or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.versions import captured_version, times_moved
+from dagster_sao.core.decision.materializations import only_at_creation, steps
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
+from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
+
+_NAMED_PARENTS = 3
+_FAILURES = {
+    FailureKind.BUILD: "Its last build failed",
+    FailureKind.INTERRUPTED: "Its last build was interrupted",
+    FailureKind.LIMITED: "Its last build was limited",
+    FailureKind.TERMINATED: "Its last run was terminated",
+}
+
+
+class Action(str, Enum):
+    """What is done with a node."""
+
+    BUILD = "build"
+    REUSE = "reuse"
+    HOLD = "hold"
+    SKIP = "skip"
+
+
+class Reason(str, Enum):
+    """Why: one code per row of the table."""
+
+    REQUESTED = "requested"
+    UPSTREAM_TEST_FAILED = "upstream_test_failed"
+    UPSTREAM_FAILED = "upstream_failed"
+    FAILED_UNCHANGED = "failed_unchanged"
+    NEVER_BUILT = "never_built"
+    RELATION_MISSING = "relation_missing"
+    OVERWRITTEN = "overwritten"
+    CODE_CHANGED = "code_changed"
+    NEEDS_FULL_REFRESH = "needs_full_refresh"
+    INCOMPLETE = "incomplete"
+    VIEW_INVALIDATED = "view_invalidated"
+    VIEW_CURRENT = "view_current"
+    EXPIRED = "expired"
+    NO_NEW_DATA = "no_new_data"
+    WAITING_FOR_ALL = "waiting_for_all"
+    OWN_EFFECT = "own_effect"
+    TOO_SOON = "too_soon"
+    NEW_DATA = "new_data"
+
+
+class Request(str, Enum):
+    """What the user asked for explicitly."""
+
+    BUILD = "build"
+    FULL_REFRESH = "full_refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with one node, and why."""
+
+    action: Action
+    reason: Reason
+    message: str
+    parents: tuple[str, ...] = ()
+    """The parents that the reason is about, or the tests that hold the node, by unique id."""
+    eligible_at: datetime | None = None
+    """When a reused or held node can be built with nothing else changing."""
+    full_refresh: bool = False
+    batches_from: datetime | None = None
+    """From which event time on a microbatch model is built; None: from where dbt would begin by itself."""
+
+    @property
+    def how(self) -> str:
+        """How it is built, empty where that is as dbt does it by itself."""
+        if self.batches_from is not None:
+            return f"batches from {self.batches_from:%Y-%m-%d %H:%M}"
+        return "full refresh" if self.full_refresh else ""
+
+    @property
+    def builds(self) -> bool:
+        """Whether the node is built."""
+        return self.action is Action.BUILD
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the decision about one node depends on."""
+
+    now: datetime
+    policy: Policy
+    fingerprint: Fingerprint
+    last_build: LastBuild | None = None
+    code_changes: tuple[str, ...] = ()
+    """What of its code differs from that of the last build, by name."""
+    is_view: bool = False
+    is_incremental: bool = False
+    materialized: str = ""
+    adapter_type: str = ""
+    settings: BuildSettings = NO_SETTINGS
+    relation_name: str = ""
+    relation_missing: bool = False
+    relation_altered: bool = False
+    """Whether something else altered its rows since its last build."""
+    is_deterministic: bool = False
+    """Whether building it again makes the rows that its last build made."""
+    overwritten_by: Writer | None = None
+    """What else has written its relation since its last build."""
+    request: Request | None = None
+    failure: FailedAttempt | None = None
+    origin: str = ""
+    """What it follows from in the end (`core.origins`), where an interrupted attempt is waited for."""
+    failed_tests: tuple[str, ...] = ()
+    """Tests that gate the node and whose failing verdict stands on the versions that it would read."""
+    tests_retry_at: datetime | None = None
+    """When all of them can be tried again."""
+    failed_parents: tuple[str, ...] = ()
+    """Parents that failed, or are held or skipped for a failure."""
+    invalidated_by: tuple[str, ...] = ()
+    """For a view, or what is dropped like one: the parents whose rebuilding its definition does not survive."""
+    changed_columns: tuple[str, ...] = ()
+    """For a view: the parents that have other columns than those that its definition is bound to."""
+    unknown_columns: tuple[str, ...] = ()
+    """For a view: the parents whose columns may be other ones."""
+    parent_versions: Mapping[str, str] = field(default_factory=dict)
+    """The data version each parent will have after this plan; absent where there is none."""
+    moved_in_run: Mapping[str, str] = field(default_factory=dict)
+    """The parents that moved during the run of its last build, each with its version at the end of that run."""
+    parents: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    """What it reads that nothing tells the changes of, for messages."""
+    untracked_from: datetime | None = None
+    """When that counts as updated."""
+    first_change_at: datetime | None = None
+    """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
+    grace: timedelta = timedelta(0)
+    """How much earlier than `build_after` says a job builds: the one before it may have started late."""
+    expiry_grace: timedelta = timedelta(0)
+    """The same for `rebuild_every`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    unique_id: str = ""
+
+
+def decide(s: Situation) -> Decision:
+    """Return what is done with a node in situation `s`: the first row of the table that matches, and how it is built."""
+    decision = _first_row(s)
+    if not decision.builds:
+        return decision
+    needed = steps(
+        s.materialized,
+        s.adapter_type,
+        s.settings,
+        s.relation_name,
+        changes=s.code_changes,
+        last_build=s.last_build,
+        failure=s.failure,
+        is_missing=s.relation_missing,
+        wants_full_refresh=decision.full_refresh,
+        now=s.now,
+    )
+    if needed.obstacle:
+        return Decision(Action.HOLD, Reason.NEEDS_FULL_REFRESH, needed.obstacle)
+    return replace(decision, full_refresh=needed.full_refresh, batches_from=needed.batches_from)
+
+
+def _first_row(s: Situation) -> Decision:
+    # 1
+    if s.request is not None:
+        full = s.request is Request.FULL_REFRESH
+        message = "Full refresh requested" if full else "Requested explicitly"
+        return Decision(Action.BUILD, Reason.REQUESTED, message, full_refresh=full)
+    # 2
+    if s.failed_tests:
+        message = upstream_test_failed(s.failed_tests, s.labels)
+        return Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, s.failed_tests, eligible_at=s.tests_retry_at)
+    if s.failed_parents:
+        message = upstream_failed(s.failed_parents, s.labels)
+        return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
+    # 3
+    if s.failure is not None and s.failure.waits(s.now) and _is_same_attempt(s, s.failure):
+        message = _retries(s, s.failure)
+        return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
+    if s.failure is not None and s.failure.is_limited_again(s.now):
+        # Each of its builds is limited, such as by the arguments that all runs have.
+        message = f"{_incomplete(s, s.failure)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
+        return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)
+    # 4
+    if s.last_build is None:
+        return Decision(Action.BUILD, Reason.NEVER_BUILT, "Not built before in this environment")
+    # 5
+    if s.relation_missing:
+        return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
+    changes = s.code_changes
+    wants_full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
+    full = wants_full and not s.settings.refuses_full_refresh
+    # 5b
+    if s.overwritten_by is not None:
+        return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
+    # 6
+    if changes and not _code_change_waits(s, s.last_build):
+        message = f"Code changed: {', '.join(changes)}"
+        if not full and (settings := only_at_creation(s.materialized, changes)):
+            message += f". dbt applies {', '.join(settings)} to {s.relation_name} only with --full-refresh"
+        elif wants_full and not full:
+            message += ". `full_refresh: false` keeps the rows that its old code built"
+        return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
+    if _failed_with_other_code(s) and not _code_change_waits(s, s.last_build):
+        message = "Code changed since a build that failed"
+        return Decision(Action.BUILD, Reason.CODE_CHANGED, message, full_refresh=full)
+    return _decide_data(s, s.last_build, code_changed=bool(changes))
+
+
+def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> Decision:
+    message = f"{s.relation_name} was overwritten by {writer_label(writer)} in run {writer.run_id[:8]}"
+    if s.now < writer.retry_at:
+        message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
+        return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
+    # Rows of another model are nothing to add rows to.
+    is_foreign = s.is_incremental and writer.node != s.unique_id
+    return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full_refresh or is_foreign)
+
+
+def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
+    # 6c
+    if s.failure is not None and s.failure.is_incomplete:
+        return Decision(Action.BUILD, Reason.INCOMPLETE, _incomplete(s, s.failure))
+    # 7
+    if s.invalidated_by:
+        message = f"{_names(s, s.invalidated_by)} was rebuilt"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.invalidated_by)
+    if s.changed_columns:
+        message = f"The columns of {_names(s, s.changed_columns)} changed"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.changed_columns)
+    if s.unknown_columns:
+        message = f"The columns of {_names(s, s.unknown_columns)} may have changed"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
+    # The failed attempt may have replaced the rows of the last build. Code or data that return to what that build had
+    # are then no reason to leave them where they are.
+    is_altered = s.relation_altered and _rebuilds_altered(s)
+    must_build = code_changed or s.failure is not None or is_altered
+    # 8
+    if s.is_view and not must_build:
+        return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data")
+    # 9
+    every = s.policy.rebuild_every
+    if every is not None and s.now >= last_build.started_at + every - s.expiry_grace:
+        message = f"Last built {_age(s, last_build.started_at)} ago. rebuild_every is {format_duration(every)}"
+        return Decision(Action.BUILD, Reason.EXPIRED, message)
+    expires_at = last_build.started_at + every if every is not None else None
+    # 10
+    found = changed_parents(s.parents, last_build.consumed, s.parent_versions)
+    news = [parent for parent in found if not _moves_by_building(s, last_build, parent)]
+    stirred = tuple(parent for parent in news if s.now < _stirred_until(s, last_build, parent))
+    changed = tuple(parent for parent in news if parent not in stirred)
+    untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
+    if s.untracked and s.untracked_from is not None and not untracked:
+        expires_at = min(expires_at or s.untracked_from, s.untracked_from)
+    if stirred and not changed and not untracked and not must_build:
+        return _own_effect(s, last_build, stirred, expires_at)
+    if not changed and not untracked and not must_build:
+        message = "No new changes on any upstreams"
+        return Decision(Action.REUSE, Reason.NO_NEW_DATA, message, eligible_at=expires_at)
+    # 11
+    unchanged = tuple(parent for parent in s.parents if parent not in changed)
+    if s.policy.updates_on is UpdatesOn.ALL and unchanged and not must_build:
+        message = f"No new changes on all upstreams: waiting for {_names(s, unchanged)}"
+        return Decision(Action.REUSE, Reason.WAITING_FOR_ALL, message, unchanged, expires_at)
+    # 12
+    if too_soon := _too_soon(s, last_build, changed, expires_at):
+        return too_soon
+    # 13
+    if s.failure is not None and not changed and not untracked:
+        message = f"{_FAILURES[s.failure.kind]} {_age(s, s.failure.failed_at)} ago"
+        return Decision(Action.BUILD, Reason.NEW_DATA, message)
+    if is_altered and not changed and not untracked:
+        return Decision(Action.BUILD, Reason.NEW_DATA, "Its rows were altered outside of Dagster")
+    names = named([*changed, *untracked], s.labels)
+    return Decision(Action.BUILD, Reason.NEW_DATA, f"New changes detected: {names}", changed)
+
+
+def changed_parents(
+    parents: tuple[str, ...], consumed: Mapping[str, str], versions: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the parents whose version differs from the one consumed. One without a version has not changed."""
+    for parent in parents:
+        version = versions.get(parent)
+        if version is not None and consumed.get(parent) != version:
+            yield parent
+
+
+def _rebuilds_altered(s: Situation) -> bool:
+    asked = s.policy.external_changes
+    return asked is ExternalChanges.REBUILD or (asked is None and s.is_deterministic)
+
+
+def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool:
+    """Return whether a parent is as it was, but for moving during the last builds, and it is too soon to try once more.
+
+    The first time it is built again at once. What moves each time may be moved by the build itself, such as by a hook.
+    """
+    consumed = last_build.consumed.get(parent, "")
+    times = times_moved(consumed)
+    is_back = captured_version(consumed) == s.parent_versions.get(parent)
+    return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
+
+
+def _retries(s: Situation, failure: FailedAttempt) -> str:
+    wait = format_duration(failure.retry_at - s.now)
+    if failure.kind is FailureKind.BUILD:
+        said = f"Failed {_age(s, failure.failed_at)} ago with the same code and data"
+        return f"{said}. Retries in {wait}, or when either changes"
+    return (
+        f"{_FAILURES[failure.kind]} {_age(s, failure.failed_at)} ago. Retries in {wait}, or when code or data changes"
+    )
+
+
+def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
+    """Return until when a parent is waited for that moved during the run of the last build, and not since.
+
+    The first time it is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
+    """
+    times = last_build.stirred.get(parent, 0)
+    if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
+        return last_build.ended_at
+    until = last_build.ended_at + retry_wait(times)
+    # Where the clock was set back by more than that, nobody knows how long it would be.
+    return until if last_build.ended_at - retry_wait(times) < s.now else s.now
+
+
+def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
+    until = min(_stirred_until(s, last_build, parent) for parent in parents)
+    hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
+    hook = f"its {hooks[-1]}" if hooks else "on-run-end"
+    message = (
+        f"{_names(s, parents)} is changed by the runs of this model itself: {hook}?"
+        f" Builds again in {format_duration(until - s.now)}"
+    )
+    eligible_at = min(until, expires_at) if expires_at else until
+    return Decision(Action.REUSE, Reason.OWN_EFFECT, message, parents, eligible_at)
+
+
+def _is_same_attempt(s: Situation, failure: FailedAttempt) -> bool:
+    if failure.kind is not FailureKind.BUILD:
+        return bool(s.origin) and s.origin == failure.origin
+    return failure.fingerprint == s.fingerprint.digest and not any(
+        changed_parents(s.parents, failure.consumed, s.parent_versions)
+    )
+
+
+def _failed_with_other_code(s: Situation) -> bool:
+    return s.failure is not None and s.failure.fingerprint not in {"", s.fingerprint.digest}
+
+
+def _code_change_waits(s: Situation, last_build: LastBuild) -> bool:
+    waits = s.policy.code_changes is CodeChanges.RESPECT_BUILD_AFTER and s.policy.build_after is not None
+    return waits and s.now < _window_end(s, last_build)
+
+
+def _window_end(s: Situation, last_build: LastBuild) -> datetime:
+    return last_build.started_at + (s.policy.build_after or timedelta(0)) - s.grace
+
+
+def _too_soon(
+    s: Situation, last_build: LastBuild, changed: tuple[str, ...], expires_at: datetime | None
+) -> Decision | None:
+    if s.policy.build_after is not None and s.now < _window_end(s, last_build):
+        end = _window_end(s, last_build)
+        message = (
+            f"New changes detected. Did not meet build_after of {format_duration(s.policy.build_after)}."
+            f" Last updated {_age(s, last_build.started_at)} ago"
+        )
+    elif s.policy.lag_tolerance and s.first_change_at and s.now < s.first_change_at + s.policy.lag_tolerance:
+        end = s.first_change_at + s.policy.lag_tolerance
+        message = (
+            f"New changes detected. Did not meet lag_tolerance of {format_duration(s.policy.lag_tolerance)}."
+            f" First new change {_age(s, s.first_change_at)} ago"
+        )
+    else:
+        return None
+    eligible_at = min(end, expires_at) if expires_at else end
+    return Decision(Action.REUSE, Reason.TOO_SOON, message, changed, eligible_at)
+
+
+def _incomplete(s: Situation, failure: FailedAttempt) -> str:
+    if failure.kind is FailureKind.LIMITED:
+        return f"Its last build was limited by {failure.limited_by} {_age(s, failure.failed_at)} ago"
+    ranges = [f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in failure.missing_batches]
+    more = f" and {len(ranges) - _NAMED_PARENTS} more" if len(ranges) > _NAMED_PARENTS else ""
+    return f"Batches are missing: {', '.join(ranges[:_NAMED_PARENTS])}{more}"
+
+
+def _age(s: Situation, moment: datetime) -> str:
+    return format_duration(s.now - moment)
+
+
+def _names(s: Situation, unique_ids: Sequence[str]) -> str:
+    return named(unique_ids, s.labels)
+
+
+def writer_label(writer: Writer) -> str:
+    """Return the name of what wrote a relation, with its project and environment where these are others."""
+    name = writer.node.split(".", 2)[-1]
+    return f"{name} of {writer.elsewhere}" if writer.elsewhere else name
+
+
+def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return what is said of that which reads something that failed."""
+    return f"Upstream failed: {named(parents, labels)}"
+
+
+def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return what is said of a node that failed tests gate."""
+    return f"Upstream test failed: {named(tests, labels)}"
+
+
+def named(unique_ids: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return the names of nodes, sources or tests for a message, the first three of many.
+
+    >>> named(["a", "b", "c", "d"], {"a": "orders"})
+    'orders, b, c and 1 more'
+    """
+    names = [labels.get(unique_id, unique_id) for unique_id in unique_ids]
+    if len(names) > _NAMED_PARENTS:
+        return f"{', '.join(names[:_NAMED_PARENTS])} and {len(names) - _NAMED_PARENTS} more"
+    return ", ".join(names)

@@ -1,0 +1,170 @@
+"""What has to happen so that a relation follows its code and its data, by materialization and adapter. Pure.
+
+dbt's `success` does not say that it did: of a materialized view it only refreshes the rows of the old SQL, into a seed's
+table it loads the rows under the old columns, and of a microbatch model it builds the latest batches. This module is the
+one table of such cases, as docs/warehouses.md has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dagster_sao.core.manifest.build_settings import Batches, BuildSettings
+from dagster_sao.core.state.state import BatchRange, FailedAttempt, FailureKind, LastBuild
+
+_ADAPTERS_THAT_APPLY_SQL: Mapping[str, frozenset[str]] = {
+    # An alteration, or a replacement, by dbt itself. On ClickHouse a full refresh would lose the rows of what is past.
+    "materialized_view": frozenset({"clickhouse"}),
+    "dynamic_table": frozenset(),
+}
+"""The materializations of which dbt refreshes an existing relation with its old SQL, and the adapters where it does not."""
+_APPLIED_ANYWAY = frozenset(
+    {
+        "file", "config: grants", "config: pre-hook", "config: post-hook", "config: materialized", "config: relation_name",
+        "config: full_refresh", "config: on_configuration_change",
+    }
+)  # fmt: skip
+"""Parts of the code of a seed, or such a view, that dbt applies to a relation that exists."""
+_ONLY_AT_CREATION = frozenset(
+    {
+        "cluster_by", "contract", "dist", "distributed_by", "engine", "file_format", "indexes", "location_root", "order_by",
+        "partition_by", "primary_key", "sort", "sort_type", "table_format", "table_type", "transient", "unlogged",
+    }
+)  # fmt: skip
+"""Settings of an incremental model that dbt applies when it creates the table, and never to one that exists."""
+_INDIFFERENT_TO_FULL_REFRESH = frozenset({"table", "view", "snapshot", "external"})
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What a build has to be, beside a plain one, for the relation to follow its code and data."""
+
+    full_refresh: bool = False
+    batches_from: datetime | None = None
+    """From which event time on a microbatch model is built; None: from where dbt would begin by itself."""
+    obstacle: str = ""
+    """Why no build can do it, in a sentence."""
+
+
+def steps(  # noqa: PLR0913 (all that a build depends on)
+    materialized: str,
+    adapter_type: str,
+    settings: BuildSettings,
+    relation: str,
+    *,
+    changes: Iterable[str],
+    last_build: LastBuild | None,
+    failure: FailedAttempt | None,
+    is_missing: bool,
+    wants_full_refresh: bool,
+    now: datetime,
+) -> Steps:
+    """Return what the build of a node has to be.
+
+    `changes` names the parts of its code that differ from those of its last build; `wants_full_refresh` tells whether one
+    was asked for, such as with `on_code_change`.
+    """
+    if is_missing:
+        return Steps(full_refresh=wants_full_refresh)  # dbt creates it
+    is_limited = failure is not None and failure.kind is FailureKind.LIMITED
+    if materialized == "incremental":
+        # What a limited build left would count as rows that were there before: new ones begin after them.
+        must, should = is_limited and settings.batches is None, False
+    else:
+        must = _keeps_old_code(materialized, adapter_type) and _is_left_undone(settings, changes)
+        # A relation that is there may have other columns, or other SQL.
+        should = _keeps_old_code(materialized, adapter_type) and (last_build is None or failure is not None)
+    if must and settings.refuses_full_refresh:
+        return Steps(obstacle=_refused(materialized, relation))
+    if wants_full_refresh or must or should:
+        return Steps(full_refresh=True)
+    if settings.batches is not None:
+        return _batches_to_build(settings, settings.batches, last_build, failure, now)
+    return Steps()
+
+
+def only_at_creation(materialized: str, changes: Iterable[str]) -> list[str]:
+    """Return the changed settings of an incremental model that dbt does not apply to the table that exists.
+
+    >>> only_at_creation("incremental", ["sql", "config: indexes"]), only_at_creation("table", ["config: indexes"])
+    (['indexes'], [])
+    """
+    if materialized != "incremental":
+        return []
+    names = (change.removeprefix("config: ") for change in changes if change.startswith("config: "))
+    return [name for name in names if name in _ONLY_AT_CREATION]
+
+
+def heeds_full_refresh(materialized: str) -> bool:
+    """Return whether dbt may build a node otherwise when it is told `--full-refresh`."""
+    return materialized not in _INDIFFERENT_TO_FULL_REFRESH
+
+
+def _keeps_old_code(materialized: str, adapter_type: str) -> bool:
+    if materialized == "seed":
+        return True
+    return adapter_type not in _ADAPTERS_THAT_APPLY_SQL.get(materialized, {adapter_type})
+
+
+def _is_left_undone(settings: BuildSettings, changes: Iterable[str]) -> bool:
+    """Return whether dbt would not apply some of the changes to a relation that exists."""
+    left = [change for change in changes if change not in _APPLIED_ANYWAY]
+    if settings.fails_on_configuration_change and all(change.startswith("config: ") for change in left):
+        return False  # dbt fails, as it was asked to
+    return bool(left)
+
+
+def _refused(materialized: str, relation: str) -> str:
+    what = {
+        "seed": "dbt gives an existing seed other columns only with --full-refresh",
+        "incremental": "Its last build was limited, and dbt builds all rows anew only with --full-refresh",
+    }.get(materialized, "dbt gives an existing materialized view other SQL only with --full-refresh")
+    return f"{what}, which `full_refresh: false` refuses. Remove that setting, or drop {relation} and build it"
+
+
+def _batches_to_build(
+    settings: BuildSettings,
+    batches: Batches,
+    last_build: LastBuild | None,
+    failure: FailedAttempt | None,
+    now: datetime,
+) -> Steps:
+    """Return from where on the batches of a model are built.
+
+    Those since the last build are, as they would have been with a build for each batch: between them its lookback moved on.
+    """
+    if failure is not None and _lost_batches(failure):
+        return Steps(batches_from=batches.begin) if settings.refuses_full_refresh else Steps(full_refresh=True)
+    starts = [start for start, _ in failure.missing_batches] if failure is not None else []
+    if last_build is not None:
+        starts.append(batches.start_of(last_build.started_at, batches.lookback))
+    first = batches.start_of(min(starts)) if starts else None
+    if first is not None and batches.begin is not None:
+        first = max(first, batches.start_of(batches.begin))
+    if first is None or first >= batches.start_of(now, batches.lookback):
+        return Steps()
+    return Steps(batches_from=first)
+
+
+def _lost_batches(failure: FailedAttempt) -> bool:
+    """Return whether any batch may be missing after a failure."""
+    return failure.kind is FailureKind.INTERRUPTED or failure.batches_unknown
+
+
+def merged(batches: Iterable[BatchRange]) -> tuple[BatchRange, ...]:
+    """Return batches with those joined that follow one another.
+
+    >>> from datetime import timezone
+    >>> day = [datetime(2026, 1, n, tzinfo=timezone.utc) for n in range(1, 6)]
+    >>> [(a.day, b.day) for a, b in merged([(day[3], day[4]), (day[0], day[1]), (day[1], day[2])])]
+    [(1, 3), (4, 5)]
+    """
+    found: list[BatchRange] = []
+    for start, end in sorted(batches):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return tuple(found)

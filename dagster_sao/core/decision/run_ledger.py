@@ -1,0 +1,309 @@
+"""The versions within one run: captured at its start, moved on by what it builds.
+
+A run consumes what was recorded before dbt started, and what it built itself. So rows that land while it runs look new
+to the next decision: at worst one build too many, never one too few. A token that can return needs more: the source is
+looked at again before anything is recorded, and where it moved, nobody knows which of its states a build read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.versions import (
+    attempt_version,
+    captured_version,
+    data_version,
+    function_versions,
+    moved_version,
+    proven_kind,
+    times_moved,
+    view_version,
+)
+from dagster_sao.core.decision.plan import altered_version, stored_version, version_in_relation
+from dagster_sao.core.decision.view_rules import (
+    changed_columns,
+    definition,
+    definition_inputs,
+    replaces_relation,
+    shape,
+    view_leaves,
+)
+from dagster_sao.core.manifest.graph import Node, ProjectTest
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
+
+REMEMBERED_VERSIONS = 12
+
+
+class Ledger:
+    """What each node of a run would consume now, and the record of each build."""
+
+    def __init__(self, project: Project, state: StateSnapshot) -> None:
+        """Capture the versions that `state` holds."""
+        self._project = project
+        self._tables: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
+        self._builds: dict[str, LastBuild] = dict(state.builds)
+        self._functions = {uid: known.code for uid, known in state.functions.items()}
+        self._created: dict[str, str] = {}
+        self._functions_of_views: dict[str, dict[str, str]] = {}
+        self._limited: dict[str, str] = {}
+        self._moved: set[str] = set()
+        self._left = {uid: failure.left for uid, failure in state.failures.items() if failure.left}
+        self._attempts = 0
+        self._state = state
+        self._written: set[str] = set()
+        """What this run has built."""
+        self._moved_in_run = state.moved_in_run
+        self._sources = state.sources
+        self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
+        self._columns = dict(state.columns)
+        """The columns as they are now: of what this run builds, nobody has seen them yet."""
+        for uid, build in state.builds.items():
+            node = project.graph.nodes.get(uid)
+            # What is read from another environment has its version from there.
+            if node is not None and not node.is_view and uid not in state.sources:
+                self._tables[uid] = stored_version(uid, build, project, state, is_read=True)
+
+    def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
+        """Note that other code of functions is being created.
+
+        What reads them through a view that is not built in this run may read the one or the other: it is to be built again.
+        """
+        self._functions.update(dict.fromkeys(functions, f"replaced in {run_id}"))
+
+    def function_created(self, unique_id: str, code: str) -> None:
+        """Note which code of a function the warehouse has now."""
+        self._created[unique_id] = code
+
+    def attempt(self, nodes: Iterable[str], run_id: str) -> None:
+        """Note that dbt is about to build nodes. Until one is recorded, what dbt builds from it nevertheless reads no known rows."""
+        self._attempts += 1
+        for uid in nodes:
+            if self._project.graph.nodes[uid].continues_on_error:
+                self._left[uid] = attempt_version(uid, run_id, self._attempts)
+
+    def left(self, unique_id: str) -> str:
+        """Return the version of what the failed build of a node left, empty where dbt does not go on with what reads it."""
+        return self._left.get(unique_id, "")
+
+    def consumed(self, unique_id: str) -> dict[str, str]:
+        """Return the versions of a node's direct parents as they were captured, or built in this run."""
+        node = self._project.graph.nodes[unique_id]
+        return self._parent_versions(node, {})
+
+    def moved(self, sources: Iterable[str]) -> None:
+        """Let what is recorded from here on consume no known version of `sources`: they moved after they were captured."""
+        self._moved.update(sources)
+
+    def unknown(self, tokens: Mapping[str, str]) -> None:
+        """Let what is recorded from here on consume these tokens of sources that could not be looked at again."""
+        for uid, token in tokens.items():
+            self._tables[uid] = self._sources[uid].version_of(token) if uid in self._sources else token
+
+    def limited(self, unique_id: str, run_id: str) -> None:
+        """Note that a node was built with a part of its rows: what reads them in this run reads no known version."""
+        self._limited[unique_id] = f"limited in {run_id}"
+
+    def verdict(  # noqa: PLR0913 (what a run knows of an answer)
+        self,
+        test: ProjectTest,
+        status: VerdictStatus,
+        *,
+        at: datetime,
+        run_id: str,
+        failures: int | None = None,
+        fingerprint: Fingerprint | None = None,
+        evidence: Evidence = UNSEEN,
+        before: Verdict | None = None,
+    ) -> Verdict:
+        """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then."""
+        uid = test.unique_id
+        known: dict[str, str | None] = {}
+        versions = {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+        # What could not be run is tried again after a while, whatever moved: a warehouse that is down moves everything.
+        if status is not VerdictStatus.ERROR:
+            versions = self._as_read(versions, before.versions if before is not None else {}, run_id)
+        verdict = Verdict(
+            status=status,
+            at=at,
+            run_id=run_id,
+            fingerprint=fingerprint or self._project.fingerprints[uid],
+            versions=versions,
+            failures=failures,
+            planned_code=self._project.planned_code(uid),
+            evidence=evidence,
+        )
+        is_repeated = (
+            before is not None
+            and before.is_failing
+            and verdict.is_failing
+            and before.versions == versions
+            and before.fingerprint.digest == verdict.fingerprint.digest
+        )
+        return replace(verdict, attempts=before.attempts + 1) if before is not None and is_repeated else verdict
+
+    def record(  # noqa: PLR0913 (what a run knows of a build)
+        self,
+        unique_id: str,
+        *,
+        started_at: datetime,
+        ended_at: datetime,
+        run_id: str,
+        fingerprint: Fingerprint | None = None,
+        evidence: Evidence = UNSEEN,
+        full_refresh: bool = False,
+        is_planned: bool = True,
+        attempt_id: str = "",
+    ) -> LastBuild:
+        """Return the record of a build of this run that succeeded, and let its children consume it.
+
+        `is_planned` is False where it is not known what was built: then not even the next parse is waited for.
+        """
+        node = self._project.graph.nodes[unique_id]
+        fingerprint = fingerprint or self._project.fingerprints[unique_id]
+        before = self._builds.get(unique_id)
+        consumed = self.consumed(unique_id)
+        if not node.is_view:  # which reads nothing when it is built
+            consumed = self._as_read(consumed, before.consumed if before is not None else {}, run_id)
+        if node.is_view and node.functions:
+            self._functions_of_views[unique_id] = function_versions(
+                node.functions, {**self._functions, **self._created}
+            )
+        is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
+        shapes = {
+            **self._source_shapes,
+            **{uid: build.shape for uid, build in self._builds.items() if uid in node.parents},
+        }
+        known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
+        renewed_for = definition(before, changed_columns(node, self._project, before, known))
+        build = LastBuild(
+            started_at=started_at,
+            ended_at=ended_at,
+            fingerprint=fingerprint,
+            consumed=consumed,
+            data_version=view_version(code_digest(fingerprint, evidence), consumed, renewed_for)
+            if node.is_view
+            else data_version(
+                proven_kind(node.kind, is_deterministic=evidence.is_deterministic),
+                code_digest(fingerprint, evidence),
+                consumed,
+                run_id,
+            ),
+            run_id=run_id,
+            shape=shape(node, self._project, shapes, renewed_for),
+            definition_inputs=self._definition_inputs(node, shapes),
+            columns=known if node.is_view and self._project.binds_views else {},
+            definition=renewed_for,
+            leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
+            planned_code=self._project.planned_code(unique_id) if is_planned else "",
+            evidence=evidence,
+            stirred=self._stirred(unique_id, before),
+            replaced_in=run_id if is_replaced or before is None else before.replaced_in,
+            attempt_id=attempt_id,
+        )
+        build = _with_history(build, before)
+        self._limited.pop(unique_id, None)
+        self._builds[unique_id] = build
+        self._left.pop(unique_id, None)
+        self._written.add(unique_id)
+        self._columns.pop(unique_id, None)
+        if not node.is_view:
+            self._tables[unique_id] = build.data_version
+        return build
+
+    def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Return for each node the parents that moved since it was built, with the versions that they have now.
+
+        `tokens` and `alterations` are what was found of sources and of nodes at the end of the run. What others built
+        meanwhile is not in it: that has causes of its own.
+        """
+        self.unknown(tokens)
+        for uid, alteration in alterations.items():
+            self._tables[uid] = altered_version(self._builds[uid].data_version, alteration)
+        known: dict[str, str | None] = {}
+        return {
+            uid: {
+                parent: version
+                for parent, version in self._parent_versions(self._project.graph.nodes[uid], known).items()
+                if captured_version(build.consumed.get(parent, "")) != version
+            }
+            for uid, build in self._builds.items()
+            if uid in self._project.graph.nodes
+        }
+
+    def _stirred(self, unique_id: str, before: LastBuild | None) -> dict[str, int]:
+        """Return the parents that moved only during the run of the build before, each with how many times in a row."""
+        if before is None:
+            return {}
+        moved, captured = self._moved_in_run.get(unique_id, {}), self.consumed(unique_id)
+        return {
+            parent: before.stirred.get(parent, 0) + 1
+            for parent, version in moved.items()
+            if captured.get(parent) == version
+        }
+
+    def _as_read(self, versions: Mapping[str, str], before: Mapping[str, str], run_id: str) -> dict[str, str]:
+        """Return captured versions as a build or test read them: those that moved meanwhile, also below a view, marked."""
+        read = dict(versions)
+        for uid in read if self._moved else ():
+            if self._has_moved(uid):
+                last = before.get(uid, "")
+                times = times_moved(last) if captured_version(last) == read[uid] else 0
+                read[uid] = moved_version(read[uid], run_id, times + 1)
+        return read
+
+    def _has_moved(self, unique_id: str) -> bool:
+        graph = self._project.graph
+        node = graph.nodes.get(unique_id)
+        if node is None:
+            return unique_id in self._moved
+        if not node.is_view:
+            return False  # what its own record says it consumed is part of its version
+        return not self._moved.isdisjoint((*node.parents, *view_leaves(node, graph)))
+
+    def _parent_versions(self, node: Node, known: dict[str, str | None]) -> dict[str, str]:
+        return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}
+
+    def _version(self, unique_id: str, known: dict[str, str | None]) -> str | None:
+        if unique_id in self._limited:
+            return self._limited[unique_id]
+        if unique_id in self._left:
+            return self._left[unique_id]
+        node = self._project.graph.nodes.get(unique_id)
+        if node is None or not node.is_view or unique_id in self._sources:
+            return self._tables.get(unique_id)
+        if unique_id not in known:
+            built = self._builds.get(unique_id)
+            code, renewed_for = (built.code, built.definition) if built else (None, "")
+            consumed = {**self._parent_versions(node, known), **self._functions_of(node)}
+            version = view_version(code, consumed, renewed_for)
+            is_known = unique_id in self._written
+            known[unique_id] = (
+                version if is_known else version_in_relation(unique_id, version, self._state, is_read=True)
+            )
+        return known[unique_id]
+
+    def _functions_of(self, view: Node) -> Mapping[str, str]:
+        if not view.functions:
+            return {}
+        return self._functions_of_views.get(view.unique_id) or function_versions(view.functions, self._functions)
+
+    def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
+        replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
+        return definition_inputs(node, self._project, shapes, replaced_in)
+
+    def _leaves(self, node: Node) -> Mapping[str, str]:
+        if self._project.policy(node.unique_id).lag_tolerance is None:
+            return {}
+        return {leaf: self._tables[leaf] for leaf in view_leaves(node, self._project.graph) if leaf in self._tables}
+
+
+def _with_history(build: LastBuild, before: LastBuild | None) -> LastBuild:
+    history: VersionHistory = before.history if before else ()
+    if not history or history[-1][0] != build.data_version:
+        history = (*history, (build.data_version, build.ended_at))[-REMEMBERED_VERSIONS:]
+    return replace(build, history=history)

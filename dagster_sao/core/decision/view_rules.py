@@ -1,0 +1,134 @@
+"""What a view's stored definition is bound to, and what the columns of a node follow from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.state import LastBuild, StateSnapshot
+
+# Replacing a table there drops or strands the views that read it.
+_DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
+_MATERIALIZED_VIEW = "materialized_view"
+_REPLACED_WHEN_BUILT = frozenset({"table", "view"})
+
+
+def drops_dependent_views(graph: ProjectGraph) -> bool:
+    """Return whether replacing a table of a project drops or strands the views that read it."""
+    return graph.adapter_type in _DROPS_DEPENDENT_VIEWS
+
+
+def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
+    """Return what the columns of a newly built node follow from: its code and its parents' shapes, since types flow.
+
+    Equal shapes have equal columns. `definition` tells what a view was created anew for.
+    """
+    code = project.fingerprints[node.unique_id].digest
+    return digest([code, [shapes.get(parent, "") for parent in node.parents], definition])
+
+
+def changed_columns(
+    node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return those of its parents' `columns` that are not known to be the ones that a view's stored definition is bound to.
+
+    A view follows the columns by itself where the database binds it anew whenever it is read.
+    """
+    if last_build is None or not node.is_view or not project.binds_views:
+        return {}
+    return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
+
+
+def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
+    """Return what tells the definition of a view from those it had with other columns, after it was built for `changed`."""
+    before = last_build.definition if last_build is not None else ""
+    return digest([before, changed]) if changed else before
+
+
+def unlisted_parents(node: Node, state: StateSnapshot) -> tuple[str, ...]:
+    """Return the parents whose columns the warehouse does not list."""
+    return tuple(parent for parent in node.parents if parent not in state.listed)
+
+
+def views_to_renew(
+    project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
+) -> frozenset[str]:
+    """Return the views that are created anew because something below them is built: nobody knows the columns of their `*`."""
+    if not project.binds_views:
+        return frozenset()
+    nodes, built = project.graph.nodes, set(builds)
+    candidates = {
+        uid
+        for uid in project.stars.intersection(selected, state.builds)
+        if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
+    }
+    return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
+
+
+def replaces_relation(
+    node: Node, fingerprint: Fingerprint, last_build: LastBuild | None, *, full_refresh: bool
+) -> bool:
+    """Return whether a build replaces the node's relation; otherwise it only changes rows of it.
+
+    Other code may mean another materialization, so an incremental model with changed code counts as replaced.
+    """
+    return (
+        node.materialized in _REPLACED_WHEN_BUILT
+        or full_refresh
+        or last_build is None
+        or last_build.fingerprint.digest != fingerprint.digest
+    )
+
+
+def definition_inputs(
+    node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a marker for each parent that the stored definition of a view is bound to.
+
+    Where the columns of a view stay as they were, it is bound to what its parents' columns follow from. Where replacing a
+    table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
+    """
+    drops_views, binds_views = drops_dependent_views(project.graph), project.binds_views and node.is_view
+    if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
+        return {}
+    return {
+        parent: " ".join(
+            ([replaced_in.get(parent, "")] if drops_views else []) + ([shapes.get(parent, "")] if binds_views else [])
+        )
+        for parent in node.parents
+        if parent in project.graph.nodes
+    }
+
+
+def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
+    """Return what a node reads through views: the nearest ancestors behind them that are no views."""
+    leaves: dict[str, None] = {}
+    stack = [parent for parent in node.parents if _is_view(graph, parent)]
+    seen = set(stack)
+    while stack:
+        for parent in graph.nodes[stack.pop()].parents:
+            if not _is_view(graph, parent):
+                leaves[parent] = None
+            elif parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return list(leaves)
+
+
+def is_dropped(unique_id: str, graph: ProjectGraph) -> bool:
+    """Return whether a node's relation is dropped with a table that it reads, where views are."""
+    node = graph.nodes[unique_id]
+    return node.is_view or is_materialized_view(node)
+
+
+def is_materialized_view(node: Node) -> bool:
+    """Return whether a node is a materialized view."""
+    return node.materialized == _MATERIALIZED_VIEW
+
+
+def _is_view(graph: ProjectGraph, unique_id: str) -> bool:
+    node = graph.nodes.get(unique_id)
+    return node is not None and node.kind is NodeKind.VIEW

@@ -1,0 +1,321 @@
+"""What happened so far, as values: last builds, tokens, failed attempts, verdicts. Read from Dagster elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.versions import digest
+
+FIRST_RETRY = timedelta(minutes=5)
+LONGEST_RETRY = timedelta(hours=6)
+
+
+def retry_wait(attempts: int) -> timedelta:
+    """Return how long to wait after so many attempts in vain: 5 minutes, doubling up to 6 hours.
+
+    >>> [str(retry_wait(attempts)) for attempts in (1, 2, 100)]
+    ['0:05:00', '0:10:00', '6:00:00']
+    """
+    doublings = min(attempts - 1, 20)
+    return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
+
+
+BatchRange = tuple[datetime, datetime]
+"""The event times of one batch, or of several in a row: from the first to before the second."""
+
+VersionHistory = tuple[tuple[str, datetime], ...]
+"""The latest data versions with the time each appeared, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastBuild:
+    """The last successful build of a node in this environment."""
+
+    started_at: datetime
+    ended_at: datetime
+    fingerprint: Fingerprint
+    consumed: Mapping[str, str]
+    """The data version of each parent, captured before the build read anything."""
+    data_version: str
+    run_id: str
+    shape: str = ""
+    """What its columns follow from: its code, and the shapes of its parents."""
+    definition_inputs: Mapping[str, str] = field(default_factory=dict)
+    """For a view: the markers of the parents that its stored definition is bound to."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For a view: the signatures of its parents' columns that its stored definition is bound to, where they are known."""
+    definition: str = ""
+    """For a view: the columns that it was created anew for, since its rows may be others from then on."""
+    replaced_in: str = ""
+    """The run that last replaced its relation, which another run may since have added rows to."""
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    """With `lag_tolerance`: the versions of what it reads through views."""
+    history: VersionHistory = ()
+    planned_code: str = ""
+    """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    evidence: Evidence = UNSEEN
+    """What the run saw of it."""
+    attempt_id: str = ""
+    """What tells it from everything else that wrote the relation (`Writer`); empty where nobody noted it."""
+    stirred: Mapping[str, int] = field(default_factory=dict)
+    """The parents that moved during the run of the build before it and not since, each with how many times in a row."""
+
+    @property
+    def code(self) -> str:
+        """What identifies the code that was run, as far as the rows depend on it."""
+        return code_digest(self.fingerprint, self.evidence)
+
+    @property
+    def seconds(self) -> float:
+        """How many seconds it took."""
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """A source's latest recorded token."""
+
+    token: str
+    recorded_at: datetime
+    history: VersionHistory = ()
+    columns: str = ""
+    """The signature of its columns as they were last seen, empty where they never were."""
+
+    @property
+    def version(self) -> str:
+        """Its data version: other columns are new data, also when they come without a new token."""
+        return self.version_of(self.token)
+
+    def version_of(self, token: str) -> str:
+        """Return the data version that goes with an earlier token."""
+        return digest([token, self.columns]) if self.columns else token
+
+
+class FailureKind(str, Enum):
+    """What failed."""
+
+    BUILD = "build"
+    INTERRUPTED = "interrupted"
+    """Its run, or dbt, was killed or lost before it could say how the build went."""
+    LIMITED = "limited"
+    """dbt was told to build less than the whole, such as with `--empty`, and did."""
+    TERMINATED = "terminated"
+    """Somebody terminated its run."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """The latest attempt to build a node, when it came after the last build and failed.
+
+    What it left in the warehouse is not known: an adapter may have replaced the table before the failure.
+    """
+
+    failed_at: datetime
+    attempts: int
+    """How many times in a row with the same code and data, this one included."""
+    fingerprint: str = ""
+    """Empty when it was interrupted: what it was built from is not known, so it may be tried again at once."""
+    consumed: Mapping[str, str] = field(default_factory=dict)
+    kind: FailureKind = FailureKind.BUILD
+    limited_by: str = ""
+    """What dbt was told, such as `--empty`."""
+    missing_batches: tuple[BatchRange, ...] = ()
+    """Of a microbatch model: the batches that failed, or were not built whole."""
+    batches_unknown: bool = False
+    """Of a microbatch model: whether any batch may be missing."""
+    left: str = ""
+    """The data version of what it left in the warehouse, where dbt goes on with what reads it; it equals no other."""
+    origin: str = ""
+    """When it was interrupted: what the node followed from in the end (`core.origins`), by which a sensor waits."""
+    after: str | None = None
+    """What tells the last build before it from others, None where an older version recorded it. Machines have several
+    clocks: an attempt came after the last build when it knew that build."""
+    sequence: int = 0
+    """Which attempt in a row it is since that build, whatever it was built from."""
+    run_id: str = field(default="", compare=False)
+
+    @property
+    def limited_until(self) -> datetime:
+        """Until when nothing is built again because each build was limited: the first time it is at once."""
+        return self.failed_at + (retry_wait(self.attempts - 1) if self.attempts > 1 else timedelta(0))
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether it is known to have left the relation with a part of its rows."""
+        return self.kind is FailureKind.LIMITED or bool(self.missing_batches)
+
+    def is_newer_than(self, other: FailedAttempt) -> bool:
+        """Return whether it came after another attempt since the same build."""
+        if self.sequence and other.sequence:
+            return self.sequence >= other.sequence
+        return self.failed_at >= other.failed_at
+
+    def waits(self, now: datetime) -> bool:
+        """Return whether it is too soon to try again with nothing changed."""
+        return self._is_before(now, self.retry_at)
+
+    def is_limited_again(self, now: datetime) -> bool:
+        """Return whether it is too soon to try once more what was limited more than once in a row."""
+        return self.kind is FailureKind.LIMITED and self._is_before(now, self.limited_until)
+
+    def _is_before(self, now: datetime, end: datetime) -> bool:
+        # Where the clock was set back by more than the wait, it is over: nobody knows how long it would be.
+        return self.failed_at - (end - self.failed_at) < now < end
+
+    @property
+    def retry_at(self) -> datetime:
+        """When it may be tried again with nothing changed."""
+        return self.failed_at + retry_wait(self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who wrote a relation last, or was about to: an attempt counts from before dbt starts."""
+
+    attempt_id: str
+    node: str
+    """The unique id of what was built, which may belong to another project."""
+    run_id: str
+    at: datetime
+    elsewhere: str = ""
+    """The project and environment that it was built in, where these are not the node's."""
+    is_own: bool = True
+    """Whether it is the node itself, in its own environment."""
+    is_open: bool = False
+    """Whether the attempt is under way: what comes of it is not known yet."""
+    data_version: str = ""
+    """What it wrote, where equal versions mean equal rows and nobody disturbed it."""
+    turns: int = 0
+    """How many builds in a row, this one included, were there only because another writer had overwritten the relation."""
+    failure: FailedAttempt | None = None
+    """What is recorded of the attempt when it failed."""
+
+    @property
+    def retry_at(self) -> datetime:
+        """When the relation may be written again for this: at once, unless two writers take turns."""
+        return self.at + retry_wait(self.turns - 1) if self.turns > 1 else self.at
+
+
+def interruption(
+    before: FailedAttempt | None, at: datetime, origin: str, kind: FailureKind = FailureKind.INTERRUPTED
+) -> FailedAttempt:
+    """Return the attempt that was interrupted. `before` is the attempt until then: the wait doubles where nothing changed."""
+    is_repeated = (
+        kind is FailureKind.INTERRUPTED and before is not None and before.kind is kind and before.origin == origin
+    )
+    return FailedAttempt(
+        at,
+        before.attempts + 1 if before is not None and is_repeated else 1,
+        kind=kind,
+        origin=origin,
+    )
+
+
+class VerdictStatus(str, Enum):
+    """What a test answered, in dbt's words."""
+
+    PASS = "pass"  # noqa: S105 (not a password)
+    WARN = "warn"
+    FAIL = "fail"
+    ERROR = "error"
+    """It could not be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The last answer of a test in this environment."""
+
+    status: VerdictStatus
+    at: datetime
+    run_id: str
+    fingerprint: Fingerprint
+    """The code of the test that dbt ran."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The data version of everything that it reads, captured before dbt started."""
+    failures: int | None = None
+    """How many rows failed it, where dbt says so."""
+    attempts: int = 1
+    """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
+    planned_code: str = ""
+    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    evidence: Evidence = UNSEEN
+    """What the run saw of it."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it holds what the test gates. A failure of `severity: warn` is a warning."""
+        return self.status in _FAILING
+
+    @property
+    def retry_at(self) -> datetime:
+        """When a failing test may be tried again with nothing changed."""
+        return self.at + retry_wait(self.attempts)
+
+
+_FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionState:
+    """What is known of a user-defined function in this environment."""
+
+    code: str
+    """The digest of the code that the warehouse has it from; empty where that is not known."""
+    at: datetime
+    run_id: str
+    planned_code: str = ""
+    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    failed_code: str = ""
+    """The digest of the code that could not be created at last; empty when it could."""
+    attempts: int = 0
+    """How many times in a row the same code could not be created."""
+
+    @property
+    def retry_at(self) -> datetime:
+        """When it may be tried again with nothing changed."""
+        return self.at + retry_wait(max(self.attempts, 1))
+
+    def failed(self, code: str, at: datetime, run_id: str) -> FunctionState:
+        """Return the state after code could not be created: what the warehouse has is not known then."""
+        attempts = self.attempts + 1 if self.failed_code == code else 1
+        return FunctionState("", at, run_id, failed_code=code, attempts=attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """All that a decision needs to know of the past, by unique id."""
+
+    builds: Mapping[str, LastBuild] = field(default_factory=dict)
+    sources: Mapping[str, SourceState] = field(default_factory=dict)
+    failures: Mapping[str, FailedAttempt] = field(default_factory=dict)
+    missing_relations: frozenset[str] = frozenset()
+    """Nodes whose relation is known not to exist. Unknown is not missing."""
+    altered_relations: Mapping[str, str] = field(default_factory=dict)
+    """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
+    moved_in_run: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By node: the parents that moved during the run of its last build, each with the version that it had at the run's end."""
+    blocked: frozenset[str] = frozenset()
+    """Sources and nodes that nothing is to be built from."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """The last answer of each test that was run."""
+    functions: Mapping[str, FunctionState] = field(default_factory=dict)
+    """The user-defined functions that a run of this package created or tried to create."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The signatures of the columns of sources, and of nodes as their last build left them, where they are known."""
+    listed: frozenset[str] = frozenset()
+    """Sources and nodes whose columns the warehouse lists. Those of a node that was just built are seen at the next look."""
+    writers: Mapping[str, Writer] = field(default_factory=dict)
+    """Who wrote the relations of nodes last, where anybody noted it."""
+
+    def other_writer(self, unique_id: str) -> Writer | None:
+        """Return who has written a node's relation since its last build, None where nobody is known to have."""
+        build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
+        if build is None or writer is None or writer.attempt_id == build.attempt_id:
+            return None
+        # The same code made the same rows of the same data.
+        return None if writer.data_version and writer.data_version == build.data_version else writer

@@ -1,0 +1,1 @@
+"""The automation sensor and the condition of each dbt asset."""

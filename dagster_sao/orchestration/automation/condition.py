@@ -1,0 +1,123 @@
+"""The automation condition of dbt models: true when the plan of the whole project says that the model is to be built.
+
+It holds no rule: the decision, and its reason, come from `core.decide`. It composes with Dagster's own conditions, as in
+`state_aware() & ~dg.AutomationCondition.in_progress()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from dagster_sao.core.decision.decide import Decision
+from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.orchestration.private.dagster_internals import AutomationContext, condition_result
+from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
+from dagster_sao.orchestration.state.read_state import take_snapshot
+
+PROJECT_METADATA_KEY = "dagster_sao/project"
+"""The metadata of a dbt asset under which its project is found."""
+
+_Decisions = Mapping[dg.AssetKey, Decision]
+_tick_decisions: ContextVar[_Decisions | None] = ContextVar("dagster_sao_tick_decisions", default=None)
+_decisions: WeakKeyDictionary[Any, dict[OrchestratedProject, _Decisions]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)  # equal to each other, so that `condition.replace(state_aware(), …)` finds it
+class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
+    """True when the code of a dbt model changed or new data arrived upstream, as often as the model asks for."""
+
+    @property
+    def name(self) -> str:
+        """The name in the UI."""
+        return "state_aware"
+
+    @property
+    def description(self) -> str:
+        """What the UI says of it."""
+        return "The model would come out different: its code changed, or new data arrived upstream"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Nothing is kept between ticks: the event log is the state."""
+        return False
+
+    def get_label(self) -> str | None:
+        """Return the label in the evaluation tree."""
+        return "state_aware"
+
+    def evaluate(self, context: AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        """Return whether the plan builds the asset, with the reason as a child node."""
+        project, decisions = project_of(context.asset_graph, context.key), _tick_decisions.get()
+        decision = (_decisions_for(context, project) if decisions is None else decisions).get(context.key)
+        if decision is None:
+            return condition_result(context, value=False, reason="No longer in the dbt project")
+        return condition_result(context, value=decision.builds, reason=decision.message)
+
+
+def state_aware() -> StateAwareCondition:
+    """Return the condition that requests a dbt model when, and only when, its build would come out different.
+
+    It is false while a tick would build nothing new, and within `build_after`. It does not look at runs in progress: the
+    project's automation sensor does. With other sensors, add `& ~dg.AutomationCondition.in_progress()`.
+    """
+    return StateAwareCondition()
+
+
+def is_state_aware(condition: dg.AutomationCondition[Any] | None) -> bool:
+    """Return whether `state_aware()` is a condition, or a part of it."""
+    if condition is None or isinstance(condition, StateAwareCondition):
+        return condition is not None
+    return any(is_state_aware(part) for part in condition.children)
+
+
+@contextmanager
+def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
+    """Let the conditions that are evaluated within answer from `plan`."""
+    token = _tick_decisions.set(_by_key(plan, keys))
+    try:
+        yield
+    finally:
+        _tick_decisions.reset(token)
+
+
+def project_behind(metadata: Mapping[str, Any]) -> OrchestratedProject | None:
+    """Return the dbt project that the metadata of an asset names, None where it names none."""
+    value = metadata.get(PROJECT_METADATA_KEY)
+    project = getattr(value, "instance", value)
+    return project if isinstance(project, OrchestratedProject) else None
+
+
+def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # noqa: ANN401 (private in Dagster)
+    """Return the dbt project of an asset.
+
+    Raises DagsterInvalidDefinitionError for an asset that is no dbt model of a state-aware project.
+    """
+    project = project_behind(asset_graph.get(key).metadata)
+    if project is None:
+        msg = (
+            f"state_aware() is on {key.to_user_string()}, which is not a dbt model of a state-aware project. Build the dbt"
+            " assets with build_state_aware_definitions or StateAwareDbtProjectComponent, or use another condition."
+        )
+        raise dg.DagsterInvalidDefinitionError(msg)
+    return project
+
+
+def _decisions_for(context: AutomationContext[dg.AssetKey], project: OrchestratedProject) -> _Decisions:
+    view = context.asset_graph_view
+    decisions = _decisions.setdefault(view, {})
+    if project not in decisions:
+        loaded, now = project.load(), context.evaluation_time
+        state = take_snapshot(view.instance, project, loaded, now)
+        decisions[project] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
+    return decisions[project]
+
+
+def _by_key(plan: Plan, keys: AssetKeys) -> _Decisions:
+    return {keys.by_unique_id[uid]: decision for uid, decision in plan.decisions.items()}

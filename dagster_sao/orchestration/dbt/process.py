@@ -1,0 +1,363 @@
+"""One dbt process of a run: started, watched over, and what it says turned into Dagster's events and build records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.state.state import VerdictStatus
+from dagster_sao.orchestration.dbt.invocation_folders import mark_folder
+from dagster_sao.orchestration.dbt.traces import TraceFile
+from dagster_sao.orchestration.dbt.watchdog import ENDED
+from dagster_sao.orchestration.events.door import masked_lines
+from dagster_sao.orchestration.leases import leases
+from dagster_sao.orchestration.private.dagster_internals import DbtCliInvocation, mask_stdout
+from dagster_sao.orchestration.project.orchestrated import (
+    LoadedProject,
+    OrchestratedProject,
+    read_code,
+    read_manifest,
+    read_variables,
+    sentence,
+)
+from dagster_sao.warehouse.dbt_private.environment import (
+    environment_of_dbt,
+    other_dbt,
+    settings_of_all_runs,
+    settings_of_one_run,
+)
+from dbt_dagster_sao import TRACE_FILE
+from dbt_dagster_sao.database_file import FileRead
+from dbt_dagster_sao.trace import Trace
+
+_TRACES = "dagster_sao_traces.jsonl"
+"""In the target folder of the invocation."""
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
+_STOP_SECONDS = 15.0
+_SHELL_SIGNALS = 128
+_KILLS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
+"""The signals that a shell's exit code is taken for: 137 and 143."""
+
+
+_TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
+"""What dbt logs of a test that ended: dbt-core the first, Fusion the second."""
+_FUNCTION_EVENTS = frozenset({"LogFunctionResult", "NodeFinished"})
+"""As of tests, what dbt logs of a function."""
+
+
+_RESULTS = frozenset({"LogModelResult", "LogSeedResult", "LogSnapshotResult", *_TEST_EVENTS})
+
+
+@dataclass(frozen=True, slots=True)
+class DbtEvent:
+    """What dbt logged of one node or test."""
+
+    raw: Mapping[str, Any]
+    asset_events: Callable[[], list[Any]]
+    """Returns what dagster-dbt makes of it."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it says how a node or test ended."""
+        return self.raw["info"]["name"] in _RESULTS and bool(self.raw["data"].get("node_info"))
+
+    @property
+    def unique_id(self) -> str:
+        """Of which node or test a result is."""
+        return str(self.raw["data"]["node_info"].get("unique_id"))
+
+    @property
+    def resource_type(self) -> str:
+        """What kind of resource a result is of."""
+        return str(self.raw["data"]["node_info"].get("resource_type"))
+
+
+@dataclass(frozen=True, slots=True)
+class TestAnswer:
+    """What dbt answered of one test."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    unique_id: str
+    status: VerdictStatus
+    failures: int | None
+
+
+def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
+    """Return the answer of a test that an event of dbt holds, None where it holds none, or the test was skipped."""
+    data = event["data"]
+    node = data.get("node_info") or {}
+    if event["info"]["name"] not in _TEST_EVENTS or node.get("resource_type") not in {"test", "unit_test"}:
+        return None
+    # Of a unit test, dbt-core logs the status in one of the two places only.
+    word = str(data.get("status") or node.get("node_status"))
+    try:
+        status = VerdictStatus({"success": "pass"}.get(word, word))
+    except ValueError:
+        return None
+    failures = data.get("num_failures")
+    return TestAnswer(node["unique_id"], status, int(failures) if failures is not None else None)
+
+
+def function_created_in(event: Mapping[str, Any]) -> str | None:
+    """Return the unique id of the function that, as an event of dbt says, was created; None for any other event."""
+    data = event["data"]
+    node = data.get("node_info") or {}
+    if event["info"]["name"] not in _FUNCTION_EVENTS or node.get("resource_type") != "function":
+        return None
+    return str(node["unique_id"]) if str(data.get("status") or node.get("node_status")) == "success" else None
+
+
+class DbtProcess:
+    """A dbt command that runs. Ends with its run, also when that is killed."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        dbt: DbtCliResource,
+        project: OrchestratedProject,
+        loaded: LoadedProject,
+        arguments: Sequence[str],
+    ) -> None:
+        """Start dbt. The arguments name the tests to run: it adds none that read what is selected."""
+        self._context = context
+        self._project = project
+        self._loaded = loaded
+        environ = environment_of_dbt(project.dbt_project.project_dir)
+        left_out = settings_of_one_run(environ)
+        if other := other_dbt(dbt.dbt_executable):
+            context.log.warning(other)
+        if left_out:
+            context.log.warning(
+                f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
+                " given it. Tell the run instead, in its config or with an option."
+            )
+        changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
+        # What dbt would read from a `.env` file is not there to be taken away, but an empty value counts as none.
+        changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
+        with _environment(changes):
+            self.invocation: DbtCliInvocation = dbt.cli(
+                arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
+            )
+        mask_stdout(self.invocation, masked_lines)
+        mark_folder(self.invocation.target_path, context.run.run_id)
+        self._traces = TraceFile(self.invocation.target_path / _TRACES)
+        self._watchdog = _start_watchdog(self.invocation.process)
+        self._logged: dict[str, str] = {}
+        """The status of each node and test whose end dbt logged."""
+        # dagster-dbt would select by itself if it were given the context, so it gets it after.
+        self.invocation.context = context
+        self.invocation.project = project.dbt_project
+
+    def events(self) -> Iterator[DbtEvent]:
+        """Yield what dbt says, until it has ended."""
+        try:
+            for event in self.invocation.stream_raw_events():
+                dbt_event = DbtEvent(event.raw_event, partial(self._asset_events, event))
+                if dbt_event.is_result:
+                    data = event.raw_event["data"]
+                    status = data.get("status") or data["node_info"].get("node_status")
+                    self._logged[data["node_info"]["unique_id"]] = str(status).lower()
+                yield dbt_event
+        finally:
+            self._dismiss_watchdog()
+
+    def _asset_events(self, event: Any) -> list[Any]:  # noqa: ANN401 (dagster-dbt's class is private)
+        return list(
+            event.to_default_asset_events(
+                manifest=self._loaded.manifest,
+                dagster_dbt_translator=self._loaded.translator,
+                context=self._context,
+                target_path=self.invocation.target_path,
+                project=self._project.dbt_project,
+            )
+        )
+
+    def leases_renewed(self) -> None:
+        """Tell the watchdog, in any thread, that the run is neither dead nor frozen: it ends dbt before the leases run out."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            # One that has ended, or is about to.
+            with suppress(OSError, ValueError):
+                os.write(self._watchdog.stdin.fileno(), b"renewed\n")
+
+    def stop(self) -> None:
+        """End dbt from another thread: as ctrl-c does, and with force when that does not help."""
+        process = self.invocation.process
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def error(self) -> str:
+        """Return why dbt did not end well, in one sentence; empty when it did."""
+        error = self.invocation.get_error()
+        if error is None:
+            return ""
+        if killed := self.killed_by():
+            return f"{killed} What it had not finished was interrupted."
+        return sentence(error)
+
+    def killed_by(self) -> str:
+        """Return in one sentence what killed dbt, which then says nothing of what it was building; empty for any other end."""
+        if self._watchdog is not None and self._watchdog.returncode == ENDED:
+            return "dbt was ended because this run gave no sign of life: its process was frozen, or the machine was."
+        code = self.invocation.process.returncode or 0
+        # As the process itself ended, or as a shell around it reports it.
+        number = -code if code < 0 else code - _SHELL_SIGNALS
+        if number not in _KILLS and code >= 0:
+            return ""
+        hint = " The kernel does that when memory runs out." if number == signal.SIGKILL else ""
+        return f"dbt was killed by {_signal_name(number)}.{hint}"
+
+    def statuses(self) -> Mapping[str, str]:
+        """Return the status of each node and test that dbt came to, by unique id: of a dbt that was killed, what it logged."""
+        return {unique_id: result["status"] for unique_id, result in self.results().items()} or self._logged
+
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the result of each node and test that dbt came to, by unique id; empty when it wrote none."""
+        try:
+            results = self.invocation.get_artifact("run_results.json")["results"]
+            return {result["unique_id"]: result for result in results if "status" in result}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def known(self) -> AbstractSet[str] | None:
+        """Return the unique ids that dbt's own manifest has, None where it wrote none."""
+        try:
+            manifest = read_manifest(self.invocation.target_path / "manifest.json")
+        except (OSError, ValueError, DagsterSaoError):
+            return None
+        return {uid for kind in ("nodes", "unit_tests", "functions") for uid in manifest.get(kind) or ()}
+
+    def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
+        """Return what tells the code that dbt itself read.
+
+        `seed_checksums` are those of the large seed files that it loads, from before it started.
+        """
+        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
+
+    def compiled_sql(self, unique_id: str) -> str | None:
+        """Return the SQL that dbt compiled of a node or test that has ended, None where it wrote none."""
+        return compiled_sql(self.invocation.target_path, self._loaded.manifest, unique_id)
+
+    def is_traced(self) -> bool:
+        """Return whether dbt records what nodes read. Known once it logs a node: another dbt than expected does not."""
+        return self._traces.exists()
+
+    def trace(self, unique_id: str) -> Trace | None:
+        """Return what a node or test that has ended read while dbt built it, None where dbt did not record it."""
+        return self._traces.get(unique_id)
+
+    def file_read(self) -> FileRead | None:
+        """Return which state of which DuckDB file dbt read, None where dbt does not record what it does."""
+        return self._traces.file_read() if self._traces.exists() else None
+
+    def _dismiss_watchdog(self) -> None:
+        if self._watchdog is None or self._watchdog.stdin is None or self._watchdog.stdin.closed:
+            return
+        # Only of a dbt that has ended: one that goes on without a run that listens is to be ended.
+        message = b"done\n" if self.invocation.process.poll() is not None else b""
+        self._watchdog.communicate(message)
+
+
+def code_read_by_dbt(
+    target_path: Path,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    seed_checksums: Mapping[str, str] | None = None,
+) -> Fingerprinter | None:
+    """Return what tells the code that dbt read, which may be newer than the manifest that the plan was made from.
+
+    `seed_checksums` are those of the large seed files from before dbt started; without them the files are read now.
+    None where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
+    """
+    try:
+        manifest = read_manifest(target_path / "manifest.json")
+        # The values of variables may be newer than the plan, as the rest of the code may.
+        variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
+        return read_code(project.dbt_project, manifest, variables, project.selection, seed_checksums=seed_checksums)
+    except (OSError, ValueError, DagsterSaoError):
+        return None
+
+
+def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str) -> str | None:
+    """Return the SQL that dbt compiled of a node or test in one invocation, None where it wrote none.
+
+    The places are those of `ParsedNode.get_target_write_path` in dbt-core. Of a microbatch model it is that of one batch.
+    """
+    props: Mapping[str, Any] | None = manifest["nodes"].get(unique_id)
+    if props is None or props.get("language") == "python":
+        return None
+    file = target_path / "compiled" / str(props["package_name"]) / str(props["original_file_path"])
+    if file.name != Path(str(props["path"])).name:
+        file /= str(props["path"])  # one of several in a file
+    for path in (file, *sorted(file.with_suffix("").glob(f"{file.stem}_*"))):
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
+    if os.name != "posix" or process.poll() is not None:
+        return None
+    watchdog = subprocess.Popen(
+        # Nothing of the environment's packages: it starts in an instant.
+        [sys.executable, "-I", "-S", str(_WATCHDOG), *map(str, _patience())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Out of reach of what ends the run's own group of processes.
+        start_new_session=True,
+    )
+    if watchdog.stdin is not None:
+        watchdog.stdin.write(f"{process.pid}\n".encode())
+        watchdog.stdin.flush()
+    return watchdog
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _patience() -> tuple[float, float]:
+    """Return how long a watchdog bears a run's silence, and dbt's way to its end: less than a lease lasts, all in all."""
+    return leases.LEASE_SECONDS * 2 / 3, leases.LEASE_SECONDS / 6
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or take away those that are None, for the process that is started within."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,1 @@
+"""The Dagster definitions of a state-aware dbt project, in Python and in YAML."""

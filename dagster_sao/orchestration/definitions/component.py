@@ -1,0 +1,234 @@
+"""The component of a state-aware dbt project, for `defs.yaml`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+from dagster.components.resolved.context import ResolutionContext
+from dagster.components.resolved.model import Resolver
+from dagster.components.scaffold.scaffold import scaffold_with
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, DbtProjectComponent
+
+from dagster_sao.core.errors import InvalidJobError
+from dagster_sao.orchestration.dbt.executable import find_dbt
+from dagster_sao.orchestration.definitions.build import build_sensors, finish_project, finisher, refuse_unusable_assets
+from dagster_sao.orchestration.definitions.jobs import build_jobs
+from dagster_sao.orchestration.definitions.selections import warn_of_other_selections
+from dagster_sao.orchestration.definitions.settings import StateAwareSettings
+from dagster_sao.orchestration.definitions.translator import models_of, state_aware_spec
+from dagster_sao.orchestration.private.dagster_internals import (
+    DbtProjectComponentScaffolder,
+    DbtProjectManager,
+    RemoteGitDbtProjectManager,
+    forget_translations,
+)
+from dagster_sao.orchestration.project.dbt_arguments import (
+    DbtSettings,
+    check_no_selection,
+    project_with,
+    read_arguments,
+    settings_of,
+    together,
+    with_environment,
+)
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject, Selection
+from dagster_sao.orchestration.project.parsing import ensure_manifest, is_stale, prepare_manifest
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, read_run_config
+from dagster_sao.orchestration.runs.execution import execute_dbt_assets
+from dagster_sao.orchestration.sources.age_checks import build_freshness_checks
+
+
+@scaffold_with(DbtProjectComponentScaffolder)
+@dataclass
+class StateAwareDbtProjectComponent(DbtProjectComponent):
+    """Expose a dbt project as assets that are rebuilt only when their code or upstream data changed.
+
+    Takes the attributes of `dagster_dbt.DbtProjectComponent`, and a block `state_aware`.
+
+    Example:
+
+        .. code-block:: yaml
+
+            # defs.yaml
+
+            type: dagster_sao.StateAwareDbtProjectComponent
+            attributes:
+              project: "{{ project_root }}/path/to/dbt_project"
+              state_aware:
+                sensors_enabled: true
+                freshness_interval_seconds: 60
+                jobs:
+                  - {name: nightly, select: "tag:nightly", schedule: "0 2 * * *"}
+    """
+
+    state_aware: Annotated[
+        StateAwareSettings,
+        Resolver.default(
+            description="How often the sensors look, what they leave alone, and the project's jobs.",
+            examples=[{"sensors_enabled": True, "freshness_interval_seconds": 60}],
+        ),
+    ] = field(default_factory=StateAwareSettings)
+
+    @property
+    def config_cls(self) -> type[dg.Config] | None:
+        """The config of a run: that of the package unless the user set `op_config_schema`."""
+        return super().config_cls or StateAwareRunConfig
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """Return the spec of a dbt resource, with condition."""
+        with self._translation.of(manifest):
+            spec = super().get_asset_spec(manifest, unique_id, project)
+        return state_aware_spec(spec, self.get_resource_props(manifest, unique_id))
+
+    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+        """Return the assets, the sources, the two sensors and the jobs of the project."""
+        find_dbt()
+        # Templates in the arguments are values at run time; those that do not need a run have theirs now.
+        vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
+        ensure_manifest(self.dbt_project, self._orchestrated_project.variables)
+        warn_of_other_selections(self._orchestrated_project)
+        loaded = self._orchestrated_project.load()
+        refuse_unusable_assets(loaded)
+        defs = super().build_defs_from_state(context, state_path)
+        given = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
+        others = [asset for asset in defs.assets or () if asset is not given]
+        models = models_of(self._orchestrated_project, loaded, given, have_conditions=True)
+        sources = finish_project(self._orchestrated_project, loaded, self.state_aware)
+        sensors = build_sensors(self._orchestrated_project, models, self.state_aware)
+        checks = build_freshness_checks(self._orchestrated_project, loaded)
+        return dg.Definitions.merge(
+            dg.Definitions(assets=[*others, models, *sources], asset_checks=checks, sensors=sensors),
+            self._build_jobs(models),
+        )
+
+    def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        """Build what is to be built of the selected assets, and report the rest as reused."""
+        yield from execute_dbt_assets(
+            context,
+            dbt,
+            self._orchestrated_project,
+            args=self.get_cli_args(context),
+            config=read_run_config(context),
+            finish=finisher(self.include_metadata),
+            kept_dbt_folders=self.state_aware.kept_dbt_folders,
+        )
+
+    def _build_jobs(self, models: dg.AssetsDefinition) -> dg.Definitions:
+        settings = self.state_aware
+        if settings.jobs and not issubclass(self.config_cls or dg.Config, StateAwareRunConfig):
+            msg = (
+                f"The jobs of the dbt project {self._orchestrated_project.name} need a run config that derives from"
+                f" StateAwareRunConfig: let the `op_config_schema` of {type(self).__name__} do so, or leave out its jobs."
+            )
+            raise InvalidJobError(msg)
+        return build_jobs(self._orchestrated_project, models, settings.jobs, schedules_enabled=settings.sensors_enabled)
+
+    @cached_property
+    def dbt_project(self) -> DbtProject:
+        """The dbt project as its runs build it: with their variables, target and profile."""
+        return project_with(self._given_project, self._settings[0])
+
+    @cached_property
+    def _orchestrated_project(self) -> OrchestratedProject:
+        settings, environment = self._settings
+        return OrchestratedProject(
+            self.dbt_project,
+            self.translator,
+            variables=settings.variables,
+            selection=Selection(self.select, self.exclude, self.selector),
+            probe_target=self.state_aware.probe_target,
+            environment=environment,
+        )
+
+    @cached_property
+    def _project_manager(self) -> DbtProjectManager:
+        # dagster-dbt would run dbt in a copy, which an edit does not reach before the code location is loaded again.
+        manager = super()._project_manager
+        return (
+            manager
+            if isinstance(manager, RemoteGitDbtProjectManager)
+            else _InPlace(self._given_project.name, lambda: self._orchestrated_project)
+        )
+
+    @cached_property
+    def _given_project(self) -> DbtProject:
+        return super()._project_manager.get_project(None)
+
+    @cached_property
+    def _translation(self) -> "_Translation":
+        return _Translation(self.translator)
+
+    @cached_property
+    def _known_cli_args(self) -> list[Any]:
+        return list(self.cli_args)
+
+    @cached_property
+    def _settings(self) -> tuple[DbtSettings, str]:
+        """The variables, target and profile of runs, and the name of their environment."""
+        check_no_selection(self._known_cli_args, "cli_args")
+        given = together(
+            [
+                ("`cli_args`", read_arguments(self._known_cli_args, "cli_args")),
+                ("the `project`", settings_of(self._given_project)),
+            ]
+        )
+        return with_environment(self._given_project, given)
+
+
+class _Translation:
+    """Lets a component's translator keep the specs of one manifest at a time, where dagster-dbt would keep all for ever."""
+
+    def __init__(self, translator: DagsterDbtTranslator) -> None:
+        self._translator = translator
+        self._lock = threading.RLock()
+        self._manifest: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def of(self, manifest: Mapping[str, Any]) -> Iterator[None]:
+        # The specs of what is upstream are made within, and sensors tick in threads.
+        with self._lock:
+            if manifest is not self._manifest:
+                forget_translations(self._translator)
+                self._manifest = manifest
+            yield
+
+
+class _InPlace(DbtProjectManager):
+    """A project that is parsed and built where it is."""
+
+    def __init__(self, name: str, project: Callable[[], OrchestratedProject]) -> None:
+        self._name = name
+        self._project = project
+
+    @property
+    def defs_state_discriminator(self) -> str:
+        """What tells the project from others."""
+        return self._name
+
+    def sync(self, state_path: Path) -> None:
+        """Parse the project, where that was not done."""
+        del state_path
+        project = self._project()
+        if is_stale(project.dbt_project, project.variables):
+            prepare_manifest(project.dbt_project, project.variables)
+
+    def get_project(self, state_path: Path | None) -> DbtProject:
+        """Return the project."""
+        del state_path
+        return self._project().dbt_project
+
+
+def _resolved(value: Any, context: ResolutionContext) -> Any:  # noqa: ANN401 (an argument is text or a mapping)
+    """Return an argument of dbt with its templates filled in, as far as they can be without a run."""
+    if isinstance(value, dict):
+        return {name: _resolved(one, context) for name, one in value.items()}
+    try:
+        return context.resolve_value(value)
+    except Exception:  # noqa: BLE001 (what a template lacks, such as the partition of a run, raises errors of many kinds)
+        return value

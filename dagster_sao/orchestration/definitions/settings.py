@@ -1,0 +1,99 @@
+"""The settings that Python and `defs.yaml` have in common."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of a component at run time.
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import dagster as dg
+from dagster.components.resolved.model import Resolver
+
+from dagster_sao.core.durations import shown
+from dagster_sao.core.errors import InvalidPolicyError
+from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, MOST_KEPT
+from dagster_sao.orchestration.definitions.jobs import StateAwareJob
+
+DEFAULT_INTERVAL_SECONDS = 30
+_LONGEST_SECONDS = 604_800
+
+
+@dataclass
+class StateAwareSettings(dg.Resolvable):
+    """How often the sensors of a project look, what they leave alone, and the project's jobs."""
+
+    freshness_interval_seconds: Annotated[
+        int, Resolver.default(description="Seconds between two looks at the sources.", examples=[30, 300])
+    ] = DEFAULT_INTERVAL_SECONDS
+    automation_interval_seconds: Annotated[
+        int, Resolver.default(description="Seconds between two decisions about the models.", examples=[30, 300])
+    ] = DEFAULT_INTERVAL_SECONDS
+    tick_seconds: Annotated[
+        float,
+        Resolver.default(description="Seconds a look at the sources may take; the next one goes on from there."),
+    ] = 40.0
+    sensors_enabled: Annotated[
+        bool,
+        Resolver.default(description="Whether the sensors run from the start, without being switched on in the UI."),
+    ] = False
+    loaded_by_dagster: Annotated[
+        list[str],
+        Resolver.default(
+            description=(
+                "Sources that a Dagster asset loads, as `source.table` or `source.*`. They are not probed: that asset's own"
+                " materialization is their state."
+            ),
+            examples=[["stripe.payments", "dlt.*"]],
+        ),
+    ] = field(default_factory=list)
+
+    probe_target: Annotated[
+        str | None,
+        Resolver.default(
+            description=(
+                "The target of the dbt profile that sources are probed with, such as one with a small virtual warehouse."
+                " By default the one that dbt builds with."
+            ),
+            examples=["probes"],
+        ),
+    ] = None
+
+    kept_dbt_folders: Annotated[
+        int,
+        Resolver.default(
+            description=(
+                "How many of the folders are kept that dbt writes below `target/` each time that a run starts it, and as many"
+                f" of runs that failed: 0 to {MOST_KEPT}."
+            ),
+            examples=[DEFAULT_KEPT],
+        ),
+    ] = DEFAULT_KEPT
+
+    jobs: Annotated[
+        list[StateAwareJob],
+        Resolver.default(
+            description="Jobs over parts of the project, each with a schedule if it has one.",
+            examples=[[{"name": "nightly", "select": "tag:nightly", "schedule": "0 2 * * *"}]],
+        ),
+    ] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise InvalidPolicyError for a number that has no meaning."""
+        for name, least in (
+            ("freshness_interval_seconds", 1),
+            ("automation_interval_seconds", 1),
+            ("tick_seconds", 0.1),
+        ):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            # NaN is in no range.
+            if not is_number or not least <= value <= _LONGEST_SECONDS:
+                msg = f"`{name}` is {shown(value)}: use a number of seconds from {least} to {_LONGEST_SECONDS}."
+                raise InvalidPolicyError(msg)
+        kept = self.kept_dbt_folders
+        if isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
+            msg = f"`kept_dbt_folders` is {shown(kept)}: use a number from 0 to {MOST_KEPT}."
+            raise InvalidPolicyError(msg)
+
+    @property
+    def default_sensor_status(self) -> dg.DefaultSensorStatus:
+        """The status that the sensors have until somebody switches them."""
+        return dg.DefaultSensorStatus.RUNNING if self.sensors_enabled else dg.DefaultSensorStatus.STOPPED

@@ -1,0 +1,86 @@
+"""dbt resource -> asset spec: the condition, the code version, the freshness thresholds, and the project behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtProject
+
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.manifest.policy import read_source_policy
+from dagster_sao.orchestration.automation.condition import PROJECT_METADATA_KEY, state_aware
+from dagster_sao.orchestration.definitions.partitions import unpartitioned
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+
+_EMPTY_SQL = "#### Raw SQL:\n```sql\n\n```"
+_NODES = ("model.", "seed.", "snapshot.")
+
+
+class StateAwareDbtTranslator(DagsterDbtTranslator):
+    """Translates dbt resources as DagsterDbtTranslator does, and makes models, seeds and snapshots state-aware.
+
+    Subclass it and override its `get_*` methods as you would dagster-dbt's own. An automation condition that
+    `get_automation_condition` returns takes the place of `state_aware()`. A subclass of DagsterDbtTranslator does as
+    well; with this one a `get_asset_spec` that takes the condition away from a model leaves it without one.
+    """
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """Return the spec of a dbt resource, with condition."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        return state_aware_spec(spec, self.get_resource_props(manifest, unique_id))
+
+
+def state_aware_spec(spec: dg.AssetSpec, props: Mapping[str, Any]) -> dg.AssetSpec:
+    """Return a dbt resource's spec with what its dbt properties ask of this package."""
+    unique_id = str(props["unique_id"])
+    if unique_id.startswith("source."):
+        # dagster-dbt shows the SQL below the description, and a source has none.
+        description = (spec.description or "").replace(_EMPTY_SQL, "").strip() or None
+        return spec.replace_attributes(description=description).merge_attributes(metadata=_thresholds(props))
+    if not unique_id.startswith(_NODES):
+        return spec
+    return spec.replace_attributes(automation_condition=spec.automation_condition or state_aware())
+
+
+def checked_translator(translator: object) -> DagsterDbtTranslator:
+    """Return the translator that a user gave, by default one of ours.
+
+    Raises InvalidProjectError for what is not a translator, such as its class.
+    """
+    if translator is None:
+        return StateAwareDbtTranslator()
+    if isinstance(translator, DagsterDbtTranslator):
+        return translator
+    given = translator.__name__ if isinstance(translator, type) else type(translator).__name__
+    remedy = f"`translator={given}()`" if isinstance(translator, type) else "an instance of a subclass of it"
+    msg = f"`translator` is {given}, which is not an instance of DagsterDbtTranslator. Give {remedy}."
+    raise InvalidProjectError(msg)
+
+
+def models_of(
+    project: OrchestratedProject, loaded: LoadedProject, models: dg.AssetsDefinition, *, have_conditions: bool
+) -> dg.AssetsDefinition:
+    """Return the assets of a dbt project, each with its project and its code version.
+
+    Unless they `have_conditions`, or are without one on purpose, each also has the condition.
+    """
+
+    def state_aware_model(spec: dg.AssetSpec) -> dg.AssetSpec:
+        unique_id = loaded.keys.unique_ids[spec.key]
+        if not have_conditions:
+            spec = state_aware_spec(spec, loaded.manifest["nodes"][unique_id])
+        fingerprint = project.code_version(unique_id)
+        return spec.replace_attributes(code_version=fingerprint).merge_attributes(
+            metadata={PROJECT_METADATA_KEY: project}
+        )
+
+    return unpartitioned(models.map_asset_specs(state_aware_model), loaded)
+
+
+def _thresholds(props: Mapping[str, Any]) -> Mapping[str, str]:
+    policy, _ = read_source_policy(props)
+    limits = {"dagster_sao/warn_after": policy.warn_after, "dagster_sao/error_after": policy.error_after}
+    return {name: format_duration(limit) for name, limit in limits.items() if limit is not None}

@@ -1,0 +1,94 @@
+"""This package's own tables in the database of the Dagster instance: what runs share, and what outlives each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import dagster as dg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.orchestration.private.dagster_internals import database_engine
+
+_ATTEMPTS = 8
+_FIRST_PAUSE_SECONDS = 0.02
+# Workers on several machines must agree on the time, so the database tells it.
+NOW = {
+    "sqlite": "select (julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "select extract(epoch from clock_timestamp())",
+    "mysql": "select unix_timestamp(now(6))",
+}
+# Databases limit the parameters of a statement; SQLite's limit was 999 once.
+ROWS_PER_STATEMENT = 200
+
+T = TypeVar("T")
+
+
+class TableError(DagsterSaoError):
+    """A table of this package cannot be used."""
+
+
+def find_table(instance: dg.DagsterInstance, table: sa.Table) -> sa.Engine | None:
+    """Return the database of an instance when it has the table, None when nobody has written it yet."""
+    engine = database_engine(instance)
+    if engine is None or engine.dialect.name not in NOW:
+        return None
+    return engine if sa.inspect(engine).has_table(table.name) else None
+
+
+def open_table(instance: dg.DagsterInstance, table: sa.Table, error: type[TableError]) -> sa.Engine:
+    """Return the database of an instance, with the table, which is created when it is missing.
+
+    Raises `error` when there is no database, or it does not let the table be created.
+    """
+    engine = database_engine(instance)
+    if engine is None or engine.dialect.name not in NOW:
+        msg = (
+            "This Dagster instance keeps its runs in no database of its own (SQLite, PostgreSQL or MySQL), so two runs could"
+            " build one model at once. Use one of these storages."
+        )
+        raise error(msg)
+    try:
+        if not sa.inspect(engine).has_table(table.name):
+            _create(engine, table)
+    except SQLAlchemyError as problem:
+        msg = (
+            f"The table {table.name} cannot be created in the Dagster instance's database: {reason_of(problem)}."
+            " Let its role create tables, or create it once with a role that may."
+        )
+        raise error(msg) from None
+    return engine
+
+
+def retried(action: Callable[[], T], failed: str, error: type[TableError]) -> T:
+    """Return what `action` returns, tried again when two transactions met, or the database was away for an instant.
+
+    Raises `error` with the sentence `failed` and the database's reason when it stays away.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except DBAPIError as problem:
+            if attempt == _ATTEMPTS - 1:
+                msg = f"{failed} in the Dagster instance's database: {reason_of(problem)}"
+                raise error(msg) from None
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError
+
+
+def reason_of(error: SQLAlchemyError) -> str:
+    """Return the driver's own words, as one line: SQLAlchemy adds the statement and its parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()).rstrip(".")
+
+
+def _create(engine: sa.Engine, table: sa.Table) -> None:
+    try:
+        table.create(engine, checkfirst=True)
+    except SQLAlchemyError:
+        # Another process may have created it in the same instant.
+        if not sa.inspect(engine).has_table(table.name):
+            raise

@@ -1,0 +1,269 @@
+"""Who wrote each relation last: a table in the database of the Dagster instance, beside the leases.
+
+A node's record says what its last build wrote. Another node with the same alias, another target of one schema, or an attempt
+that failed may have written the relation since. So each attempt puts its id there before dbt starts, under the lease; the
+record of its build carries the same id. What came of it is added in the transaction that ends the lease.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.decision.decide import Decision, Reason
+from dagster_sao.core.manifest.graph import Node
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot, Writer
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.events.event_schema import failure_from_json, failure_to_json
+from dagster_sao.orchestration.leases.leases import Leases, is_held
+from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.warehouse.relations.names import parse_relation_name
+
+_WRITERS = sa.Table(
+    "dagster_sao_writers",
+    sa.MetaData(),
+    # Digests: MySQL cannot index long texts.
+    sa.Column("relation", sa.String(64), primary_key=True),
+    sa.Column("attempt_id", sa.String(64), nullable=False),
+    sa.Column("lease", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("record", sa.Text, nullable=False),
+)
+
+
+class WriterError(TableError):
+    """Who wrote the relations cannot be kept."""
+
+
+def relation_keys(loaded: LoadedProject) -> Mapping[str, str]:
+    """Return what tells the relation of each node from all others, whichever node, target or project writes it.
+
+    Empty where nobody knows which warehouse the names are about. A node without a relation has none.
+    """
+    place = loaded.warehouse
+    if not place:
+        return {}
+    adapter = loaded.project.graph.adapter_type
+    found = {}
+    for uid, node in loaded.project.graph.nodes.items():
+        if node.relation_name:
+            found[uid] = digest([adapter, place, _name(node, adapter)])
+    return found
+
+
+def _name(node: Node, adapter: str) -> object:
+    text = node.relation_name or ""
+    name = parse_relation_name(text, adapter)
+    return [name.database, name.schema, name.identifier] if name is not None else text
+
+
+class WriterTable:
+    """The last writers of relations, as one project and environment sees them."""
+
+    def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
+        """Read nothing yet. `state_name` tells the project and its environment from others."""
+        self._instance = instance
+        self._state_name = state_name
+        self._engine: sa.Engine | None = None
+
+    def read(self, loaded: LoadedProject) -> Mapping[str, Writer]:
+        """Return who wrote the nodes' relations last; nothing of what nobody noted. Raises WriterError."""
+        if self._engine is None:
+            self._engine = find_table(self._instance, _WRITERS)
+        engine = self._engine
+        if engine is None:
+            return {}
+        of_relation: dict[str, list[str]] = {}
+        for uid, key in relation_keys(loaded).items():
+            of_relation.setdefault(key, []).append(uid)
+
+        def rows() -> list[Any]:
+            with engine.connect() as connection:
+                is_open = is_held(connection, _WRITERS.c.lease, _WRITERS.c.owner).label("is_open")
+                return [
+                    row
+                    for part in _parts(sorted(of_relation))
+                    for row in connection.execute(_selection(part).add_columns(is_open))
+                ]
+
+        return {
+            uid: self._writer(uid, row.attempt_id, json.loads(row.record), is_open=bool(row.is_open))
+            for row in retried(rows, "The last writers of relations cannot be read", WriterError)
+            for uid in of_relation[row.relation]
+        }
+
+    def _writer(self, uid: str, attempt_id: str, record: Mapping[str, Any], *, is_open: bool) -> Writer:
+        project = record["project"]
+        return Writer(
+            attempt_id=attempt_id,
+            node=record["node"],
+            run_id=record["run_id"],
+            at=datetime.fromisoformat(record["at"]),
+            elsewhere="" if project == self._state_name else project,
+            is_own=record["node"] == uid and project == self._state_name,
+            is_open=is_open,
+            data_version=record.get("data_version", ""),
+            turns=record.get("turns", 0),
+            failure=failure_from_json(record.get("failure")),
+        )
+
+
+def with_writers(
+    state: StateSnapshot,
+    writers: Mapping[str, Writer],
+    read_again: Callable[[], Mapping[str, Writer]],
+    wiped_at: Mapping[str, datetime],
+) -> StateSnapshot:
+    """Return a state with who wrote the relations last, and with what failed or was interrupted on their word.
+
+    `writers` were read before the builds of `state` were. Where they do not fit, `read_again` tells whether a run was at work
+    in between, of which nothing is concluded.
+    """
+    if any(_is_other(state, uid, writer) for uid, writer in writers.items()):
+        now = read_again()
+        writers = {uid: one if one == writers.get(uid) else replace(one, is_open=True) for uid, one in now.items()}
+    writers = {uid: one for uid, one in writers.items() if uid not in wiped_at or one.at > wiped_at[uid]}
+    failures = {
+        uid: writer.failure or FailedAttempt(writer.at, 1, kind=FailureKind.INTERRUPTED)
+        for uid, writer in writers.items()
+        if writer.is_own and not writer.is_open and uid not in state.failures and _is_other(state, uid, writer)
+    }
+    return replace(state, writers=writers, failures={**state.failures, **failures})
+
+
+def _is_other(state: StateSnapshot, uid: str, writer: Writer) -> bool:
+    build = state.builds.get(uid)
+    return build is None or build.attempt_id != writer.attempt_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    id: str
+    relation: str
+    lease: str
+    record: Mapping[str, Any]
+
+
+class RunWriters:
+    """The attempts of one run, as the table of writers knows them."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 (what tells an attempt from others)
+        self,
+        instance: dg.DagsterInstance,
+        loaded: LoadedProject,
+        leases: Leases,
+        lease_of: Mapping[str, str],
+        state_name: str,
+        run_id: str,
+    ) -> None:
+        """Begin with no attempt. `lease_of` names the lease of each node. Raises WriterError."""
+        open_table(instance, _WRITERS, WriterError)
+        self._keys = relation_keys(loaded)
+        self._is_copied = {uid for uid, node in loaded.project.graph.nodes.items() if not node.is_view}
+        self._leases = leases
+        self._lease_of = lease_of
+        self._state_name, self._run_id = state_name, run_id
+        self._attempts: dict[str, _Attempt] = {}
+        self._before: dict[str, Any] = {}
+        """The rows that were there before the attempts of this round, by relation."""
+
+    def attempt_id(self, unique_id: str) -> str:
+        """Return the id of the attempt to build a node that is under way; empty for a node without a relation."""
+        attempt = self._attempts.get(unique_id)
+        return attempt.id if attempt is not None else ""
+
+    def begin(self, nodes: Iterable[str], decisions: Mapping[str, Decision], state: StateSnapshot) -> None:
+        """Note, under the leases of nodes, that dbt is about to write their relations. Raises LeaseError."""
+        at = clock.now().isoformat()
+        self._attempts = {}
+        for uid in nodes:
+            if uid not in self._keys:
+                continue
+            record: dict[str, Any] = {"node": uid, "project": self._state_name, "run_id": self._run_id, "at": at}
+            last = state.writers.get(uid)
+            if last is not None and decisions[uid].reason is Reason.OVERWRITTEN:
+                record["turns"] = last.turns + 1
+            self._attempts[uid] = _Attempt(uuid.uuid4().hex, self._keys[uid], self._lease_of[uid], record)
+        if self._attempts:
+            self._leases.write({attempt.lease for attempt in self._attempts.values()}, self._note)
+
+    def built(self, unique_id: str, build: LastBuild) -> None:
+        """End the lease of a node whose build is recorded, and note what it wrote."""
+        attempt = self._attempts.pop(unique_id, None)
+        lease = self._lease_of[unique_id]
+        # A view looks its parents up in the schema of its own target.
+        told = {"data_version": build.data_version} if unique_id in self._is_copied else {}
+        ended = [replace(attempt, record={**attempt.record, **told})] if attempt is not None else []
+        self._leases.release([lease], then=lambda connection, released: _end(connection, ended if released else []))
+
+    def end(self, failures: Mapping[str, FailedAttempt], untouched: Collection[str]) -> None:
+        """End all leases of the run, and note what failed. What dbt left untouched has the writer that it had before."""
+        attempts, self._attempts = self._attempts, {}
+        failed = [
+            replace(attempt, record={**attempt.record, "failure": failure_to_json(failures[uid])})
+            for uid, attempt in attempts.items()
+            if uid in failures
+        ]
+        left = [attempt for uid, attempt in attempts.items() if uid in untouched and uid not in failures]
+
+        def note(connection: sa.Connection, released: Collection[str]) -> None:
+            _end(connection, [attempt for attempt in failed if attempt.lease in released])
+            self._take_back(connection, [attempt for attempt in left if attempt.lease in released])
+
+        self._leases.release(then=note)
+
+    def _note(self, connection: sa.Connection) -> None:
+        attempts = sorted(self._attempts.values(), key=lambda attempt: attempt.relation)
+        self._before = {}
+        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
+            part = attempts[first : first + ROWS_PER_STATEMENT]
+            relations = [attempt.relation for attempt in part]
+            self._before.update({row.relation: row for row in connection.execute(_selection(relations))})
+            connection.execute(sa.delete(_WRITERS).where(_WRITERS.c.relation.in_(relations)))
+            # Where two nodes have one relation, the second writes last.
+            rows = {attempt.relation: self._row(attempt) for attempt in part}
+            connection.execute(sa.insert(_WRITERS), list(rows.values()))
+
+    def _row(self, attempt: _Attempt) -> Mapping[str, str]:
+        return {
+            "relation": attempt.relation,
+            "attempt_id": attempt.id,
+            "lease": attempt.lease,
+            "owner": self._leases.owner,
+            "record": json.dumps(attempt.record),
+        }
+
+    def _take_back(self, connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
+        attempts = list(attempts)
+        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
+            part = attempts[first : first + ROWS_PER_STATEMENT]
+            is_ours = _WRITERS.c.attempt_id.in_([attempt.id for attempt in part])
+            connection.execute(sa.delete(_WRITERS).where(is_ours))
+            rows = [self._before[attempt.relation] for attempt in part if attempt.relation in self._before]
+            if rows:
+                connection.execute(sa.insert(_WRITERS), [dict(row._mapping) for row in rows])  # noqa: SLF001
+
+
+def _end(connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
+    rows = [{"of": attempt.relation, "id": attempt.id, "new": json.dumps(attempt.record)} for attempt in attempts]
+    if rows:
+        is_it = sa.and_(_WRITERS.c.relation == sa.bindparam("of"), _WRITERS.c.attempt_id == sa.bindparam("id"))
+        connection.execute(sa.update(_WRITERS).where(is_it).values(record=sa.bindparam("new")), rows)
+
+
+def _selection(relations: list[str]) -> sa.Select[Any]:
+    return sa.select(_WRITERS).where(_WRITERS.c.relation.in_(relations))
+
+
+def _parts(relations: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(relations), ROWS_PER_STATEMENT):
+        yield relations[start : start + ROWS_PER_STATEMENT]

@@ -1,0 +1,434 @@
+"""Everything that is imported from Dagster's and dagster-dbt's internals, and nothing else is.
+
+`tests/orchestration/private/test_dagster_internals.py` names each of these, so that an upgrade which moves one fails there first.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
+from dagster._core.definitions.declarative_automation.serialized_objects import (
+    AutomationConditionEvaluation,
+    AutomationConditionNodeSnapshot,
+)
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
+from dagster._core.event_api import EventRecordsFilter
+from dagster._core.events import BATCH_WRITABLE_EVENTS, DagsterEventType, EngineEventData
+from dagster._core.execution.context.system import StepExecutionContext
+from dagster._core.execution.stats import StepEventStatus
+from dagster._core.instance.utils import RUNLESS_RUN_ID
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
+from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+)
+from dagster_dbt import DagsterDbtTranslator
+from dagster_dbt.asset_utils import (
+    DAGSTER_DBT_MANIFEST_METADATA_KEY,
+    DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
+    build_dbt_specs,
+    get_asset_check_key_for_test,
+)
+from dagster_dbt.components.dbt_project.scaffolder import DbtProjectComponentScaffolder
+from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
+from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
+from dagster_dbt.dbt_manifest import validate_manifest
+from dagster_dbt.dbt_project import DagsterDbtProjectPreparer, DbtProject, using_dagster_dev
+from dagster_dbt.dbt_project_manager import DbtProjectManager, RemoteGitDbtProjectManager
+from dagster_dbt.utils import select_unique_ids
+from dagster_shared.check import CheckError
+
+__all__ = [
+    "BATCH_WRITABLE_EVENTS",
+    "FINISHED_STATUSES",
+    "NOT_FINISHED_STATUSES",
+    "AutomationConditionEvaluation",
+    "AutomationContext",
+    "DagsterEventType",
+    "DbtCliInvocation",
+    "DbtEventIterator",
+    "DbtProjectComponentScaffolder",
+    "DbtProjectManager",
+    "EventLogStorage",
+    "RemoteGitDbtProjectManager",
+    "RunsFilter",
+    "SqliteEventLogStorage",
+    "StepEventStatus",
+    "all_check_keys",
+    "build_dbt_specs",
+    "condition_result",
+    "database_engine",
+    "dbt_resource",
+    "evaluate_conditions",
+    "evaluation_node",
+    "events_after",
+    "events_of_run",
+    "expect_no_check_results",
+    "forget_translations",
+    "fresh_translator",
+    "get_asset_check_key_for_test",
+    "last_check_evaluations",
+    "listen_to_run",
+    "maximum_event_id",
+    "metadata_of_engine_event",
+    "on_one_connection",
+    "prepare_arguments",
+    "read_value",
+    "report_engine_event",
+    "repository_of",
+    "schema_revisions",
+    "select_unique_ids",
+    "sensor_evaluation",
+    "sensor_result",
+    "step_context",
+    "step_key",
+    "switched_sensors",
+    "tell_listeners",
+    "using_dagster_dev",
+    "validate_manifest",
+    "wipes_after",
+    "with_check",
+    "write_value",
+]
+
+
+def maximum_event_id(instance: dg.DagsterInstance) -> int:
+    """Return the id of the newest event of the instance, 0 where there is none."""
+    return instance.event_log_storage.get_maximum_record_id() or 0
+
+
+def events_after(
+    instance: dg.DagsterInstance, event_type: DagsterEventType, after_id: int
+) -> Sequence[dg.EventLogRecord]:
+    """Return the events of a type after an id, oldest first."""
+    events = EventRecordsFilter(event_type, after_cursor=after_id)
+    return instance.event_log_storage.get_event_records(events, ascending=True)
+
+
+def events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:
+    """Return what a run said of itself, what it materialized, and what it observed, oldest first."""
+    types = {
+        DagsterEventType.ENGINE_EVENT,
+        DagsterEventType.ASSET_MATERIALIZATION,
+        DagsterEventType.ASSET_OBSERVATION,
+    }
+    return instance.get_records_for_run(run_id, of_type=types).records
+
+
+def wipes_after(instance: dg.DagsterInstance, cursor: str | None) -> tuple[Mapping[dg.AssetKey, float], str]:
+    """Return when assets' histories were wiped after `cursor` (None: ever), and the cursor for the next time.
+
+    Unlike other asset events, on SQLite a wipe is only in the log of events without a run, which counts ids of its own.
+    """
+    found = instance.get_records_for_run(RUNLESS_RUN_ID, cursor, of_type=DagsterEventType.ASSET_WIPED)
+    return {record.asset_key: record.timestamp for record in found.records if record.asset_key}, found.cursor
+
+
+def read_value(instance: dg.DagsterInstance, key: str) -> str | None:
+    """Return what is kept under a key in the instance's key-value store."""
+    return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+
+
+def write_value(instance: dg.DagsterInstance, key: str, value: str) -> None:
+    """Keep a value in the instance's key-value store, for all processes."""
+    instance.daemon_cursor_storage.set_cursor_values({key: value})
+
+
+def schema_revisions(instance: dg.DagsterInstance) -> tuple[str | None, str | None]:
+    """Return the revision of the schema of the instance's storage, and the one that this Dagster writes.
+
+    Both are None where the storage has no schema.
+    """
+    found, head = instance.run_storage.alembic_version() or (None, None)
+    return found, str(head) if head is not None else None
+
+
+def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
+    """Return whether the sensors run that somebody switched on or off, or that ran already, by name."""
+    if instance.schedule_storage is None:  # an ephemeral instance
+        return {}
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    return {state.instigator_name: state.is_running for state in states}
+
+
+def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[[dg.DagsterEvent], None]) -> None:
+    """Let `listener` hear of each event of a run that this process executes, when it is recorded."""
+
+    def hear(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event is not None:
+            listener(entry.dagster_event)
+
+    instance.add_event_listener(run_id, hear)
+
+
+def tell_listeners(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
+    """Let those who listen to a run hear of an event that was stored past the instance."""
+    for hear in instance._subscribers[entry.run_id]:
+        hear(entry)
+
+
+def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:
+    """Return the database that the instance keeps its runs in, None where that is no SQL database.
+
+    Its transactions are real ones: Dagster's own connections to PostgreSQL commit every statement by itself.
+    """
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):
+        return None
+    with storage.connect() as connection:
+        engine = connection.engine
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition | None:
+    """Return the code location of a run, None for a run without one, as `dagster.materialize` starts it."""
+    try:
+        return context.repository_def
+    except CheckError:
+        return None
+
+
+def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the properties of the dbt model that the metadata of an asset names, None for any other asset."""
+    unique_id = metadata.get(DAGSTER_DBT_UNIQUE_ID_METADATA_KEY)
+    wrapper = metadata.get(DAGSTER_DBT_MANIFEST_METADATA_KEY)
+    manifest = getattr(wrapper, "manifest", None)
+    return manifest["nodes"].get(unique_id) if isinstance(manifest, Mapping) else None
+
+
+def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSpec]], None]) -> dg.AssetsDefinition:
+    """Return assets whose specs are checked, also when Dagster makes others of them: `check` raises what it objects to."""
+
+    class Checked(dg.AssetsDefinition):
+        @staticmethod
+        def dagster_internal_init(**attributes: Any) -> dg.AssetsDefinition:  # noqa: ANN401 (Dagster's own)
+            with warnings.catch_warnings():
+                # What Dagster itself passes on.
+                warnings.simplefilter("ignore", dg.BetaWarning)
+                made = Checked(**attributes)
+            check(made.specs)
+            return made
+
+    return Checked.dagster_internal_init(**assets.get_attributes_dict())
+
+
+def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
+    """Return a copy of a translator that has translated nothing yet.
+
+    dagster-dbt keeps in a translator every spec that it ever made, by the address of its manifest. A copy for each
+    manifest ends with it, and leaves the user's own as it is.
+    """
+    fresh = copy.copy(translator)
+    forget_translations(fresh)
+    return fresh
+
+
+def forget_translations(translator: DagsterDbtTranslator) -> None:
+    """Let a translator that is ours forget what it has translated."""
+    for name in ("_resolved_specs", "_colliding_source_keys_cache"):
+        vars(translator).pop(name, None)
+
+
+def prepare_arguments(project: DbtProject) -> list[str]:
+    """Return the dbt command that parses a project; dagster-dbt's own for a preparer that somebody wrote."""
+    preparer = project.preparer
+    return list(getattr(preparer, "_prepare_project_cli_args", DagsterDbtProjectPreparer()._prepare_project_cli_args))
+
+
+def all_check_keys(context: dg.AssetExecutionContext) -> AbstractSet[dg.AssetCheckKey]:
+    """Return the asset checks of everything that is defined together with the job of a run, selected or not."""
+    return context.job_def.asset_layer.asset_graph.source_asset_graph.asset_check_keys
+
+
+def step_key(context: dg.AssetExecutionContext) -> str:
+    """Return the key of the step that executes."""
+    return str(context.op_execution_context.op_handle)
+
+
+def step_context(context: dg.AssetExecutionContext) -> StepExecutionContext:
+    """Return the step that executes, as Dagster's own code sees it."""
+    return context.op_execution_context.get_step_execution_context()
+
+
+def report_engine_event(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, message: str, metadata: Mapping[str, Any]
+) -> None:
+    """Write a message with metadata into a run's log: the one kind of event that is about the run, not an asset."""
+    instance.report_engine_event(message, run, EngineEventData(metadata=metadata))
+
+
+def expect_no_check_results(context: dg.AssetExecutionContext) -> None:
+    """Keep Dagster from logging the checks of a step that end without a result of their own as missing outputs."""
+    context.log.addFilter(lambda record: "did not yield or return expected outputs" not in record.getMessage())
+
+
+def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
+    """Return the metadata of such an event; of any other kind nothing."""
+    data = event.event_specific_data
+    return data.metadata if isinstance(data, EngineEventData) else {}
+
+
+def last_check_evaluations(
+    instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey]
+) -> Mapping[dg.AssetCheckKey, dg.AssetCheckEvaluation]:
+    """Return the latest result of each check that was ever run, in one read."""
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    evaluations = {key: _evaluation(record) for key, record in latest.items()}
+    return {key: evaluation for key, evaluation in evaluations.items() if evaluation is not None}
+
+
+def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:
+    """Return the result that a record of a check holds, None where it is only planned."""
+    event = record.event.dagster_event if record.event else None
+    data = event.event_specific_data if event else None
+    return data if isinstance(data, dg.AssetCheckEvaluation) else None
+
+
+@contextmanager
+def on_one_connection(storage: SqliteEventLogStorage) -> Iterator[SqliteEventLogStorage]:
+    """Yield a storage of events that does all it is told across runs in a single transaction.
+
+    Dagster opens the file anew for each question and each event, which costs more than either.
+    """
+    with storage.index_connection() as connection:
+        shared = copy.copy(storage)
+        shared.index_connection = lambda: nullcontext(connection)  # type: ignore[method-assign]
+        yield shared
+
+
+def evaluation_node(  # noqa: PLR0913 (one argument for each thing that the UI shows)
+    key: dg.AssetKey,
+    name: str,
+    *,
+    unique_id: str,
+    value: bool,
+    timestamp: float,
+    children: Sequence[AutomationConditionEvaluation[Any]] = (),
+) -> AutomationConditionEvaluation[Any]:
+    """Return a node of an evaluation tree. The UI shows only names, so `name` carries the reason."""
+    return AutomationConditionEvaluation(
+        condition_snapshot=AutomationConditionNodeSnapshot(
+            class_name="StateAwareCondition",
+            description=name,
+            unique_id=unique_id,
+            label=name if children else None,
+            name=name,
+            operator_type="and" if children else "identity",
+        ),
+        start_timestamp=timestamp,
+        end_timestamp=timestamp,
+        true_subset=SerializableEntitySubset(key=key, value=value),
+        candidate_subset=SerializableEntitySubset(key=key, value=True),
+        subsets_with_metadata=[],
+        child_evaluations=list(children),
+    )
+
+
+class _ResultWithReason(dg.AutomationResult[dg.AssetKey]):
+    """The result of a condition whose evaluation has a node of its own for the reason."""
+
+    def __init__(self, context: AutomationContext[Any], *, value: bool, reason: str) -> None:
+        subset = context.candidate_subset if value else context.get_empty_subset()
+        super().__init__(context, true_subset=subset)
+        self._reason = reason
+
+    @property
+    def value_hash(self) -> str:
+        # Dagster writes an evaluation only when this changes, and the reason is part of it.
+        return f"{super().value_hash}{self._reason}"
+
+    @property
+    def serializable_evaluation(self) -> AutomationConditionEvaluation[Any]:
+        evaluation = super().serializable_evaluation
+        node = evaluation_node(
+            self.key,
+            self._reason,
+            unique_id=f"{self.condition_unique_id}-reason",
+            value=not self.true_subset.is_empty,
+            timestamp=self.end_timestamp,
+        )
+        evaluation.child_evaluations = [node]
+        return evaluation
+
+
+def condition_result(context: AutomationContext[Any], *, value: bool, reason: str) -> dg.AutomationResult[Any]:
+    """Return the result of a condition for the entity of `context`, with its reason as a child node."""
+    return _ResultWithReason(context, value=value, reason=reason)
+
+
+def evaluate_conditions(
+    sensor: dg.AutomationConditionSensorDefinition,
+    context: dg.SensorEvaluationContext,
+    keys: Iterable[dg.AssetKey],
+    cursor: str | None,
+) -> tuple[set[dg.AssetKey], Sequence[AutomationConditionEvaluation[Any]], str]:
+    """Let Dagster evaluate the conditions of `keys`.
+
+    Returns the keys that are requested, the evaluations that changed and the cursor for the next time.
+    """
+    if context.repository_def is None:
+        msg = "An automation sensor can only be evaluated within a repository."
+        raise dg.DagsterInvariantViolationError(msg)
+    graph = context.repository_def.asset_graph
+    try:
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(cursor, graph)
+    except Exception:  # noqa: BLE001 (whatever another version of Dagster may have written)
+        context.log.warning("What conditions remembered was written by another version and is started anew.")
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(None, graph)
+    tick = AutomationTickEvaluationContext(
+        evaluation_id=before.evaluation_id,
+        instance=context.instance,
+        asset_graph=graph,
+        cursor=before,
+        materialize_run_tags=sensor.run_tags,
+        observe_run_tags={},
+        auto_observe_asset_keys=set(),
+        asset_selection=dg.AssetSelection.assets(*keys).without_checks(),
+        emit_backfills=False,
+        logger=context.log,
+    )
+    requests, after, evaluations = tick.evaluate()
+    requested = {key for request in requests for key in request.asset_selection or ()}
+    return requested, evaluations, asset_daemon_cursor_to_instigator_serialized_cursor(after)
+
+
+def sensor_evaluation(
+    name: str, tick: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+) -> Callable[[dg.SensorEvaluationContext], Any]:
+    """Return `tick` as a sensor's evaluation function."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return tick(context)
+
+    return wrap_sensor_evaluation(name, evaluate)
+
+
+def sensor_result(
+    run_requests: Sequence[dg.RunRequest],
+    cursor: str,
+    evaluations: Sequence[AutomationConditionEvaluation[Any]],
+    *,
+    skip_reason: str | None = None,
+) -> dg.SensorResult:
+    """Return a tick's result with evaluations, which the public constructor accepts but does not document."""
+    hidden: Mapping[str, Any] = {"automation_condition_evaluations": evaluations}
+    return dg.SensorResult(run_requests=list(run_requests), skip_reason=skip_reason, cursor=cursor, **hidden)
+
+
+def mask_stdout(invocation: DbtCliInvocation, masked: Callable[[Callable[[], Iterator[Any]]], Any]) -> None:
+    """Let what dbt writes go through `masked` before dagster-dbt copies it to the logs of the run."""
+    invocation._stream_stdout = masked(invocation._stream_stdout)  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""A dbt project on disk: parsed, read, and its nodes selected."""

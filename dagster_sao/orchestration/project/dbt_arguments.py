@@ -1,0 +1,242 @@
+"""What dbt is told of variables, target and profile, wherever it stands: so that the plan, the parse and the run agree.
+
+A value may stand in `variables`, in the arguments of dbt (as text or as a mapping), in the DbtProject, in the resource that
+runs dbt, and, for target and profile, in the environment. One function reads each place, and one puts them together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from dagster_dbt import DbtCliResource, DbtProject
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.private.dagster_internals import prepare_arguments
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
+from dagster_sao.warehouse.session import default_target
+
+_OPTIONS = {"--vars": "--vars", "--target": "--target", "-t": "--target", "--profile": "--profile"}
+_OWN_FOLDER = "dagster_sao"
+_SELECTIONS = (
+    "--select", "-s", "--models", "--model", "-m", "--exclude", "--selector", "--resource-type", "--resource-types",
+    "--exclude-resource-type", "--exclude-resource-types",
+)  # fmt: skip
+_HIDING = frozenset({"--quiet", "-q", "--no-write-json", "--no-quiet", "--write-json"})
+_HIDING_WITH_VALUE = frozenset({"--indirect-selection", "--log-level", "--log-format"})
+
+
+@dataclass(frozen=True, slots=True)
+class DbtSettings:
+    """Variables, target and profile, as one place has them."""
+
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    target: str | None = None
+    profile: str | None = None
+
+
+def read_arguments(arguments: Iterable[str | Mapping[str, Any]], where: str) -> DbtSettings:
+    """Return what the arguments of a dbt command set. `where` names them in errors.
+
+    Raises InvalidProjectError for variables that are not a mapping, or that have two values.
+    """
+    variables: dict[str, Any] = {}
+    others: dict[str, str] = {}
+    for option, value in _options(arguments):
+        if option != "--vars":
+            others[option] = str(value)
+            continue
+        for name, one in _mapping(value, where).items():
+            if name in variables and variables[name] != one:
+                _raise_two_values(f"The variable `{name}`", f"`{where}`")
+            variables[name] = one
+    return DbtSettings(variables, others.get("--target"), others.get("--profile"))
+
+
+def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
+    """Raise InvalidProjectError when the arguments of a dbt command select nodes, which each run does by itself."""
+    given = {str(word).split("=", 1)[0] for one in arguments for word in (one if isinstance(one, Mapping) else [one])}
+    if found := [option for option in _SELECTIONS if option in given]:
+        msg = (
+            f"`{where}` has {', '.join(found)}, but each run selects what it builds by itself. Give the selection to the"
+            " definitions or to a job."
+        )
+        raise InvalidProjectError(msg)
+
+
+def without_hiding(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a dbt command without those that keep its results from a run, or let it run more tests."""
+    found: list[str] = []
+    is_value = False
+    for word in arguments:
+        name = word.split("=", 1)[0]
+        if not is_value and name not in _HIDING | _HIDING_WITH_VALUE:
+            found.append(word)
+        is_value = not is_value and name in _HIDING_WITH_VALUE and "=" not in word
+    return found
+
+
+def without_settings(arguments: Sequence[str], *options: str) -> list[str]:
+    """Return the arguments of a dbt command without some of `--vars`, `--target` and `--profile`."""
+    return [word for option, words in _split(arguments) if option not in options for word in words]
+
+
+def together(places: Iterable[tuple[str, DbtSettings]]) -> DbtSettings:
+    """Return what several places say, each with what it is called in an error.
+
+    Raises InvalidProjectError for a variable, target or profile with two values.
+    """
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
+    for where, settings in places:
+        named = {("The variable", f"`{name}`"): value for name, value in settings.variables.items()}
+        named |= {("The", name): value for name in ("target", "profile") if (value := getattr(settings, name))}
+        for key, value in named.items():
+            if key in found and found[key][0] != value:
+                _raise_two_values(" ".join(key), f"{found[key][1]} and in {where}")
+            found.setdefault(key, (value, where))
+    return DbtSettings(
+        {name.strip("`"): value for (kind, name), (value, _) in found.items() if kind == "The variable"},
+        found.get(("The", "target"), (None, ""))[0],
+        found.get(("The", "profile"), (None, ""))[0],
+    )
+
+
+def settings_of(dbt: DbtProject | DbtCliResource | None) -> DbtSettings:
+    """Return the target and profile that a project or resource names, and the variables that a project is parsed with."""
+    if dbt is None:
+        return DbtSettings()
+    if isinstance(dbt, DbtProject):
+        return together(
+            [
+                ("the DbtProject", DbtSettings(target=dbt.target, profile=dbt.profile)),
+                ("its `prepare_project_cli_args`", read_arguments(prepare_arguments(dbt), "prepare_project_cli_args")),
+            ]
+        )
+    return DbtSettings(target=dbt.target or None, profile=dbt.profile or None)
+
+
+def project_with(dbt_project: DbtProject, settings: DbtSettings) -> DbtProject:
+    """Return the project with settings that also its parse has: itself where they are its own.
+
+    The manifest of another target, profile or other variables is kept apart from the project's usual one.
+    """
+    own = settings_of(dbt_project)
+    target, profile = settings.target or own.target, settings.profile or own.profile
+    if DbtSettings(settings.variables, target, profile) == own:
+        return dbt_project
+    base = dbt_project.target_path.parents[1] if has_own_manifest(dbt_project) else dbt_project.target_path
+    key = digest([profile or "", target or "", json.dumps(dict(settings.variables), sort_keys=True, default=str)])
+    arguments = without_settings(prepare_arguments(dbt_project), "--vars", "--target", "--profile")
+    if settings.variables:
+        arguments += vars_arguments(settings.variables)
+    return DbtProject(
+        dbt_project.project_dir,
+        target_path=base / _OWN_FOLDER / key,
+        profiles_dir=dbt_project.profiles_dir,
+        profile=profile,
+        target=target,
+        state_path=dbt_project.state_path,
+        prepare_project_cli_args=arguments,
+    )
+
+
+def has_own_manifest(dbt_project: DbtProject) -> bool:
+    """Return whether the manifest is one that is kept apart, which nobody else writes."""
+    return dbt_project.target_path.parent.name == _OWN_FOLDER
+
+
+def with_environment(dbt_project: DbtProject, settings: DbtSettings) -> tuple[DbtSettings, str]:
+    """Return settings with the target and profile of the environment where they name none, as dbt takes them.
+
+    With it the name of the environment whose state it is: empty unless it is another one than the project's own. Raises
+    WarehouseError when the project's profile cannot be read.
+    """
+    environ = environment_of_dbt(dbt_project.project_dir)
+    target = None if settings.target else setting("TARGET", environ)
+    profile = None if settings.profile else setting("PROFILE", environ)
+    return with_other(dbt_project, settings, target=target, profile=profile)
+
+
+def with_other(
+    dbt_project: DbtProject, settings: DbtSettings, *, target: str | None, profile: str | None
+) -> tuple[DbtSettings, str]:
+    """Return settings with another target or profile, and the name of the environment whose state that is.
+
+    What the project has by default is not another: those settings stay as they are. Raises WarehouseError when the
+    project's profile cannot be read.
+    """
+    if profile is not None and profile in {settings.profile, _named_profile(dbt_project)}:
+        profile = None
+    used = profile or settings.profile
+    if target is not None:
+        default = settings.target if profile is None else None
+        is_default = target == (default or default_target(dbt_project.project_dir, dbt_project.profiles_dir, used))
+        target = None if is_default else target
+    found = DbtSettings(settings.variables, target or settings.target, used)
+    return found, ".".join(name for name in (profile, target) if name)
+
+
+def vars_arguments(variables: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that give dbt variables."""
+    return ["--vars", json.dumps(dict(variables))] if variables else []
+
+
+def _named_profile(dbt_project: DbtProject) -> str:
+    try:
+        content = yaml.safe_load((dbt_project.project_dir / "dbt_project.yml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return ""
+    return str(content.get("profile") or "") if isinstance(content, dict) else ""
+
+
+def _options(arguments: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the options among arguments of dbt that are of interest here, each with its value."""
+    for option, words in _split(arguments):
+        if option and len(words) > 1:
+            yield option, words[1]
+        elif option and isinstance(words[0], str) and "=" in words[0]:
+            yield option, words[0].split("=", 1)[1]
+
+
+def _split(arguments: Iterable[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the words of a command, those that belong to an option of interest here together with its name."""
+    words = [word for one in arguments for word in (_words(one) if isinstance(one, Mapping) else [one])]
+    index = 0
+    while index < len(words):
+        word = words[index]
+        name = word.split("=", 1)[0] if isinstance(word, str) else ""
+        option = _OPTIONS.get(name, "")
+        count = 2 if option and name == word and index + 1 < len(words) else 1
+        yield option, words[index : index + count]
+        index += count
+
+
+def _words(argument: Mapping[str, Any]) -> Iterator[Any]:
+    for name, value in argument.items():
+        yield name
+        yield value
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:  # noqa: ANN401 (text or a mapping)
+    if isinstance(value, Mapping):
+        return value
+    try:
+        found = yaml.safe_load(str(value))
+    except yaml.YAMLError as error:
+        msg = f"`--vars` in `{where}` is not YAML: {sentence(error)}"
+        raise InvalidProjectError(msg) from None
+    if not isinstance(found, dict):
+        msg = f"`--vars` in `{where}` is not a mapping. Write it as '{{name: value}}'."
+        raise InvalidProjectError(msg)
+    return found
+
+
+def _raise_two_values(what: str, places: str) -> None:
+    # The values themselves may be secrets.
+    msg = f"{what} has two different values, in {places}. Give it once."
+    raise InvalidProjectError(msg)

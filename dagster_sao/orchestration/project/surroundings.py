@@ -1,0 +1,58 @@
+"""What dbt's Jinja context holds beside the manifest: variables, the environment, and settings of project and profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dagster_dbt import DbtProject
+
+from dagster_sao.core.code.context_values import Surroundings
+from dagster_sao.core.code.variables import Variables
+from dagster_sao.orchestration.project.python_modules import ImportedModules
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.warehouse.session import module_folders, place_of, target_values
+
+
+def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
+    """Return what the templates of a dbt project may read. `settings` is the content of its dbt_project.yml.
+
+    The profile's target is read when some code reads it, which raises WarehouseError for a broken profile.
+    """
+
+    @cache
+    def target() -> Mapping[str, Any]:
+        return target_values(*_profile(dbt_project), variables.command_line)
+
+    return Surroundings(
+        variables=variables,
+        environ=environment_of_dbt(dbt_project.project_dir),
+        flags=settings.get("flags") or {},
+        dispatch=settings.get("dispatch"),
+        target=target,
+    )
+
+
+def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedModules:
+    """Return what finds the project's own modules that its Python models import.
+
+    The profile is read when one imports something, which raises WarehouseError for a broken profile.
+    """
+
+    @cache
+    def folders() -> Sequence[Path]:
+        return module_folders(*_profile(dbt_project), variables.command_line)
+
+    return ImportedModules(folders)
+
+
+def warehouse_of(dbt_project: DbtProject, variables: Variables) -> str:
+    """Return what tells the warehouse of a project's target from others. Raises WarehouseError for a broken profile."""
+    return place_of(*_profile(dbt_project), variables.command_line)
+
+
+def _profile(dbt_project: DbtProject) -> tuple[Path, Path, str | None, str | None]:
+    project_dir, profiles_dir = Path(dbt_project.project_dir), Path(dbt_project.profiles_dir)
+    return project_dir, profiles_dir, dbt_project.profile, dbt_project.target

@@ -1,0 +1,1 @@
+"""A run: what it decides, what it builds, and what it records."""

@@ -1,0 +1,255 @@
+"""What a run knows of the sources above its selection: before it builds, and once more before it records what it built."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_sao.core.decision.plan_tests import tests_of_selection
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.core.state.state import SourceState, StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.private.dagster_internals import repository_of
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
+from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
+from dagster_sao.orchestration.sources.record_tokens import (
+    ProbedSource,
+    new_token,
+    open_session,
+    probed_sources,
+    record_sources,
+    source_event,
+    sources_above,
+)
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since
+from dagster_sao.orchestration.state.event_log import run_activity
+from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.warehouse.probes.registry import Observation, SourceProber
+from dagster_sao.warehouse.relations.listing import existing_relations
+from dagster_sao.warehouse.session import WarehouseSession
+from dbt_dagster_sao.database_file import FileRead
+
+
+class _Heard:
+    """Passes on what a prober says, and remembers of which sources it gave a token."""
+
+    def __init__(self, prober: SourceProber) -> None:
+        self._prober = prober
+        self.tokens: set[str] = set()
+
+    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
+        for uid, seen in self._prober.observe(sources):
+            if seen.token is not None:
+                self.tokens.add(uid)
+            yield uid, seen
+
+
+class RunCapture:
+    """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
+
+    def __init__(  # noqa: PLR0913 (what a run looks at)
+        self,
+        context: dg.AssetExecutionContext,
+        project: OrchestratedProject,
+        loaded: LoadedProject,
+        selected: set[str],
+        *,
+        refresh: bool,
+        may_ask: bool,
+        state_aware: bool,
+    ) -> None:
+        """Ask nothing yet.
+
+        With `refresh` every source above `selected` is probed. Else those without a known state are, and with `may_ask` those
+        whose recorded state may have come back since.
+        """
+        self._context = context
+        self._project = project
+        self._loaded = loaded
+        self._selected = selected
+        self._refresh = refresh
+        self._may_ask = may_ask
+        self._state_aware = state_aware
+        self._states: Mapping[str, SourceState] = {}
+        self._session: WarehouseSession | None = None
+        self._open_prober: SourceProber | None = None
+        self._again = SecondLook(
+            loaded.project.graph,
+            {source.unique_id: source for source in probed_sources(project, loaded)},
+            self._prober,
+            context.log.warning,
+            context.run.run_id,
+        )
+        self.problems: list[str] = []
+        """A sentence for each source that could not be probed or is not tracked, or for all of them."""
+
+    def look(self) -> None:
+        """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
+        now = clock.now()
+        state = take_snapshot(self._context.instance, self._project, self._loaded, now)
+        above = sources_above(self._project, self._loaded, self._selected)
+        graph = self._loaded.project.graph
+        read = read_directly(graph, self._selected, tests_of_selection(graph, self._selected)).intersection(
+            source.unique_id for source in above
+        )
+        unseen = unseen_columns(self._loaded, state, self._selected)
+        try:
+            prober = self._prober() if above else None
+            # What a sensor recorded says nothing of what happened since, if it can return to what it was.
+            can_return = self._again.can_return(read, prober) if prober and self._may_ask else []
+            witnessed = [source for source in can_return if prober and prober.has_witness(source)]
+            asked = {source.unique_id for source in witnessed}
+            sources = [s for s in above if self._refresh or s.unique_id not in state.sources or s.unique_id in asked]
+            if witnessed and prober:
+                self._again.capture(witnessed, prober)
+            if sources or unseen or self._refresh:
+                self._again.distrust(self._ask(sources, unseen, state, now))
+        except DagsterSaoError as error:
+            # With an old token the next probe looks like new data: one build too many, none too few.
+            self._again.distrust(self._again.sources)
+            self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
+
+    def state(self, blocked: frozenset[str]) -> StateSnapshot:
+        """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
+        state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
+        return replace(state, blocked=state.blocked | blocked)
+
+    def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
+        """Note what dbt is about to read, as `state` has captured it."""
+        read = read_directly(self._loaded.project.graph, nodes, tests)
+        self._states = state.sources
+        self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
+
+    def is_due_again(self) -> bool:
+        """Return whether it is time to record what dbt has built, while it runs on."""
+        return self._again.is_due()
+
+    def look_again(self, file_read: FileRead | None) -> tuple[frozenset[str], Mapping[str, str]]:
+        """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
+
+        `file_read` is what dbt read of its DuckDB file (`DbtProcess.file_read`).
+
+        What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
+        and not at every look until then.
+        """
+        known = set(self._again.unknown)
+        self._again.look(file_read)
+        now = clock.now()
+        while self._again.news:
+            uid, seen = self._again.news.popitem()
+            policy = source_policy(self._loaded, self._again.sources[uid])
+            if (token := new_token(seen, policy, self._states.get(uid), now)) is not None:
+                self._record(uid, seen, token, now)
+        for uid in self._again.unknown.keys() - known:
+            self._record(uid, Observation(None, "none"), self._again.unknown[uid], now)
+        return frozenset(self._again.moved), dict(self._again.unknown)
+
+    def found_at_end(
+        self, state: StateSnapshot, built: Collection[str], *, has_hooks: bool
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the tokens of the sources that the run's builds read and that moved, and of the nodes that something altered.
+
+        Asked when dbt has ended, hooks and all: what moved in between may be what the run itself did. Without hooks, what
+        the second look found unmoved is not asked once more. Raises WarehouseError when the warehouse cannot be asked.
+        """
+        graph, read = self._loaded.project.graph, read_directly(self._loaded.project.graph, built, ())
+        sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
+        nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
+        if not self._may_ask or not (sources or nodes):
+            return {}, {}
+        prober, now, tokens = self._prober(), clock.now(), {}
+        asked = [s for s in sources if has_hooks or s.unique_id in self._again.moved or not prober.can_return(s)]
+        for uid, seen in prober.observe(asked) if asked else ():
+            policy = source_policy(self._loaded, self._again.sources[uid])
+            if (token := new_token(seen, policy, state.sources[uid], now)) is not None:
+                tokens[uid] = token
+        alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
+        return tokens, alterations
+
+    def _record(self, uid: str, seen: Observation, token: str, now: datetime) -> None:
+        probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)
+        key = self._loaded.keys.by_unique_id[uid]
+        self._context.instance.report_runless_asset_event(source_event(key, probed, token, last, now))
+
+    def close(self) -> None:
+        """Let go of the warehouse."""
+        if self._session is not None:
+            self._session.close()
+
+    def _prober(self) -> SourceProber:
+        if self._open_prober is None:
+            self._session = open_session(self._project, self._loaded)
+            self._open_prober = SourceProber(self._session, now_ns=clock.now_ns)
+        return self._open_prober
+
+    def _ask(
+        self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> set[str]:
+        """Record what the warehouse says of sources, and return those of which it said nothing."""
+        prober, heard = self._prober(), _Heard(self._prober())
+        if sources:
+            counts_untracked = self._refresh and self._state_aware
+            for problem in record_sources(
+                self._context.instance,
+                self._loaded,
+                heard,
+                sources,
+                states=state.sources,
+                now=now,
+                untracked_at=self._context.run.run_id if counts_untracked else None,
+            ):
+                self._warn(problem)
+        if self._refresh and self._state_aware:
+            self._look_at_relations(prober, state, now)
+        elif unseen:
+            self._look_at_columns(prober.session, unseen, state, now)
+        return {source.unique_id for source in sources} - heard.tokens
+
+    def _warn(self, problem: str) -> None:
+        # What holds for a whole server is said once, not for each of its sources.
+        if problem not in self.problems:
+            self.problems.append(problem)
+            self._context.log.warning(problem)
+
+    def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
+        instance = self._context.instance
+        watch, others = RelationWatch(self._project), self._built_by_others(now)
+        for observation in watch.look(instance, prober, self._loaded, state, others, now, self._recheck):
+            instance.report_runless_asset_event(observation)
+
+    def _look_at_columns(
+        self, session: WarehouseSession, unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
+    ) -> None:
+        others = self._built_by_others(now)
+        found = existing_relations(session, [relation for uid, relation in unseen.items() if uid not in others])
+        note_columns(self._context.instance, self._project, self._loaded, state, found, self._recheck)
+
+    def _recheck(self) -> tuple[StateSnapshot, Mapping[str, str]]:
+        now = clock.now()
+        others = self._built_by_others(now)
+        return take_snapshot(self._context.instance, self._project, self._loaded, now), others
+
+    def _built_by_others(self, now: datetime) -> Mapping[str, str]:
+        instance, repository = self._context.instance, repository_of(self._context)
+        building = run_activity(instance, self._loaded, self._project.name, repository, now).building
+        return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
+
+
+def with_deferred_parents(
+    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str, *, favors: bool
+) -> StateSnapshot:
+    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them.
+
+    These are what is not selected and not there, and with `favors` whatever is not selected.
+    """
+    graph = loaded.project.graph
+    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
+    unknown = SourceState(f"deferred {run_id}", clock.now())
+    there = set() if favors else state.builds.keys() - state.missing_relations
+    deferred = dict.fromkeys(read - selected - there, unknown)
+    return replace(state, sources={**state.sources, **deferred})

@@ -1,0 +1,322 @@
+"""What a run says of what it did not build, and of all it did in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.decision.decide import Action, Decision
+from dagster_sao.core.decision.decide_functions import FunctionAction
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
+from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
+from dagster_sao.orchestration.events.event_schema import (
+    DECISION_KEY,
+    FAILED_ROWS_KEY,
+    FAILURE_KEY,
+    REASON_CODE_KEY,
+    REASON_KEY,
+    SECONDS_SAVED_KEY,
+    SOURCE_PROBLEMS_KEY,
+    TESTS_KEY,
+    VERDICT_AT_KEY,
+    VERDICT_RUN_KEY,
+    Progress,
+    failure_to_json,
+)
+from dagster_sao.orchestration.project.orchestrated import AssetKeys
+
+_LONGEST_TABLE = 500
+_NAMED = 5
+_PAST_OF_FUNCTIONS = {FunctionAction.HOLD: "held", FunctionAction.SKIP: "skipped"}
+_PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
+
+
+_SEVERITIES = {VerdictStatus.WARN: dg.AssetCheckSeverity.WARN}
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """What became of a test in a run."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    what: str
+    """In dbt's words: pass, warn, fail, error; else reused or skipped."""
+    why: str
+    verdict: Verdict | None = None
+    """The verdict that stands, None where there is none or it may no longer be true."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether its verdict is that it fails."""
+        return self.verdict is not None and self.verdict.is_failing
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        found: dict[str, Any] = {"result": self.what, "reason": self.why}
+        if self.verdict is not None:
+            found.update(status=self.verdict.status.value, failures=self.verdict.failures)
+        return found
+
+
+@dataclass
+class RunReport:
+    """The events of a run that dbt does not cause, and what became of each node and test."""
+
+    log: Any
+    graph: ProjectGraph
+    keys: AssetKeys
+    environment: str = ""
+    outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What became of each node, and why: built, failed, reused, held, skipped."""
+    tests: dict[str, TestOutcome] = field(default_factory=dict)
+    functions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What became of each function that was due, and why: created, failed, held, skipped."""
+    seconds_saved: float = 0.0
+    is_untraced: bool = False
+    """Whether dbt built something without recording what it read."""
+    source_problems: Sequence[str] = ()
+    """A sentence for each source that could not be probed or is not tracked."""
+
+    def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
+        """Return what the run says of a node that it does not build."""
+        said = "reused" if decision.action is Action.REUSE else decision.action.value
+        metadata: dict[str, Any] = {
+            DECISION_KEY: said,
+            REASON_CODE_KEY: decision.reason.value,
+            REASON_KEY: decision.message,
+        }
+        if last_build is not None:
+            metadata[SECONDS_SAVED_KEY] = last_build.seconds
+            if decision.action is Action.REUSE:
+                self.seconds_saved += last_build.seconds
+        self.outcomes[uid] = _PAST[decision.action], decision.message
+        return self._observation(uid, decision.message, metadata)
+
+    def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str], tests: Sequence[str]) -> None:
+        """Log the decisions of a round, each with its reason."""
+        known = {*builds, *waiting}
+        others = [uid for uid in plan.decisions if uid not in known]
+        waits = f", {len(waiting)} waiting" if waiting else ""
+        tested = f" {len(tests)} of {len(plan.tests)} tests to run." if plan.tests else ""
+        lines = [f"{len(builds)} to build, {len(others)} not{waits}, of {len(plan.decisions)} selected.{tested}"]
+        decided = [*builds, *others]
+        for uid in decided[:_LONGEST_TABLE]:
+            decision = plan.decisions[uid]
+            said = "to build" if decision.builds else _PAST[decision.action]
+            said += f" ({decision.how})" if decision.how else ""
+            lines.append(f"{self.graph.label(uid)}: {said}. {decision.message}")
+        if len(decided) > _LONGEST_TABLE:
+            lines.append(f"… and {len(decided) - _LONGEST_TABLE} more")
+        lines += [f"{self.graph.label(uid)}: to run. {plan.tests[uid].message}" for uid in tests[:_LONGEST_TABLE]]
+        for uid, due in plan.functions.items():
+            if due.creates:
+                lines.append(f"{self.graph.label(uid)}: to create. {due.message}")
+            elif due.action is not FunctionAction.REUSE:
+                lines.append(f"{self.graph.label(uid)}: {_PAST_OF_FUNCTIONS[due.action]}. {due.message}")
+                self.functions[uid] = _PAST_OF_FUNCTIONS[due.action], due.message
+        # One message: each is stored by itself, which for hundreds of models takes seconds.
+        self.log.info("\n".join(lines))
+
+    def not_started(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it did not come to."""
+        self.outcomes[uid] = "skipped", message
+        return self._observation(uid, message, {DECISION_KEY: Action.SKIP.value, REASON_KEY: message})
+
+    def lost(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node whose lease ran out: it does not know what became of the node."""
+        self.outcomes[uid] = "skipped", message
+        return self._observation(uid, message, {DECISION_KEY: Progress.LOST.value, REASON_KEY: message})
+
+    def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
+        """Note what dbt answered of a test. One that was not decided about came along with another of its name."""
+        why = decision.message if decision is not None else "dbt ran it with others"
+        self.tests[uid] = TestOutcome(verdict.status.value, why, verdict)
+
+    def not_run(self, uid: str, decision: TestDecision, verdict: Verdict | None) -> None:
+        """Note that a test is not run, and the verdict that stands."""
+        if decision.action is TestAction.REUSE and verdict is not None:
+            self.tests[uid] = TestOutcome("reused", decision.message, verdict)
+        else:
+            self.tests[uid] = TestOutcome("skipped", decision.message)
+
+    def waits(self, uid: str, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it cannot build yet."""
+        self.log.info(f"{self.graph.label(uid)}: {message}")
+        return self._observation(uid, message, {DECISION_KEY: Progress.WAITS.value, REASON_KEY: message})
+
+    def starts(self, uid: str) -> dg.AssetObservation:
+        """Return what the run says of a node that it waited for, when it builds it after all."""
+        message = "Starts after waiting"
+        return self._observation(uid, message, {DECISION_KEY: Progress.STARTS.value, REASON_KEY: message})
+
+    def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
+        """Return what the run says of a node that failed."""
+        self.outcomes[uid] = "failed", message
+        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
+        return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
+
+    def limited(self, uid: str, failure: FailedAttempt, decision: Decision) -> dg.AssetObservation:
+        """Return what the run says of a node of which it built a part of the rows."""
+        message = (
+            f"Built with {failure.limited_by}, so with a part of its rows. Not its last build: the next run without it builds"
+            " it again"
+        )
+        self.outcomes[uid] = "built", message
+        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
+        metadata = {
+            DECISION_KEY: Action.BUILD.value,
+            REASON_CODE_KEY: decision.reason.value,
+            REASON_KEY: message,
+            FAILURE_KEY: record,
+        }
+        return self._observation(uid, message, metadata)
+
+    def stuck(self) -> str:
+        """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""
+        stuck = [
+            f"{self.graph.label(uid)} is {what} ({why})"
+            for uid, (what, why) in (*self.outcomes.items(), *self.functions.items())
+            if what in {_PAST[Action.HOLD], _PAST[Action.SKIP]}
+        ]
+        failing = [
+            f"{self.graph.label(uid)} ({outcome.why})"
+            for uid, outcome in self.tests.items()
+            if outcome.what == "reused" and outcome.is_failing
+        ]
+        sentences = []
+        if stuck:
+            sentences.append(f"Not built because of an earlier failure: {_first_of(stuck)}.")
+        if failing:
+            sentences.append(f"Still failing: {_first_of(failing)}.")
+        return " ".join(sentences)
+
+    def built(self, uid: str, message: str) -> None:
+        """Note that a node was built."""
+        self.outcomes[uid] = "built", message
+
+    def summary(self, seconds: float) -> tuple[str, Mapping[str, Any]]:
+        """Return the end of the run's log: the counts, and as metadata also seconds saved and the table of decisions."""
+        counts = dict.fromkeys(("built", "reused", "failed", "held", "skipped"), 0)
+        for what, _ in self.outcomes.values():
+            counts[what] += 1
+        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "No models"
+        if self.seconds_saved:
+            text += f"; about {format_duration(timedelta(seconds=self.seconds_saved))} of building saved"
+        if self.functions:
+            found = Counter(what for what, _ in self.functions.values())
+            text += f"; functions: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}"
+        if self.tests:
+            text += f"; tests: {self._counted_tests()}"
+        if self.source_problems:
+            text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
+        if self.is_untraced:
+            text += ". dbt did not record what it read, so all that its templates may read counts as their code"
+            if self.graph.adapter_type == "duckdb":
+                text += ". A change of its DuckDB file that was undone right before or after dbt would go unseen"
+        return f"{text}.", {
+            # First: the UI shows the beginning of an event.
+            "decisions": dg.MetadataValue.md(self._table()),
+            **counts,
+            SOURCE_PROBLEMS_KEY: dg.MetadataValue.json(list(self.source_problems)),
+            TESTS_KEY: dg.MetadataValue.json({uid: outcome.to_json() for uid, outcome in self.tests.items()}),
+            "seconds": round(seconds, 3),
+            "seconds_saved": round(self.seconds_saved, 3),
+        }
+
+    def _table(self) -> str:
+        # What happened first: in a large project most is reused.
+        order = {"failed": 0, "skipped": 1, "held": 2, "built": 3, "reused": 4}
+        rows = sorted(self.outcomes.items(), key=lambda item: order[item[1][0]])
+        lines = ["| model | decision | reason |", "|---|---|---|"]
+        for uid, (what, why) in rows[:_LONGEST_TABLE]:
+            reason = why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
+        if len(rows) > _LONGEST_TABLE:
+            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
+        return "\n".join([*lines, *self._table_of_functions(), *self._table_of_tests()])
+
+    def _table_of_functions(self) -> list[str]:
+        if not self.functions:
+            return []
+        lines = ["", "| function | result | reason |", "|---|---|---|"]
+        for uid, (what, why) in [*self.functions.items()][:_LONGEST_TABLE]:
+            reason = why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {what} | {reason} |")
+        return lines
+
+    def _table_of_tests(self) -> list[str]:
+        if not self.tests:
+            return []
+        order = ("error", "fail", "warn", "skipped", "pass", "reused")
+        rows = sorted(self.tests.items(), key=lambda item: order.index(item[1].what))
+        lines = ["", "| test | result | reason |", "|---|---|---|"]
+        for uid, outcome in rows[:_LONGEST_TABLE]:
+            reason = outcome.why.replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {outcome.what} | {reason} |")
+        if len(rows) > _LONGEST_TABLE:
+            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
+        return lines
+
+    def _counted_tests(self) -> str:
+        found = Counter(outcome.what for outcome in self.tests.values())
+        return ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
+
+    def _observation(self, uid: str, message: str, metadata: Mapping[str, Any]) -> dg.AssetObservation:
+        return dg.AssetObservation(self.keys.by_unique_id[uid], description=message, metadata=metadata)
+
+
+def _first_of(found: Sequence[str]) -> str:
+    more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return "; ".join([*found[:_NAMED], *more])
+
+
+def reason_metadata(decision: TestDecision) -> dict[str, Any]:
+    """Return why a test was run or not, as metadata of its check's result."""
+    return {
+        DECISION_KEY: decision.action.value,
+        REASON_CODE_KEY: decision.reason.value,
+        REASON_KEY: decision.message,
+    }
+
+
+def verdict_evaluation(
+    check: dg.AssetCheckKey, verdict: Verdict, metadata: Mapping[str, Any], description: str | None = None
+) -> dg.AssetCheckEvaluation:
+    """Return a verdict as the result of a check: what the test answered, when and in which run."""
+    return dg.AssetCheckEvaluation(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=verdict.status is VerdictStatus.PASS,
+        severity=_SEVERITIES.get(verdict.status, dg.AssetCheckSeverity.ERROR),
+        description=description,
+        metadata={
+            "status": verdict.status.value,
+            **({FAILED_ROWS_KEY: verdict.failures} if verdict.failures is not None else {}),
+            **metadata,
+            VERDICT_AT_KEY: dg.MetadataValue.timestamp(verdict.at),
+            VERDICT_RUN_KEY: dg.MetadataValue.dagster_run(verdict.run_id),
+        },
+    )
+
+
+def reused_checks(
+    checks: Mapping[str, dg.AssetCheckKey], decisions: Mapping[str, TestDecision], verdicts: Mapping[str, Verdict]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the verdict of each test again that is reused: a check that is planned and not reported would show as skipped.
+
+    It is what the test answered when it was run, and says so. No materialization is named as tested: the latest may hold the
+    same rows and yet be another than the one that the test read.
+    """
+    for uid, check in checks.items():
+        decision, verdict = decisions[uid], verdicts.get(uid)
+        if verdict is not None:
+            yield verdict_evaluation(check, verdict, reason_metadata(decision), decision.message)

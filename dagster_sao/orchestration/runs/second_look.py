@@ -1,0 +1,204 @@
+"""The second look of a run: whether what it read moved between its capture and what dbt built from it.
+
+Only tokens that can return need one: counters, snapshots and times that go forward are another at the next look whatever
+happened. A token that can return is compared again before anything is recorded, with a witness beside it where the
+warehouse has one: the token may be what it was although dbt read something else. In the DuckDB file that dbt builds
+into, the witness is the file: it must be as it was before the token was read when dbt opens it, and then dbt alone writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dagster_sao.core.code.versions import moved_version, times_moved
+from dagster_sao.core.decision.view_rules import view_leaves
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.manifest.graph import ProjectGraph, Source
+from dagster_sao.core.state.source_tokens import told_by_probe
+from dagster_sao.orchestration.project.orchestrated import sentence
+from dagster_sao.warehouse.errors import WarehouseBusyError
+from dagster_sao.warehouse.probes.registry import Observation, SourceProber
+from dbt_dagster_sao.database_file import FileRead
+
+# Somebody looks into a DuckDB file right after dbt has left it.
+_BUSY_SECONDS, _BUSY_POLL_SECONDS = 30.0, 1.0
+# A look takes at most a twentieth of a run's time, and what was built waits at most a tenth of it for its record.
+_COST_FACTOR, _WAIT_SHARE = 20, 0.1
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class SecondLook:
+    """The sources that the builds and tests of a run read, as they were captured and as they are found again."""
+
+    graph: ProjectGraph
+    sources: Mapping[str, Source]
+    """The sources that are probed, by unique id."""
+    prober: Callable[[], SourceProber]
+    """Returns the prober of the run. Raises WarehouseError."""
+    warn: Callable[[str], object]
+    run_id: str
+    moved: set[str] = field(default_factory=set)
+    """The sources that moved since they were captured."""
+    unknown: dict[str, str] = field(default_factory=dict)
+    """The sources that could not be looked at again, each with the version that stands for not knowing."""
+    news: dict[str, Observation] = field(default_factory=dict)
+    """What was found instead of what was captured, where that was a token, until it is taken."""
+    _witnesses: dict[str, str] = field(default_factory=dict)
+    _file_states: dict[str, str] = field(default_factory=dict)
+    """Of sources in the DuckDB file: the state of the file from before the token was read that is captured."""
+    _captured: dict[str, str] = field(default_factory=dict)
+    _started: float = 0.0
+    _next: float = 0.0
+
+    def can_return(self, unique_ids: Iterable[str], prober: SourceProber) -> list[Source]:
+        """Return those sources whose tokens prove nothing by being equal once more."""
+        found = (self.sources[uid] for uid in unique_ids if uid in self.sources)
+        return [source for source in found if prober.can_return(source)]
+
+    def capture(self, sources: Iterable[Source], prober: SourceProber) -> None:
+        """Take the witnesses of sources, before their tokens. Raises WarehouseError."""
+        sources = list(sources)
+        self._witnesses.update(prober.witnesses(sources))
+        in_file = [source.unique_id for source in sources if prober.is_in_file(source)]
+        if in_file:
+            self._file_states.update(dict.fromkeys(in_file, prober.file_state()))
+
+    def distrust(self, unique_ids: Iterable[str]) -> None:
+        """Take no witness for sources whose tokens could not be read after it: nobody knows what it stands for."""
+        for uid in unique_ids:
+            self._witnesses.pop(uid, None)
+            self._file_states.pop(uid, None)
+
+    def begin(self, tokens: Mapping[str, str]) -> None:
+        """Start to watch the sources that dbt is about to read, each with the token that was captured of it."""
+        self._started = self._next = time.monotonic()
+        self._captured = {
+            uid: token
+            for uid, token in tokens.items()
+            if uid in self.sources and uid not in self.moved and told_by_probe(token) is not None
+        }
+        if self._captured:
+            try:
+                weak = {source.unique_id for source in self.can_return(self._captured, self.prober())}
+            except DagsterSaoError:
+                return  # nobody knows how they are probed: the look will say why
+            self._captured = {uid: token for uid, token in self._captured.items() if uid in weak}
+            self._catch_up()
+
+    def is_due(self) -> bool:
+        """Return whether what dbt has built is to be recorded now, while it runs on."""
+        if not self._captured:
+            return True
+        try:
+            can_look = not self.prober().waits_for_dbt
+        except DagsterSaoError:
+            return False
+        return can_look and time.monotonic() >= self._next
+
+    def _catch_up(self) -> None:
+        """Find out whether tokens that were read before the DuckDB file was written, by dbt above all, still hold."""
+        try:
+            prober = self.prober()
+            in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
+            state = prober.file_state() if in_file else ""
+            late = [uid for uid in in_file if not state or self._file_states.get(uid) != state]
+            self.distrust(late)
+            for uid, seen in (
+                _patient(lambda: list(prober.observe([self.sources[uid] for uid in late]))) if late else ()
+            ):
+                if state and seen.token == told_by_probe(self._captured[uid]):
+                    self._file_states[uid] = state
+        except DagsterSaoError:
+            return  # what has no state of the file counts as moved
+
+    def look(self, file_read: FileRead | None = None) -> None:
+        """Find out what of the watched sources moved since they were captured, and what cannot be known.
+
+        `file_read` is what dbt read of its DuckDB file, None where dbt does not record it: then the tokens are all there is.
+        """
+        if not self._captured:
+            return
+        began = time.monotonic()
+        unseen = set(self._captured)
+        try:
+            self._compare(self.prober(), unseen, file_read)
+            why = "" if not unseen else f"{', '.join(sorted(self.graph.label(uid) for uid in unseen))} gave no answer"
+        except DagsterSaoError as error:
+            why = sentence(error)
+        if unseen:
+            self.warn(f"What the builds of this run read is not certain, so it is built again at the next look: {why}")
+            self._give_up(unseen)
+        ended = time.monotonic()
+        self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
+
+    def _compare(self, prober: SourceProber, unseen: set[str], file_read: FileRead | None) -> None:
+        witnessed = [uid for uid in self._captured if uid in self._witnesses]
+        found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
+        moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
+        proven = set() if prober.witness_lags else found.keys() - moved
+        in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
+        # With a `probe_target` the file can be another: the tokens are all there is then, too.
+        is_known = file_read is not None and (not file_read.path or prober.is_file(file_read.path))
+        state = file_read.state if file_read is not None else ""
+        written = {uid for uid in in_file if is_known and not (state and self._file_states.get(uid) == state)}
+        unseen -= moved | proven
+        found_in = prober.file_state() if in_file else ""
+        asked = [self.sources[uid] for uid in self._captured if uid not in proven]
+        for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
+            if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
+                moved.add(uid)
+                self.news[uid] = seen
+            if seen.token is not None or uid in moved:
+                unseen.discard(uid)
+        # Nothing is known of one that cannot be read, and that is not built again until it can be.
+        self._say_written(written - unseen - moved)
+        moved |= written - unseen
+        self._file_states.update(dict.fromkeys(in_file, found_in))
+        self.moved |= moved
+        for uid in moved:
+            del self._captured[uid]
+
+    def _say_written(self, unique_ids: Iterable[str]) -> None:
+        if names := ", ".join(sorted(self.graph.label(uid) for uid in unique_ids)):
+            self.warn(
+                "The DuckDB file may have been written after this run looked at it and before dbt opened it,"
+                f" so what was built from {names} is built again."
+            )
+
+    def _give_up(self, unseen: Iterable[str]) -> None:
+        for uid in unseen:
+            token = self._captured.pop(uid)
+            # One that could not be looked at before either already has a version that stands for not knowing.
+            if not times_moved(token):
+                self.unknown[uid] = moved_version(token, self.run_id)
+
+
+def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str]) -> set[str]:
+    """Return what nodes and tests read themselves or through views: of what is further up, other builds say what they read."""
+    found: set[str] = set()
+    for uid in nodes:
+        node = graph.nodes[uid]
+        found.update(node.parents, view_leaves(node, graph))
+    for test in tests:
+        for uid in graph.tests[test].reads:
+            found.add(uid)
+            if uid in graph.nodes and graph.nodes[uid].is_view:
+                found.update(graph.nodes[uid].parents, view_leaves(graph.nodes[uid], graph))
+    return found
+
+
+def _patient(look: Callable[[], _T]) -> _T:
+    """Return what a look finds, after waiting for whoever holds a DuckDB file. Raises WarehouseError."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return look()
+        except WarehouseBusyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_BUSY_POLL_SECONDS)

@@ -1,0 +1,54 @@
+"""What a run sees of what dbt does: the code that dbt itself read, and the evidence of each build and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from dagster_sao.core.code.evidence import UNSEEN, Evidence
+from dagster_sao.core.code.fingerprint import Fingerprint, Fingerprinter
+from dagster_sao.core.code.read_evidence import EvidenceReader
+from dagster_sao.orchestration.dbt.process import DbtProcess
+
+
+class Sightings:
+    """What is seen of one dbt process. Nothing is read before dbt ended its first node: by then its manifest is written."""
+
+    def __init__(self, process: DbtProcess, unique_ids: Sequence[str], seed_checksums: Mapping[str, str]) -> None:
+        """Take the process and the nodes and tests that it was given.
+
+        `seed_checksums` are those of the large seed files that dbt loads, from before it started.
+        """
+        self._process = process
+        self._seed_checksums = seed_checksums
+        self._unique_ids = unique_ids
+
+    def __call__(self, unique_id: str) -> tuple[Fingerprint | None, Evidence]:
+        """Return the code of a node or test that ended, None where it is not known, and what was seen of it."""
+        fingerprint = self._fingerprints.get(unique_id)
+        if self._code is None or self._reader is None or fingerprint is None:
+            return fingerprint, UNSEEN
+        trace, compiled = self._process.trace(unique_id), self._process.compiled_sql(unique_id)
+        graph = self._code.graph
+        if unique_id in graph.nodes:
+            return fingerprint, self._reader.of_node(graph.nodes[unique_id], fingerprint, trace, compiled)
+        test = graph.tests[unique_id]
+        if test.is_unit_test:  # whose answer depends on code alone
+            return fingerprint, UNSEEN
+        return fingerprint, self._reader.of_test(test, fingerprint, trace, compiled)
+
+    def code(self, unique_id: str) -> Fingerprint | None:
+        """Return the code of a node, test or function that dbt read, None where it is not known."""
+        return self._fingerprints.get(unique_id)
+
+    @cached_property
+    def _code(self) -> Fingerprinter | None:
+        return self._process.code(self._seed_checksums)
+
+    @cached_property
+    def _fingerprints(self) -> Mapping[str, Fingerprint]:
+        return self._code.fingerprints(self._unique_ids) if self._code is not None else {}
+
+    @cached_property
+    def _reader(self) -> EvidenceReader | None:
+        return EvidenceReader(self._code) if self._code is not None else None

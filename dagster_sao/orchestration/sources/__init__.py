@@ -1,0 +1,1 @@
+"""The freshness sensor: what the warehouse says of sources and relations, recorded."""

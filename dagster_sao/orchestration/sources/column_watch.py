@@ -1,0 +1,104 @@
+"""Notes the columns of what is read: of sources, and of what views are bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import dagster as dg
+
+from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.state.relation_notes import Columns, build_id, read_columns, write_columns
+from dagster_sao.warehouse.adapters import traits_of
+from dagster_sao.warehouse.relations.listing import Existence, Presence
+from dagster_sao.warehouse.relations.names import parse_relation_name
+
+Recheck = Callable[[], tuple[StateSnapshot, Collection[str]]]
+"""Returns the state, and the nodes that runs are writing, as they are after the warehouse was asked."""
+
+
+def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
+    """Return the sources that are read, and what views are bound to, where the warehouse lists columns."""
+    project = loaded.project
+    graph = project.graph
+    if not traits_of(graph.adapter_type).lists_columns:
+        return {}
+    found: dict[str, Node | Source] = {uid: source for uid, source in graph.sources.items() if graph.children[uid]}
+    if project.binds_views:
+        read = {parent for node in graph.nodes.values() if node.is_view for parent in node.parents}
+        found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
+    # A file that is read as a table is in no catalog.
+    return {
+        uid: relation
+        for uid, relation in found.items()
+        if relation.relation_name and parse_relation_name(relation.relation_name, graph.adapter_type)
+    }
+
+
+def unseen_columns(loaded: LoadedProject, state: StateSnapshot, nodes: Iterable[str]) -> dict[str, Node | Source]:
+    """Return what at or above `nodes` is there and has columns that nobody has seen as they are."""
+    graph, wanted = loaded.project.graph, set(nodes)
+    read = wanted | graph.ancestors(wanted)
+    return {
+        uid: relation
+        for uid, relation in relations_with_columns(loaded).items()
+        if uid in read and uid not in state.columns and (uid in graph.sources or uid in state.builds)
+    }
+
+
+def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
+    instance: dg.DagsterInstance,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    state: StateSnapshot,
+    found: Mapping[str, Existence],
+    recheck: Recheck,
+) -> None:
+    """Keep the columns in `found`, which the warehouse listed after `state` was read.
+
+    What could not be seen this time is unknown until it is.
+    """
+    before = read_columns(instance, project.state_name)
+    seen, hidden = dict(before.seen), set(before.hidden)
+    for uid, existence in found.items():
+        if existence.columns is not None:
+            seen[uid] = (_build_of(uid, state), existence.columns)
+            hidden.discard(uid)
+        elif existence.presence is not Presence.MISSING and uid in seen:
+            hidden.add(uid)
+    if seen == before.seen and hidden == before.hidden:
+        return
+    # A run may have started meanwhile: what it built is then not what was listed.
+    after, building = recheck()
+    moved = [uid for uid in seen if uid in building or _build_of(uid, after) != _build_of(uid, state)]
+    for uid in moved:
+        seen.pop(uid, None)
+    seen.update({uid: before.seen[uid] for uid in moved if uid in before.seen})
+    write_columns(instance, project.state_name, Columns(seen, _bound(loaded, state, seen, before), frozenset(hidden)))
+
+
+def _bound(
+    loaded: LoadedProject, state: StateSnapshot, seen: Mapping[str, tuple[str, str]], before: Columns
+) -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Return what each view was created on, of what the run built that created it: it is seen only after the run."""
+    graph, builds = loaded.project.graph, state.builds
+    found: dict[str, tuple[str, Mapping[str, str]]] = {}
+    for uid, build in builds.items():
+        node = graph.nodes.get(uid)
+        if node is None or not node.is_view:
+            continue
+        mark, known = before.bound.get(uid, ("", {}))
+        columns = dict(known) if mark == build_id(build) else {}
+        for parent in node.parents:
+            is_of_that_run = parent in builds and builds[parent].run_id == build.run_id
+            if is_of_that_run and parent not in columns and seen.get(parent, ("", ""))[0] == build_id(builds[parent]):
+                columns[parent] = seen[parent][1]
+        if columns:
+            found[uid] = build_id(build), columns
+    return found
+
+
+def _build_of(unique_id: str, state: StateSnapshot) -> str:
+    build = state.builds.get(unique_id)
+    return build_id(build) if build is not None else ""

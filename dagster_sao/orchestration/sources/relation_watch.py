@@ -1,0 +1,282 @@
+"""Looks after the models' relations: one that is gone, or that something else altered, is noted and reported once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.core.manifest.policy import ExternalChanges
+from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, from_timestamp
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
+from dagster_sao.orchestration.state.relation_notes import (
+    Baselines,
+    Relation,
+    Relations,
+    build_id,
+    read_baselines,
+    read_relations,
+    write_baselines,
+    write_relations,
+)
+from dagster_sao.warehouse.probes.base import ProbeKind
+from dagster_sao.warehouse.probes.duckdb_content import database_stat
+from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.relations.listing import Presence, existing_relations, without_file
+from dagster_sao.warehouse.relations.names import parse_relation_name
+
+# PostgreSQL counts a change up to 10 seconds after its commit.
+_COUNTED_AFTER = timedelta(seconds=15)
+_LOOK_EVERY = timedelta(minutes=5)
+# A materialization of the project's own may leave none, and would be built again for ever.
+_LEAVES_A_RELATION = frozenset({"table", "view", "incremental", "snapshot", "seed", "materialized_view"})
+_CHEAP = frozenset({ProbeKind.POSTGRES, ProbeKind.DUCKLAKE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What there is to look at."""
+
+    instance: dg.DagsterInstance
+    prober: SourceProber
+    loaded: LoadedProject
+    state: StateSnapshot
+    nodes: Sequence[Node]
+    counted: frozenset[str]
+    """The nodes whose tokens tell of all that the run which built them wrote, hooks and `on-run-end` included."""
+    now: datetime
+
+
+class RelationWatch:
+    """What a freshness sensor remembers of the models' relations."""
+
+    def __init__(self, project: OrchestratedProject) -> None:
+        """Look at nothing yet."""
+        self._project = project
+        self._baselines: Baselines | None = None
+        self._looked_at: datetime | None = None
+        self._seen: object = None
+        self._run_ends: dict[str, datetime] = {}
+        """By id, of the runs that made the last builds."""
+        self._again_at: datetime | None = None
+        """When what has not moved is to be looked at all the same."""
+
+    def look(  # noqa: PLR0913, PLR0917 (what a tick knows)
+        self,
+        instance: dg.DagsterInstance,
+        prober: SourceProber,
+        loaded: LoadedProject,
+        state: StateSnapshot,
+        building: Iterable[str],
+        now: datetime,
+        recheck: Recheck,
+    ) -> list[dg.AssetObservation]:
+        """Note what became of the relations that were built and that no run is writing, and return what is news.
+
+        The columns of sources are noted too.
+
+        Raises WarehouseError when the warehouse cannot be asked, and WarehouseBusyError while a writer holds it.
+        """
+        skipped = set(building)
+        nodes = [
+            node
+            for uid, node in loaded.project.graph.nodes.items()
+            if uid in state.builds and uid not in skipped and _leaves_a_relation(node)
+        ]
+        with_columns = {
+            uid: relation
+            for uid, relation in relations_with_columns(loaded).items()
+            if uid not in skipped and (uid in state.builds or uid in loaded.project.graph.sources)
+        }
+        if not nodes and not with_columns:
+            return []
+        counted = frozenset(n.unique_id for n in nodes if self._is_counted(instance, state.builds[n.unique_id], now))
+        last_runs = {state.builds[node.unique_id].run_id for node in nodes}
+        self._run_ends = {run_id: end for run_id, end in self._run_ends.items() if run_id in last_runs}
+        stamp = _stamp(prober, nodes, state, counted), frozenset(with_columns)
+        if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
+            return []
+        look = _Look(instance, prober, loaded, state, nodes, counted, now)
+        before = read_relations(instance, self._project.state_name)
+        found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
+        columns = {uid: found[uid] for uid in with_columns}
+        note_columns(instance, self._project, loaded, state, columns, recheck)
+        alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
+        seen, waits = {}, []
+        for node in nodes:
+            uid = node.unique_id
+            build, last = state.builds[uid], before.seen.get(uid)
+            relation = _relation(build, found[uid].presence, last, now)
+            if uid in alterations:
+                relation = replace(relation, alteration=alterations[uid])
+            if relation.is_out_of_order:
+                seen[uid] = relation
+            if relation.absences and not relation.is_missing:
+                waits.append(_again_at(build, relation))
+        # What a run is writing is not looked at, so what was noted of it stays until its build is recorded.
+        seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
+        if seen != before.seen:
+            write_relations(instance, self._project.state_name, Relations(seen))
+        self._seen, self._again_at = stamp, min(waits, default=None)
+        keys = loaded.keys.by_unique_id
+        return [
+            event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
+        ]
+
+    def _is_counted(self, instance: dg.DagsterInstance, build: LastBuild, now: datetime) -> bool:
+        """Return whether a token that is read now tells of all that the run of a build wrote."""
+        if now < build.ended_at + _COUNTED_AFTER:
+            return False
+        if build.run_id not in self._run_ends:
+            record = instance.get_run_record_by_id(build.run_id)
+            if record is not None and record.end_time is None:
+                return False
+            # Of a deleted run nobody knows more.
+            self._run_ends[build.run_id] = (
+                from_timestamp(record.end_time or 0) if record is not None else build.ended_at
+            )
+        return now >= self._run_ends[build.run_id] + _COUNTED_AFTER
+
+    def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
+        """Return for each relation that was read its token if it was altered since its build, else None."""
+        is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
+        if self._baselines is None or is_due:  # a job may have looked meanwhile
+            self._baselines = read_baselines(look.instance, self._project.state_name)
+        baselines = self._baselines
+        if is_due:
+            self._looked_at = look.now
+        builds = look.state.builds
+        wanted = [
+            node
+            for node in nodes
+            if _is_watched(node, look)
+            and node.unique_id in look.counted
+            and (is_due or baselines.of(node.unique_id, builds[node.unique_id]) is None)
+        ]
+        found: dict[str, str | None] = {}
+        is_new = False
+        for uid, token in _tokens(look, wanted):
+            baseline = baselines.of(uid, builds[uid])
+            if baseline is None:
+                baselines.tokens[uid], is_new = (build_id(builds[uid]), token), True
+            found[uid] = token if baseline not in {None, token} else None
+        if is_new:
+            write_baselines(look.instance, self._project.state_name, baselines)
+        return found
+
+
+def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
+    instance: dg.DagsterInstance,
+    prober: SourceProber,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    state: StateSnapshot,
+    nodes: Sequence[Node],
+) -> dict[str, str]:
+    """Return the tokens of the nodes' relations that something else altered since their last build, as a look would find them.
+
+    Raises WarehouseError when the warehouse cannot be asked.
+    """
+    look = _Look(instance, prober, loaded, state, nodes, frozenset(), clock.now())
+    baselines = read_baselines(instance, project.state_name)
+    known = {
+        node.unique_id: baseline
+        for node in nodes
+        if node.unique_id in state.builds
+        and _is_watched(node, look)
+        and (baseline := baselines.of(node.unique_id, state.builds[node.unique_id])) is not None
+    }
+    watched = [node for node in nodes if node.unique_id in known]
+    return {uid: token for uid, token in _tokens(look, watched) if token != known[uid]}
+
+
+def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
+    if relation is None or relation == before.seen.get(node.unique_id):
+        return
+    if relation.is_missing:
+        message = f"{node.relation_name} no longer exists"
+    elif relation.alteration is not None:
+        message = "Altered outside of Dagster"
+    else:
+        message = (
+            f"{node.relation_name} was built again and is still not to be seen. Let the sensor's role see it. Until"
+            f" then it is built again after {format_duration(retry_wait(relation.absences))} at the earliest"
+        )
+    yield dg.AssetObservation(key, description=message, metadata={DECISION_KEY: "noticed", REASON_KEY: message})
+
+
+def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, counted: frozenset[str]) -> object:
+    """Return what changes when there is anything new to see; None where only a look can tell.
+
+    A local DuckDB file tells without being opened, which would stop a build from starting.
+    """
+    stat, is_settled = database_stat(prober.session, clock.now_ns())
+    if not is_settled:
+        return None
+    builds = [(node.unique_id, state.builds[node.unique_id]) for node in nodes]
+    files = frozenset(without_file(prober.session.project_dir, nodes))
+    return stat, files, frozenset((uid, build_id(build), uid in counted) for uid, build in builds)
+
+
+def _leaves_a_relation(node: Node) -> bool:
+    return node.materialized in _LEAVES_A_RELATION or bool(node.settings.file)
+
+
+def _is_watched(node: Node, look: _Look) -> bool:
+    """Return whether alterations of a node's rows can be told, at a price that is worth it."""
+    asked = look.loaded.project.policy(node.unique_id).external_changes
+    if node.is_view or asked is ExternalChanges.IGNORE:
+        return False
+    kind = look.prober.probe_of(_as_source(node, look)).kind
+    # Reading all rows of all models is only done where somebody asked for it.
+    return kind in _CHEAP or (asked is not None and kind != ProbeKind.UNTRACKED)
+
+
+def _tokens(look: _Look, nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
+    for uid, observation in look.prober.observe([_as_source(node, look) for node in nodes]):
+        if observation.token is not None:
+            yield uid, digest(observation.token)
+
+
+def _as_source(node: Node, look: _Look) -> Source:
+    """Return a node's relation in the form in which probes take relations."""
+    name = parse_relation_name(node.relation_name or "", look.prober.session.adapter_type)
+    return Source(
+        unique_id=node.unique_id,
+        source_name=name.schema if name else "",
+        name=node.name,
+        file=node.file,
+        database=(name.database or None) if name else None,
+        schema=(name.schema or None) if name else None,
+        identifier=name.identifier if name else None,
+        relation_name=node.relation_name,
+    )
+
+
+def _relation(build: LastBuild, presence: Presence, before: Relation | None, now: datetime) -> Relation:
+    """Return what is out of order with a relation: what this look could not tell stays as it was.
+
+    What is missing once more after it was built for that is perhaps only hidden from the sensor, and counts as missing
+    after a wait, lest it be built at every tick.
+    """
+    fresh = Relation(build_id(build), absences=before.absences if before else 0)
+    if presence is Presence.UNKNOWN:
+        return before or fresh
+    known = before if before is not None and before.built_at == fresh.built_at else fresh
+    if presence is Presence.EXISTS:
+        return replace(known, is_missing=False, absences=0)
+    if known.is_missing or (known.absences and now < _again_at(build, known)):
+        return known
+    return replace(known, is_missing=True, absences=known.absences + 1)
+
+
+def _again_at(build: LastBuild, relation: Relation) -> datetime:
+    return build.ended_at + retry_wait(relation.absences)

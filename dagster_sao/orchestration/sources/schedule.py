@@ -1,0 +1,60 @@
+"""Which sources a tick asks: not those that nobody waits for, nor too often, nor at once after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from dagster_sao.core.manifest.policy import SourcePolicy
+
+FIRST_RETRY = timedelta(seconds=30)
+LONGEST_RETRY = timedelta(minutes=10)
+
+
+@dataclass
+class _Failure:
+    message: str
+    retry_at: datetime
+    count: int = 1
+
+
+@dataclass
+class ProbeSchedule:
+    """When each source is asked next. In memory: after a restart, each is asked once more."""
+
+    _asked_at: dict[str, datetime] = field(default_factory=dict)
+    _stale_at: dict[str, datetime] = field(default_factory=dict)
+    _failures: dict[str, _Failure] = field(default_factory=dict)
+
+    def is_due(self, unique_id: str, policy: SourcePolicy, now: datetime, *, is_wanted: bool) -> bool:
+        """Return whether a source is asked at `now`: its answer is wanted, or its freshness is about to get worse."""
+        asked_at, failure = self._asked_at.get(unique_id), self._failures.get(unique_id)
+        if failure is not None and now < failure.retry_at:
+            return False
+        if asked_at is None:
+            return True
+        if policy.probe_every is not None and now < asked_at + policy.probe_every:
+            return False
+        stale_at = self._stale_at.get(unique_id)
+        return is_wanted or failure is not None or (stale_at is not None and now >= stale_at)
+
+    def answered(self, unique_id: str, now: datetime, stale_at: datetime | None = None) -> None:
+        """Note that a source was asked, and when its freshness gets worse with no new data."""
+        self._asked_at[unique_id] = now
+        self._failures.pop(unique_id, None)
+        self._stale_at.pop(unique_id, None)
+        if stale_at is not None:
+            self._stale_at[unique_id] = stale_at
+
+    def failed(self, unique_id: str, message: str, now: datetime) -> None:
+        """Note that a source could not be asked: it is tried again after 30 seconds, doubling up to 10 minutes."""
+        before = self._failures.get(unique_id)
+        count = before.count + 1 if before else 1
+        wait = min(FIRST_RETRY * (1 << min(count - 1, 10)), LONGEST_RETRY)
+        self._asked_at[unique_id] = now
+        self._failures[unique_id] = _Failure(message, now + wait, count)
+
+    def failing(self, unique_ids: Iterable[str]) -> dict[str, str]:
+        """Return what the last answer of those sources was that could not be asked."""
+        return {uid: self._failures[uid].message for uid in unique_ids if uid in self._failures}

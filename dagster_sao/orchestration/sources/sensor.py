@@ -1,0 +1,296 @@
+"""The freshness sensor: one per dbt project. Asks the warehouse what changed and records it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.decision.sources_worth_asking import wanted_sources
+from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event
+from dagster_sao.orchestration.project.orchestrated import (
+    LoadedProject,
+    OrchestratedProject,
+    profile_stamp,
+    sentence,
+    source_policy,
+)
+from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
+from dagster_sao.orchestration.sources.record_tokens import (
+    ProbedSource,
+    new_token,
+    open_session,
+    probed_sources,
+    source_event,
+)
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch
+from dagster_sao.orchestration.sources.schedule import ProbeSchedule
+from dagster_sao.orchestration.state.event_log import RunActivity, run_activity
+from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
+from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.probes.settings import place
+from dagster_sao.warehouse.redaction import masked
+from dagster_sao.warehouse.session import Cost
+
+DEFAULT_TICK_SECONDS = 40.0
+"""Dagster gives a tick 60 seconds."""
+_CURSOR_LAYOUT = 1
+_NAMED_SOURCES = 5
+
+
+@dataclass
+class _Tick:
+    """What one tick asks, and what it found."""
+
+    now: datetime
+    loaded: LoadedProject
+    state: StateSnapshot
+    sources: list[Source]
+    """Those that can be probed."""
+    due: list[Source]
+    """Those that are asked, in this order."""
+    wanted: set[str]
+    """Those of which a node below could act on the answer."""
+    seen: set[str] = field(default_factory=set)
+    events: list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    failing: dict[str, str] = field(default_factory=dict)
+    """What the last answer was of the sources that cannot be asked, by label."""
+    cost: Cost = field(default_factory=Cost)
+
+    @property
+    def left(self) -> list[Source]:
+        """The sources there was no time for."""
+        return [source for source in self.due if source.unique_id not in self.seen]
+
+
+class FreshnessProber:
+    """A project's warm session, kept between ticks and opened anew when the manifest or the profile changed."""
+
+    def __init__(self, project: OrchestratedProject, tick_seconds: float) -> None:
+        """Connect to nothing yet. `tick_seconds` is the time that a tick may take."""
+        self._project = project
+        self._tick_seconds = tick_seconds
+        self._prober: SourceProber | None = None
+        self._opened_for: tuple[LoadedProject, object] | None = None
+        self._schedule = ProbeSchedule()
+        self._checks: FreshnessReports | None = None
+        self._watch = RelationWatch(project)
+        self._warned: set[str] = set()
+
+    def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Probe the sources and report those with a new token. Never raises for what the warehouse or a source does."""
+        started = time.monotonic()
+        cursor, note = _read_cursor(context.cursor)
+        try:
+            loaded = self._project.refresh(context.log)
+            activity = self._activity(context, loaded)
+            at_work = {**activity.building, **activity.testing}
+            if at_work and loaded.project.graph.adapter_type == "duckdb":
+                return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
+            tick = self._probe(context, loaded, activity.building, cursor, started)
+        except WarehouseBusyError as error:
+            return dg.SensorResult(
+                skip_reason=f"{sentence(error)} Nothing is lost: the next tick looks again.", cursor=context.cursor
+            )
+        except WarehouseError as error:
+            self._prober = None  # what the profile says may have changed
+            return dg.SensorResult(skip_reason=sentence(error), cursor=context.cursor)
+        summary = _summary(tick)
+        context.log.info(f"{summary} It took {tick.cost}.")
+        for problem in tick.failing.values():
+            context.log.warning(problem)
+        return dg.SensorResult(
+            asset_events=[masked_event(event) for event in tick.events],
+            skip_reason=masked(note + summary),
+            cursor=_write_cursor(tick.left[0].unique_id if tick.left else None),
+        )
+
+    def _probe(
+        self,
+        context: dg.SensorEvaluationContext,
+        loaded: LoadedProject,
+        building: Mapping[str, str],
+        first: str | None,
+        started: float,
+    ) -> _Tick:
+        now = clock.now()
+        state = take_snapshot(context.instance, self._project, loaded, now)
+        sources = _starting_at(first, probed_sources(self._project, loaded))
+        wanted = wanted_sources(loaded.project, state, now)
+        due = [
+            source
+            for source in sources
+            if self._schedule.is_due(
+                source.unique_id, source_policy(loaded, source), now, is_wanted=source.unique_id in wanted
+            )
+        ]
+        tick = _Tick(now, loaded, state, sources, due, wanted)
+        if self._checks is None:
+            self._checks = FreshnessReports(context.instance, self._project, loaded)
+        if due or not sources:
+            prober = self._warm_prober(loaded)
+            for problem in prober.problems:
+                self._warn_once(problem, context.log)
+            before = prober.session.cost()
+            for probed in _observe(prober, due, started + self._tick_seconds):
+                self._absorb_alone(tick, probed, context.log)
+            if not tick.left:
+                tick.events.extend(self._watch_relations(context, prober, tick, building))
+            tick.cost = prober.session.cost().since(before)
+        failing = self._schedule.failing(source.unique_id for source in sources)
+        tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
+        return tick
+
+    def _warm_prober(self, loaded: LoadedProject) -> SourceProber:
+        profile = profile_stamp(self._project.dbt_project)
+        if self._prober is None or self._opened_for != (loaded, profile):
+            if self._prober is not None:
+                self._prober.session.close()
+            self._prober = SourceProber(open_session(self._project, loaded), now_ns=clock.now_ns)
+            self._opened_for = loaded, profile
+        return self._prober
+
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
+        """Take what a source answered. What is wrong with it in a way that nobody foresaw is this source's failure."""
+        try:
+            self._absorb(tick, probed, log)
+        except Exception as error:  # noqa: BLE001 (times of any year, texts of any kind)
+            what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
+            self._schedule.failed(probed.source.unique_id, what, tick.now)
+
+    def _absorb(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
+        source, observation = probed.source, probed.observation
+        uid, policy = source.unique_id, source_policy(tick.loaded, source)
+        tick.seen.add(uid)
+        if observation.warning:
+            self._warn_once(observation.warning, log)
+        last = tick.state.sources.get(uid)
+        token = None
+        if observation.error:
+            self._schedule.failed(uid, observation.error, tick.now)
+        else:
+            token = new_token(observation, policy, last, tick.now)
+            self._schedule.answered(uid, tick.now, stale_at(observation, policy, last, tick.now))
+        key = tick.loaded.keys.by_unique_id[uid]
+        if token is not None:
+            tick.events.append(source_event(key, probed, token, last, tick.now))
+            tick.updated.append(source.label)
+        if policy.has_thresholds and self._checks is not None:
+            result = freshness_result(source, observation, policy, last, tick.now)
+            tick.events.extend(self._checks.news(uid, key, result, is_new_data=token is not None))
+
+    def _warn_once(self, sentence: str, log: Any) -> None:  # noqa: ANN401
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            log.warning(sentence)
+
+    def _watch_relations(
+        self, context: dg.SensorEvaluationContext, prober: SourceProber, tick: _Tick, building: Mapping[str, str]
+    ) -> list[dg.AssetObservation]:
+        def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
+            at_work = self._activity(context, tick.loaded).building
+            return take_snapshot(context.instance, self._project, tick.loaded, clock.now()), at_work
+
+        try:
+            return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)
+        except WarehouseError as error:
+            # What the sources said is not lost for it.
+            context.log.warning(f"The models' relations could not be looked at: {sentence(error)}")
+            return []
+
+    def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:
+        return run_activity(context.instance, loaded, self._project.name, context.repository_def, clock.now())
+
+
+def build_freshness_sensor(
+    project: OrchestratedProject,
+    *,
+    name: str,
+    interval_seconds: int,
+    default_status: dg.DefaultSensorStatus,
+    tick_seconds: float = DEFAULT_TICK_SECONDS,
+) -> dg.SensorDefinition:
+    """Return the sensor that records the state of a project's sources."""
+    prober = FreshnessProber(project, tick_seconds)
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=interval_seconds,
+        default_status=default_status,
+        description=f"Asks the warehouse which sources of the dbt project {project.name} have new data, and records it.",
+    )
+    def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        mask_log(context.log)
+        with errors_masked():
+            return prober.tick(context)
+
+    return freshness_sensor
+
+
+def _leaves_alone(at_work: Mapping[str, str]) -> str:
+    """Return why the warehouse is left alone: on DuckDB a reader would stop a build or a test from starting."""
+    run_id = next(iter(at_work.values()))
+    return f"Run {run_id[:8]} is writing to the DuckDB database. Its sources are probed when the run has ended."
+
+
+def _observe(prober: SourceProber, sources: Sequence[Source], deadline: float) -> Iterator[ProbedSource]:
+    by_id = {source.unique_id: source for source in sources}
+    before = time.perf_counter()
+    for unique_id, observation in prober.observe(sources, deadline=deadline):
+        after = time.perf_counter()
+        yield ProbedSource(by_id[unique_id], observation, after - before)
+        before = time.perf_counter()
+
+
+def _starting_at(unique_id: str | None, sources: list[Source]) -> list[Source]:
+    for index, source in enumerate(sources):
+        if source.unique_id == unique_id:
+            return sources[index:] + sources[:index]
+    return sources
+
+
+def _summary(tick: _Tick) -> str:
+    parts = [f"{len(tick.updated)} of {len(tick.sources)} sources have new data" + _names(tick.updated)]
+    if tick.failing:
+        parts.append(f"{len(tick.failing)} failing" + _names(list(tick.failing)))
+    if tick.left:
+        parts.append(f"{len(tick.left)} left for the next tick")
+    due = {source.unique_id for source in tick.due}
+    if resting := [s for s in tick.sources if s.unique_id not in due | tick.wanted]:
+        parts.append(f"{len(resting)} not asked, since nothing below may be built yet")
+    return "; ".join(parts) + "."
+
+
+def _names(labels: Sequence[str]) -> str:
+    if not labels:
+        return ""
+    more = f" and {len(labels) - _NAMED_SOURCES} more" if len(labels) > _NAMED_SOURCES else ""
+    return f": {', '.join(labels[:_NAMED_SOURCES])}{more}"
+
+
+def _read_cursor(cursor: str | None) -> tuple[str | None, str]:
+    """Return where to start, and a note when the cursor cannot be read, which costs nothing."""
+    if not cursor:
+        return None, ""
+    try:
+        content: Any = json.loads(cursor)
+        if isinstance(content, dict) and content.get("layout") == _CURSOR_LAYOUT:
+            first = content.get("first")
+            return (first if isinstance(first, str) else None), ""
+    except ValueError:
+        pass
+    return None, "The sensor's cursor was written by another version and is started anew; no state is lost. "
+
+
+def _write_cursor(first: str | None) -> str:
+    return json.dumps({"layout": _CURSOR_LAYOUT, **({"first": first} if first else {})})

@@ -1,0 +1,1 @@
+"""The state of a project, read from the Dagster instance."""

@@ -1,0 +1,51 @@
+"""The token of a source whose data Dagster itself reports: an asset materializes it, or observes it. Reads no event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, PROBE_KEY, environment_of
+
+IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
+CODE_VERSION_TAG = "dagster/code_version"
+"""Dagster writes it wherever it computes a data version."""
+
+
+def materialized_token(record: dg.EventLogRecord, metadata: Mapping[str, Any]) -> str:
+    """Return the token that a materialization of a source stands for.
+
+    It is the data version where this package or the user gave it. Dagster computes a version of its own from the code
+    version and the inputs' versions: with a constant code version and no inputs it never moves, so the event counts.
+    """
+    materialization = record.asset_materialization
+    tags = (materialization.tags if materialization else None) or {}
+    version = tags.get(DATA_VERSION_TAG)
+    # The version of one partition does not tell whether another one moved.
+    is_whole = materialization is not None and materialization.partition is None
+    return version if version and is_whole and _is_given(tags, metadata) else _event(record)
+
+
+def observed_token(record: dg.EventLogRecord) -> str | None:
+    """Return the token that an observation of a source stands for, None where it does not report a data version."""
+    observation = record.event_log_entry.asset_observation
+    version = observation.tags.get(DATA_VERSION_TAG) if observation else None
+    if observation is None or not version:
+        return None
+    return version if observation.partition is None else _event(record)
+
+
+def _is_given(tags: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
+    if PROBE_KEY in metadata:
+        return True
+    if BUILD_KEY in metadata:
+        # A model of another project. Which of its environments the source names is not known: versions of two may be
+        # equal while their rows are not.
+        return not environment_of(metadata[BUILD_KEY])
+    return tags.get(IS_USER_PROVIDED_TAG) == "true" or CODE_VERSION_TAG not in tags
+
+
+def _event(record: dg.EventLogRecord) -> str:
+    return f"event {record.storage_id} of run {record.run_id}"

@@ -1,0 +1,467 @@
+"""The event log as state: read in bulk once, then only what is new.
+
+Dagster's event log is the only store. A node's materialization carries its build record, its observation a failed
+attempt; a source's materialization carries its token. Only the freshness sensor and the runs write there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from dagster_sao.core.decision.origins import origins
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.state import (
+    FailedAttempt,
+    FailureKind,
+    LastBuild,
+    SourceState,
+    StateSnapshot,
+    Verdict,
+    interruption,
+)
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.events.event_schema import (
+    BUILD_KEY,
+    DECISION_KEY,
+    ELSEWHERE_KEY,
+    FAILURE_KEY,
+    GIVEN_TO_DBT_KEY,
+    HISTORY_KEY,
+    INTERRUPTIONS_KEY,
+    Progress,
+    build_from_json,
+    environment_of,
+    failure_from_json,
+    from_timestamp,
+    source_state,
+)
+from dagster_sao.orchestration.leases.writers import WriterTable
+from dagster_sao.orchestration.private.dagster_internals import (
+    FINISHED_STATUSES,
+    NOT_FINISHED_STATUSES,
+    DagsterEventType,
+    RunsFilter,
+    events_after,
+    events_of_run,
+    maximum_event_id,
+    metadata_of_engine_event,
+    report_engine_event,
+    wipes_after,
+)
+from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject, state_name
+from dagster_sao.orchestration.state.asset_tokens import materialized_token, observed_token
+from dagster_sao.orchestration.state.functions import FunctionTable
+from dagster_sao.orchestration.state.relation_notes import build_mark
+from dagster_sao.orchestration.state.verdicts import VerdictTable
+
+# On PostgreSQL an event with a lower id may be committed after one with a higher id.
+_OVERLAP = 500
+_FULL_READ_EVERY = timedelta(minutes=30)
+# Most have a data version or none has; a version that is not found only looks like new data.
+_OBSERVATIONS = 10
+_ON_THE_WAY = frozenset(progress.value for progress in Progress)
+
+PROJECT_TAG = "dagster_sao/project"
+"""On the runs that a sensor of this package started: the dbt project's name."""
+CONDITION_TAG = "dagster_sao/requested_by_condition"
+"""On such a run: the nodes that a condition composed by the user asked for, which the run builds in any case."""
+TESTS_TAG = "dagster_sao/tests"
+"""On such a run: the tests that it is asked for and that Dagster shows as no check of it."""
+_UNSETTLED_TAG = "dagster_sao/unsettled."
+"""With the project's name, on a run from before dbt starts: "yes" until all that it failed to build was built later."""
+
+
+@dataclass
+class _Assets:
+    """What the event log says of each asset, by unique id."""
+
+    builds: dict[str, LastBuild] = field(default_factory=dict)
+    sources: dict[str, SourceState] = field(default_factory=dict)
+    failures: dict[str, FailedAttempt] = field(default_factory=dict)
+    failed_in: dict[str, str] = field(default_factory=dict)
+    """The run of each failure."""
+    records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The record of the last build of each node in every environment."""
+    materialized: dict[str, int] = field(default_factory=dict)
+    """The id of the newest materialization that was read."""
+    observed: dict[str, tuple[int, SourceState]] = field(default_factory=dict)
+    """Of sources that Dagster assets load: the id of the newest observation with a data version, and what it says."""
+    unsettled: set[str] = field(default_factory=set)
+    """The ended runs that may have left a failure, and were read."""
+
+
+class EventLogState:
+    """The state of one project in one Dagster instance, kept up to date by reading what is new."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        project_name: str,
+        environment: str = "",
+        *,
+        loaded_by_dagster: AbstractSet[dg.AssetKey] = frozenset(),
+    ) -> None:
+        """Read nothing yet. `environment` is empty for the target that the project is configured with."""
+        self._instance = instance
+        self._environment = environment
+        self._loaded_by_dagster = loaded_by_dagster
+        self.verdicts = VerdictTable(instance, state_name(project_name, environment))
+        self.functions = FunctionTable(instance, state_name(project_name, environment))
+        self.writers = WriterTable(instance, state_name(project_name, environment))
+        self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
+        self._keys: AssetKeys | None = None
+        self._assets = _Assets()
+        self._read_to = 0
+        self._wipes: str | None = None
+        self._wiped_at: dict[dg.AssetKey, float] = {}
+        self._full_read_at: datetime | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self, keys: AssetKeys, now: datetime) -> StateSnapshot:
+        """Return the state of the nodes and sources of `keys`, as it is now: what is read later does not show in it."""
+        with self._lock:
+            # First, so that what is wiped from here on is seen the next time.
+            wiped, self._wipes = wipes_after(self._instance, self._wipes)
+            self._wiped_at.update(wiped)
+            newest = maximum_event_id(self._instance)
+            if wiped or self._needs_full_read(keys, now) or newest < self._read_to:
+                self._read_all(keys, now)
+            elif newest > self._read_to:
+                self._read_new()
+            self._read_to = newest
+            self._read_unsettled_runs()
+            assets = self._assets
+            return StateSnapshot(
+                builds=dict(assets.builds),
+                sources={**assets.sources, **dict(self._observed_sources())},
+                failures=dict(assets.failures),
+                verdicts=self._standing_verdicts(keys),
+            )
+
+    def _standing_verdicts(self, keys: AssetKeys) -> Mapping[str, Verdict]:
+        """Return the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+        verdicts = self.verdicts.read()
+        wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
+        if not wiped:
+            return verdicts
+        return {
+            test: verdict
+            for test, verdict in verdicts.items()
+            if all(wiped.get(uid, 0) < verdict.at.timestamp() for uid in verdict.versions)
+        }
+
+    def unsettle(self, run: dg.DagsterRun, project: Project, nodes: Sequence[str], state: StateSnapshot) -> None:
+        """Note that a run gives nodes to dbt. `state` was read under the lease.
+
+        What it then leaves without a word was interrupted, unless somebody has built it since.
+        """
+        places = {uid: self.place(uid) for uid in nodes}
+        given = {uid: mark for uid, (mark, _) in places.items()}
+        found = origins(project, state)
+        failures = {uid: interruption(state.failures.get(uid), clock.now(), found[uid]) for uid in nodes}
+        report_engine_event(
+            self._instance,
+            run,
+            f"Gives {len(nodes)} to dbt.",
+            {
+                GIVEN_TO_DBT_KEY: dg.MetadataValue.json(given),
+                INTERRUPTIONS_KEY: dg.MetadataValue.json(
+                    {uid: [failure.origin, failure.attempts, places[uid][1]] for uid, failure in failures.items()}
+                ),
+            },
+        )
+        self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
+
+    def place(self, unique_id: str) -> tuple[str, int]:
+        """Return what tells the last build of a node from others, and which attempt since then the next one is.
+
+        Also where somebody asked to forget the build or the attempts: they are in the log all the same.
+        """
+        failure = self._assets.failures.get(unique_id)
+        return build_mark(self._assets.builds.get(unique_id)), failure.sequence + 1 if failure is not None else 1
+
+    def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
+        """Forget the runs that `snapshot` read whose failures were all made good since, and `ended_well`, which left none."""
+        # Where there are none, what has happened since need not be read: in a large project, a lot.
+        if self._assets.unsettled:
+            self.snapshot(keys, now)
+        with self._lock:
+            settled = self._assets.unsettled.difference(self._assets.failed_in.values())
+            self._assets.unsettled -= settled
+        for run_id in settled | ({ended_well} if ended_well else set()):
+            self._instance.add_run_tags(run_id, {self._unsettled_tag: "no"})
+
+    def builds_elsewhere(self, unique_id: str) -> Mapping[str, Any]:
+        """Return the records of a node's last builds in other environments, by environment."""
+        known = self._assets.records.get(unique_id, {})
+        return {name: record for name, record in known.items() if name != self._environment}
+
+    def wiped_at(self, key: dg.AssetKey) -> datetime | None:
+        """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
+        timestamp = self._wiped_at.get(key)
+        return from_timestamp(timestamp) if timestamp is not None else None
+
+    def wipes(self, keys: AssetKeys) -> Mapping[str, datetime]:
+        """Return when the history of each node or source was last wiped, as far as `snapshot` has seen."""
+        wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
+        return {uid: from_timestamp(at) for uid, at in wiped.items()}
+
+    def _needs_full_read(self, keys: AssetKeys, now: datetime) -> bool:
+        return keys is not self._keys or self._full_read_at is None or now >= self._full_read_at + _FULL_READ_EVERY
+
+    def _read_all(self, keys: AssetKeys, now: datetime) -> None:
+        self._keys, self._assets, self._full_read_at = keys, _Assets(), now
+        self.verdicts.start_anew()
+        for record in self._instance.get_asset_records(list(keys.unique_ids)):
+            self._absorb_materialization(record.asset_entry.last_materialization_record)
+        for key in self._loaded_by_dagster & set(keys.unique_ids):
+            for observed in reversed(self._instance.fetch_observations(key, _OBSERVATIONS).records):
+                self._absorb_observation(observed)
+
+    def _read_new(self) -> None:
+        after = self._read_to - _OVERLAP
+        for record in events_after(self._instance, DagsterEventType.ASSET_MATERIALIZATION, after):
+            self._absorb_materialization(record)
+        for record in events_after(self._instance, DagsterEventType.ASSET_OBSERVATION, after):
+            self._absorb_observation(record)
+
+    def _read_unsettled_runs(self) -> None:
+        runs = RunsFilter(tags={self._unsettled_tag: "yes"}, statuses=FINISHED_STATUSES)
+        for run in self._instance.get_run_records(runs):
+            run_id = run.dagster_run.run_id
+            if run_id not in self._assets.unsettled:
+                self._assets.unsettled.add(run_id)
+                is_terminated = run.dagster_run.status is dg.DagsterRunStatus.CANCELED
+                kind = FailureKind.TERMINATED if is_terminated else FailureKind.INTERRUPTED
+                self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()), kind)
+
+    def _absorb_run(self, run_id: str, ended_at: datetime, kind: FailureKind) -> None:
+        """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
+        silent: dict[str, FailedAttempt] = {}
+        for record in events_of_run(self._instance, run_id):
+            silent.update(self._given_to_dbt(record))
+            unique_id = self._unique_id(record)
+            if unique_id is None or not self._is_node(unique_id):
+                continue
+            if self._absorb_observation(record) or record.asset_materialization is not None:
+                silent.pop(unique_id, None)
+        for unique_id, failure in silent.items():
+            attempts = failure.attempts if kind is FailureKind.INTERRUPTED else 1
+            found = replace(failure, failed_at=ended_at, kind=kind, attempts=attempts)
+            self._absorb_failure(unique_id, found, run_id)
+
+    def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, FailedAttempt]]:
+        """Yield the nodes that a run gave to dbt, each with the failure that it is if nothing more is said of it."""
+        event = record.event_log_entry.dagster_event
+        metadata = _plain(metadata_of_engine_event(event)) if event else {}
+        failures = metadata.get(INTERRUPTIONS_KEY) or {}
+        for unique_id, mark in (metadata.get(GIVEN_TO_DBT_KEY) or {}).items():
+            key = self._keys.by_unique_id.get(unique_id) if self._keys else None
+            if key is not None and self._is_node(unique_id) and record.timestamp > self._wiped_at.get(key, 0):
+                origin, attempts, sequence = failures.get(unique_id) or ("", 1, 0)
+                at = from_timestamp(record.timestamp)
+                yield unique_id, FailedAttempt(at, attempts, origin=origin, after=mark, sequence=sequence)
+
+    def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
+        unique_id = self._unique_id(record)
+        if record is None or unique_id is None or record.storage_id <= self._assets.materialized.get(unique_id, 0):
+            return
+        materialization = record.asset_materialization
+        if materialization is None:
+            return
+        self._assets.materialized[unique_id] = record.storage_id
+        metadata = _plain(materialization.metadata)
+        if self._is_node(unique_id):
+            self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
+        else:
+            token = materialized_token(record, metadata)
+            self._assets.sources[unique_id] = source_state(
+                token, from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
+            )
+
+    def _absorb_observed_source(self, unique_id: str, record: dg.EventLogRecord) -> None:
+        newest, before = self._assets.observed.get(unique_id, (0, None))
+        token = observed_token(record)
+        if token is None or record.storage_id <= newest:
+            return
+        is_same = before is not None and before.token == token
+        state = before if is_same and before else SourceState(token, from_timestamp(record.timestamp))
+        self._assets.observed[unique_id] = record.storage_id, state
+
+    def _observed_sources(self) -> Iterator[tuple[str, SourceState]]:
+        """Yield the sources that Dagster assets load and that are observed too: each moves with either."""
+        for unique_id, (_, observed) in self._assets.observed.items():
+            loaded = self._assets.sources.get(unique_id)
+            if loaded is None:
+                yield unique_id, observed
+            else:
+                token, at = f"{loaded.token} | {observed.token}", max(loaded.recorded_at, observed.recorded_at)
+                yield unique_id, SourceState(token, at)
+
+    def _own_record(self, unique_id: str, metadata: Mapping[str, Any]) -> object:
+        """Return the record of the last build in this environment, from a materialization in any."""
+        record, elsewhere = metadata.get(BUILD_KEY), metadata.get(ELSEWHERE_KEY)
+        if record is None:
+            self._assets.records.pop(unique_id, None)
+            return None
+        known = dict(elsewhere) if isinstance(elsewhere, Mapping) else {}
+        self._assets.records[unique_id] = known = {**known, environment_of(record): record}
+        return known.get(self._environment)
+
+    def _absorb_build(self, unique_id: str, build: LastBuild | None) -> None:
+        # A materialization that somebody reported without building says nothing of what was read.
+        if build is None:
+            self._assets.builds.pop(unique_id, None)
+            return
+        self._assets.builds[unique_id] = build
+        failure = self._assets.failures.get(unique_id)
+        if failure is not None and _is_followed_by(failure, build):
+            del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
+
+    def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
+        """Learn of a failure. Returns whether the observation is what a run says of a node."""
+        unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
+        if unique_id is None or observation is None:
+            return False
+        if not self._is_node(unique_id):
+            if observation.asset_key in self._loaded_by_dagster:
+                self._absorb_observed_source(unique_id, event)
+            return False
+        metadata = _plain(observation.metadata)
+        record = metadata.get(FAILURE_KEY)
+        failure = failure_from_json(record)
+        if failure is not None and environment_of(record) == self._environment:
+            self._absorb_failure(unique_id, failure, event.run_id)
+        return DECISION_KEY in metadata and metadata[DECISION_KEY] not in _ON_THE_WAY
+
+    def _absorb_failure(self, unique_id: str, failure: FailedAttempt, run_id: str) -> None:
+        build, before = self._assets.builds.get(unique_id), self._assets.failures.get(unique_id)
+        if _is_followed_by(failure, build) or (before is not None and not failure.is_newer_than(before)):
+            return
+        self._assets.failures[unique_id] = replace(failure, run_id=run_id)
+        self._assets.failed_in[unique_id] = run_id
+
+    def _is_node(self, unique_id: str) -> bool:
+        return self._keys is not None and unique_id in self._keys.nodes
+
+    def _unique_id(self, record: dg.EventLogRecord | None) -> str | None:
+        event = record.event_log_entry.dagster_event if record else None
+        if self._keys is None or record is None or event is None or event.asset_key is None:
+            return None
+        # On PostgreSQL the events of a wiped asset stay in the log.
+        if record.timestamp <= self._wiped_at.get(event.asset_key, 0):
+            return None
+        return self._keys.unique_ids.get(event.asset_key)
+
+
+_States = WeakKeyDictionary[dg.DagsterInstance, EventLogState]
+# By the project, which the states do not refer to, so that they end with it: they do refer to their instance.
+_states: WeakKeyDictionary[OrchestratedProject, _States] = WeakKeyDictionary()
+
+
+def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
+    """Return the state of a project in an instance, one for the life of this process."""
+    states = _states.setdefault(project, WeakKeyDictionary())
+    state = EventLogState(instance, project.name, project.environment, loaded_by_dagster=project.loaded_by_dagster)
+    return states.setdefault(instance, state)
+
+
+_open_instance: dg.DagsterInstance | None = None
+
+
+def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Return the instance of a tick, in a code server one for the life of the process.
+
+    Dagster opens it anew for every tick, which costs more than the rest of a tick that finds nothing, and ends the state
+    that was read from it. The daemon, too, keeps its own open as long as it lives.
+    """
+    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
+    ref = context.instance_ref
+    if ref is None:  # somebody else opened it and closes it
+        return context.instance
+    if _open_instance is None or _open_instance.get_ref() != ref:
+        _open_instance = dg.DagsterInstance.from_ref(ref)
+    return _open_instance
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that a sensor of this package asked for and that has ended."""
+
+    created_at: datetime
+    ended_at: datetime
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunActivity:
+    """What runs of the project are doing, and what they just did."""
+
+    building: Mapping[str, str]
+    """The nodes in the selection of an unfinished run, with the run's id."""
+    testing: Mapping[str, str]
+    """The tests that an unfinished run was asked for by name, with the run's id."""
+    ended: Mapping[str, EndedRun]
+    """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
+
+
+def run_activity(
+    instance: dg.DagsterInstance,
+    loaded: LoadedProject,
+    project_name: str,
+    repository: dg.RepositoryDefinition | None,
+    since: datetime,
+) -> RunActivity:
+    """Return what unfinished runs will write and test, and what runs that ended after `since` were asked for."""
+    keys, check_keys = loaded.keys, loaded.check_keys
+    building: dict[str, str] = {}
+    testing: dict[str, str] = {}
+    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        for key in _selected_keys(run, repository):
+            if key in keys.unique_ids:
+                building[keys.unique_ids[key]] = run.run_id
+        testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
+    ended: dict[str, EndedRun] = {}
+    recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
+    for record in reversed(instance.get_run_records(recent)):
+        if record.dagster_run.is_finished and record.end_time is not None:
+            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
+            ended.update(
+                {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
+            )
+    return RunActivity(building, testing, ended)
+
+
+def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:
+    """Yield the tests that a run was asked for by name."""
+    yield from json.loads(run.tags.get(TESTS_TAG, "[]"))
+    if run.asset_check_selection:
+        yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
+
+
+def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
+    if run.asset_selection is not None:
+        return run.asset_selection
+    if repository is None or not repository.has_job(run.job_name):
+        return ()
+    return repository.get_job(run.job_name).asset_layer.executable_asset_keys
+
+
+def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
+    """Return whether a node was built after an attempt, which knew the last build before it. Clocks differ between machines."""
+    if failure.after is not None:
+        return build is not None and build_mark(build) != failure.after
+    return build is not None and build.ended_at > failure.failed_at
+
+
+def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in metadata.items()}

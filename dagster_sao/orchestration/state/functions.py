@@ -1,0 +1,147 @@
+"""User-defined functions in a run: which dbt has created, and from which code the warehouse has each one.
+
+The latter is kept in a table of the Dagster instance's database: a function has no asset whose events could hold it. It is
+not known from before dbt replaces a function until dbt has said that it did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.state import FunctionState
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.events.event_schema import function_from_json, function_to_json
+from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+
+_FUNCTION = "function"
+
+_FUNCTIONS = sa.Table(
+    "dagster_sao_functions",
+    sa.MetaData(),
+    # Digests: MySQL cannot index long texts.
+    sa.Column("function_key", sa.String(64), primary_key=True),
+    sa.Column("scope", sa.String(64), nullable=False, index=True),
+    sa.Column("record", sa.Text, nullable=False),
+)
+
+
+class FunctionTableError(TableError):
+    """What is known of functions cannot be kept."""
+
+
+class FunctionTable:
+    """What is known of the functions of one project and environment."""
+
+    def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
+        """Read nothing yet. `state_name` tells the project and its environment from others."""
+        self._instance = instance
+        self._scope = digest(["functions", state_name])
+        self._engine: sa.Engine | None = None
+
+    def read(self) -> Mapping[str, FunctionState]:
+        """Return the state of each function; none where nobody has written any. Raises FunctionTableError."""
+        if self._engine is None:
+            self._engine = find_table(self._instance, _FUNCTIONS)
+        engine = self._engine
+        if engine is None:
+            return {}
+        records = [
+            json.loads(record)
+            for record in retried(lambda: self._rows(engine), "The functions cannot be read", FunctionTableError)
+        ]
+        states = {record[_FUNCTION]: function_from_json(record) for record in records}
+        return {uid: state for uid, state in states.items() if state is not None}
+
+    def write(self, states: Mapping[str, FunctionState]) -> None:
+        """Keep the state of functions. Raises FunctionTableError."""
+        if not states:
+            return
+        engine = open_table(self._instance, _FUNCTIONS, FunctionTableError)
+        rows = [
+            {
+                "scope": self._scope,
+                "function_key": digest([self._scope, uid]),
+                "record": json.dumps({_FUNCTION: uid, **function_to_json(state)}),
+            }
+            for uid, state in sorted(states.items())
+        ]
+
+        def replace_rows() -> None:
+            with engine.begin() as connection:
+                for first in range(0, len(rows), ROWS_PER_STATEMENT):
+                    part = rows[first : first + ROWS_PER_STATEMENT]
+                    keys = [row["function_key"] for row in part]
+                    connection.execute(sa.delete(_FUNCTIONS).where(_FUNCTIONS.c.function_key.in_(keys)))
+                    connection.execute(sa.insert(_FUNCTIONS), part)
+
+        retried(replace_rows, "What is known of functions cannot be kept", FunctionTableError)
+
+    def _rows(self, engine: sa.Engine) -> list[Any]:
+        with engine.connect() as connection:
+            found = connection.execute(sa.select(_FUNCTIONS.c.record).where(_FUNCTIONS.c.scope == self._scope))
+            return list(found.scalars())
+
+
+class RunFunctions:
+    """The functions of one run."""
+
+    def __init__(self, table: FunctionTable, project: Project, run_id: str) -> None:
+        """Begin with none created."""
+        self._table, self._project, self._run_id = table, project, run_id
+        self._states: dict[str, FunctionState] = {}
+        self._unwritten: dict[str, FunctionState] = {}
+        self.created: set[str] = set()
+        """Those that this round has created, under its leases."""
+        self.failed: set[str] = set()
+        """Those that dbt could not create in this round."""
+
+    def begin(self, states: Mapping[str, FunctionState]) -> None:
+        """Begin a round: what was created in one before may have been replaced by others since."""
+        self._states = dict(states)
+        self.created, self.failed = set(), set()
+
+    def start(self, functions: Iterable[str]) -> list[str]:
+        """Note that dbt is about to create functions, and return those whose code changes. Raises FunctionTableError."""
+        changing = [uid for uid in functions if not self._project.is_current_function(uid, self._states.get(uid))]
+        ahead = {uid: replace(known, code="") for uid in changing if (known := self._states.get(uid)) and known.code}
+        self._table.write(ahead)
+        self._states.update(ahead)
+        return changing
+
+    def create(self, uid: str, code: str) -> None:
+        """Note that dbt has created a function, from code with this digest."""
+        self.created.add(uid)
+        known = self._states.get(uid)
+        if known is None or known.code != code or known.failed_code:
+            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.planned_code(uid)))
+
+    def fail(self, functions: Iterable[str]) -> None:
+        """Note that dbt could not create functions."""
+        for uid in functions:
+            self.failed.add(uid)
+            before = self._states.get(uid) or FunctionState("", clock.now(), self._run_id)
+            self._note(uid, before.failed(self._project.fingerprints[uid].digest, clock.now(), self._run_id))
+
+    def failed_among(self, functions: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `functions` that dbt could not create."""
+        return tuple(uid for uid in functions if uid in self.failed)
+
+    def missing_among(self, functions: Iterable[str]) -> list[str]:
+        """Return those of `functions` that dbt has not created."""
+        return [uid for uid in functions if uid not in self.created]
+
+    def write(self) -> None:
+        """Keep what was noted. Raises FunctionTableError."""
+        unwritten, self._unwritten = self._unwritten, {}
+        self._table.write(unwritten)
+
+    def _note(self, uid: str, state: FunctionState) -> None:
+        self._states[uid] = self._unwritten[uid] = state

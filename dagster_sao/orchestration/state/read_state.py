@@ -1,0 +1,39 @@
+"""All that a decision needs to know of the past and the present, from where each part of it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+import dagster as dg
+
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.leases.writers import with_writers
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.sources.age_checks import blocked_sources
+from dagster_sao.orchestration.state.event_log import event_log_state
+from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relations
+from dagster_sao.orchestration.state.resets import read_forgotten
+
+
+def take_snapshot(
+    instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
+) -> StateSnapshot:
+    """Return the state of a project in an instance."""
+    log_state = event_log_state(instance, project)
+    # Before and after: what a run notes in between is then seen to be under way.
+    writers = log_state.writers.read(loaded)
+    state = log_state.snapshot(loaded.keys, now)
+    state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))
+    state = read_forgotten(instance, project.state_name).hide(state)
+    state = read_columns(instance, project.state_name).added_to(state)
+    relations = read_relations(instance, project.state_name)
+    return replace(
+        state,
+        missing_relations=relations.missing(state.builds),
+        altered_relations=relations.altered(state.builds),
+        moved_in_run=read_moved(instance, project.state_name).current(state.builds),
+        blocked=blocked_sources(instance, project, loaded),
+        functions=log_state.functions.read() if loaded.project.graph.functions else {},
+    )

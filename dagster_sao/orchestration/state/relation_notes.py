@@ -1,0 +1,207 @@
+"""What was last seen of relations: which models' are missing, which something else altered, and which columns they have.
+
+Kept as small documents in the instance's key-value store, written only when they change: they say how things are, and
+the event log would keep how they ever were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.state.state import LastBuild, StateSnapshot
+from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
+
+_RELATIONS = "dagster_sao/relations/"
+_BASELINES = "dagster_sao/baselines/"
+_COLUMNS = "dagster_sao/columns/"
+_MOVED = "dagster_sao/moved_in_run/"
+_LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What is out of order with one node's relation since a build of it."""
+
+    built_at: str
+    """The end of that build: what was seen after another says nothing of this one."""
+    is_missing: bool = False
+    alteration: str | None = None
+    """Where something else altered its rows, the token they have since."""
+    absences: int = 0
+    """How often it was missing in a row, each time after another build, without being seen between them."""
+
+    @property
+    def is_out_of_order(self) -> bool:
+        """Return whether there is anything to remember of it."""
+        return self.is_missing or self.alteration is not None or self.absences > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """The relations of a project that are not as their last build left them, by unique id."""
+
+    seen: Mapping[str, Relation] = field(default_factory=dict)
+
+    def missing(self, builds: Mapping[str, LastBuild]) -> frozenset[str]:
+        """Return the nodes whose relation is missing since their last build."""
+        return frozenset(uid for uid, relation in self._current(builds) if relation.is_missing)
+
+    def altered(self, builds: Mapping[str, LastBuild]) -> dict[str, str]:
+        """Return the nodes whose rows were altered since their last build, with their token."""
+        return {uid: relation.alteration for uid, relation in self._current(builds) if relation.alteration is not None}
+
+    def _current(self, builds: Mapping[str, LastBuild]) -> Iterator[tuple[str, Relation]]:
+        for uid, relation in self.seen.items():
+            if uid in builds and relation.built_at == build_id(builds[uid]):
+                yield uid, relation
+
+
+def build_id(build: LastBuild) -> str:
+    """Return what tells a build of a node from its others."""
+    return build.ended_at.isoformat()
+
+
+def build_mark(build: LastBuild | None) -> str:
+    """Return what tells a build from any other, of whichever run; empty for none."""
+    return f"{build.run_id} {build_id(build)}" if build else ""
+
+
+@dataclass
+class Baselines:
+    """The tokens of relations when they were first looked at after a build, each with that build."""
+
+    tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def of(self, unique_id: str, build: LastBuild) -> str | None:
+        """Return the token of a node's rows after just this build."""
+        built_at, token = self.tokens.get(unique_id, ("", ""))
+        return token if built_at == build_id(build) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The signatures of columns, each with the build after which it was seen: an empty one for sources."""
+
+    seen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of sources and nodes."""
+    bound: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Of what a view was created on in the run that built both: by view, with the view's build, then by parent."""
+    hidden: frozenset[str] = frozenset()
+    """What was seen once and could not be seen at the last look."""
+
+    def added_to(self, state: StateSnapshot) -> StateSnapshot:
+        """Return the state with what is known of columns."""
+        builds = dict(state.builds)
+        for uid, (built_at, columns) in self.bound.items():
+            if uid in builds and build_id(builds[uid]) == built_at:
+                builds[uid] = replace(builds[uid], columns={**columns, **builds[uid].columns})
+        sources = {
+            uid: replace(source, columns=self.seen.get(uid, ("", ""))[1]) for uid, source in state.sources.items()
+        }
+        listed = self.seen.keys() - self.hidden
+        known = {uid: self.seen[uid][1] for uid in listed if self.seen[uid][0] == _mark(uid, state)}
+        return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(listed))
+
+
+def _mark(unique_id: str, state: StateSnapshot) -> str:
+    build = state.builds.get(unique_id)
+    return build_id(build) if build is not None else ""
+
+
+def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
+    """Return what was last seen of columns; nothing, when it was written by another version."""
+    content = _read(instance, _COLUMNS + project_name)
+    try:
+        seen = {uid: (str(mark), str(signature)) for uid, (mark, signature) in content.get("seen", {}).items()}
+        bound = {uid: (str(mark), dict(columns)) for uid, (mark, columns) in content.get("bound", {}).items()}
+        return Columns(seen, bound, frozenset(content.get("hidden", ())))
+    except (AttributeError, TypeError, ValueError):
+        return Columns()
+
+
+def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Columns) -> None:
+    """Keep what was seen of columns."""
+    content = {"seen": dict(columns.seen), "bound": dict(columns.bound), "hidden": sorted(columns.hidden)}
+    _write(instance, _COLUMNS + project_name, content)
+
+
+@dataclass(frozen=True, slots=True)
+class MovedInRun:
+    """The parents of nodes that moved during the run of their last build, with their versions at its end, by node."""
+
+    seen: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Each with what tells that build from others."""
+
+    def current(self, builds: Mapping[str, LastBuild]) -> dict[str, Mapping[str, str]]:
+        """Return what is said of the last builds."""
+        return {uid: moved for uid, (mark, moved) in self.seen.items() if mark == build_mark(builds.get(uid))}
+
+
+def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
+    """Return what moved in runs; nothing, when it was written by another version."""
+    content = _read(instance, _MOVED + project_name)
+    try:
+        return MovedInRun({uid: (str(mark), dict(moved)) for uid, (mark, moved) in content.items()})
+    except (TypeError, ValueError):
+        return MovedInRun()
+
+
+def write_moved(
+    instance: dg.DagsterInstance,
+    project_name: str,
+    builds: Mapping[str, LastBuild],
+    moved: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Keep what moved in a run that built just the nodes of `moved`, beside what is known of the other last builds."""
+    before = read_moved(instance, project_name)
+    seen = {uid: (build_mark(builds[uid]), dict(found)) for uid, found in before.current(builds).items()}
+    seen.update({uid: (build_mark(builds[uid]), dict(found)) for uid, found in moved.items()})
+    seen = {uid: (mark, found) for uid, (mark, found) in seen.items() if found}
+    if seen != before.seen:
+        _write(instance, _MOVED + project_name, seen)
+
+
+def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:
+    """Return what was last seen; nothing, when it was written by another version."""
+    seen = _read(instance, _RELATIONS + project_name)
+    try:
+        return Relations({uid: Relation(**relation) for uid, relation in seen.items()})
+    except TypeError:
+        return Relations()
+
+
+def write_relations(instance: dg.DagsterInstance, project_name: str, relations: Relations) -> None:
+    """Keep what was seen."""
+    _write(instance, _RELATIONS + project_name, {uid: asdict(relation) for uid, relation in relations.seen.items()})
+
+
+def read_baselines(instance: dg.DagsterInstance, project_name: str) -> Baselines:
+    """Return the baselines that were kept; none, when they were written by another version."""
+    tokens = _read(instance, _BASELINES + project_name)
+    try:
+        return Baselines({uid: (str(built_at), str(token)) for uid, (built_at, token) in tokens.items()})
+    except (TypeError, ValueError):
+        return Baselines()
+
+
+def write_baselines(instance: dg.DagsterInstance, project_name: str, baselines: Baselines) -> None:
+    """Keep baselines."""
+    _write(instance, _BASELINES + project_name, baselines.tokens)
+
+
+def _read(instance: dg.DagsterInstance, key: str) -> Mapping[str, Any]:
+    try:
+        document = json.loads(read_value(instance, key) or "{}")
+        content = document["content"] if document.get("layout") == _LAYOUT else {}
+    except (AttributeError, KeyError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(instance: dg.DagsterInstance, key: str, content: Mapping[str, Any]) -> None:
+    write_value(instance, key, json.dumps({"layout": _LAYOUT, "content": content}))

@@ -1,0 +1,1 @@
+"""One module for each way to detect new data in a source."""

@@ -1,0 +1,1 @@
+"""Many questions in few statements, and values of their answers."""

@@ -1,0 +1,1 @@
+"""Which relations exist, and what their database says of them."""

@@ -1,0 +1,140 @@
+"""From what dbt recorded, and the SQL that it compiled, to what is known of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from dagster_sao.core.code.context_values import Surroundings
+from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.read_evidence import EvidenceReader
+from dagster_sao.core.code.variables import Variables
+from dbt_dagster_sao.trace import Query, Trace
+from tests.core.manifests import data_test, macro, manifest, model, source
+
+KINDS = frozenset(
+    ["config", "env_var", "flags", "graph", "macros", "meta", "model", "queries", "state", "target", "var"]
+)
+ORDERS = '"db"."raw"."orders"'
+
+
+def world(raw="{{ var(x) }}", **config):
+    macros = {
+        f"macro.shop.{name}": macro(name, f"{{% macro {name}() %}}1{{% endmacro %}}") for name in ("cents", "other")
+    }
+    node = model("m", "source.shop.raw.orders", raw_code=raw, config=config)
+    test = data_test("t", "m")
+    return Fingerprinter(
+        manifest([node, test], [source("raw", "orders"), source("raw", "items")], macros=macros),
+        Surroundings(Variables(project={"a": 1}), {"B": "2"}),
+    )
+
+
+def trace(**seen):
+    return Trace(**{"node": "model.shop.m", "kinds": KINDS, "existed": True, **seen})
+
+
+def evidence(seen, compiled=f"select * from {ORDERS}", code=None) -> Evidence:
+    code = code or world()
+    node = code.graph.nodes["model.shop.m"]
+    return EvidenceReader(code).of_node(node, code.fingerprint(node), seen, compiled)
+
+
+def test_without_a_trace_all_that_may_be_read_counts():
+    found = evidence(None)
+    assert found.reads is None
+    assert found.is_deterministic
+
+
+def test_what_was_read_is_kept_with_what_it_is_now():
+    reads = {"var: a": "?", "env_var: B": "?", "config: meta": "?", "has_var: c": "?", "this: *": "?", "clock": "?"}
+    code = world()
+    found = evidence(trace(reads=reads, macros=("macro.shop.cents",)), code=code).reads
+    names = {"var: a", "env_var: B", "config: meta", "var: c", "macro: macro.shop.cents"}
+    assert found.values == {name: code.value_now("model.shop.m", name) for name in names}
+
+
+def test_what_the_fingerprint_names_anyway_is_not_kept_twice():
+    found = evidence(
+        trace(reads={"var: a": "?"}, macros=("macro.shop.cents",)), code=world("{{ var('a') }}{{ cents() }}")
+    )
+    assert found.reads.values == {}
+
+
+def test_kinds_that_were_not_watched_are_unseen():
+    assert evidence(trace(kinds=KINDS - {"target", "macros"})).reads.unseen == {"target", "macro"}
+    assert evidence(trace(reads={"context: *": "?"})).reads.unseen >= {"var", "env_var", "macro"}
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "follows_state"),
+    [
+        ({}, {}, False),
+        ({}, {"existed": False}, False),
+        ({}, {"existed": False, "state": ("is_incremental() = false",)}, True),
+        ({}, {"existed": False, "state": ("get_relation(db.main.m) = -",)}, True),
+        ({}, {"existed": True, "state": ("get_relation(db.main.m) = table",)}, False),
+        ({"materialized": "incremental"}, {"existed": True, "state": ("is_incremental() = true",)}, False),
+        ({"materialized": "incremental"}, {"existed": False}, True),
+        ({"materialized": "incremental"}, {"full_refresh": True}, True),
+        ({"materialized": "incremental"}, {"existed": None}, True),
+        ({"pre-hook": [{"sql": "select 1"}]}, {"existed": False}, True),
+        ({}, {"kinds": KINDS - {"state"}}, True),
+        ({}, {"kinds": KINDS - {"queries"}}, True),
+    ],
+)
+def test_the_next_build_takes_another_way_after_one_that_found_nothing_there(config, seen, follows_state):
+    assert evidence(trace(**seen), code=world(**config)).reads.follows_state is follows_state
+
+
+@pytest.mark.parametrize(
+    ("seen", "asks_parents", "untracked"),
+    [
+        ({"queries": (Query("sql", (f"select max(id) from {ORDERS}",), "?"),)}, True, ()),
+        ({"queries": (Query("get_columns_in_relation", (("db", "raw", "orders"),), "?"),)}, True, ()),
+        ({"queries": (Query("sql", ("select * from raw.items",), "?"),)}, False, ("raw.items",)),
+        ({"queries": (Query("sql", ("select 1 as id",), "?"),)}, False, ()),
+        ({"queries": (Query("sql", ("select version()",), "?"),)}, False, ("a query: select version()",)),
+        ({"queries": (Query("sql", ("b5ab5c",), "?", is_shortened=True),)}, False, ("a query",)),
+        ({"queries": (Query("list_relations", ("db", "raw"), "?"),)}, False, ("list_relations(db)",)),
+        ({"state": ("get_relation(db.raw.orders) = table",)}, True, ()),
+        ({"state": ("get_relation(db.raw.items) = -",)}, False, ("get_relation(db.raw.items)",)),
+        ({"state": ("check_schema_exists(db, raw) = true",)}, False, ()),
+        ({"state": ("check_schema_exists(db, raw) = false",)}, False, ("check_schema_exists(db, raw)",)),
+    ],
+)
+def test_questions_to_the_warehouse_are_about_parents_or_about_what_dbt_does_not_know(seen, asks_parents, untracked):
+    found = evidence(trace(**seen))
+    assert (found.reads.asks_parents, found.untracked) == (asks_parents, untracked)
+    assert found.is_deterministic is not bool(untracked)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "untracked", "is_deterministic"),
+    [
+        (f"select * from {ORDERS}", (), True),
+        (f"select * from {ORDERS} join raw.items using (id)", ("raw.items",), False),
+        ('select * from "db"."main"."m"', (), False),
+        ("select now()", (), False),
+        (None, ("SQL that dbt did not write",), False),
+        ("", (), False),
+    ],
+)
+def test_the_compiled_sql_tells_what_dbt_does_not_know(compiled, untracked, is_deterministic):
+    found = evidence(trace(), compiled)
+    assert (found.untracked, found.is_deterministic) == (untracked, is_deterministic)
+
+
+def test_what_reads_the_clock_is_not_proven():
+    assert not evidence(trace(reads={"clock": "?"})).is_deterministic
+
+
+def test_a_test_reads_what_it_is_about():
+    code = world()
+    test = code.graph.tests["test.shop.t.1"]
+    compiled = 'select * from "db"."main"."m" where id in (select id from raw.items)'
+    found = EvidenceReader(code).of_test(test, code.test_fingerprint(test), trace(node=test.unique_id), compiled)
+    assert found.untracked == ("raw.items",)
+    assert isinstance(found.reads.values, Mapping)
