@@ -49,6 +49,7 @@ from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.private.dagster_internals import listen_to_run
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.project.selection import (
     NodeSelection,
     StateMode,
@@ -57,7 +58,6 @@ from dagster_sao.orchestration.project.selection import (
     resolve_selection,
 )
 from dagster_sao.orchestration.runs.config import TestStrategy
-from dagster_sao.orchestration.sources.record_tokens import sources_above
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.resets import forget

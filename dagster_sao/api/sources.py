@@ -21,7 +21,8 @@ from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
-from dagster_sao.orchestration.sources.record_tokens import new_token, open_session
+from dagster_sao.orchestration.project.probed_sources import open_session
+from dagster_sao.orchestration.sources.record_tokens import new_token
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
 

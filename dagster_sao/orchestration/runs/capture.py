@@ -15,17 +15,10 @@ from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.private.dagster_internals import repository_of
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
-from dagster_sao.orchestration.sources.record_tokens import (
-    ProbedSource,
-    new_token,
-    open_session,
-    probed_sources,
-    record_sources,
-    source_event,
-    sources_above,
-)
+from dagster_sao.orchestration.sources.record_tokens import ProbedSource, new_token, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since
 from dagster_sao.orchestration.state.event_log import run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot

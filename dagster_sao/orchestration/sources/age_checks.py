@@ -17,22 +17,10 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import PROBE_KEY
 from dagster_sao.orchestration.private.dagster_internals import last_check_evaluations
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
-from dagster_sao.orchestration.sources.record_tokens import open_session, probed_sources
+from dagster_sao.orchestration.project.probed_sources import CHECK_NAME, checked_sources, open_session
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
-
-CHECK_NAME = "freshness"
-
-
-def checked_sources(project: OrchestratedProject, loaded: LoadedProject) -> dict[dg.AssetCheckKey, Source]:
-    """Return the sources with thresholds that some node reads and no Dagster asset loads, by their check."""
-    keys = loaded.keys.by_unique_id
-    return {
-        dg.AssetCheckKey(keys[source.unique_id], CHECK_NAME): source
-        for source in probed_sources(project, loaded)
-        if source_policy(loaded, source).has_thresholds
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +94,6 @@ class FreshnessReports:
                 description=result.description,
                 metadata=result.metadata,
             )
-
-
-def blocked_sources(
-    instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject
-) -> frozenset[str]:
-    """Return the sources that nothing is built from, as they asked for: those older than their `error_after`."""
-    blocking = {
-        key: source.unique_id
-        for key, source in checked_sources(project, loaded).items()
-        if source_policy(loaded, source).blocking
-    }
-    latest = last_check_evaluations(instance, blocking) if blocking else {}
-    return frozenset(
-        blocking[key]
-        for key, evaluation in latest.items()
-        if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR
-    )
 
 
 def build_freshness_checks(project: OrchestratedProject, loaded: LoadedProject) -> list[dg.AssetChecksDefinition]:

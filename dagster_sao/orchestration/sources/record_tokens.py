@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import dagster as dg
 
-from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.source_tokens import told_by_probe, untracked_token
@@ -21,9 +20,8 @@ from dagster_sao.orchestration.events.event_schema import (
     PROBE_KEY,
     history_with,
 )
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, source_policy
 from dagster_sao.warehouse.probes.registry import Observation
-from dagster_sao.warehouse.session import WarehouseSession
 
 
 class Observer(Protocol):
@@ -41,37 +39,6 @@ class ProbedSource:
     source: Source
     observation: Observation
     seconds: float
-
-
-def open_session(project: OrchestratedProject, loaded: LoadedProject) -> WarehouseSession:
-    """Return a session with the project's warehouse. Raises WarehouseError with one sentence."""
-    dbt_project = project.dbt_project
-    return WarehouseSession.open(
-        project_dir=dbt_project.project_dir,
-        profiles_dir=dbt_project.profiles_dir,
-        manifest=loaded.manifest,
-        profile=dbt_project.profile,
-        target=project.probe_target,
-        variables=project.variables,
-    )
-
-
-def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[Source]:
-    """Return the sources that some model or test reads and that no Dagster asset loads."""
-    graph, keys = loaded.project.graph, loaded.keys.by_unique_id
-    return [
-        source
-        for uid, source in graph.sources.items()
-        if (graph.children[uid] or uid in graph.tests_about) and keys[uid] not in project.loaded_by_dagster
-    ]
-
-
-def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
-    """Return the sources that are probed, of those that the selected nodes and their tests read at any depth."""
-    graph, nodes = loaded.project.graph, set(selected)
-    read = {uid for test in tests_of_selection(graph, nodes) for uid in graph.tests[test].reads}
-    above = graph.ancestors(nodes | read) | read
-    return [source for source in probed_sources(project, loaded) if source.unique_id in above]
 
 
 def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:

@@ -23,14 +23,9 @@ from dagster_sao.orchestration.project.orchestrated import (
     sentence,
     source_policy,
 )
+from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
-from dagster_sao.orchestration.sources.record_tokens import (
-    ProbedSource,
-    new_token,
-    open_session,
-    probed_sources,
-    source_event,
-)
+from dagster_sao.orchestration.sources.record_tokens import ProbedSource, new_token, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.state.event_log import RunActivity, run_activity

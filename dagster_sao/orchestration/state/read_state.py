@@ -11,7 +11,7 @@ import dagster as dg
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.sources.age_checks import blocked_sources
+from dagster_sao.orchestration.state.blocked_sources import blocked_sources
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relations
 from dagster_sao.orchestration.state.resets import read_forgotten
