@@ -160,6 +160,7 @@ class World:
     builds: dict[str, LastBuild] = field(default_factory=dict)
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    restored: set[str] = field(default_factory=set)
     altered: dict[str, str] = field(default_factory=dict)
     hooks: dict[str, str] = field(default_factory=dict)
     """The source that each run moves at its end which builds a node."""
@@ -211,6 +212,7 @@ class World:
             listed=frozenset(self.seen),
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
+            restored_relations=frozenset(self.restored),
             altered_relations=dict(self.altered),
             moved_in_run=dict(self.moved_in_run),
             blocked=frozenset(self.blocked),
@@ -338,6 +340,7 @@ class World:
             self.warehouse.built(self, node)
         self.failures.pop(node, None)
         self.missing.discard(node)
+        self.restored.discard(node)
         self.altered.pop(node, None)
         return build
 

@@ -26,6 +26,7 @@ late                                       the database binds a view anew whenev
 edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
 drop orders                                its relation is gone from the warehouse
 overwrite orders by other [of shop.big] [as the same | in turn 2]   something else writes its relation (the same rows)
+restore orders                             its database is put back from an older copy
 open orders                                whoever writes it has not come to an end
 wait 1h 30m
 builds stg orders                          plan: exactly these are built (none: `builds nothing`)
@@ -239,6 +240,11 @@ class Play:
     def _alter(self, rest: str, _where: str) -> None:
         node, _, token = rest.partition(" ")
         self.world.altered[node] = token
+
+    def _restore(self, rest: str, _where: str) -> None:
+        for node in rest.split():
+            self.world.restored.add(node)
+            self.world.altered[node] = "restored"
 
     def _overwrite(self, rest: str, _where: str) -> None:
         node, _, writer = rest.partition(" by ")

@@ -112,6 +112,8 @@ class Situation:
     settings: BuildSettings = NO_SETTINGS
     relation_name: str = ""
     relation_missing: bool = False
+    relation_restored: bool = False
+    """Whether it comes from an older copy of its database, put back since its last build."""
     relation_altered: bool = False
     """Whether something else altered its rows since its last build."""
     is_deterministic: bool = False
@@ -208,6 +210,10 @@ def _first_row(s: Situation) -> Decision:
     # 5b
     if s.overwritten_by is not None:
         return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
+    if s.relation_restored:
+        # Nobody knows which code built these rows.
+        message = f"{s.relation_name} comes from an older copy of its database"
+        return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full)
     # 6
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"

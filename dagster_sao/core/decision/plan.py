@@ -281,6 +281,7 @@ class _Planner:
             settings=node.settings,
             relation_name=node.relation_name or node.name,
             relation_missing=uid in self._state.missing_relations,
+            relation_restored=uid in self._state.restored_relations,
             relation_altered=uid in self._state.altered_relations,
             is_deterministic=last_build is not None and _is_deterministic(node, last_build),
             # An attempt of its own that failed is known as that.

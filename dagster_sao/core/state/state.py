@@ -295,6 +295,8 @@ class StateSnapshot:
     failures: Mapping[str, FailedAttempt] = field(default_factory=dict)
     missing_relations: frozenset[str] = frozenset()
     """Nodes whose relation is known not to exist. Unknown is not missing."""
+    restored_relations: frozenset[str] = frozenset()
+    """Nodes whose relation comes from an older copy of its database, put back since their last build."""
     altered_relations: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
     moved_in_run: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from dagster_sao.orchestration.project.probed_sources import open_session, probe
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, new_token, record_sources, source_event
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
 from dagster_sao.orchestration.state.event_log import run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -168,6 +168,11 @@ class RunCapture:
         probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)
         key = self._loaded.keys.by_unique_id[uid]
         self._context.instance.report_runless_asset_event(source_event(key, probed, token, last, now))
+
+    def note_database(self) -> None:
+        """Note which copy of its DuckDB file the run leaves, where the run has a session with it."""
+        if self._session is not None and (file := self._session.duckdb_file) is not None:
+            note_checkpoints(self._context.instance, self._project, file)
 
     def close(self) -> None:
         """Let go of the warehouse."""

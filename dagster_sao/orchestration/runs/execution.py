@@ -773,6 +773,7 @@ class _Execution:
         built, instance = self._recorder.built, self._context.instance
         if not built or self._lost:
             return
+        self._capture.note_database()
         try:
             found = self._capture.found_at_end(self._recorder.state, built, has_hooks=self._has_hooks(built))
         except DagsterSaoError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 
@@ -23,13 +24,16 @@ from dagster_sao.orchestration.state.relation_notes import (
     Relations,
     build_id,
     read_baselines,
+    read_checkpoints,
     read_relations,
     write_baselines,
+    write_checkpoints,
     write_relations,
 )
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.duckdb_content import database_stat
 from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.relations.duckdb_file import checkpoints
 from dagster_sao.warehouse.relations.listing import Presence, existing_relations, without_file
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
@@ -105,6 +109,8 @@ class RelationWatch:
         if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
         look = _Look(instance, prober, loaded, state, nodes, counted, now)
+        file = prober.session.duckdb_file
+        count = checkpoints(file) if file is not None else None
         before = read_relations(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
@@ -123,13 +129,20 @@ class RelationWatch:
                 waits.append(_again_at(build, relation))
         # What a run is writing is not looked at, so what was noted of it stays until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
+        if file is not None and count is not None and self._is_older_copy(instance, file, count):
+            seen.update(_restored(look, seen, f"restored at checkpoint {count}"))
         if seen != before.seen:
             write_relations(instance, self._project.state_name, Relations(seen))
+        if file is not None and count is not None:
+            write_checkpoints(instance, self._project.state_name, {str(file): count})
         self._seen, self._again_at = stamp, min(waits, default=None)
         keys = loaded.keys.by_unique_id
         return [
             event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
         ]
+
+    def _is_older_copy(self, instance: dg.DagsterInstance, file: Path, count: int) -> bool:
+        return count < read_checkpoints(instance, self._project.state_name).get(str(file), 0)
 
     def _is_counted(self, instance: dg.DagsterInstance, build: LastBuild, now: datetime) -> bool:
         """Return whether a token that is read now tells of all that the run of a build wrote."""
@@ -173,6 +186,25 @@ class RelationWatch:
         return found
 
 
+def note_checkpoints(instance: dg.DagsterInstance, project: OrchestratedProject, file: Path) -> None:
+    """Note how often a DuckDB file was written when a run has ended, so that the next look sees an older copy of it."""
+    count, noted = checkpoints(file), read_checkpoints(instance, project.state_name)
+    if count is not None and count > noted.get(str(file), 0):
+        write_checkpoints(instance, project.state_name, {**noted, str(file): count})
+
+
+def _restored(look: _Look, seen: Mapping[str, Relation], mark: str) -> dict[str, Relation]:
+    """Return all relations of the session's own database, those that a run is writing too, as put back."""
+    session, found = look.prober.session, {}
+    for uid, build in look.state.builds.items():
+        node = look.loaded.project.graph.nodes.get(uid)
+        name = parse_relation_name((node and node.relation_name) or "", session.adapter_type)
+        if name is not None and name.database in {"", session.database}:
+            known = seen.get(uid) or Relation(build_id(build))
+            found[uid] = replace(known, is_restored=True, alteration=mark)
+    return found
+
+
 def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
     instance: dg.DagsterInstance,
     prober: SourceProber,
@@ -203,6 +235,8 @@ def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relat
         return
     if relation.is_missing:
         message = f"{node.relation_name} no longer exists"
+    elif relation.is_restored:
+        message = f"{node.relation_name} comes from an older copy of its database"
     elif relation.alteration is not None:
         message = "Altered outside of Dagster"
     else:

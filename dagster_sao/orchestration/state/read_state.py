@@ -32,6 +32,7 @@ def take_snapshot(
     return replace(
         state,
         missing_relations=relations.missing(state.builds),
+        restored_relations=relations.restored(state.builds),
         altered_relations=relations.altered(state.builds),
         moved_in_run=read_moved(instance, project.state_name).current(state.builds),
         blocked=blocked_sources(instance, project, loaded),

@@ -20,6 +20,7 @@ _RELATIONS = "dagster_sao/relations/"
 _BASELINES = "dagster_sao/baselines/"
 _COLUMNS = "dagster_sao/columns/"
 _MOVED = "dagster_sao/moved_in_run/"
+_CHECKPOINTS = "dagster_sao/checkpoints/"
 _LAYOUT = 1
 
 
@@ -32,13 +33,15 @@ class Relation:
     is_missing: bool = False
     alteration: str | None = None
     """Where something else altered its rows, the token they have since."""
+    is_restored: bool = False
+    """Whether it comes from an older copy of its database."""
     absences: int = 0
     """How often it was missing in a row, each time after another build, without being seen between them."""
 
     @property
     def is_out_of_order(self) -> bool:
         """Return whether there is anything to remember of it."""
-        return self.is_missing or self.alteration is not None or self.absences > 0
+        return self.is_missing or self.is_restored or self.alteration is not None or self.absences > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ class Relations:
     def missing(self, builds: Mapping[str, LastBuild]) -> frozenset[str]:
         """Return the nodes whose relation is missing since their last build."""
         return frozenset(uid for uid, relation in self._current(builds) if relation.is_missing)
+
+    def restored(self, builds: Mapping[str, LastBuild]) -> frozenset[str]:
+        """Return the nodes whose relation comes from an older copy of its database, put back since their last build."""
+        return frozenset(uid for uid, relation in self._current(builds) if relation.is_restored)
 
     def altered(self, builds: Mapping[str, LastBuild]) -> dict[str, str]:
         """Return the nodes whose rows were altered since their last build, with their token."""
@@ -192,6 +199,20 @@ def read_baselines(instance: dg.DagsterInstance, project_name: str) -> Baselines
 def write_baselines(instance: dg.DagsterInstance, project_name: str, baselines: Baselines) -> None:
     """Keep baselines."""
     _write(instance, _BASELINES + project_name, baselines.tokens)
+
+
+def read_checkpoints(instance: dg.DagsterInstance, project_name: str) -> dict[str, int]:
+    """Return the highest count of checkpoints that each DuckDB file had; none, when another version wrote it."""
+    content = _read(instance, _CHECKPOINTS + project_name)
+    try:
+        return {file: int(count) for file, count in content.items()}
+    except (TypeError, ValueError):
+        return {}
+
+
+def write_checkpoints(instance: dg.DagsterInstance, project_name: str, counts: Mapping[str, int]) -> None:
+    """Keep counts of checkpoints."""
+    _write(instance, _CHECKPOINTS + project_name, counts)
 
 
 def _read(instance: dg.DagsterInstance, key: str) -> Mapping[str, Any]:
