@@ -1,6 +1,7 @@
 """What SQL texts are made of, by dialect: comments, quotes, keywords, and where white space cannot be seen.
 
-Only what is known for certain stands here. A dialect that is missing has no lexicon, and its SQL counts as it is written.
+Only what is known for certain stands here. `dialects` maps adapters to these lexicons; the SQL of any other adapter counts as
+it is written.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 # Reserved words, which cannot be the name of a column, in all dialects whose keywords fold.
 _RESERVED = frozenset(
@@ -104,44 +105,23 @@ class Lexicon:
         return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds.items()), re.DOTALL)
 
 
-_DUCKDB = Lexicon(
+DUCKDB = Lexicon(
     has_dollar_quotes=True,
     operators=_CASTS,
     brackets="(),;[]{}",
     keywords=_RESERVED | _ALSO_RESERVED,
 )
-_POSTGRES = Lexicon(has_dollar_quotes=True, operators=_CASTS, folds_names=True)
-_SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word: each may be a column
-_TSQL = Lexicon(has_bracket_quotes=True, brackets="(),;", keywords=_RESERVED | {"top"})
-_TRINO = Lexicon()
-_LEXICONS = {
-    "duckdb": _DUCKDB,
-    "postgres": _POSTGRES,
-    "redshift": Lexicon(operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED),
-    "snowflake": Lexicon(
-        ("--", "//"), operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED, folds_names=True, paths=":@$"
-    ),
-    # `a-b` may be the name of a project.
-    "bigquery": Lexicon(
-        ("--", "#"),
-        quotes="'\"`",
-        has_triple_quotes=True,
-        operators=_OPERATORS - {"-"},
-        keywords=_RESERVED | _ALSO_RESERVED | {"unnest"},
-    ),
-    "databricks": _SPARK,
-    "spark": _SPARK,
-    "glue": _SPARK,
-    "trino": _TRINO,
-    "athena": _TRINO,
-    "tsql": _TSQL,
-    "sqlserver": _TSQL,
-    "synapse": _TSQL,
-    "fabric": _TSQL,
-}
-
-
-@lru_cache
-def lexicon_of(dialect: str) -> Lexicon | None:
-    """Return the lexicon of a dbt adapter's SQL, None where it is not known."""
-    return _LEXICONS.get(dialect)
+POSTGRES = Lexicon(has_dollar_quotes=True, operators=_CASTS, folds_names=True)
+REDSHIFT = Lexicon(operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED)
+SNOWFLAKE = Lexicon(("--", "//"), operators=_CASTS, keywords=_RESERVED | _ALSO_RESERVED, folds_names=True, paths=":@$")
+# `a-b` may be the name of a project.
+BIGQUERY = Lexicon(
+    ("--", "#"),
+    quotes="'\"`",
+    has_triple_quotes=True,
+    operators=_OPERATORS - {"-"},
+    keywords=_RESERVED | _ALSO_RESERVED | {"unnest"},
+)
+SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word: each may be a column
+TRINO = Lexicon()
+TSQL = Lexicon(has_bracket_quotes=True, brackets="(),;", keywords=_RESERVED | {"top"})

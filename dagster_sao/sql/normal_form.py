@@ -17,9 +17,9 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from dagster_sao.sql.dialects import sqlglot_dialect
+from dagster_sao.sql.dialects import lexicon_of, sqlglot_dialect
 from dagster_sao.sql.lexer import FLOW, OPAQUE, RELATION, Step, Token, is_closed, tokens_of
-from dagster_sao.sql.lexicon import Lexicon, lexicon_of
+from dagster_sao.sql.lexicon import Lexicon
 from dagster_sao.sql.spelling import spellings
 from dagster_sao.sql.template import Tag, Template, split_template
 

@@ -11,19 +11,8 @@ from sqlglot import TokenType, exp
 from sqlglot.tokens import Token  # type: ignore[attr-defined]  # it is defined elsewhere in each version
 
 from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.sql.dialects import DUCKDB, quotes_with_backticks
 
-# Where the adapter's name is not the dialect's.
-_DIALECTS = {
-    "sqlserver": "tsql",
-    "fabric": "tsql",
-    "synapse": "tsql",
-    "fabricspark": "spark",
-    "glue": "spark",
-    "dremio": "dremio",
-    "motherduck": "duckdb",
-    "vertica": "postgres",
-    "greenplum": "postgres",
-}
 _OPENINGS = frozenset({TokenType.SELECT, TokenType.WITH, TokenType.VALUES, TokenType.FROM, TokenType.L_PAREN})
 # PostgreSQL runs `WITH x AS (DELETE …) SELECT …`: a query on the outside only.
 _WRITES = (exp.DML, exp.DDL, exp.Command, exp.Drop, exp.Alter, exp.TruncateTable, exp.Into, exp.Copy, exp.Merge)
@@ -54,24 +43,12 @@ _SIDE_EFFECTS = re.compile(
     re.IGNORECASE,
 )
 _DUCKDB_LOCK = threading.Lock()
-_BACKTICKS = frozenset({"bigquery", "clickhouse", "databricks", "hive", "mysql", "spark"})
 # Controls other than spaces, since a zero ends a text; and halves of characters, which no driver can send.
 _UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 class NotAQueryError(DagsterSaoError):
     """The text is not a single query. The message says why, to follow the name of the setting."""
-
-
-def dialect_of(adapter_type: str) -> str | None:
-    """Return sqlglot's dialect of a dbt adapter, or None to read it as generic SQL.
-
-    >>> dialect_of("sqlserver"), dialect_of("duckdb"), dialect_of("unheard_of")
-    ('tsql', 'duckdb', None)
-    """
-    name = _DIALECTS.get(adapter_type, adapter_type)
-    # Not through `Dialect.classes`, which imports every dialect.
-    return name if _loads(name) else None
 
 
 def single_query(sql: str, dialect: str | None = None) -> str:
@@ -88,7 +65,7 @@ def single_query(sql: str, dialect: str | None = None) -> str:
     """
     # `--` ends at a carriage return for PostgreSQL, and does not for sqlglot.
     body = _stays_inside(sql.replace("\r\n", "\n").replace("\r", "\n"), dialect)
-    if dialect == "duckdb":
+    if dialect == DUCKDB:
         _refuse_what_duckdb_would_run(body)
     try:
         parsed = sqlglot.parse_one(body, dialect=dialect)
@@ -169,7 +146,7 @@ def _may_end_a_statement(sql: str, dialect: str | None = None) -> bool:
     ... ]
     [False, False, True, True]
     """
-    if dialect in _BACKTICKS:
+    if quotes_with_backticks(dialect):
         sql = re.sub(r"`[^`\\]*`", "x", sql)
     at, outside = 0, []
     for plain in _PLAIN.finditer(sql):
@@ -197,11 +174,3 @@ def _refuse_side_effects(sql: str, tokens: Sequence[Token]) -> None:
 def _not_a_query(what: str) -> str:
     article = "an" if what[:1].upper() in "AEIOU" else "a"
     return f"is {article} {what.upper()} statement and is never run. Write one SELECT that returns one timestamp"
-
-
-def _loads(name: str) -> bool:
-    try:
-        sqlglot.Dialect.get_or_raise(name)
-    except ValueError:
-        return False
-    return True

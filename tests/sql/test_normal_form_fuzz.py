@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dagster_sao.sql import lexer, lexicon, normal_form, spelling
+from dagster_sao.sql import dialects, lexer, lexicon, normal_form, spelling
 from tests.sql.fuzz import DuckDB, Fuzz, Postgres
 
 FEW, MANY = 400, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "100000"))
@@ -70,7 +70,8 @@ def test_a_form_that_leaves_out_more_is_found(on_duckdb, form):
 
 
 def fold_all_names(patch):
-    patch.setitem(lexicon._LEXICONS, "duckdb", lexicon.Lexicon(has_dollar_quotes=True, folds_names=True))
+    folding = lexicon.Lexicon(has_dollar_quotes=True, folds_names=True)
+    patch.setitem(dialects._SQL, "duckdb", dialects._Sql(dialects.DUCKDB, folding))
 
 
 def lex_line_by_line(patch):
@@ -106,9 +107,9 @@ def drop_space_around_operators(patch):
 )
 def test_a_rule_that_leaves_out_more_is_found(on_duckdb, monkeypatch, rule, title):
     rule(monkeypatch)
-    lexicon.lexicon_of.cache_clear()
+    dialects.lexicon_of.cache_clear()
     try:
         assert Fuzz(on_duckdb, 1, titles={title}).run(FEW).counterexample
     finally:
         monkeypatch.undo()
-        lexicon.lexicon_of.cache_clear()
+        dialects.lexicon_of.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagster_sao.sql.lexicon import lexicon_of
+from dagster_sao.sql.dialects import lexicon_of
 from dagster_sao.sql.normal_form import normal_form
 
 TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"|<>|<=|>=|\|\||\w+|\S")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_sao.sql.dialects import sqlglot_dialect
 from dagster_sao.warehouse.errors import reason
 from dagster_sao.warehouse.queries.timestamps import parse_timestamp
-from dagster_sao.warehouse.read_only import NotAQueryError, dialect_of, single_query
+from dagster_sao.warehouse.read_only import NotAQueryError, single_query
 from dagster_sao.warehouse.redaction import Redactor, learn, secrets_in
 
 QUERIES = [
@@ -85,7 +86,7 @@ def test_a_query_that_writes_inside_is_refused_where_the_dialect_has_it(sql):
     "adapter", ["duckdb", "postgres", "snowflake", "bigquery", "databricks", "redshift", "trino", "sqlserver"]
 )
 def test_every_common_adapter_has_a_dialect(adapter):
-    assert dialect_of(adapter) is not None
+    assert sqlglot_dialect(adapter) is not None
 
 
 @pytest.mark.parametrize("text", [

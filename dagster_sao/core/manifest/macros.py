@@ -11,14 +11,9 @@ from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any
 
+from dagster_sao.sql.dialects import ADAPTERS
 from dagster_sao.sql.jinja_reads import JinjaReads
 
-_ADAPTERS = frozenset(
-    {
-        "athena", "bigquery", "clickhouse", "databricks", "duckdb", "fabric", "glue", "postgres", "redshift", "snowflake",
-        "spark", "sqlite", "sqlserver", "trino",
-    }
-)  # fmt: skip
 _NAMES_OF_RELATIONS = frozenset({"generate_alias_name", "generate_database_name", "generate_schema_name"})
 """What these return is part of a node's relation name."""
 _CALLED_FOR_TESTS = frozenset({"get_test_sql", "get_unit_test_sql", "get_where_subquery", "should_store_failures"})
@@ -46,7 +41,7 @@ class Macros:
         self._root = str(manifest["metadata"].get("project_name") or "")
         self._dispatching = dispatching
         self._reads = reads
-        self._prefixes = {*_ADAPTERS, "default", self._adapter}
+        self._prefixes = {*ADAPTERS, "default", self._adapter}
         self._called: dict[str, list[str]] = {}
 
     def __contains__(self, unique_id: object) -> bool:
@@ -199,4 +194,4 @@ class Macros:
 
 
 def _is_dbts_own(package: str) -> bool:
-    return package == "dbt" or (package.startswith("dbt_") and package.removeprefix("dbt_") in _ADAPTERS)
+    return package == "dbt" or (package.startswith("dbt_") and package.removeprefix("dbt_") in ADAPTERS)

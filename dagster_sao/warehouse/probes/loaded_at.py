@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.sql.dialects import sqlglot_dialect
 from dagster_sao.warehouse.errors import StatementError, StatementTimeoutError, says_missing
 from dagster_sao.warehouse.probes.base import Observation, ProbeKind
 from dagster_sao.warehouse.probes.settings import (
@@ -22,7 +23,7 @@ from dagster_sao.warehouse.probes.settings import (
 )
 from dagster_sao.warehouse.queries.timestamps import parse_timestamp
 from dagster_sao.warehouse.queries.union import ARMS_PER_STATEMENT, Arm, UnionRunner
-from dagster_sao.warehouse.read_only import NotAQueryError, dialect_of, single_query
+from dagster_sao.warehouse.read_only import NotAQueryError, single_query
 from dagster_sao.warehouse.session import WarehouseSession
 
 # An empty table: `max()` of nothing. As good a token as any timestamp, but of a table that has rows.
@@ -67,7 +68,7 @@ class LoadedAtProbe:
         self._session = session
         self._now_ns = now_ns
         self._runner = UnionRunner(session)
-        self._dialect = dialect_of(session.adapter_type)
+        self._dialect = sqlglot_dialect(session.adapter_type)
         self._questions: dict[tuple[str, SourceSettings], _Question] = {}
 
     def claims(self, source: Source) -> bool:
