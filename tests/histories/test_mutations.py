@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 import pytest
 
-from dagster_sao.core.code import fingerprint, read_evidence
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code import fingerprinter, read_evidence, text_facts, units
+from dagster_sao.core.code.units import Units
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.decision import plan
 from dagster_sao.core.manifest.macros import Macros
@@ -46,8 +46,8 @@ def only_names_spelled_out() -> list[AbstractContextManager[Any]]:
         values, names = json.loads(before(text))
         return json.dumps([[read for read in values if not read[1].endswith("*")], names])
 
-    before = fingerprint._reads_to_json
-    return [*untraced(), patch.object(fingerprint, "_reads_to_json", reads)]
+    before = text_facts._reads_to_json
+    return [*untraced(), patch.object(text_facts, "_reads_to_json", reads)]
 
 
 def only_macros_that_dbt_lists() -> list[AbstractContextManager[Any]]:
@@ -56,12 +56,12 @@ def only_macros_that_dbt_lists() -> list[AbstractContextManager[Any]]:
 
 def no_reads_of(*kinds: str) -> Mutation:
     def mutation() -> list[AbstractContextManager[Any]]:
-        before = Fingerprinter._values_read
+        before = Units.values_read
 
         def values_read(self: Any, unit: Any) -> set[Any]:
             return {read for read in before(self, unit) if read[0] not in kinds}
 
-        return [*untraced(), patch.object(Fingerprinter, "_values_read", values_read)]
+        return [*untraced(), patch.object(Units, "values_read", values_read)]
 
     return mutation
 
@@ -79,7 +79,7 @@ def nothing_called_by_dbt() -> list[AbstractContextManager[Any]]:
 
 
 def no_hooks() -> list[AbstractContextManager[Any]]:
-    return [*untraced(), patch.object(fingerprint, "_hooks", lambda *_: [])]
+    return [*untraced(), *(patch.object(module, "hooks_of", lambda *_: []) for module in (units, fingerprinter))]
 
 
 def one_look() -> list[AbstractContextManager[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.manifest.policy import Policy

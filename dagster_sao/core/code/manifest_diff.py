@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import InvalidSelectionError
 
 _RELATION = "config: relation_name"

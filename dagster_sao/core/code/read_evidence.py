@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from dagster_sao.core.code.evidence import Evidence, TracedReads
-from dagster_sao.core.code.fingerprint import Fingerprint, Fingerprinter, is_wide, kind_of
+from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import KnownRelations, is_among
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled

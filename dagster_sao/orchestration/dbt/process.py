@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.invocation_folders import mark_folder

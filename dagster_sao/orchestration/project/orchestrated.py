@@ -17,7 +17,7 @@ import dagster as dg
 import yaml
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import unknown_relation_warnings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError

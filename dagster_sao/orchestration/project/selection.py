@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.manifest_diff import Comparison, compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from dagster_sao.core.code.evidence import UNSEEN, Evidence
-from dagster_sao.core.code.fingerprint import Fingerprint, Fingerprinter
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.read_evidence import EvidenceReader
 from dagster_sao.orchestration.dbt.process import DbtProcess
 

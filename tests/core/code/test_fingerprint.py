@@ -7,7 +7,8 @@ import copy
 import pytest
 
 from dagster_sao.core.code.context_values import Surroundings
-from dagster_sao.core.code.fingerprint import Fingerprint, Fingerprinter
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.manifest.graph import NodeKind
 from dagster_sao.sql.normal_form import FORM_VERSION
@@ -434,7 +435,7 @@ def test_the_cache_changes_no_fingerprint(plain):
 def test_forms_that_an_older_rule_left_in_the_cache_are_not_used(plain, monkeypatch):
     cache = {}
     with monkeypatch.context() as older:
-        older.setattr("dagster_sao.core.code.fingerprint.FORM_VERSION", FORM_VERSION - 1)
+        older.setattr("dagster_sao.core.code.text_facts.FORM_VERSION", FORM_VERSION - 1)
         of(plain, cache=cache)
     cache = dict.fromkeys(cache, "old")
     assert of(plain, cache=cache) == of(plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_sao.core.code.context_values import Surroundings
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.manifest_diff import compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidSelectionError

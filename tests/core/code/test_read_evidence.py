@@ -8,7 +8,7 @@ import pytest
 
 from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.evidence import Evidence
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.read_evidence import EvidenceReader
 from dagster_sao.core.code.variables import Variables
 from dbt_dagster_sao.trace import Query, Trace

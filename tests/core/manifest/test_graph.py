@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.core.code.fingerprint import Fingerprinter
+from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.graph import NodeKind, build_graph
 from tests.core.manifests import manifest, model, seed, source

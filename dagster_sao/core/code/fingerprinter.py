@@ -1,0 +1,389 @@
+"""Computes the fingerprints of a manifest: of its nodes, tests and functions.
+
+They follow from the manifest, the values of variables and the environment alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Set as AbstractSet
+from functools import cached_property
+from typing import Any
+
+from dagster_sao.core.code.context_values import ContextValues, Surroundings
+from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE, Fingerprint, by_name, short
+from dagster_sao.core.code.text_facts import TextFacts
+from dagster_sao.core.code.units import HOOKS, TEST_CONFIG_WITHOUT_EFFECT, Unit, Units, hooks_of
+from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
+from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest, build_graph
+from dagster_sao.core.manifest.macros import Macros
+from dagster_sao.sql.jinja_reads import ANY, Read
+from dagster_sao.sql.python_code import python_form, reads_of_python
+
+_POINTER = "latest_version_pointer"
+# Of a node's config, all counts but this: settings of adapters and packages are not known in advance.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "access", "alias", "concurrent_batches", "database", "description", "docs", "enabled", "freshness", "group", "meta",
+        "owner", "persist_docs", "pre-hook", "post-hook", "schema", "severity", "state", "static_analysis", "tags",
+        "contract", "target_database", "target_schema", "on_error", _POINTER,
+    }
+)  # fmt: skip
+_UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
+# What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
+# knows of the project.
+_KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
+# Their compiled SQL depends on whether the relation existed when it was compiled.
+_COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
+
+
+class Fingerprinter:
+    """Computes the fingerprints of one manifest."""
+
+    def __init__(  # noqa: PLR0913 (each is an input of the fingerprint)
+        self,
+        manifest: Mapping[str, Any],
+        surroundings: Surroundings | None = None,
+        *,
+        cache: MutableMapping[str, str] | None = None,
+        seed_checksums: Mapping[str, str] | None = None,
+        built: AbstractSet[str] | None = None,
+        imported: Callable[[str], str] = lambda _code: "",
+        seed_columns: Callable[[str], str] = lambda _unique_id: "",
+    ) -> None:
+        """Read nothing yet.
+
+        `cache` keeps what is known of texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
+        id, the checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
+        `imported` returns a digest of the project's own Python modules that the code of a Python model imports,
+        `seed_columns` a text that differs where dbt gives a seed, by unique id, other columns; empty where nobody looked.
+        """
+        self._manifest = manifest
+        self._nodes: Mapping[str, Mapping[str, Any]] = manifest["nodes"]
+        self._surroundings = surroundings or Surroundings()
+        self._values = ContextValues(manifest, self._surroundings)
+        self._seed_checksums = seed_checksums or {}
+        self._built = built
+        self._imported = imported
+        self._seed_columns = seed_columns
+        self._facts = TextFacts(str(manifest["metadata"].get("adapter_type") or ""), cache)
+        self._macros = Macros(manifest, self._facts.reads, _dispatching(self._surroundings.dispatch))
+        self._units = Units(manifest, self._macros, self._facts)
+        self._macro_forms: dict[str, str] = {}
+        self._functions: dict[str, Fingerprint] = {}
+
+    @cached_property
+    def graph(self) -> ProjectGraph:
+        """The project's graph.
+
+        A node with volatile SQL counts as history-dependent. So does one that the project's own materialization builds,
+        whatever its name: what it makes of the SQL is not known.
+        """
+        plain = build_graph(self._manifest, self._built)
+        own = {uid for uid, node in plain.nodes.items() if self._macros.own_materialization(node.materialized)}
+        plain = plain.with_history_dependent(own)
+        functions = {uid for uid, function in plain.functions.items() if self._is_volatile_function(function)}
+        nodes = {
+            uid
+            for uid, node in plain.nodes.items()
+            if not functions.isdisjoint(node.functions) or self._is_volatile(node)
+        }
+        tests = {
+            uid
+            for uid, test in plain.tests.items()
+            if (not functions.isdisjoint(test.functions) and not test.is_unit_test) or self._is_volatile_test(test)
+        }
+        return plain.with_volatile(nodes | tests)
+
+    def fingerprint(self, node: Node) -> Fingerprint:
+        """Return the fingerprint of a node of this manifest."""
+        props = self._nodes[node.unique_id]
+        found = [*self._config_parts(node, props), *self._start_of_runs]
+        if node.resource_type == "seed":
+            recorded = (props.get("checksum") or {}).get("checksum")
+            found.append((SEED_FILE, short(self._seed_checksums.get(node.unique_id, recorded))))
+            if columns := self._seed_columns(node.unique_id):
+                found.append((SEED_COLUMNS, short(columns)))
+        else:
+            found += self._code_parts(node, props)
+        found += self._reached_parts(self._units.of_node(node))
+        return Fingerprint(by_name(found), self._compiled(node, props))
+
+    def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
+        """Return the fingerprints of nodes, tests and functions by unique id.
+
+        Of all, or of those of `unique_ids` that exist.
+        """
+        graph = self.graph
+        wanted = [*graph.nodes, *graph.tests, *graph.functions] if unique_ids is None else list(unique_ids)
+        found = {uid: self.fingerprint(graph.nodes[uid]) for uid in wanted if uid in graph.nodes}
+        for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
+            model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
+            found[test.unique_id] = self.test_fingerprint(test, model)
+        found.update({uid: self.function_fingerprint(uid) for uid in wanted if uid in graph.functions})
+        return found
+
+    def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:
+        """Return the fingerprint of a test of this manifest; of a unit test, `model` is the one of its model."""
+        if test.is_unit_test:
+            props = self._manifest["unit_tests"][test.unique_id]
+            parts = {"definition": short([props.get(name) for name in _UNIT_TEST_PARTS])}
+            return Fingerprint({**parts, "model": short(model.digest if model else None)})
+        return Fingerprint(by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
+
+    def value_now(self, unique_id: str, name: str) -> str:
+        """Return a short hash of what a node or test reads now under a name such as `var: x` or `macro: macro.shop.cents`.
+
+        `var: x of model.pack.m` is what an ephemeral model that is inlined reads.
+        """
+        kind, _, name = name.partition(": ")
+        if kind == "macro":
+            return self._macro_in_use(name)
+        name, props = self._reader_of(unique_id, name)
+        return self._values.digest((kind, name), props)
+
+    def value_for_dbt(self, unique_id: str, name: str) -> str | None:
+        """Return the hash that dbt itself would record of a value of variables or the environment, None for other values."""
+        kind, _, name = name.partition(": ")
+        name, props = self._reader_of(unique_id, name)
+        return self._values.digest_of_dbt(kind, name, str(props["package_name"]))
+
+    def _reader_of(self, unique_id: str, name: str) -> tuple[str, Mapping[str, Any]]:
+        """Return the name of what is read, and the entry of the manifest for which it is read."""
+        read, _, other = name.rpartition(" of ")
+        collections = [self._manifest.get(of) or {} for of in ("nodes", "macros", "functions")]
+        entry: Mapping[str, Any] | None = next((found[other] for found in collections if other in found), None)
+        return (read, entry) if entry is not None else (name, self._nodes[unique_id])
+
+    def relations_spelled_out(self, node: Node) -> list[str]:
+        """Return the relations and files that a node's own templates name without `ref` and `source`."""
+        if node.language != "sql" or node.resource_type == "seed":
+            return []
+        texts = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
+        return list(dict.fromkeys(name for text in texts for name in self._facts.relations(text)))
+
+    def has_own_steps(self, node: Node) -> bool:
+        """Return whether code of the project or a package takes part in building a node, beside its SQL."""
+        props = self._nodes[node.unique_id]
+        return bool(hooks_of(props) or self._start_of_runs or self._macros.called_in_building(props))
+
+    def written_config(self, node: Node) -> Mapping[str, Any]:
+        """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
+        return self._nodes[node.unique_id].get("unrendered_config") or {}
+
+    def selects_star(self, node: Node) -> bool:
+        """Return whether the node's columns may follow from its parents' columns."""
+        if node.resource_type == "seed":
+            return False
+        if node.language != "sql":
+            return True
+        return any(self._facts.selects_star(text) for unit in self._units.of_node(node) for text in unit.texts[:1])
+
+    # What a node or test is made of
+
+    def _is_volatile(self, node: Node) -> bool:
+        if node.resource_type == "seed" or node.language != "sql":
+            return False
+        return self._units.is_volatile(self._units.of_node(node))
+
+    def _is_volatile_test(self, test: ProjectTest) -> bool:
+        if test.is_unit_test:
+            return False
+        # Without anything to read, it reads what dbt does not know, if anything.
+        return not test.reads or self._units.is_volatile(self._units.of_test(test))
+
+    # Parts
+
+    def _compiled(self, node: Node, props: Mapping[str, Any]) -> str | None:
+        """Return the normal form of the compiled SQL, where all that the node's templates do shows in it."""
+        code = props.get("compiled_code")
+        if not code or node.materialized in _COMPILED_BY_STATE or node.language != "sql":
+            return None
+        # What hooks do does not show in it, nor what macros do that build the relation.
+        if self.has_own_steps(node):
+            return None
+        return self._facts.compiled_form(code)
+
+    def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        config = props.get("config") or {}
+        for name, value in config.items():
+            if name not in _WITHOUT_EFFECT and value not in (None, "", [], {}):
+                yield f"config: {name}", short(value)
+        for hook in HOOKS:
+            if hooks := hooks_of(props, hook):
+                yield f"config: {hook}", short([self._normal_form(sql) for sql in hooks])
+        yield "config: relation_name", short(node.relation_name)
+        yield from self._pointer_parts(props)
+        if (config.get("contract") or {}).get("enforced"):
+            yield "config: contract", short(_contract(props))
+        if self._surroundings.dispatch:
+            yield "dispatch", short(self._surroundings.dispatch)
+
+    def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what becomes of the view that dbt points to the latest version of a model, and creates with it.
+
+        https://docs.getdbt.com/reference/resource-configs/latest_version_pointer
+        """
+        pointer = (props.get("config") or {}).get(_POINTER)
+        # Before dbt 1.12 there is none.
+        if not isinstance(pointer, Mapping) or props.get("version") is None:
+            return
+        enabled = pointer.get("enabled")
+        if enabled is None:
+            enabled = self._surroundings.flags.get("latest_version_pointer_enabled_by_default")
+        if enabled and props["version"] == props.get("latest_version"):
+            naming = [uid for uid, name in self._macros.own.items() if name == "generate_latest_version_pointer_alias"]
+            macros = [self._macro_form(uid) for uid in self._macros.reached_from(sorted(naming))]
+            yield f"config: {_POINTER}", short([pointer.get("alias"), macros])
+
+    def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        raw = str(props.get("raw_code") or "")
+        if node.language == "python":
+            yield "sql", short(python_form(raw))
+            if imported := self._imported(raw):
+                yield "imports", imported
+            for read in reads_of_python(raw):
+                yield from self._value_parts(read, props)
+        else:
+            yield "sql", self._normal_form(raw)
+        yield from self._inlined_parts(node.ephemerals, node.parents)
+        yield from self._function_parts(node.functions)
+
+    def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield what is read: the code of ephemeral models, and which relations."""
+        for unique_id in ephemerals:
+            ephemeral = self._nodes[unique_id]
+            yield f"ephemeral: {ephemeral['name']}", self._normal_form(str(ephemeral.get("raw_code") or ""))
+        yield "parents", short(sorted(parents))
+        for parent in parents:
+            source = self.graph.sources.get(parent)
+            if source is not None:
+                yield f"source: {source.label}", short(source.relation_name)
+
+    def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for unique_id in functions:
+            name = self.graph.functions[unique_id].name
+            yield f"{FUNCTION}{name}", self.function_fingerprint(unique_id).digest[:12]
+
+    def function_fingerprint(self, unique_id: str) -> Fingerprint:
+        """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
+        if unique_id not in self._functions:
+            function = self.graph.functions[unique_id]
+            self._functions[unique_id] = Fingerprint(by_name(self._parts_of_function(function)))
+        return self._functions[unique_id]
+
+    def _parts_of_function(self, function: Function) -> Iterator[tuple[str, str]]:
+        props = self._manifest["functions"][function.unique_id]
+        yield "definition", short(definition(props))
+        yield "config: relation_name", short(function.relation_name)
+        yield "sql", self._body_form(props)
+        yield from self._inlined_parts(function.ephemerals, function.parents)
+        yield from self._reached_parts(self._units.of_function(function))
+        yield from self._function_parts(function.functions)
+
+    def _body_form(self, props: Mapping[str, Any]) -> str:
+        body = str(props.get("raw_code") or "")
+        if language(props) == "sql":
+            return self._normal_form(body)
+        return short(python_form(body) if language(props) == "python" else body)
+
+    def _is_volatile_function(self, function: Function) -> bool:
+        props = self._manifest["functions"][function.unique_id]
+        return not is_deterministic(props, has_volatile_code=self._units.is_volatile(self._units.of_function(function)))
+
+    def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in (props.get("config") or {}).items():
+            if name not in TEST_CONFIG_WITHOUT_EFFECT and value not in (None, "", [], {}):
+                yield f"config: {name}", short(str(value).lower() if name == "severity" else value)
+        if props.get("relation_name"):
+            yield "config: relation_name", short(props["relation_name"])
+        yield "sql", self._normal_form(str(props.get("raw_code") or ""))
+        if props.get("test_metadata"):
+            yield "arguments", short(props["test_metadata"])
+        yield from self._inlined_parts(test.ephemerals, test.reads)
+        yield from self._function_parts(test.functions)
+        yield from self._start_of_runs
+        for unit in self._units.of_test(test):
+            yield from self._reached_parts([unit])
+
+    def _reached_parts(self, units: Iterable[Unit]) -> Iterator[tuple[str, str]]:
+        """Yield the macros that may be called, and the values that they and the templates may read."""
+        for unit in units:
+            for unique_id in unit.macros:
+                yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+            # A macro sees the variables of the model that calls it, whatever package the macro is of.
+            for read in self._units.values_read(unit):
+                yield from self._value_parts(read, unit.props)
+
+    def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        kind, name = read
+        if kind == "macro":
+            yield "macro: *", self._any_macro
+        elif kind != "config" or not _counts_anyway(name, props):
+            yield f"{kind}: {name}", self._values.digest(read, props)
+
+    @cached_property
+    def _any_macro(self) -> str:
+        return short([[uid, self._macro_form(uid)] for uid in sorted(self._macros.own)])
+
+    @cached_property
+    def _start_of_runs(self) -> list[tuple[str, str]]:
+        """The parts of what dbt does at the start of each run: functions that it creates, settings of the session."""
+        found: list[tuple[str, str]] = []
+        for unique_id in sorted(self._nodes):
+            props = self._nodes[unique_id]
+            if props["resource_type"] != "operation" or "on-run-start" not in (props.get("tags") or ()):
+                continue
+            raw = str(props.get("raw_code") or "")
+            unit = self._units.unit(props, [raw])
+            found.append(("on-run-start", self._normal_form(raw)))
+            found += [(f"macro: {_macro_name(uid)}", self._macro_form(uid)) for uid in unit.macros]
+            for read in self._units.values_read(unit):
+                if read[0] not in _KEPT_BY_HOOKS_OF_RUNS:
+                    found += self._value_parts(read, props)
+        return found
+
+    def _macro_in_use(self, unique_id: str) -> str:
+        """Return a short hash of a macro, and of those that dbt may call in its place; empty where there is none any more."""
+        if unique_id not in self._macros:
+            return ""
+        return short([[uid, self._macro_form(uid)] for uid in self._macros.rivals(unique_id)])
+
+    def _macro_form(self, unique_id: str) -> str:
+        if unique_id not in self._macro_forms:
+            self._macro_forms[unique_id] = self._facts.macro_form(self._macros.text(unique_id))
+        return self._macro_forms[unique_id]
+
+    def _normal_form(self, template: str) -> str:
+        return self._facts.template_form(template, self._overridden)
+
+    @cached_property
+    def _overridden(self) -> AbstractSet[str]:
+        """The names of dbt's own functions that macros of the project or a package take."""
+        return {"ref", "source"}.intersection(self._macros.own.values())
+
+
+def _dispatching(setting: object) -> frozenset[str]:
+    """Return the packages in which dbt looks for macros by the project's `dispatch` setting."""
+    entries = setting if isinstance(setting, list) else []
+    return frozenset(
+        str(package) for entry in entries if isinstance(entry, Mapping) for package in (entry.get("search_order") or ())
+    )
+
+
+def _counts_anyway(name: str, props: Mapping[str, Any]) -> bool:
+    """Return whether a name of a node's config is part of its fingerprint whether or not some code reads it."""
+    without = TEST_CONFIG_WITHOUT_EFFECT if props["resource_type"] == "test" else _WITHOUT_EFFECT
+    return name in HOOKS or (name not in without and not name.endswith(ANY))
+
+
+def _macro_name(unique_id: str) -> str:
+    return unique_id.rsplit(".", 1)[-1]
+
+
+def _contract(props: Mapping[str, Any]) -> list[Any]:
+    columns = props.get("columns") or {}
+    return [
+        props.get("constraints"),
+        [[c.get("name"), c.get("data_type"), c.get("constraints")] for c in columns.values()],
+    ]
