@@ -229,14 +229,10 @@ def _old_manifest(patient: Patient) -> Iterator[Finding]:
 
 
 def _settings_without_meaning(patient: Patient) -> Iterator[Finding]:
-    graph = patient.loaded.project.graph
-    files = {node.file for node in graph.nodes.values()} | {source.file for source in graph.sources.values()}
-    files |= {test.file for test in graph.tests.values()}
     for warning in patient.loaded.warnings:
-        # A file may have any name, so it is looked for as it is written.
-        file = next((file for file in files if f" ({file}): " in warning), "")
-        name, _, what = warning.partition(f" ({file}): ") if file else ("", "", warning)
-        yield Finding(Severity.WARNING, "setting", what, "See docs/configuration.md", name, file)
+        yield Finding(
+            Severity.WARNING, "setting", warning.text, "See docs/configuration.md", warning.label, warning.file
+        )
 
 
 def _waits_for_the_unchanging(patient: Patient) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
-from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.manifest.policy import Policy, SettingWarning
 from dagster_sao.sql.compiled_sql import relation_key
 
 
@@ -44,8 +44,8 @@ def is_among(name: str, known: Iterable[str]) -> bool:
     return bool(name) and any(key == name or key.endswith(f".{name}") for key in known)
 
 
-def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy]) -> Iterator[str]:
-    """Yield a sentence for each node whose SQL spells out a relation or a file that dbt does not know."""
+def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy]) -> Iterator[SettingWarning]:
+    """Yield a warning for each node whose SQL spells out a relation or a file that dbt does not know."""
     known = KnownRelations(code.graph)
     for uid, node in code.graph.nodes.items():
         named = code.relations_spelled_out(node)
@@ -55,7 +55,8 @@ def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy
         unknown = [name for name in named if not is_among(name, readable)]
         if unknown:
             interval = format_duration(policies[uid].untracked_interval)
-            yield f"{node.name} ({node.file}): {reads_unknown(unknown)}, so it counts as updated every {interval}."
+            text = f"{reads_unknown(unknown)}, so it counts as updated every {interval}."
+            yield SettingWarning(node.name, node.file, text)
 
 
 def reads_unknown(names: Iterable[str]) -> str:

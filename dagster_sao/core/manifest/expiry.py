@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dagster_sao.core.manifest.graph import ProjectGraph
-from dagster_sao.core.manifest.policy import Policy, SourcePolicy
+from dagster_sao.core.manifest.policy import Policy, SettingWarning, SourcePolicy
 
 
 def with_expiry(
@@ -22,14 +22,15 @@ def with_expiry(
     return {uid: _expiring(policy, thresholds.get(uid)) for uid, policy in policies.items()}
 
 
-def expiry_warnings(policies: Mapping[str, Policy], graph: ProjectGraph) -> Iterator[str]:
-    """Yield a sentence for each node, of policies with their expiry, that expires with sources which never do."""
+def expiry_warnings(policies: Mapping[str, Policy], graph: ProjectGraph) -> Iterator[SettingWarning]:
+    """Yield a warning for each node, of policies with their expiry, that expires with sources which never do."""
     for uid, policy in policies.items():
         if policy.expire_with_sources and policy.rebuild_every is None:
             node = graph.nodes[uid]
-            yield (
-                f"{node.label} ({node.file}): `meta.dagster_sao.expire_with_sources` has no effect: no source above it has"
-                " an `error_after` or `warn_after`."
+            yield SettingWarning(
+                node.label,
+                node.file,
+                "`meta.dagster_sao.expire_with_sources` has no effect: no source above it has an `error_after` or `warn_after`.",
             )
 
 

@@ -109,11 +109,25 @@ class SourcePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingWarning:
+    """A setting that is understood but has no effect, or should be written differently."""
+
+    label: str
+    """The node, source or test that has it."""
+    file: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"{self.label} ({self.file}): {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyReading:
-    """A policy, and sentences about settings that were understood but should be written otherwise."""
+    """A policy, and the warnings about its settings."""
 
     policy: Policy
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SettingWarning, ...] = ()
 
 
 def read_policy(props: Mapping[str, Any]) -> PolicyReading:
@@ -124,7 +138,7 @@ def read_policy(props: Mapping[str, Any]) -> PolicyReading:
     return _Reader(props).node_policy()
 
 
-def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[str, ...]]:
+def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[SettingWarning, ...]]:
     """Return the policy of a manifest source, and its warnings.
 
     Raises InvalidPolicyError, naming the source and its file, for a setting that has no meaning.
@@ -132,7 +146,7 @@ def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[st
     return _Reader(props).source_policy()
 
 
-def read_test_interval(props: Mapping[str, Any]) -> tuple[timedelta | None, tuple[str, ...]]:
+def read_test_interval(props: Mapping[str, Any]) -> tuple[timedelta | None, tuple[SettingWarning, ...]]:
     """Return the `untracked_interval` of a manifest's data test, None where it has none, and warnings.
 
     Raises InvalidPolicyError, naming the test and its file, for a setting that has no meaning.
@@ -150,16 +164,14 @@ def _quoted(value: object) -> str:
 class _Reader:
     def __init__(self, props: Mapping[str, Any]) -> None:
         self._props = props
-        self._warnings: list[str] = []
+        self._warnings: list[SettingWarning] = []
         self._config: Mapping[str, Any] = self._mapping("config", props.get("config"))
         self._unrendered: Mapping[str, Any] = self._mapping("config", props.get("unrendered_config"))
 
     def node_policy(self) -> PolicyReading:
         settings = self._meta_settings(_NODE_SETTINGS)
         if settings.get("content_fingerprint"):
-            self._warnings.append(
-                f"{self._where}: `meta.dagster_sao.content_fingerprint` is read but has no effect in this release."
-            )
+            self._warn("`meta.dagster_sao.content_fingerprint` is read but has no effect in this release.")
         build_after, updates_on, lag_tolerance = self._waiting()
         policy = Policy(
             build_after=build_after,
@@ -177,7 +189,7 @@ class _Reader:
         )
         return PolicyReading(policy, tuple(self._warnings))
 
-    def source_policy(self) -> tuple[SourcePolicy, tuple[str, ...]]:
+    def source_policy(self) -> tuple[SourcePolicy, tuple[SettingWarning, ...]]:
         settings = self._meta_settings(_SOURCE_SETTINGS)
         freshness = self._mapping("freshness", self._config.get("freshness") or self._props.get("freshness"))
         policy = SourcePolicy(
@@ -190,7 +202,7 @@ class _Reader:
         )
         return policy, tuple(self._warnings)
 
-    def test_interval(self) -> tuple[timedelta | None, tuple[str, ...]]:
+    def test_interval(self) -> tuple[timedelta | None, tuple[SettingWarning, ...]]:
         interval = self._untracked_interval(self._meta_settings(_TEST_SETTINGS))
         return interval, tuple(self._warnings)
 
@@ -221,8 +233,8 @@ class _Reader:
         written = self._unrendered.get("freshness")
         if not isinstance(written, Mapping) or "updates_on" not in written:
             return None
-        self._warnings.append(
-            f"{self._where}: `updates_on` stands beside `build_after`, where dbt drops it; it is honoured here."
+        self._warn(
+            "`updates_on` stands beside `build_after`, where dbt drops it; it is honoured here."
             " Move it into `build_after`."
         )
         return written["updates_on"]
@@ -298,15 +310,20 @@ class _Reader:
         for name in sorted(map(shown, set(settings) - known)):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean `{close[0]}`?" if close else ""
-            self._warnings.append(f"{self._where}: `meta.dagster_sao.{name}` is not a setting and has no effect.{hint}")
+            self._warn(f"`meta.dagster_sao.{name}` is not a setting and has no effect.{hint}")
         return settings
 
     @property
-    def _where(self) -> str:
-        name = self._props["name"]
-        if self._props.get("source_name"):
-            name = f"{self._props['source_name']}.{name}"
-        return f"{name} ({self._props.get('original_file_path')})"
+    def _label(self) -> str:
+        name = str(self._props["name"])
+        return f"{self._props['source_name']}.{name}" if self._props.get("source_name") else name
+
+    @property
+    def _file(self) -> str:
+        return str(self._props.get("original_file_path"))
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(SettingWarning(self._label, self._file, text))
 
     def _invalid(self, problem: str) -> InvalidPolicyError:
-        return InvalidPolicyError(f"{self._where}: {problem}.")
+        return InvalidPolicyError(f"{self._label} ({self._file}): {problem}.")

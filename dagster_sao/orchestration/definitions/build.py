@@ -209,7 +209,7 @@ def finish_project(
     """
     refuse_what_does_not_survive(project, loaded)
     for warning in loaded.warnings:
-        logger.warning(warning)
+        logger.warning(str(warning))
     keys = loaded.keys
     loads = {key for asset in other_assets for key in _keys_of(asset)}
     patterns = [_pattern(name) for name in settings.loaded_by_dagster]

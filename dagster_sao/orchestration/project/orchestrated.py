@@ -23,7 +23,13 @@ from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.manifest.graph import Source, check_manifest_version
-from dagster_sao.core.manifest.policy import SourcePolicy, read_policy, read_source_policy, read_test_interval
+from dagster_sao.core.manifest.policy import (
+    SettingWarning,
+    SourcePolicy,
+    read_policy,
+    read_source_policy,
+    read_test_interval,
+)
 from dagster_sao.core.project import Project
 from dagster_sao.orchestration.events.door import learn_secrets
 from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
@@ -91,7 +97,7 @@ class LoadedProject:
     manifest: Mapping[str, Any]
     project: Project
     source_policies: Mapping[str, SourcePolicy]
-    warnings: tuple[str, ...]
+    warnings: tuple[SettingWarning, ...]
     variables: Variables
     dbt_project: DbtProject
     translator: DagsterDbtTranslator

@@ -11,10 +11,12 @@ from dagster_sao.core.manifest.policy import (
     CodeChanges,
     OnCodeChange,
     Policy,
+    SettingWarning,
     SourcePolicy,
     UpdatesOn,
     read_policy,
     read_source_policy,
+    read_test_interval,
 )
 from tests.support.dbt_version import DBT_VERSION
 
@@ -73,7 +75,19 @@ def test_a_model_waits_as_it_asks(core_manifest, name):
 
 def test_only_what_should_be_written_otherwise_is_warned_of(core_manifest):
     warnings = {p["name"]: read_policy(p).warnings for p in core_manifest["nodes"].values()}
-    assert {name: w for name, w in warnings.items() if w} == {name: (w,) for name, w in WARNINGS.items()}
+    assert {name: [str(w) for w in found] for name, found in warnings.items() if found} == {
+        name: [w] for name, w in WARNINGS.items()
+    }
+
+
+def test_a_warning_keeps_the_node_and_the_file_apart_from_its_text():
+    entry = {
+        "name": "orders",
+        "original_file_path": "models/EU (old): v1/orders.sql",
+        "meta": {"dagster_sao": {"rebuild_evry": "1d"}},
+    }
+    text = "`meta.dagster_sao.rebuild_evry` is not a setting and has no effect. Did you mean `rebuild_every`?"
+    assert read_policy(entry).warnings == (SettingWarning("orders", "models/EU (old): v1/orders.sql", text),)
 
 
 def test_dbt_still_loses_what_we_read_from_unrendered_config(core_manifest):
@@ -170,7 +184,21 @@ def test_freshness_that_was_never_written_is_no_null():
 def test_updates_on_without_any_build_after_is_honoured():
     reading = read_policy(props({"freshness": {}}, {"freshness": {"updates_on": "all"}}))
     assert reading.policy == Policy(updates_on=UpdatesOn.ALL)
-    assert "Move it into `build_after`." in reading.warnings[0]
+    assert "Move it into `build_after`." in reading.warnings[0].text
+
+
+def test_a_model_says_how_often_what_dbt_does_not_know_counts_as_updated():
+    reading = read_policy(props({"meta": {"dagster_sao": {"untracked_interval": "5m"}}}))
+    assert (reading.policy, reading.warnings) == (Policy(untracked_interval=HOUR / 12), ())
+
+
+@pytest.mark.parametrize("read", [read_policy, read_source_policy, read_test_interval])
+@pytest.mark.parametrize("nothing", ["0m", "0h 0m"])
+def test_an_untracked_interval_of_nothing_is_refused(read, nothing):
+    with pytest.raises(InvalidPolicyError) as error:
+        read(props({"meta": {"dagster_sao": {"untracked_interval": nothing}}}))
+    problem = "`untracked_interval` is 0, so it would be due without end; write a longer time"
+    assert str(error.value) == f"orders (models/orders.sql): {problem}."
 
 
 def test_meta_beside_config_counts_where_config_says_nothing():

@@ -25,7 +25,7 @@ def test_a_model_whose_sources_never_expire_is_warned_of(tmp_path):
     loaded = load(tmp_path)
     assert loaded.project.policy(ORDERS).rebuild_every is None
     (warning,) = loaded.warnings
-    assert warning == (
+    assert str(warning) == (
         "orders (models/orders.sql): `meta.dagster_sao.expire_with_sources` has no effect: no source above it has an"
         " `error_after` or `warn_after`."
     )
