@@ -428,8 +428,8 @@ class Fingerprinter:
         if props.get("relation_name"):
             yield "config: relation_name", _short(props["relation_name"])
         yield "sql", self._normal_form(str(props.get("raw_code") or ""))
-        if props.get("test_metadata"):
-            yield "arguments", _short(props["test_metadata"])
+        if props.get("decided_test_metadata"):
+            yield "arguments", _short(props["decided_test_metadata"])
         yield from self._inlined_parts(test.ephemerals, test.reads)
         yield from self._function_parts(test.functions)
         yield from self._start_of_runs
@@ -575,7 +575,7 @@ def _by_name(found: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _texts_of_test(props: Mapping[str, Any]) -> list[str]:
     """Return the templates that a data test has beside its SQL: what it is called with, and how it is configured."""
-    arguments = (props.get("test_metadata") or {}).get("kwargs") or {}
+    arguments = (props.get("decided_test_metadata") or {}).get("kwargs") or {}
     config = {name: v for name, v in (props.get("config") or {}).items() if name not in _WITHOUT_EFFECT_ON_TESTS}
     return list(_strings_in([arguments, config]))
 

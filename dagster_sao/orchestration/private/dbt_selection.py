@@ -367,7 +367,7 @@ def _dbt_manifest(raw: Mapping[str, Any]) -> Any:
 
     def node(props: Mapping[str, Any]) -> Any:
         if props["resource_type"] == "test":
-            known: Any = nodes.GenericTestNode if props.get("test_metadata") else nodes.SingularTestNode
+            known: Any = nodes.GenericTestNode if props.get("decided_test_metadata") else nodes.SingularTestNode
         else:
             known = classes[props["resource_type"]]
         return known.from_dict(props)

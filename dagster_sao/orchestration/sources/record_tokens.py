@@ -14,12 +14,14 @@ from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.source_tokens import told_by_probe, untracked_token
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.events.event_schema import (
+    AGE_KEY,
     DATA_VERSION_TAG,
     HISTORY_KEY,
     LOADED_AT_KEY,
     PROBE_KEY,
-    history_with,
+    PROBE_SECONDS_KEY,
 )
+from dagster_sao.orchestration.events.record_json import history_with
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, source_policy
 from dagster_sao.warehouse.probes.registry import Observation
 
@@ -68,12 +70,12 @@ def source_event(
     observation = probed.observation
     metadata: dict[str, Any] = {
         PROBE_KEY: observation.kind,
-        "dagster_sao/probe_seconds": round(probed.seconds, 4),
+        PROBE_SECONDS_KEY: round(probed.seconds, 4),
         HISTORY_KEY: dg.MetadataValue.json(history_with(last, token, now)),
     }
     if observation.loaded_at is not None:
         metadata[LOADED_AT_KEY] = dg.MetadataValue.timestamp(observation.loaded_at)
-        metadata["dagster_sao/age_seconds"] = round((now - observation.loaded_at).total_seconds(), 3)
+        metadata[AGE_KEY] = round((now - observation.loaded_at).total_seconds(), 3)
     return dg.AssetMaterialization(
         asset_key=key,
         description=f"New data in {probed.source.label}",
