@@ -20,7 +20,6 @@ from dagster_sao.core.state.state import (
     VersionHistory,
 )
 
-REMEMBERED_TOKENS = 20
 _LAYOUT = 1
 
 
@@ -45,7 +44,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "evidence": _evidence_to_json(build.evidence),
         "attempt_id": build.attempt_id,
         "stirred": dict(build.stirred),
-        "history": _history_to_json(build.history),
+        "history": history_to_json(build.history),
         "invocation_id": invocation_id,
         "environment": environment,
     }
@@ -196,14 +195,6 @@ def function_from_json(record: object) -> FunctionState | None:
         return None
 
 
-def history_with(before: SourceState | None, token: str, now: datetime) -> list[list[str]]:
-    """Return the history that goes with a new token, as JSON, with the latest tokens only."""
-    history: VersionHistory = before.history if before else ()
-    if before and not history:
-        history = ((before.token, before.recorded_at),)
-    return _history_to_json((*history, (token, now))[-REMEMBERED_TOKENS:])
-
-
 def source_state(token: str, recorded_at: datetime, history: object) -> SourceState:
     """Return a source's state from the parts of its latest event."""
     return SourceState(token, recorded_at, _history_from_json(history))
@@ -246,7 +237,8 @@ def _evidence_from_json(record: object) -> Evidence:
     return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
 
 
-def _history_to_json(history: VersionHistory) -> list[list[str]]:
+def history_to_json(history: VersionHistory) -> list[list[str]]:
+    """Return a history as JSON."""
     return [[version, moment.isoformat()] for version, moment in history]
 
 

@@ -10,12 +10,11 @@ import pytest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, SourceState, Verdict, VerdictStatus
 from dagster_sao.orchestration.events.record_json import (
-    REMEMBERED_TOKENS,
     build_from_json,
     build_to_json,
     failure_from_json,
     failure_to_json,
-    history_with,
+    history_to_json,
     source_state,
     verdict_from_json,
     verdict_to_json,
@@ -113,19 +112,9 @@ def test_a_verdict_with_a_broken_part_is_none(name, value):
     assert verdict_from_json({**through_json(verdict_to_json(VERDICT)), name: value}) is None
 
 
-def test_a_source_remembers_when_its_latest_tokens_appeared():
-    state = SourceState("a", NOW)
-    assert history_with(None, "a", NOW) == [["a", NOW.isoformat()]]
-    later = NOW + timedelta(minutes=1)
-    assert history_with(state, "b", later) == [["a", NOW.isoformat()], ["b", later.isoformat()]]
-
-
-def test_a_history_does_not_grow_without_end():
-    state = source_state("0", NOW, None)
-    for index in range(100):
-        state = source_state(str(index), NOW, through_json(history_with(state, str(index), NOW)))
-    assert len(state.history) == REMEMBERED_TOKENS
-    assert state.history[-1][0] == "99"
+def test_the_history_of_a_source_survives_the_way_through_json():
+    history = (("a", NOW), ("b", NOW + timedelta(minutes=1)))
+    assert source_state("b", NOW, through_json(history_to_json(history))) == SourceState("b", NOW, history)
 
 
 def test_a_build_counts_though_its_history_cannot_be_read():
