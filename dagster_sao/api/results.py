@@ -17,19 +17,18 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, seconds_text, styled
 from dagster_sao.core.decision.decide import Reason
-from dagster_sao.core.decision.decide_tests import TestAction
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.events.event_schema import (
-    BUILD_KEY,
-    DECISION_KEY,
-    DURATION_KEY,
     FAILED_ROWS_KEY,
-    REASON_CODE_KEY,
     REASON_KEY,
-    SECONDS_SAVED_KEY,
-    SOURCE_PROBLEMS_KEY,
-    TESTS_KEY,
+    Outcome,
+    ResultOfTest,
+    is_reused,
+    node_event,
+    plain,
+    source_problems_of_run,
+    tests_of_run,
 )
 from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
@@ -52,13 +51,12 @@ class NodeStatus(str, Enum):
 
 
 _STATUSES = {
-    "build": NodeStatus.SUCCESS,
-    "reused": NodeStatus.REUSED,
-    "reuse": NodeStatus.REUSED,
-    "hold": NodeStatus.HELD,
-    "skip": NodeStatus.SKIPPED,
-    "lost": NodeStatus.SKIPPED,
-    "failed": NodeStatus.ERROR,
+    Outcome.BUILT: NodeStatus.SUCCESS,
+    Outcome.REUSED: NodeStatus.REUSED,
+    Outcome.HELD: NodeStatus.HELD,
+    Outcome.SKIPPED: NodeStatus.SKIPPED,
+    Outcome.LOST: NodeStatus.SKIPPED,
+    Outcome.FAILED: NodeStatus.ERROR,
 }
 
 
@@ -280,7 +278,7 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     started_at: datetime,
     ended_at: datetime,
     error: str = "",
-    tests: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    tests: Mapping[str, ResultOfTest] = MappingProxyType({}),
     said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     warnings: Iterable[str] = (),
 ) -> BuildResults:
@@ -318,13 +316,12 @@ def heard_result(
     return _heard_of_node(event, loaded)
 
 
-def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph) -> dict[str, Mapping[str, Any]]:
+def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph) -> dict[str, ResultOfTest]:
     """Return what a run said at its end of each of its tests, by unique id: also of those that have no asset check."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, ResultOfTest] = {}
     for record in events_of_run(instance, run_id):
         event = record.event_log_entry.dagster_event
-        said = metadata_of_engine_event(event).get(TESTS_KEY) if event else None
-        tests: Mapping[str, Mapping[str, Any]] = getattr(said, "value", None) or {}
+        tests = tests_of_run(metadata_of_engine_event(event)) if event else {}
         # Each step of a run says so. What one of them ran, the others reuse.
         found.update({uid: of_run for uid, of_run in tests.items() if uid not in found or _was_run(of_run)})
     return {uid: of_run for uid, of_run in found.items() if uid in graph.tests}
@@ -335,12 +332,11 @@ def said_of_sources(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     found: dict[str, None] = {}
     for record in events_of_run(instance, run_id):
         event = record.event_log_entry.dagster_event
-        said = metadata_of_engine_event(event).get(SOURCE_PROBLEMS_KEY) if event else None
-        found.update(dict.fromkeys(getattr(said, "value", None) or ()))
+        found.update(dict.fromkeys(source_problems_of_run(metadata_of_engine_event(event)) if event else ()))
     return list(found)
 
 
-def _was_run(of_run: Mapping[str, Any]) -> bool:
+def _was_run(of_run: ResultOfTest) -> bool:
     return TestStatus(of_run["result"]) not in _NOT_RUN
 
 
@@ -352,19 +348,19 @@ def _heard_of_node(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult 
     else:
         return None
     uid = loaded.keys.unique_ids.get(event.asset_key) if event.asset_key else None
-    plain: dict[str, Any] = {name: getattr(value, "value", value) for name, value in metadata.items()}
-    status = _STATUSES.get(str(plain.get(DECISION_KEY)))
+    reported = node_event(metadata)
+    status = _STATUSES.get(reported.outcome) if reported.outcome is not None else None
     if uid is None or uid not in loaded.keys.nodes or status is None:
         return None
-    record = plain.get(BUILD_KEY) or {}
+    record = reported.build
     return NodeResult(
         unique_id=uid,
         name=loaded.project.graph.label(uid),
         status=status,
-        message=str(plain.get(REASON_KEY) or ""),
-        reason=str(plain.get(REASON_CODE_KEY) or ""),
-        seconds=float(plain.get(DURATION_KEY) or 0.0),
-        seconds_saved=float(plain.get(SECONDS_SAVED_KEY) or 0.0) if status is NodeStatus.REUSED else 0.0,
+        message=reported.message,
+        reason=reported.reason_code,
+        seconds=reported.seconds,
+        seconds_saved=reported.seconds_saved if status is NodeStatus.REUSED else 0.0,
         started_at=_moment(record.get("started_at")),
         ended_at=_moment(record.get("ended_at")),
         invocation_id=record.get("invocation_id"),
@@ -372,22 +368,22 @@ def _heard_of_node(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult 
 
 
 def _heard_of_test(unique_id: str, evaluation: dg.AssetCheckEvaluation, graph: ProjectGraph) -> TestResult | None:
-    plain: dict[str, Any] = {name: value.value for name, value in evaluation.metadata.items()}
-    verdict = _VERDICTS.get(plain.get("status"))
+    values = plain(evaluation.metadata)
+    verdict = _VERDICTS.get(values.get("status"))
     if verdict is None:
         return None
     return TestResult(
         unique_id=unique_id,
         name=graph.label(unique_id),
-        status=TestStatus.REUSED if plain.get(DECISION_KEY) == TestAction.REUSE else TestStatus(verdict.value),
-        message=str(plain.get(REASON_KEY) or ""),
-        failures=plain.get(FAILED_ROWS_KEY),
+        status=TestStatus.REUSED if is_reused(values) else TestStatus(verdict.value),
+        message=str(values.get(REASON_KEY) or ""),
+        failures=values.get(FAILED_ROWS_KEY),
         verdict=verdict,
     )
 
 
 def _test_result(
-    unique_id: str, of_run: Mapping[str, Any], graph: ProjectGraph, said: Mapping[str, Any] | None
+    unique_id: str, of_run: ResultOfTest, graph: ProjectGraph, said: Mapping[str, Any] | None
 ) -> TestResult:
     result = TestResult(
         unique_id=unique_id,

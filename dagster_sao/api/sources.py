@@ -16,13 +16,13 @@ from dagster_sao.api.display import as_text
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.core.state.source_tokens import told_by_probe, untracked_token
+from dagster_sao.core.state.source_tokens import told_by_probe
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp
+from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp, plain
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session
-from dagster_sao.orchestration.sources.record_tokens import new_token
+from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
 
@@ -136,13 +136,10 @@ def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now
     sources = dict(state.sources)
     for uid, observation in look.observations.items():
         policy = source_policy(loaded, loaded.project.graph.sources[uid])
-        token = new_token(observation, policy, sources.get(uid), now)
-        if observation.counts_as_untracked and not observation.error:
-            token = untracked_token(observation.token, "now")  # a job counts it as updated at every run
-        if token is not None:
-            before = sources.get(uid)
-            history = (*(before.history or ((before.token, before.recorded_at),)), (token, now)) if before else ()
-            sources[uid] = SourceState(token, now, history, before.columns if before else "")
+        # A job counts a source that is not tracked as updated at every run.
+        found = next_state_of(observation, policy, sources.get(uid), now, untracked_at="now")
+        if found is not None:
+            sources[uid] = found
     return replace(state, sources=sources)
 
 
@@ -174,9 +171,8 @@ def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
     key = loaded.keys.by_unique_id[uid]
     event = instance.get_latest_materialization_event(key)
     materialization = event.asset_materialization if event else None
-    metadata = materialization.metadata if materialization else {}
-    plain = {name: getattr(value, "value", value) for name, value in metadata.items()}
-    loaded_at = plain.get(LOADED_AT_KEY)
+    values = plain(materialization.metadata if materialization else {})
+    loaded_at = values.get(LOADED_AT_KEY)
     loaded_at = from_timestamp(loaded_at) if isinstance(loaded_at, (int, float)) else None
     since = loaded_at or (state.recorded_at if state else None)
     return SourceReport(
@@ -187,7 +183,7 @@ def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(plain.get(PROBE_KEY) or ""),
+        probe=LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
         age=now - since if since else None,
     )
 

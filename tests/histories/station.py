@@ -24,8 +24,8 @@ from dagster_sao.core.code.versions import times_moved
 from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.plan import make_plan
 from dagster_sao.core.state.state import Verdict, VerdictStatus
-from dagster_sao.orchestration.events.event_schema import FAILURE_KEY
-from dagster_sao.orchestration.state.event_log import TESTS_TAG, EventLogState
+from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, TESTS_TAG
+from dagster_sao.orchestration.state.event_log import EventLogState
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.histories.inprocess_dbt import Accident, InProcessDbt

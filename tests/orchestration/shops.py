@@ -27,9 +27,8 @@ from dagster_sao.orchestration.events.event_schema import (
     DATA_VERSION_TAG,
     DECISION_KEY,
     FAILURE_KEY,
-    build_to_json,
-    failure_to_json,
 )
+from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.core.manifests import manifest, model, source

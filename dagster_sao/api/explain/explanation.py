@@ -20,7 +20,7 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
-from dagster_sao.orchestration.events.event_schema import BUILD_KEY, REASON_KEY
+from dagster_sao.orchestration.events.event_schema import node_event
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
 
 
@@ -171,10 +171,9 @@ def _parent(unique_id: str, build: LastBuild | None, plan: Plan) -> ReadState:
 def _last_reason(instance: dg.DagsterInstance, loaded: LoadedProject, unique_id: str, build: LastBuild) -> str:
     event = instance.get_latest_materialization_event(loaded.keys.by_unique_id[unique_id])
     materialization = event.asset_materialization if event else None
-    metadata: dict[str, Any] = {k: v.value for k, v in materialization.metadata.items()} if materialization else {}
+    reported = node_event(materialization.metadata if materialization else {})
     # The latest may be of another environment.
-    is_this_one = (metadata.get(BUILD_KEY) or {}).get("run_id") == build.run_id
-    return str(metadata.get(REASON_KEY) or "") if is_this_one else ""
+    return reported.message if reported.build.get("run_id") == build.run_id else ""
 
 
 def _settings(policy: Policy, *, is_view: bool) -> dict[str, str]:

@@ -17,12 +17,10 @@ import dagster as dg
 
 from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.dagster_internals import AutomationContext, condition_result
 from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.state.read_state import take_snapshot
-
-PROJECT_METADATA_KEY = "dagster_sao/project"
-"""The metadata of a dbt asset under which its project is found."""
 
 _Decisions = Mapping[dg.AssetKey, Decision]
 _tick_decisions: ContextVar[_Decisions | None] = ContextVar("dagster_sao_tick_decisions", default=None)

@@ -15,8 +15,9 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
+from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.state.event_log import TESTS_TAG, RunActivity
+from dagster_sao.orchestration.state.event_log import RunActivity
 
 
 def tests_of_targets(graph: ProjectGraph, targets: AbstractSet[str]) -> frozenset[str]:

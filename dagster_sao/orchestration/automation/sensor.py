@@ -25,6 +25,7 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.events.door import errors_masked
+from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.private.dagster_internals import (
     AutomationConditionEvaluation,
@@ -35,8 +36,6 @@ from dagster_sao.orchestration.private.dagster_internals import (
 )
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.state.event_log import (
-    CONDITION_TAG,
-    PROJECT_TAG,
     EndedRun,
     RunActivity,
     event_log_state,

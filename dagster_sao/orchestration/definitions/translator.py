@@ -11,8 +11,9 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.policy import read_source_policy
-from dagster_sao.orchestration.automation.condition import PROJECT_METADATA_KEY, state_aware
+from dagster_sao.orchestration.automation.condition import state_aware
 from dagster_sao.orchestration.definitions.partitions import unpartitioned
+from dagster_sao.orchestration.events.event_schema import ERROR_AFTER_KEY, PROJECT_METADATA_KEY, WARN_AFTER_KEY
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 
 _EMPTY_SQL = "#### Raw SQL:\n```sql\n\n```"
@@ -82,5 +83,5 @@ def models_of(
 
 def _thresholds(props: Mapping[str, Any]) -> Mapping[str, str]:
     policy, _ = read_source_policy(props)
-    limits = {"dagster_sao/warn_after": policy.warn_after, "dagster_sao/error_after": policy.error_after}
+    limits = {WARN_AFTER_KEY: policy.warn_after, ERROR_AFTER_KEY: policy.error_after}
     return {name: format_duration(limit) for name, limit in limits.items() if limit is not None}

@@ -1,247 +1,123 @@
-"""The records that events carry, and their JSON."""
+"""The vocabulary of events: every metadata key, tag and outcome, with one writer and one reader for each kind of event.
+
+The values under these keys are stored for good, so a name or value here never changes. The JSON of whole records is in
+`record_json`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any
+from typing import Any, TypedDict
 
-from dagster_sao.core.code.evidence import Evidence, TracedReads
-from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.state.state import (
-    BatchRange,
-    FailedAttempt,
-    FailureKind,
-    FunctionState,
-    LastBuild,
-    SourceState,
-    Verdict,
-    VerdictStatus,
-    VersionHistory,
-)
+import dagster as dg
 
-BUILD_KEY = "dagster_sao/build"
-ELSEWHERE_KEY = "dagster_sao/builds_elsewhere"
-"""With a build: the last builds of the node in the other targets of the profile, by target."""
-FAILURE_KEY = "dagster_sao/failure"
-HISTORY_KEY = "dagster_sao/history"
+from dagster_sao.core.decision.decide import Action, Decision
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
+from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict
+from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
+
+# Of nodes.
 DECISION_KEY = "dagster_sao/decision"
+"""An `Outcome`; with the result of a test, a `TestAction`."""
 REASON_KEY = "dagster_sao/reason"
 REASON_CODE_KEY = "dagster_sao/reason_code"
 SECONDS_SAVED_KEY = "dagster_sao/seconds_saved"
 DURATION_KEY = "dagster_sao/duration_seconds"
-GIVEN_TO_DBT_KEY = "dagster_sao/given_to_dbt"
-"""On an event of a run: the nodes that dbt builds next, each with what tells its last build from others."""
-INTERRUPTIONS_KEY = "dagster_sao/interruptions"
-"""Beside these nodes: the failure of each that it is when the run says nothing more of it."""
-TESTS_KEY = "dagster_sao/tests"
-SOURCE_PROBLEMS_KEY = "dagster_sao/source_problems"
-"""At the end of a run: a sentence for each source that it could not probe, or that is not tracked."""
-"""On the last event of a run: what became of each of its tests, also of those that Dagster shows on no asset."""
+BUILD_KEY = "dagster_sao/build"
+ELSEWHERE_KEY = "dagster_sao/builds_elsewhere"
+"""With a build: the last builds of the node in the other targets of the profile, by target."""
+FAILURE_KEY = "dagster_sao/failure"
+
+# Of tests.
 VERDICT_AT_KEY = "dagster_sao/verdict_at"
 VERDICT_RUN_KEY = "dagster_sao/verdict_run"
 """With the result of a test that was not run: when, and by which run, it was computed."""
 FAILED_ROWS_KEY = "dagster_dbt/failed_row_count"
 """As dagster-dbt names it."""
+
+# Of sources.
 PROBE_KEY = "dagster_sao/probe"
+PROBE_SECONDS_KEY = "dagster_sao/probe_seconds"
+HISTORY_KEY = "dagster_sao/history"
 LOADED_AT_KEY = "dagster_sao/max_loaded_at"
+AGE_KEY = "dagster_sao/age_seconds"
+MEASURED_FROM_KEY = "dagster_sao/measured_from"
+WARN_AFTER_KEY = "dagster_sao/warn_after"
+ERROR_AFTER_KEY = "dagster_sao/error_after"
+"""The thresholds in the metadata of a source's asset, for people."""
+WARN_AFTER_SECONDS_KEY = "dagster_sao/warn_after_seconds"
+ERROR_AFTER_SECONDS_KEY = "dagster_sao/error_after_seconds"
+REMAINING_KEY = "dagster_sao/remaining_seconds"
+STALE_AT_KEY = "dagster_sao/stale_at"
+
+# Of runs.
+_GIVEN_TO_DBT_KEY = "dagster_sao/given_to_dbt"
+"""The nodes that dbt builds next, each with the mark of its last build."""
+_INTERRUPTIONS_KEY = "dagster_sao/interruptions"
+"""Beside these nodes: the failure to record for each if the run reports nothing more about it."""
+SOURCE_PROBLEMS_KEY = "dagster_sao/source_problems"
+"""At the end of a run: a sentence for each source that the run could not probe, or that is not tracked."""
+TESTS_KEY = "dagster_sao/tests"
+"""At the end of a run: the result of each of its tests, also of those that Dagster shows on no asset."""
+
+# Of assets.
+PROJECT_METADATA_KEY = "dagster_sao/project"
+"""The metadata of a dbt asset under which its project is found."""
+
+# Tags.
 DATA_VERSION_TAG = "dagster/data_version"
-REMEMBERED_TOKENS = 20
-_LAYOUT = 1
+PROJECT_TAG = "dagster_sao/project"
+"""On the runs that a sensor of this package started: the dbt project's name."""
+CONDITION_TAG = "dagster_sao/requested_by_condition"
+"""On such a run: the nodes that a condition composed by the user requested, which the run builds in any case."""
+TESTS_TAG = "dagster_sao/tests"
+"""On such a run: the requested tests that Dagster does not show as a check of the run."""
+_UNSETTLED_TAG = "dagster_sao/unsettled."
 
 
-class Progress(str, Enum):
-    """What a run says of a node on the way, as its decision: none of them tells what became of it."""
+class Outcome(str, Enum):
+    """What an event reports about a node."""
 
+    BUILT = "build"
+    REUSED = "reused"
+    HELD = "hold"
+    SKIPPED = "skip"
+    FAILED = "failed"
     WAITS = "waits"
+    """The run cannot build it yet."""
     STARTS = "starts"
+    """The run builds it after it waited."""
     LOST = "lost"
+    """The run lost the lease, so it cannot tell what became of the node."""
+    NOTICED = "noticed"
+    """A look at the relation found something out of order. Not about a run."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it tells what became of the node in the run."""
+        return self in _FINAL
+
+    @classmethod
+    def of(cls, action: Action) -> Outcome:
+        """Return the outcome of a decision that was carried out."""
+        return _OUTCOMES[action]
 
 
-def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environment: str = "") -> dict[str, Any]:
-    """Return a build record as JSON; empty parts are left out."""
-    record = {
-        "layout": _LAYOUT,
-        "started_at": build.started_at.isoformat(),
-        "ended_at": build.ended_at.isoformat(),
-        "fingerprint": dict(build.fingerprint.parts),
-        "compiled": build.fingerprint.compiled,
-        "consumed": dict(build.consumed),
-        "data_version": build.data_version,
-        "run_id": build.run_id,
-        "shape": build.shape,
-        "definition_inputs": dict(build.definition_inputs),
-        "columns": dict(build.columns),
-        "definition": build.definition,
-        "leaves": dict(build.leaves),
-        "planned_code": build.planned_code,
-        "replaced_in": build.replaced_in,
-        "evidence": _evidence_to_json(build.evidence),
-        "attempt_id": build.attempt_id,
-        "stirred": dict(build.stirred),
-        "history": _history_to_json(build.history),
-        "invocation_id": invocation_id,
-        "environment": environment,
-    }
-    return {name: value for name, value in record.items() if value not in (None, "", {}, [])}
+_FINAL = frozenset({Outcome.BUILT, Outcome.REUSED, Outcome.HELD, Outcome.SKIPPED, Outcome.FAILED})
+_OUTCOMES = {
+    Action.BUILD: Outcome.BUILT,
+    Action.REUSE: Outcome.REUSED,
+    Action.HOLD: Outcome.HELD,
+    Action.SKIP: Outcome.SKIPPED,
+}
 
 
-def build_from_json(record: object) -> LastBuild | None:
-    """Return the build of a record, None for one that this version cannot read: the node then counts as never built."""
-    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
-        return None
-    try:
-        return LastBuild(
-            started_at=_moment(record["started_at"]),
-            ended_at=_moment(record["ended_at"]),
-            fingerprint=Fingerprint(_strings(record.get("fingerprint")), record.get("compiled")),
-            consumed=_strings(record.get("consumed")),
-            data_version=record["data_version"],
-            run_id=record["run_id"],
-            shape=record.get("shape") or "",
-            definition_inputs=_strings(record.get("definition_inputs")),
-            columns=_strings(record.get("columns")),
-            definition=str(record.get("definition") or ""),
-            leaves=_strings(record.get("leaves")),
-            planned_code=str(record.get("planned_code") or ""),
-            replaced_in=str(record.get("replaced_in") or ""),
-            evidence=_evidence_from_json(record.get("evidence")),
-            attempt_id=str(record.get("attempt_id") or ""),
-            stirred={uid: int(times) for uid, times in (record.get("stirred") or {}).items()},
-            history=_history_from_json(record.get("history")),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def environment_of(record: object) -> str:
-    """Return the environment of a build or failure record: empty for the one that the project is configured with."""
-    return str(record.get("environment") or "") if isinstance(record, Mapping) else ""
-
-
-def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, Any]:
-    """Return a failed attempt as JSON."""
-    return {
-        "environment": environment,
-        "layout": _LAYOUT,
-        "failed_at": failure.failed_at.isoformat(),
-        "attempts": failure.attempts,
-        "fingerprint": failure.fingerprint,
-        "consumed": dict(failure.consumed),
-        "kind": failure.kind.value,
-        **({"limited_by": failure.limited_by} if failure.limited_by else {}),
-        **({"missing_batches": _batches_to_json(failure.missing_batches)} if failure.missing_batches else {}),
-        **({"batches_unknown": True} if failure.batches_unknown else {}),
-        **({"left": failure.left} if failure.left else {}),
-        "origin": failure.origin,
-        "after": failure.after,
-        "sequence": failure.sequence,
-    }
-
-
-def failure_from_json(record: object) -> FailedAttempt | None:
-    """Return the failed attempt of a record, None for one that this version cannot read."""
-    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
-        return None
-    try:
-        return FailedAttempt(
-            failed_at=_moment(record["failed_at"]),
-            attempts=int(record["attempts"]),
-            fingerprint=record["fingerprint"],
-            consumed=_strings(record["consumed"]),
-            kind=FailureKind(record["kind"]),
-            limited_by=str(record.get("limited_by") or ""),
-            missing_batches=tuple((_moment(start), _moment(end)) for start, end in record.get("missing_batches") or ()),
-            batches_unknown=bool(record.get("batches_unknown")),
-            left=str(record.get("left") or ""),
-            origin=str(record.get("origin") or ""),
-            after=record.get("after"),
-            sequence=int(record.get("sequence") or 0),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as JSON; empty parts are left out."""
-    record = {
-        "layout": _LAYOUT,
-        "status": verdict.status.value,
-        "at": verdict.at.isoformat(),
-        "run_id": verdict.run_id,
-        "fingerprint": dict(verdict.fingerprint.parts),
-        "versions": dict(verdict.versions),
-        "failures": verdict.failures,
-        "attempts": verdict.attempts,
-        "planned_code": verdict.planned_code,
-        "evidence": _evidence_to_json(verdict.evidence),
-    }
-    return {name: value for name, value in record.items() if value not in (None, "", {})}
-
-
-def verdict_from_json(record: object) -> Verdict | None:
-    """Return the verdict of a record, None for one that this version cannot read: the test then counts as never run."""
-    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
-        return None
-    try:
-        failures = record.get("failures")
-        return Verdict(
-            status=VerdictStatus(record["status"]),
-            at=_moment(record["at"]),
-            run_id=record["run_id"],
-            fingerprint=Fingerprint(_strings(record.get("fingerprint"))),
-            versions=_strings(record.get("versions")),
-            failures=int(failures) if failures is not None else None,
-            attempts=int(record["attempts"]),
-            planned_code=str(record.get("planned_code") or ""),
-            evidence=_evidence_from_json(record.get("evidence")),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def function_to_json(state: FunctionState) -> dict[str, Any]:
-    """Return what is known of a function as JSON."""
-    return {
-        "layout": _LAYOUT,
-        "code": state.code,
-        "at": state.at.isoformat(),
-        "run_id": state.run_id,
-        "planned_code": state.planned_code,
-        "failed_code": state.failed_code,
-        "attempts": state.attempts,
-    }
-
-
-def function_from_json(record: object) -> FunctionState | None:
-    """Return what a record says of a function, None for one that this version cannot read: it counts as never created."""
-    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
-        return None
-    try:
-        return FunctionState(
-            code=str(record["code"]),
-            at=_moment(record["at"]),
-            run_id=str(record["run_id"]),
-            planned_code=str(record["planned_code"]),
-            failed_code=str(record["failed_code"]),
-            attempts=int(record["attempts"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def history_with(before: SourceState | None, token: str, now: datetime) -> list[list[str]]:
-    """Return the history that goes with a new token, as JSON, with the latest tokens only."""
-    history: VersionHistory = before.history if before else ()
-    if before and not history:
-        history = ((before.token, before.recorded_at),)
-    return _history_to_json((*history, (token, now))[-REMEMBERED_TOKENS:])
-
-
-def source_state(token: str, recorded_at: datetime, history: object) -> SourceState:
-    """Return a source's state from the parts of its latest event."""
-    return SourceState(token, recorded_at, _history_from_json(history))
+def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an event as Python values."""
+    return {name: getattr(value, "value", value) for name, value in metadata.items()}
 
 
 def from_timestamp(timestamp: float) -> datetime:
@@ -249,67 +125,179 @@ def from_timestamp(timestamp: float) -> datetime:
     return datetime.fromtimestamp(timestamp, timezone.utc)
 
 
-def _batches_to_json(batches: tuple[BatchRange, ...]) -> list[list[str]]:
-    return [[start.isoformat(), end.isoformat()] for start, end in batches]
+def unsettled_tag(state_name: str) -> str:
+    """Return the tag of a run from before dbt starts: "yes" until all that the run failed to build was built later."""
+    return _UNSETTLED_TAG + state_name
 
 
-def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
-    """Return what a run saw as JSON, with what is false or empty left out."""
-    reads = evidence.reads
-    record: dict[str, Any] = {
-        "untracked": list(evidence.untracked),
-        "is_deterministic": evidence.is_deterministic,
-        "is_traced": reads is not None,
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """What an event reports about a node."""
+
+    outcome: Outcome | None
+    """None where the event does not name any, or this version does not know the one that it names."""
+    message: str
+    reason_code: str
+    seconds: float
+    seconds_saved: float
+    build: Mapping[str, Any]
+    """The record of a build, empty for none."""
+    has_failed: bool
+    """Whether the event carries the record of a failed attempt."""
+
+
+def node_event(metadata: Mapping[str, Any]) -> NodeEvent:
+    """Return what the metadata of a materialization or observation reports about a node."""
+    values = plain(metadata)
+    build = values.get(BUILD_KEY)
+    return NodeEvent(
+        outcome=_outcome(values.get(DECISION_KEY)),
+        message=str(values.get(REASON_KEY) or ""),
+        reason_code=str(values.get(REASON_CODE_KEY) or ""),
+        seconds=_number(values.get(DURATION_KEY)),
+        seconds_saved=_number(values.get(SECONDS_SAVED_KEY)),
+        build=build if isinstance(build, Mapping) else {},
+        has_failed=FAILURE_KEY in values,
+    )
+
+
+def outcome_metadata(outcome: Outcome, message: str) -> dict[str, Any]:
+    """Return the metadata of an event about a node that no decision was carried out for."""
+    return {DECISION_KEY: outcome.value, REASON_KEY: message}
+
+
+def decided_metadata(
+    outcome: Outcome, decision: Decision, message: str = "", seconds_saved: float | None = None
+) -> dict[str, Any]:
+    """Return the metadata of an event about a decision. `message` stands for the decision's own."""
+    metadata: dict[str, Any] = {
+        DECISION_KEY: outcome.value,
+        REASON_CODE_KEY: decision.reason.value,
+        REASON_KEY: message or decision.message,
     }
-    if reads is not None:
-        record["reads"] = dict(reads.values)
-        record["unseen"] = sorted(reads.unseen)
-        record["follows_state"] = reads.follows_state
-        record["asks_parents"] = reads.asks_parents
-    return {name: value for name, value in record.items() if value}
+    if seconds_saved is not None:
+        metadata[SECONDS_SAVED_KEY] = seconds_saved
+    return metadata
 
 
-def _evidence_from_json(record: object) -> Evidence:
-    """Return what a run saw. Raises TypeError for a record of another form."""
-    if not record:
-        return Evidence()
-    if not isinstance(record, Mapping):
-        raise TypeError
-    reads = None
-    if record.get("is_traced"):
-        reads = TracedReads(
-            values=_strings(record.get("reads")),
-            unseen=frozenset(record.get("unseen") or ()),
-            follows_state=bool(record.get("follows_state")),
-            asks_parents=bool(record.get("asks_parents")),
-        )
-    return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
+def failure_metadata(failure: FailedAttempt, environment: str) -> dict[str, Any]:
+    """Return the part of an event that records a failed attempt."""
+    return {FAILURE_KEY: dg.MetadataValue.json(failure_to_json(failure, environment))}
 
 
-def _history_to_json(history: VersionHistory) -> list[list[str]]:
-    return [[version, moment.isoformat()] for version, moment in history]
+def build_metadata(
+    decision: Decision,
+    build: LastBuild,
+    *,
+    invocation_id: str | None = None,
+    environment: str = "",
+    elsewhere: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the metadata of the event that records a build. `elsewhere` are the records of other environments."""
+    record = build_to_json(build, invocation_id=invocation_id, environment=environment)
+    metadata = {
+        **decided_metadata(Outcome.BUILT, decision),
+        DURATION_KEY: build.seconds,
+        BUILD_KEY: dg.MetadataValue.json(record),
+    }
+    return {**metadata, ELSEWHERE_KEY: dg.MetadataValue.json(dict(elsewhere))} if elsewhere else metadata
 
 
-def _history_from_json(history: object) -> VersionHistory:
-    # Only how long ago a change was follows from it: unreadable is as good as none.
-    if not isinstance(history, list):
-        return ()
+def decided_test_metadata(decision: TestDecision) -> dict[str, Any]:
+    """Return why a test was run or not, as metadata of the result of its check."""
+    return {
+        DECISION_KEY: decision.action.value,
+        REASON_CODE_KEY: decision.reason.value,
+        REASON_KEY: decision.message,
+    }
+
+
+def verdict_metadata(verdict: Verdict, reason: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of the result of a check: the verdict and, as `reason`, why it stands."""
+    return {
+        "status": verdict.status.value,
+        **({FAILED_ROWS_KEY: verdict.failures} if verdict.failures is not None else {}),
+        **reason,
+        VERDICT_AT_KEY: dg.MetadataValue.timestamp(verdict.at),
+        VERDICT_RUN_KEY: dg.MetadataValue.dagster_run(verdict.run_id),
+    }
+
+
+def is_reused(values: Mapping[str, Any]) -> bool:
+    """Return whether plain metadata of a check's result belongs to a test that was not run."""
+    return values.get(DECISION_KEY) == TestAction.REUSE
+
+
+class ResultOfTest(TypedDict, total=False):
+    """The result of a test at the end of a run."""
+
+    result: str
+    """In dbt's words: pass, warn, fail, error; else reused or skipped."""
+    reason: str
+    status: str
+    """The verdict that stands, where there is one."""
+    failures: int | None
+
+
+def run_end_metadata(source_problems: Iterable[str], tests: Mapping[str, ResultOfTest]) -> dict[str, Any]:
+    """Return the part of a run's last event that other processes read."""
+    return {
+        SOURCE_PROBLEMS_KEY: dg.MetadataValue.json(list(source_problems)),
+        TESTS_KEY: dg.MetadataValue.json(dict(tests)),
+    }
+
+
+def tests_of_run(metadata: Mapping[str, Any]) -> Mapping[str, ResultOfTest]:
+    """Return the results of a run's tests from its last event, by unique id; nothing from any other event."""
+    return plain(metadata).get(TESTS_KEY) or {}
+
+
+def source_problems_of_run(metadata: Mapping[str, Any]) -> Iterable[str]:
+    """Return the sources in which a run may not see new data, a sentence each, from its last event."""
+    return plain(metadata).get(SOURCE_PROBLEMS_KEY) or ()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenNode:
+    """A node that a run gives to dbt, with the failure to record if the run reports nothing more about it."""
+
+    unique_id: str
+    mark: str
+    """The mark of the last build before it."""
+    origin: str = ""
+    attempts: int = 1
+    sequence: int = 0
+
+    def failure(self, at: datetime) -> FailedAttempt:
+        """Return the failed attempt."""
+        return FailedAttempt(at, self.attempts, origin=self.origin, after=self.mark, sequence=self.sequence)
+
+
+def given_metadata(nodes: Iterable[GivenNode]) -> dict[str, Any]:
+    """Return the metadata of the event by which a run gives nodes to dbt."""
+    nodes = list(nodes)
+    interruptions = {node.unique_id: [node.origin, node.attempts, node.sequence] for node in nodes}
+    return {
+        _GIVEN_TO_DBT_KEY: dg.MetadataValue.json({node.unique_id: node.mark for node in nodes}),
+        _INTERRUPTIONS_KEY: dg.MetadataValue.json(interruptions),
+    }
+
+
+def given_nodes(metadata: Mapping[str, Any]) -> Iterator[GivenNode]:
+    """Yield the nodes that a run gives to dbt in an event; none in any other event."""
+    values = plain(metadata)
+    interruptions = values.get(_INTERRUPTIONS_KEY) or {}
+    for unique_id, mark in (values.get(_GIVEN_TO_DBT_KEY) or {}).items():
+        origin, attempts, sequence = interruptions.get(unique_id) or ("", 1, 0)
+        yield GivenNode(unique_id, mark, origin, attempts, sequence)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _outcome(value: object) -> Outcome | None:
     try:
-        return tuple((str(version), _moment(moment)) for version, moment in history)
-    except (TypeError, ValueError):
-        return ()
-
-
-def _strings(value: object) -> Mapping[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return value
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError
-    return moment
+        return Outcome(value)
+    except ValueError:
+        return None

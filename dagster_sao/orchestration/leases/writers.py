@@ -22,7 +22,7 @@ from dagster_sao.core.decision.decide import Decision, Reason
 from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot, Writer
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import failure_from_json, failure_to_json
+from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
 from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
 from dagster_sao.orchestration.project.orchestrated import LoadedProject

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.private.dagster_internals import repository_of
@@ -18,7 +19,7 @@ from dagster_sao.orchestration.project.orchestrated import LoadedProject, Orches
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
-from dagster_sao.orchestration.sources.record_tokens import ProbedSource, new_token, record_sources, source_event
+from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
 from dagster_sao.orchestration.state.event_log import run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
@@ -136,10 +137,12 @@ class RunCapture:
         while self._again.news:
             uid, seen = self._again.news.popitem()
             policy = source_policy(self._loaded, self._again.sources[uid])
-            if (token := new_token(seen, policy, self._states.get(uid), now)) is not None:
-                self._record(uid, seen, token, now)
+            if (found := next_state_of(seen, policy, self._states.get(uid), now)) is not None:
+                self._record(uid, seen, found)
         for uid in self._again.unknown.keys() - known:
-            self._record(uid, Observation(None, "none"), self._again.unknown[uid], now)
+            self._record(
+                uid, Observation(None, "none"), state_with(self._states.get(uid), self._again.unknown[uid], now)
+            )
         return frozenset(self._again.moved), dict(self._again.unknown)
 
     def found_at_end(
@@ -159,15 +162,15 @@ class RunCapture:
         asked = [s for s in sources if has_hooks or s.unique_id in self._again.moved or not prober.can_return(s)]
         for uid, seen in prober.observe(asked) if asked else ():
             policy = source_policy(self._loaded, self._again.sources[uid])
-            if (token := new_token(seen, policy, state.sources[uid], now)) is not None:
-                tokens[uid] = token
+            if (found := next_state_of(seen, policy, state.sources[uid], now)) is not None:
+                tokens[uid] = found.token
         alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
         return tokens, alterations
 
-    def _record(self, uid: str, seen: Observation, token: str, now: datetime) -> None:
-        probed, last = ProbedSource(self._again.sources[uid], seen, 0.0), self._states.get(uid)
+    def _record(self, uid: str, seen: Observation, state: SourceState) -> None:
+        probed = ProbedSource(self._again.sources[uid], seen, 0.0)
         key = self._loaded.keys.by_unique_id[uid]
-        self._context.instance.report_runless_asset_event(source_event(key, probed, token, last, now))
+        self._context.instance.report_runless_asset_event(source_event(key, probed, state))
 
     def note_database(self) -> None:
         """Note which copy of its DuckDB file the run leaves, where the run has a session with it."""

@@ -10,11 +10,11 @@ import dagster as dg
 
 from dagster_sao.core.decision.plan_tests import TestScope, tests_of_selection
 from dagster_sao.core.manifest.graph import ProjectTest
+from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.private.dagster_internals import all_check_keys
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
 from dagster_sao.orchestration.runs.config import TestStrategy
 from dagster_sao.orchestration.runs.run_plan import scope_of_tests
-from dagster_sao.orchestration.state.event_log import TESTS_TAG
 
 
 class RunTests:

@@ -42,6 +42,7 @@ from dagster_sao.orchestration.dbt.outcomes import is_build, unaccounted
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.events.batched_events import store_step_events
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event, masked_metadata
+from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.leases.leases import LEASES_LOST, Leases
 from dagster_sao.orchestration.leases.writers import RunWriters
@@ -74,7 +75,7 @@ from dagster_sao.orchestration.runs.reexecution import failed_in_parent
 from dagster_sao.orchestration.runs.report import RunReport, reused_checks
 from dagster_sao.orchestration.runs.run_plan import RunPlanner
 from dagster_sao.orchestration.runs.sightings import Sightings
-from dagster_sao.orchestration.state.event_log import CONDITION_TAG, PROJECT_TAG, event_log_state
+from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.functions import RunFunctions
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.relation_notes import write_moved

@@ -12,7 +12,7 @@ import dagster as dg
 
 from dagster_sao.core.code.evidence import UNSEEN, Evidence
 from dagster_sao.core.code.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
-from dagster_sao.core.decision.decide import Action, Decision
+from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.decide_tests import TestDecision
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Plan
@@ -34,15 +34,12 @@ from dagster_sao.orchestration.dbt.process import TestAnswer
 from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DATA_VERSION_TAG,
-    DECISION_KEY,
-    DURATION_KEY,
-    ELSEWHERE_KEY,
-    REASON_CODE_KEY,
     REASON_KEY,
-    build_to_json,
+    build_metadata,
+    decided_test_metadata,
 )
 from dagster_sao.orchestration.runs.limits import Limits, missing_after
-from dagster_sao.orchestration.runs.report import RunReport, reason_metadata, verdict_evaluation
+from dagster_sao.orchestration.runs.report import RunReport, verdict_evaluation
 
 Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
 """Returns, by unique id, the code of a node or test that dbt read, None where it is not known, and what was seen of it."""
@@ -203,7 +200,7 @@ class Recorder:
         a result once in a run; any other becomes an event of the same content.
         """
         decision = self.test_decisions.get(uid)
-        reason = reason_metadata(decision) if decision is not None else {}
+        reason = decided_test_metadata(decision) if decision is not None else {}
         if check in self._run_checks and not self._is_second(check):
             yield from (_with_metadata(event, reason) for event in dagster_events())
         else:
@@ -302,20 +299,14 @@ class Recorder:
         self._report.built(uid, decision.message)
         metadata = {
             **output.metadata,
-            DECISION_KEY: Action.BUILD.value,
-            REASON_CODE_KEY: decision.reason.value,
-            REASON_KEY: decision.message,
-            DURATION_KEY: build.seconds,
-            BUILD_KEY: dg.MetadataValue.json(
-                build_to_json(
-                    build,
-                    invocation_id=raw_event["info"].get("invocation_id"),
-                    environment=self._report.environment,
-                )
+            **build_metadata(
+                decision,
+                build,
+                invocation_id=raw_event["info"].get("invocation_id"),
+                environment=self._report.environment,
+                elsewhere=self._elsewhere(uid),
             ),
         }
-        if elsewhere := self._elsewhere(uid):
-            metadata[ELSEWHERE_KEY] = dg.MetadataValue.json(dict(elsewhere))
         with warnings.catch_warnings():
             # That an output names its data version is beta in Dagster, and chosen here on purpose.
             warnings.simplefilter("ignore", dg.BetaWarning)

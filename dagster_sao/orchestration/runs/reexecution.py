@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import dagster as dg
 
-from dagster_sao.core.decision.decide import Action, Reason
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY, FAILURE_KEY, GIVEN_TO_DBT_KEY, REASON_CODE_KEY
+from dagster_sao.core.decision.decide import Reason
+from dagster_sao.orchestration.events.event_schema import NodeEvent, Outcome, given_nodes, node_event
 from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
 from dagster_sao.orchestration.project.orchestrated import AssetKeys
 
@@ -29,25 +26,20 @@ def failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: Ass
         event = record.event_log_entry.dagster_event
         if event is None:
             continue
-        failed |= set(_plain(metadata_of_engine_event(event)).get(GIVEN_TO_DBT_KEY) or ())
+        failed |= {node.unique_id for node in given_nodes(metadata_of_engine_event(event))}
         uid = keys.unique_ids.get(event.asset_key) if event.asset_key is not None else None
         if uid is None:
             continue
         if record.asset_materialization is not None:
             failed.discard(uid)
         elif (observation := record.event_log_entry.asset_observation) is not None:
-            metadata = _plain(observation.metadata)
-            if FAILURE_KEY in metadata or _is_held(metadata):
+            reported = node_event(observation.metadata)
+            if reported.has_failed or _is_held(reported):
                 failed.add(uid)
-            elif metadata.get(DECISION_KEY) == Action.SKIP.value:
+            elif reported.outcome is Outcome.SKIPPED:
                 failed.discard(uid)
     return failed & keys.nodes
 
 
-def _is_held(metadata: Mapping[str, Any]) -> bool:
-    said = metadata.get(DECISION_KEY), metadata.get(REASON_CODE_KEY)
-    return said == (Action.HOLD.value, Reason.FAILED_UNCHANGED.value)
-
-
-def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in metadata.items()}
+def _is_held(reported: NodeEvent) -> bool:
+    return reported.outcome is Outcome.HELD and reported.reason_code == Reason.FAILED_UNCHANGED.value

@@ -18,18 +18,14 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
 from dagster_sao.orchestration.events.event_schema import (
-    DECISION_KEY,
-    FAILED_ROWS_KEY,
-    FAILURE_KEY,
-    REASON_CODE_KEY,
-    REASON_KEY,
-    SECONDS_SAVED_KEY,
-    SOURCE_PROBLEMS_KEY,
-    TESTS_KEY,
-    VERDICT_AT_KEY,
-    VERDICT_RUN_KEY,
-    Progress,
-    failure_to_json,
+    Outcome,
+    ResultOfTest,
+    decided_metadata,
+    decided_test_metadata,
+    failure_metadata,
+    outcome_metadata,
+    run_end_metadata,
+    verdict_metadata,
 )
 from dagster_sao.orchestration.project.orchestrated import AssetKeys
 
@@ -59,12 +55,16 @@ class TestOutcome:
         """Whether its verdict is that it fails."""
         return self.verdict is not None and self.verdict.is_failing
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ResultOfTest:
         """Return it as JSON."""
-        found: dict[str, Any] = {"result": self.what, "reason": self.why}
-        if self.verdict is not None:
-            found.update(status=self.verdict.status.value, failures=self.verdict.failures)
-        return found
+        if self.verdict is None:
+            return {"result": self.what, "reason": self.why}
+        return {
+            "result": self.what,
+            "reason": self.why,
+            "status": self.verdict.status.value,
+            "failures": self.verdict.failures,
+        }
 
 
 @dataclass
@@ -88,16 +88,10 @@ class RunReport:
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return what the run says of a node that it does not build."""
-        said = "reused" if decision.action is Action.REUSE else decision.action.value
-        metadata: dict[str, Any] = {
-            DECISION_KEY: said,
-            REASON_CODE_KEY: decision.reason.value,
-            REASON_KEY: decision.message,
-        }
-        if last_build is not None:
-            metadata[SECONDS_SAVED_KEY] = last_build.seconds
-            if decision.action is Action.REUSE:
-                self.seconds_saved += last_build.seconds
+        seconds = last_build.seconds if last_build is not None else None
+        if seconds is not None and decision.action is Action.REUSE:
+            self.seconds_saved += seconds
+        metadata = decided_metadata(Outcome.of(decision.action), decision, seconds_saved=seconds)
         self.outcomes[uid] = _PAST[decision.action], decision.message
         return self._observation(uid, decision.message, metadata)
 
@@ -129,12 +123,12 @@ class RunReport:
     def not_started(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that it did not come to."""
         self.outcomes[uid] = "skipped", message
-        return self._observation(uid, message, {DECISION_KEY: Action.SKIP.value, REASON_KEY: message})
+        return self._observation(uid, message, outcome_metadata(Outcome.SKIPPED, message))
 
     def lost(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node whose lease ran out: it does not know what became of the node."""
         self.outcomes[uid] = "skipped", message
-        return self._observation(uid, message, {DECISION_KEY: Progress.LOST.value, REASON_KEY: message})
+        return self._observation(uid, message, outcome_metadata(Outcome.LOST, message))
 
     def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
         """Note what dbt answered of a test. One that was not decided about came along with another of its name."""
@@ -151,18 +145,18 @@ class RunReport:
     def waits(self, uid: str, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that it cannot build yet."""
         self.log.info(f"{self.graph.label(uid)}: {message}")
-        return self._observation(uid, message, {DECISION_KEY: Progress.WAITS.value, REASON_KEY: message})
+        return self._observation(uid, message, outcome_metadata(Outcome.WAITS, message))
 
     def starts(self, uid: str) -> dg.AssetObservation:
         """Return what the run says of a node that it waited for, when it builds it after all."""
         message = "Starts after waiting"
-        return self._observation(uid, message, {DECISION_KEY: Progress.STARTS.value, REASON_KEY: message})
+        return self._observation(uid, message, outcome_metadata(Outcome.STARTS, message))
 
     def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
         """Return what the run says of a node that failed."""
         self.outcomes[uid] = "failed", message
-        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
-        return self._observation(uid, message, {DECISION_KEY: "failed", REASON_KEY: message, FAILURE_KEY: record})
+        record = failure_metadata(failure, self.environment)
+        return self._observation(uid, message, {**outcome_metadata(Outcome.FAILED, message), **record})
 
     def limited(self, uid: str, failure: FailedAttempt, decision: Decision) -> dg.AssetObservation:
         """Return what the run says of a node of which it built a part of the rows."""
@@ -171,14 +165,8 @@ class RunReport:
             " it again"
         )
         self.outcomes[uid] = "built", message
-        record = dg.MetadataValue.json(failure_to_json(failure, self.environment))
-        metadata = {
-            DECISION_KEY: Action.BUILD.value,
-            REASON_CODE_KEY: decision.reason.value,
-            REASON_KEY: message,
-            FAILURE_KEY: record,
-        }
-        return self._observation(uid, message, metadata)
+        record = failure_metadata(failure, self.environment)
+        return self._observation(uid, message, {**decided_metadata(Outcome.BUILT, decision, message), **record})
 
     def stuck(self) -> str:
         """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""
@@ -226,8 +214,7 @@ class RunReport:
             # First: the UI shows the beginning of an event.
             "decisions": dg.MetadataValue.md(self._table()),
             **counts,
-            SOURCE_PROBLEMS_KEY: dg.MetadataValue.json(list(self.source_problems)),
-            TESTS_KEY: dg.MetadataValue.json({uid: outcome.to_json() for uid, outcome in self.tests.items()}),
+            **run_end_metadata(self.source_problems, {uid: one.to_json() for uid, one in self.tests.items()}),
             "seconds": round(seconds, 3),
             "seconds_saved": round(self.seconds_saved, 3),
         }
@@ -279,15 +266,6 @@ def _first_of(found: Sequence[str]) -> str:
     return "; ".join([*found[:_NAMED], *more])
 
 
-def reason_metadata(decision: TestDecision) -> dict[str, Any]:
-    """Return why a test was run or not, as metadata of its check's result."""
-    return {
-        DECISION_KEY: decision.action.value,
-        REASON_CODE_KEY: decision.reason.value,
-        REASON_KEY: decision.message,
-    }
-
-
 def verdict_evaluation(
     check: dg.AssetCheckKey, verdict: Verdict, metadata: Mapping[str, Any], description: str | None = None
 ) -> dg.AssetCheckEvaluation:
@@ -298,13 +276,7 @@ def verdict_evaluation(
         passed=verdict.status is VerdictStatus.PASS,
         severity=_SEVERITIES.get(verdict.status, dg.AssetCheckSeverity.ERROR),
         description=description,
-        metadata={
-            "status": verdict.status.value,
-            **({FAILED_ROWS_KEY: verdict.failures} if verdict.failures is not None else {}),
-            **metadata,
-            VERDICT_AT_KEY: dg.MetadataValue.timestamp(verdict.at),
-            VERDICT_RUN_KEY: dg.MetadataValue.dagster_run(verdict.run_id),
-        },
+        metadata=verdict_metadata(verdict, metadata),
     )
 
 
@@ -319,4 +291,4 @@ def reused_checks(
     for uid, check in checks.items():
         decision, verdict = decisions[uid], verdicts.get(uid)
         if verdict is not None:
-            yield verdict_evaluation(check, verdict, reason_metadata(decision), decision.message)
+            yield verdict_evaluation(check, verdict, decided_test_metadata(decision), decision.message)

@@ -14,7 +14,15 @@ from dagster_sao.core.state.source_age import FreshnessStatus, SourceFreshness, 
 from dagster_sao.core.state.source_tokens import told_by_probe
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import PROBE_KEY
+from dagster_sao.orchestration.events.event_schema import (
+    AGE_KEY,
+    ERROR_AFTER_SECONDS_KEY,
+    MEASURED_FROM_KEY,
+    PROBE_KEY,
+    REMAINING_KEY,
+    STALE_AT_KEY,
+    WARN_AFTER_SECONDS_KEY,
+)
 from dagster_sao.orchestration.private.dagster_internals import last_check_evaluations
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.project.probed_sources import CHECK_NAME, checked_sources, open_session
@@ -147,16 +155,15 @@ def _metadata(
 ) -> Mapping[str, dg.MetadataValue[Any]]:
     metadata: dict[str, dg.MetadataValue[Any]] = {
         PROBE_KEY: dg.MetadataValue.text(observation.kind),
-        "dagster_sao/age_seconds": dg.MetadataValue.float(round(freshness.age.total_seconds(), 3)),
-        "dagster_sao/measured_from": dg.MetadataValue.text(
-            "max loaded-at" if observation.loaded_at else "last change seen"
-        ),
+        AGE_KEY: dg.MetadataValue.float(round(freshness.age.total_seconds(), 3)),
+        MEASURED_FROM_KEY: dg.MetadataValue.text("max loaded-at" if observation.loaded_at else "last change seen"),
     }
-    for name, threshold in (("warn_after", policy.warn_after), ("error_after", policy.error_after)):
+    thresholds = {WARN_AFTER_SECONDS_KEY: policy.warn_after, ERROR_AFTER_SECONDS_KEY: policy.error_after}
+    for name, threshold in thresholds.items():
         if threshold is not None:
-            metadata[f"dagster_sao/{name}_seconds"] = dg.MetadataValue.float(threshold.total_seconds())
+            metadata[name] = dg.MetadataValue.float(threshold.total_seconds())
     if freshness.changes_at is not None:
         remaining = (freshness.changes_at - now).total_seconds()
-        metadata["dagster_sao/remaining_seconds"] = dg.MetadataValue.float(round(remaining, 3))
-        metadata["dagster_sao/stale_at"] = dg.MetadataValue.timestamp(freshness.changes_at)
+        metadata[REMAINING_KEY] = dg.MetadataValue.float(round(remaining, 3))
+        metadata[STALE_AT_KEY] = dg.MetadataValue.timestamp(freshness.changes_at)
     return metadata

@@ -11,15 +11,17 @@ import dagster as dg
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import SourcePolicy
-from dagster_sao.core.state.source_tokens import told_by_probe, untracked_token
+from dagster_sao.core.state.source_tokens import ProbeAnswer, next_state
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.events.event_schema import (
+    AGE_KEY,
     DATA_VERSION_TAG,
     HISTORY_KEY,
     LOADED_AT_KEY,
     PROBE_KEY,
-    history_with,
+    PROBE_SECONDS_KEY,
 )
+from dagster_sao.orchestration.events.record_json import history_to_json
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, source_policy
 from dagster_sao.warehouse.probes.registry import Observation
 
@@ -41,44 +43,39 @@ class ProbedSource:
     seconds: float
 
 
-def new_token(observation: Observation, policy: SourcePolicy, last: SourceState | None, now: datetime) -> str | None:
-    """Return the token to record, None when there is nothing new.
+def next_state_of(
+    observation: Observation,
+    policy: SourcePolicy,
+    last: SourceState | None,
+    now: datetime,
+    untracked_at: str | None = None,
+) -> SourceState | None:
+    """Return the state to record after an observation, None when there is no new data.
 
-    A source that cannot be tracked, or not all of it, counts as updated, at most every `untracked_interval`.
+    A source that is not tracked counts as updated at `untracked_at`, or without it every `untracked_interval`.
     """
-    if observation.error:
-        return None
-    if observation.counts_as_untracked:
-        is_due = last is None or now >= last.recorded_at + policy.untracked_interval
-        has_moved = (
-            observation.token is not None and last is not None and told_by_probe(last.token) != observation.token
-        )
-        # Counted in intervals, so that a sensor and a run that look at the same moment say the same.
-        interval = f"{now.timestamp() // policy.untracked_interval.total_seconds():.0f}"
-        return untracked_token(observation.token, interval) if is_due or has_moved else None
-    if observation.token is None or (last is not None and last.token == observation.token):
-        return None
-    return observation.token
+    answer = ProbeAnswer(
+        observation.token, is_untracked=observation.counts_as_untracked, has_failed=bool(observation.error)
+    )
+    return next_state(answer, last, now, untracked_interval=policy.untracked_interval, untracked_at=untracked_at)
 
 
-def source_event(
-    key: dg.AssetKey, probed: ProbedSource, token: str, last: SourceState | None, now: datetime
-) -> dg.AssetMaterialization:
-    """Return the event that records a source's new token."""
+def source_event(key: dg.AssetKey, probed: ProbedSource, state: SourceState) -> dg.AssetMaterialization:
+    """Return the event that records the new state of a source."""
     observation = probed.observation
     metadata: dict[str, Any] = {
         PROBE_KEY: observation.kind,
-        "dagster_sao/probe_seconds": round(probed.seconds, 4),
-        HISTORY_KEY: dg.MetadataValue.json(history_with(last, token, now)),
+        PROBE_SECONDS_KEY: round(probed.seconds, 4),
+        HISTORY_KEY: dg.MetadataValue.json(history_to_json(state.history)),
     }
     if observation.loaded_at is not None:
         metadata[LOADED_AT_KEY] = dg.MetadataValue.timestamp(observation.loaded_at)
-        metadata["dagster_sao/age_seconds"] = round((now - observation.loaded_at).total_seconds(), 3)
+        metadata[AGE_KEY] = round((state.recorded_at - observation.loaded_at).total_seconds(), 3)
     return dg.AssetMaterialization(
         asset_key=key,
         description=f"New data in {probed.source.label}",
         metadata=metadata,
-        tags={DATA_VERSION_TAG: token},
+        tags={DATA_VERSION_TAG: state.token},
     )
 
 
@@ -102,11 +99,7 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
         source, last = by_id[unique_id], states.get(unique_id)
         if problem := observation.error or observation.warning:
             yield problem
-        token = new_token(observation, source_policy(loaded, source), last, now)
-        if untracked_at and observation.counts_as_untracked and not observation.error:
-            token = untracked_token(observation.token, untracked_at)
-        if token is not None:
+        state = next_state_of(observation, source_policy(loaded, source), last, now, untracked_at)
+        if state is not None:
             probed = ProbedSource(source, observation, 0.0)
-            instance.report_runless_asset_event(
-                source_event(loaded.keys.by_unique_id[unique_id], probed, token, last, now)
-            )
+            instance.report_runless_asset_event(source_event(loaded.keys.by_unique_id[unique_id], probed, state))

@@ -15,7 +15,7 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.manifest.policy import ExternalChanges
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, from_timestamp
+from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.state.relation_notes import (
@@ -244,7 +244,7 @@ def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relat
             f"{node.relation_name} was built again and is still not to be seen. Let the sensor's role see it. Until"
             f" then it is built again after {format_duration(retry_wait(relation.absences))} at the earliest"
         )
-    yield dg.AssetObservation(key, description=message, metadata={DECISION_KEY: "noticed", REASON_KEY: message})
+    yield dg.AssetObservation(key, description=message, metadata=outcome_metadata(Outcome.NOTICED, message))
 
 
 def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, counted: frozenset[str]) -> object:

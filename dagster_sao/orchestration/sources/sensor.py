@@ -25,7 +25,7 @@ from dagster_sao.orchestration.project.orchestrated import (
 )
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
-from dagster_sao.orchestration.sources.record_tokens import ProbedSource, new_token, source_event
+from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.state.event_log import RunActivity, run_activity
@@ -170,19 +170,19 @@ class FreshnessProber:
         if observation.warning:
             self._warn_once(observation.warning, log)
         last = tick.state.sources.get(uid)
-        token = None
+        state = None
         if observation.error:
             self._schedule.failed(uid, observation.error, tick.now)
         else:
-            token = new_token(observation, policy, last, tick.now)
+            state = next_state_of(observation, policy, last, tick.now)
             self._schedule.answered(uid, tick.now, stale_at(observation, policy, last, tick.now))
         key = tick.loaded.keys.by_unique_id[uid]
-        if token is not None:
-            tick.events.append(source_event(key, probed, token, last, tick.now))
+        if state is not None:
+            tick.events.append(source_event(key, probed, state))
             tick.updated.append(source.label)
         if policy.has_thresholds and self._checks is not None:
             result = freshness_result(source, observation, policy, last, tick.now)
-            tick.events.extend(self._checks.news(uid, key, result, is_new_data=token is not None))
+            tick.events.extend(self._checks.news(uid, key, result, is_new_data=state is not None))
 
     def _warn_once(self, sentence: str, log: Any) -> None:  # noqa: ANN401
         if sentence not in self._warned:

@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, PROBE_KEY, environment_of
+from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, PROBE_KEY
+from dagster_sao.orchestration.events.record_json import environment_of
 
 IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
 CODE_VERSION_TAG = "dagster/code_version"

@@ -31,17 +31,23 @@ from dagster_sao.core.state.state import (
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
-    DECISION_KEY,
     ELSEWHERE_KEY,
     FAILURE_KEY,
-    GIVEN_TO_DBT_KEY,
     HISTORY_KEY,
-    INTERRUPTIONS_KEY,
-    Progress,
+    PROJECT_TAG,
+    TESTS_TAG,
+    GivenNode,
+    from_timestamp,
+    given_metadata,
+    given_nodes,
+    node_event,
+    plain,
+    unsettled_tag,
+)
+from dagster_sao.orchestration.events.record_json import (
     build_from_json,
     environment_of,
     failure_from_json,
-    from_timestamp,
     source_state,
 )
 from dagster_sao.orchestration.leases.writers import WriterTable
@@ -68,16 +74,6 @@ _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
 # Most have a data version or none has; a version that is not found only looks like new data.
 _OBSERVATIONS = 10
-_ON_THE_WAY = frozenset(progress.value for progress in Progress)
-
-PROJECT_TAG = "dagster_sao/project"
-"""On the runs that a sensor of this package started: the dbt project's name."""
-CONDITION_TAG = "dagster_sao/requested_by_condition"
-"""On such a run: the nodes that a condition composed by the user asked for, which the run builds in any case."""
-TESTS_TAG = "dagster_sao/tests"
-"""On such a run: the tests that it is asked for and that Dagster shows as no check of it."""
-_UNSETTLED_TAG = "dagster_sao/unsettled."
-"""With the project's name, on a run from before dbt starts: "yes" until all that it failed to build was built later."""
 
 
 @dataclass
@@ -117,7 +113,7 @@ class EventLogState:
         self.verdicts = VerdictTable(instance, state_name(project_name, environment))
         self.functions = FunctionTable(instance, state_name(project_name, environment))
         self.writers = WriterTable(instance, state_name(project_name, environment))
-        self._unsettled_tag = _UNSETTLED_TAG + state_name(project_name, environment)
+        self._unsettled_tag = unsettled_tag(state_name(project_name, environment))
         self._keys: AssetKeys | None = None
         self._assets = _Assets()
         self._read_to = 0
@@ -164,21 +160,13 @@ class EventLogState:
 
         What it then leaves without a word was interrupted, unless somebody has built it since.
         """
-        places = {uid: self.place(uid) for uid in nodes}
-        given = {uid: mark for uid, (mark, _) in places.items()}
         found = origins(project, state)
-        failures = {uid: interruption(state.failures.get(uid), clock.now(), found[uid]) for uid in nodes}
-        report_engine_event(
-            self._instance,
-            run,
-            f"Gives {len(nodes)} to dbt.",
-            {
-                GIVEN_TO_DBT_KEY: dg.MetadataValue.json(given),
-                INTERRUPTIONS_KEY: dg.MetadataValue.json(
-                    {uid: [failure.origin, failure.attempts, places[uid][1]] for uid, failure in failures.items()}
-                ),
-            },
-        )
+        given = []
+        for uid in nodes:
+            mark, sequence = self.place(uid)
+            failure = interruption(state.failures.get(uid), clock.now(), found[uid])
+            given.append(GivenNode(uid, mark, failure.origin, failure.attempts, sequence))
+        report_engine_event(self._instance, run, f"Gives {len(nodes)} to dbt.", given_metadata(given))
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
     def place(self, unique_id: str) -> tuple[str, int]:
@@ -262,14 +250,10 @@ class EventLogState:
     def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, FailedAttempt]]:
         """Yield the nodes that a run gave to dbt, each with the failure that it is if nothing more is said of it."""
         event = record.event_log_entry.dagster_event
-        metadata = _plain(metadata_of_engine_event(event)) if event else {}
-        failures = metadata.get(INTERRUPTIONS_KEY) or {}
-        for unique_id, mark in (metadata.get(GIVEN_TO_DBT_KEY) or {}).items():
-            key = self._keys.by_unique_id.get(unique_id) if self._keys else None
-            if key is not None and self._is_node(unique_id) and record.timestamp > self._wiped_at.get(key, 0):
-                origin, attempts, sequence = failures.get(unique_id) or ("", 1, 0)
-                at = from_timestamp(record.timestamp)
-                yield unique_id, FailedAttempt(at, attempts, origin=origin, after=mark, sequence=sequence)
+        for node in given_nodes(metadata_of_engine_event(event)) if event else ():
+            key = self._keys.by_unique_id.get(node.unique_id) if self._keys else None
+            if key is not None and self._is_node(node.unique_id) and record.timestamp > self._wiped_at.get(key, 0):
+                yield node.unique_id, node.failure(from_timestamp(record.timestamp))
 
     def _absorb_materialization(self, record: dg.EventLogRecord | None) -> None:
         unique_id = self._unique_id(record)
@@ -279,7 +263,7 @@ class EventLogState:
         if materialization is None:
             return
         self._assets.materialized[unique_id] = record.storage_id
-        metadata = _plain(materialization.metadata)
+        metadata = plain(materialization.metadata)
         if self._is_node(unique_id):
             self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
@@ -336,12 +320,12 @@ class EventLogState:
             if observation.asset_key in self._loaded_by_dagster:
                 self._absorb_observed_source(unique_id, event)
             return False
-        metadata = _plain(observation.metadata)
-        record = metadata.get(FAILURE_KEY)
+        record = plain(observation.metadata).get(FAILURE_KEY)
         failure = failure_from_json(record)
         if failure is not None and environment_of(record) == self._environment:
             self._absorb_failure(unique_id, failure, event.run_id)
-        return DECISION_KEY in metadata and metadata[DECISION_KEY] not in _ON_THE_WAY
+        outcome = node_event(observation.metadata).outcome
+        return outcome is not None and outcome.is_final
 
     def _absorb_failure(self, unique_id: str, failure: FailedAttempt, run_id: str) -> None:
         build, before = self._assets.builds.get(unique_id), self._assets.failures.get(unique_id)
@@ -461,7 +445,3 @@ def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
     if failure.after is not None:
         return build is not None and build_mark(build) != failure.after
     return build is not None and build.ended_at > failure.failed_at
-
-
-def _plain(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in metadata.items()}

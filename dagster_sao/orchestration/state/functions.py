@@ -18,7 +18,7 @@ from dagster_sao.core.code.versions import digest
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FunctionState
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import function_from_json, function_to_json
+from dagster_sao.orchestration.events.record_json import function_from_json, function_to_json
 from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
 
 _FUNCTION = "function"

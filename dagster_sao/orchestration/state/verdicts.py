@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.state.state import Verdict
-from dagster_sao.orchestration.events.event_schema import verdict_from_json, verdict_to_json
+from dagster_sao.orchestration.events.record_json import verdict_from_json, verdict_to_json
 from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
 
 # A row with a lower number may be committed after one with a higher number.

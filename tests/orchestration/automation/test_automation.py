@@ -15,7 +15,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.core.state.state import FailureKind
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.state.event_log import CONDITION_TAG, PROJECT_TAG
+from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from tests.core.manifests import manifest, model, source
 from tests.orchestration.shops import ORDERS, RAW, STG, Log, definitions, project_in, shop_manifest, write_after_reading
 

@@ -1,137 +1,154 @@
-"""Records survive the way through JSON; what this version cannot read is none."""
+"""What one process writes into an event, any other reads: also an older event, or a newer one."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
+import dagster as dg
 import pytest
 
-from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, SourceState, Verdict, VerdictStatus
+from dagster_sao.core.decision.decide import Action, Decision, Reason
+from dagster_sao.core.state.state import FailedAttempt
+from dagster_sao.orchestration.events import event_schema
 from dagster_sao.orchestration.events.event_schema import (
-    REMEMBERED_TOKENS,
-    build_from_json,
-    build_to_json,
-    failure_from_json,
-    failure_to_json,
-    history_with,
-    source_state,
-    verdict_from_json,
-    verdict_to_json,
+    GivenNode,
+    NodeEvent,
+    Outcome,
+    build_metadata,
+    decided_metadata,
+    failure_metadata,
+    given_metadata,
+    given_nodes,
+    node_event,
+    outcome_metadata,
+    run_end_metadata,
+    source_problems_of_run,
 )
+from tests.orchestration.events.test_record_json import BUILD
 from tests.orchestration.shops import NOW
 
-BUILD = LastBuild(
-    started_at=NOW,
-    ended_at=NOW + timedelta(seconds=3.25),
-    fingerprint=Fingerprint({"sql": "1", "macro: x": "2"}, compiled="3"),
-    consumed={"source.shop.raw.orders": "7"},
-    data_version="v",
-    run_id="run",
-    shape="s",
-    definition_inputs={"model.shop.stg": "m"},
-    leaves={"source.shop.raw.orders": "7"},
-    history=(("u", NOW - timedelta(hours=1)), ("v", NOW)),
-)
-BARE = LastBuild(NOW, NOW, Fingerprint({}), {}, "v", "run")
-FAILURE = FailedAttempt(NOW, 3, "f", {"a": "1"}, FailureKind.INTERRUPTED)
-VERDICT = Verdict(VerdictStatus.FAIL, NOW, "run", Fingerprint({"sql": "1"}), {"model.shop.stg": "v"}, 7, 3, "code")
+DECISION = Decision(Action.BUILD, Reason.NEW_DATA, "1 upstream has changed")
 
-
-def through_json(value):
-    return json.loads(json.dumps(value))
-
-
-@pytest.mark.parametrize("build", [BUILD, BARE], ids=["full", "bare"])
-def test_a_build_survives_the_way_through_json(build):
-    assert build_from_json(through_json(build_to_json(build, invocation_id="i"))) == build
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [FAILURE, FailedAttempt(NOW, 1, "f", {}), FailedAttempt(NOW, 1, left="v")],
-    ids=["interrupted", "build", "left"],
-)
-def test_a_failure_survives_the_way_through_json(failure):
-    assert failure_from_json(through_json(failure_to_json(failure))) == failure
-
-
-def test_empty_parts_are_not_stored():
-    assert set(build_to_json(BARE)) == {"layout", "started_at", "ended_at", "data_version", "run_id"}
-
-
-GARBAGE = [None, "", "text", 7, [], {}, {"layout": 1}, {"layout": 2}, {"layout": "1"}]
-BROKEN = {
-    "started_at": [None, 7, "yesterday", "2026-03-01T12:00:00"],
-    "ended_at": ["", {}],
-    "fingerprint": ["text", ["a"], 7],
-    "consumed": ["text", ["a"], 7],
-    "definition_inputs": [["a"]],
-    "leaves": ["text"],
+# What is stored in event logs: a name or value that changes here is one that nobody finds again.
+STORED_OUTCOMES = {
+    "BUILT": "build",
+    "REUSED": "reused",
+    "HELD": "hold",
+    "SKIPPED": "skip",
+    "FAILED": "failed",
+    "WAITS": "waits",
+    "STARTS": "starts",
+    "LOST": "lost",
+    "NOTICED": "noticed",
+}
+STORED_KEYS = {
+    "DECISION_KEY": "dagster_sao/decision",
+    "REASON_KEY": "dagster_sao/reason",
+    "REASON_CODE_KEY": "dagster_sao/reason_code",
+    "SECONDS_SAVED_KEY": "dagster_sao/seconds_saved",
+    "DURATION_KEY": "dagster_sao/duration_seconds",
+    "BUILD_KEY": "dagster_sao/build",
+    "ELSEWHERE_KEY": "dagster_sao/builds_elsewhere",
+    "FAILURE_KEY": "dagster_sao/failure",
+    "VERDICT_AT_KEY": "dagster_sao/verdict_at",
+    "VERDICT_RUN_KEY": "dagster_sao/verdict_run",
+    "FAILED_ROWS_KEY": "dagster_dbt/failed_row_count",
+    "PROBE_KEY": "dagster_sao/probe",
+    "PROBE_SECONDS_KEY": "dagster_sao/probe_seconds",
+    "HISTORY_KEY": "dagster_sao/history",
+    "LOADED_AT_KEY": "dagster_sao/max_loaded_at",
+    "AGE_KEY": "dagster_sao/age_seconds",
+    "MEASURED_FROM_KEY": "dagster_sao/measured_from",
+    "WARN_AFTER_KEY": "dagster_sao/warn_after",
+    "ERROR_AFTER_KEY": "dagster_sao/error_after",
+    "WARN_AFTER_SECONDS_KEY": "dagster_sao/warn_after_seconds",
+    "ERROR_AFTER_SECONDS_KEY": "dagster_sao/error_after_seconds",
+    "REMAINING_KEY": "dagster_sao/remaining_seconds",
+    "STALE_AT_KEY": "dagster_sao/stale_at",
+    "_GIVEN_TO_DBT_KEY": "dagster_sao/given_to_dbt",
+    "_INTERRUPTIONS_KEY": "dagster_sao/interruptions",
+    "SOURCE_PROBLEMS_KEY": "dagster_sao/source_problems",
+    "TESTS_KEY": "dagster_sao/tests",
+    "PROJECT_METADATA_KEY": "dagster_sao/project",
+    "DATA_VERSION_TAG": "dagster/data_version",
+    "PROJECT_TAG": "dagster_sao/project",
+    "CONDITION_TAG": "dagster_sao/requested_by_condition",
+    "TESTS_TAG": "dagster_sao/tests",
+    "_UNSETTLED_TAG": "dagster_sao/unsettled.",
 }
 
 
-@pytest.mark.parametrize("record", GARBAGE)
-def test_a_record_that_cannot_be_read_is_none(record):
-    assert build_from_json(record) is None
-    assert failure_from_json(record) is None
+def test_outcomes_keep_the_values_that_are_stored():
+    assert {outcome.name: outcome.value for outcome in Outcome} == STORED_OUTCOMES
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BROKEN.items() for v in values])
-def test_a_build_with_a_broken_part_is_none(name, value):
-    assert build_from_json({**through_json(build_to_json(BUILD)), name: value}) is None
+def test_keys_and_tags_keep_the_names_that_are_stored():
+    found = {name: value for name, value in vars(event_schema).items() if name.endswith(("_KEY", "_TAG"))}
+    assert found == STORED_KEYS
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_only_an_outcome_that_tells_what_became_of_a_node_is_final(outcome):
+    on_the_way = {Outcome.WAITS, Outcome.STARTS, Outcome.LOST, Outcome.NOTICED}
+    assert outcome.is_final == (outcome not in on_the_way)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_each_decision_has_an_outcome(action):
+    assert Outcome.of(action).is_final
+
+
+def test_a_build_is_read_as_it_was_written():
+    found = node_event(build_metadata(DECISION, BUILD, invocation_id="i"))
+    assert (found.outcome, found.message, found.reason_code) == (Outcome.BUILT, DECISION.message, "new_data")
+    assert (found.seconds, found.build["invocation_id"], found.has_failed) == (3.25, "i", False)
+
+
+def test_a_reused_node_is_read_as_it_was_written():
+    found = node_event(decided_metadata(Outcome.REUSED, DECISION, seconds_saved=3.0))
+    assert found == NodeEvent(Outcome.REUSED, DECISION.message, "new_data", 0.0, 3.0, {}, has_failed=False)
+
+
+def test_a_failure_is_read_as_it_was_written():
+    record = failure_metadata(FailedAttempt(NOW, 1), "")
+    found = node_event({**outcome_metadata(Outcome.FAILED, "broken"), **record})
+    assert (found.outcome, found.message, found.has_failed) == (Outcome.FAILED, "broken", True)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("failed_at", "x"), ("failed_at", "2026-03-01T12:00:00"), ("attempts", "many"), ("kind", "x"), ("consumed", [1])],
+    "metadata",
+    [
+        {},
+        {"dagster_sao/decision": "postponed"},
+        {"dagster_sao/decision": dg.MetadataValue.json(["x"]), "dagster_sao/duration_seconds": "long"},
+    ],
+    ids=["of others", "of another version", "malformed"],
 )
-def test_a_failure_with_a_broken_part_is_none(name, value):
-    assert failure_from_json({**through_json(failure_to_json(FAILURE)), name: value}) is None
+def test_an_event_that_cannot_be_read_reports_nothing(metadata):
+    found = node_event(metadata)
+    assert (found.outcome, found.seconds, found.build, found.has_failed) == (None, 0.0, {}, False)
 
 
-def test_a_failed_test_that_an_earlier_version_recorded_is_no_failed_build():
-    assert failure_from_json({**through_json(failure_to_json(FAILURE)), "kind": "test", "previous": None}) is None
+def test_what_a_run_gives_to_dbt_is_read_as_it_was_written():
+    given = [GivenNode("model.a", "run 2026", "origin", 2, 3), GivenNode("model.b", "")]
+    assert list(given_nodes(given_metadata(given))) == given
+    failure = given[0].failure(NOW)
+    assert (failure.failed_at, failure.attempts, failure.origin) == (NOW, 2, "origin")
+    assert (failure.after, failure.sequence) == ("run 2026", 3)
 
 
-@pytest.mark.parametrize("verdict", [VERDICT, Verdict(VerdictStatus.PASS, NOW, "run", Fingerprint({}))])
-def test_a_verdict_survives_the_way_through_json(verdict):
-    assert verdict_from_json(through_json(verdict_to_json(verdict))) == verdict
+def test_a_given_node_without_its_interruption_counts_as_a_first_attempt():
+    older = {"dagster_sao/given_to_dbt": dg.MetadataValue.json({"model.a": "mark"})}
+    assert list(given_nodes(older)) == [GivenNode("model.a", "mark")]
 
 
-@pytest.mark.parametrize("record", GARBAGE)
-def test_a_verdict_that_cannot_be_read_is_none(record):
-    assert verdict_from_json(record) is None
+def test_the_end_of_a_run_is_read_as_it_was_written():
+    tests = {"test.a": {"result": "reused", "reason": "same", "status": "pass", "failures": 0}}
+    end = run_end_metadata(["raw.orders cannot be probed"], tests)
+    assert event_schema.tests_of_run(end) == tests
+    assert list(source_problems_of_run(end)) == ["raw.orders cannot be probed"]
+    assert (event_schema.tests_of_run({}), list(source_problems_of_run({}))) == ({}, [])
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("status", "x"), ("at", "x"), ("attempts", "many"), ("failures", "many"), ("versions", [1]), ("fingerprint", 7)],
-)
-def test_a_verdict_with_a_broken_part_is_none(name, value):
-    assert verdict_from_json({**through_json(verdict_to_json(VERDICT)), name: value}) is None
-
-
-def test_a_source_remembers_when_its_latest_tokens_appeared():
-    state = SourceState("a", NOW)
-    assert history_with(None, "a", NOW) == [["a", NOW.isoformat()]]
-    later = NOW + timedelta(minutes=1)
-    assert history_with(state, "b", later) == [["a", NOW.isoformat()], ["b", later.isoformat()]]
-
-
-def test_a_history_does_not_grow_without_end():
-    state = source_state("0", NOW, None)
-    for index in range(100):
-        state = source_state(str(index), NOW, through_json(history_with(state, str(index), NOW)))
-    assert len(state.history) == REMEMBERED_TOKENS
-    assert state.history[-1][0] == "99"
-
-
-def test_a_build_counts_though_its_history_cannot_be_read():
-    assert build_from_json({**through_json(build_to_json(BUILD)), "history": [["v"]]}).history == ()
-
-
-@pytest.mark.parametrize("history", [None, "text", [[1]], [["a", "yesterday"]], [7], {}])
-def test_a_token_counts_though_its_history_cannot_be_read(history):
-    assert source_state("a", NOW, history) == SourceState("a", NOW)
+def test_the_duration_of_a_build_is_in_its_event():
+    assert build_metadata(DECISION, BUILD)["dagster_sao/duration_seconds"] == timedelta(seconds=3.25).total_seconds()

@@ -21,14 +21,15 @@ from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DECISION_KEY,
     FAILURE_KEY,
+    PROJECT_TAG,
     REASON_CODE_KEY,
     REASON_KEY,
     SECONDS_SAVED_KEY,
     VERDICT_AT_KEY,
     VERDICT_RUN_KEY,
-    build_from_json,
 )
-from dagster_sao.orchestration.state.event_log import PROJECT_TAG, EventLogState
+from dagster_sao.orchestration.events.record_json import build_from_json
+from dagster_sao.orchestration.state.event_log import EventLogState
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.conftest import run_dbt
 from tests.core.manifests import manifest, model, seed, source

@@ -1,9 +1,8 @@
-"""When what a probe says of a source becomes a new token, and when it does not."""
+"""The events and the cursor of the freshness sensor. The rule for new tokens is tested in core."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,69 +11,37 @@ import pytest
 
 from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.state import SourceState
-from dagster_sao.orchestration.sources.record_tokens import new_token
+from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.orchestration.sources.sensor import FreshnessProber, _read_cursor, _write_cursor
 from dagster_sao.warehouse.probes.registry import Observation, ProbeKind
 from dagster_sao.warehouse.session import Cost
 from tests.orchestration.shops import NOW, definitions, project_in, shop_manifest
 
 HOUR = timedelta(hours=1)
-UNTRACKED = Observation(None, ProbeKind.UNTRACKED)
-
-
-def last(token="1", ago=HOUR):
-    return SourceState(token, NOW - ago)
 
 
 @pytest.mark.parametrize(
-    ("observation", "before", "expected"),
+    ("observation", "expected"),
     [
-        pytest.param(Observation("1", ProbeKind.FIELD), None, "1", id="a first token"),
-        pytest.param(Observation("2", ProbeKind.FIELD), last(), "2", id="another token"),
-        pytest.param(Observation("1", ProbeKind.FIELD), last(), None, id="the same token"),
-        pytest.param(Observation("0", ProbeKind.FIELD), last(), "0", id="a token that goes backwards"),
-        pytest.param(
-            Observation(None, ProbeKind.FIELD, error="down"), last(), None, id="a failed probe keeps the last"
-        ),
-        pytest.param(Observation(None, ProbeKind.FIELD, error="down"), None, None, id="a failed first probe has none"),
+        (Observation("2", ProbeKind.FIELD), "2"),
+        (Observation("1", ProbeKind.FIELD), None),
+        (Observation(None, ProbeKind.FIELD, error="down"), None),
+        (Observation(None, ProbeKind.UNTRACKED, error="down"), None),
+        (Observation(None, ProbeKind.UNTRACKED), "untracked 7"),
+        (Observation("1", ProbeKind.FIELD, misses_changes=True), "1 | untracked 7"),
     ],
+    ids=["another token", "the same token", "failed", "failed, untracked", "untracked", "misses changes"],
 )
-def test_a_token_is_recorded_only_when_it_is_another(observation, before, expected):
-    assert new_token(observation, SourcePolicy(), before, NOW) == expected
+def test_an_observation_counts_as_new_data_by_its_token_its_error_and_whether_it_is_tracked(observation, expected):
+    found = next_state_of(observation, SourcePolicy(), SourceState("1", NOW - HOUR), NOW, untracked_at="7")
+    assert (found.token if found else None) == expected
 
 
-def test_an_untracked_source_counts_as_updated_when_it_is_first_seen():
-    assert new_token(UNTRACKED, SourcePolicy(), None, NOW)
-
-
-@pytest.mark.parametrize(("ago", "is_updated"), [(HOUR, True), (HOUR - timedelta(seconds=1), False), (5 * HOUR, True)])
-def test_an_untracked_source_counts_as_updated_once_an_hour_at_most(ago, is_updated):
-    before = last(new_token(UNTRACKED, SourcePolicy(), None, NOW - ago), ago)
-    token = new_token(UNTRACKED, SourcePolicy(), before, NOW)
-    assert (token is not None and token != before.token) is is_updated
-
-
-@pytest.mark.parametrize(
-    ("before", "ago", "is_updated"),
-    [
-        pytest.param("monday", HOUR, True, id="an interval later"),
-        pytest.param("monday", HOUR / 2, False, id="within the interval"),
-        pytest.param("sunday", HOUR / 2, True, id="a token that moved"),
-        pytest.param(None, HOUR / 2, True, id="a source that was untracked"),
-    ],
-)
-def test_a_token_that_misses_changes_moves_by_itself_too(before, ago, is_updated):
-    observation = Observation("monday", ProbeKind.FIELD, misses_changes=True)
-    earlier = replace(observation, token=before)
-    state = last(new_token(earlier, SourcePolicy(), None, NOW - ago), ago)
-    token = new_token(observation, SourcePolicy(), state, NOW)
-    assert (token is not None and token != state.token) is is_updated
-
-
-def test_an_untracked_source_may_ask_for_another_interval():
-    policy = SourcePolicy(untracked_interval=HOUR / 6)
-    assert new_token(UNTRACKED, policy, last(ago=HOUR / 6), NOW)
-    assert not new_token(UNTRACKED, policy, last(ago=HOUR / 7), NOW)
+@pytest.mark.parametrize(("interval", "is_updated"), [(HOUR, True), (2 * HOUR, False)])
+def test_the_interval_of_an_untracked_source_is_that_of_its_policy(interval, is_updated):
+    policy = SourcePolicy(untracked_interval=interval)
+    found = next_state_of(Observation(None, ProbeKind.UNTRACKED), policy, SourceState("1", NOW - HOUR), NOW)
+    assert (found is not None) is is_updated
 
 
 def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, monkeypatch):

@@ -1,0 +1,267 @@
+"""The JSON of the records that events and tables carry: builds, failed attempts, verdicts and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from dagster_sao.core.code.evidence import Evidence, TracedReads
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.state.state import (
+    BatchRange,
+    FailedAttempt,
+    FailureKind,
+    FunctionState,
+    LastBuild,
+    SourceState,
+    Verdict,
+    VerdictStatus,
+    VersionHistory,
+)
+
+_LAYOUT = 1
+
+
+def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environment: str = "") -> dict[str, Any]:
+    """Return a build record as JSON; empty parts are left out."""
+    record = {
+        "layout": _LAYOUT,
+        "started_at": build.started_at.isoformat(),
+        "ended_at": build.ended_at.isoformat(),
+        "fingerprint": dict(build.fingerprint.parts),
+        "compiled": build.fingerprint.compiled,
+        "consumed": dict(build.consumed),
+        "data_version": build.data_version,
+        "run_id": build.run_id,
+        "shape": build.shape,
+        "definition_inputs": dict(build.definition_inputs),
+        "columns": dict(build.columns),
+        "definition": build.definition,
+        "leaves": dict(build.leaves),
+        "planned_code": build.planned_code,
+        "replaced_in": build.replaced_in,
+        "evidence": _evidence_to_json(build.evidence),
+        "attempt_id": build.attempt_id,
+        "stirred": dict(build.stirred),
+        "history": history_to_json(build.history),
+        "invocation_id": invocation_id,
+        "environment": environment,
+    }
+    return {name: value for name, value in record.items() if value not in (None, "", {}, [])}
+
+
+def build_from_json(record: object) -> LastBuild | None:
+    """Return the build of a record, None for one that this version cannot read: the node then counts as never built."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return LastBuild(
+            started_at=_moment(record["started_at"]),
+            ended_at=_moment(record["ended_at"]),
+            fingerprint=Fingerprint(_strings(record.get("fingerprint")), record.get("compiled")),
+            consumed=_strings(record.get("consumed")),
+            data_version=record["data_version"],
+            run_id=record["run_id"],
+            shape=record.get("shape") or "",
+            definition_inputs=_strings(record.get("definition_inputs")),
+            columns=_strings(record.get("columns")),
+            definition=str(record.get("definition") or ""),
+            leaves=_strings(record.get("leaves")),
+            planned_code=str(record.get("planned_code") or ""),
+            replaced_in=str(record.get("replaced_in") or ""),
+            evidence=_evidence_from_json(record.get("evidence")),
+            attempt_id=str(record.get("attempt_id") or ""),
+            stirred={uid: int(times) for uid, times in (record.get("stirred") or {}).items()},
+            history=_history_from_json(record.get("history")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def environment_of(record: object) -> str:
+    """Return the environment of a build or failure record: empty for the one that the project is configured with."""
+    return str(record.get("environment") or "") if isinstance(record, Mapping) else ""
+
+
+def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, Any]:
+    """Return a failed attempt as JSON."""
+    return {
+        "environment": environment,
+        "layout": _LAYOUT,
+        "failed_at": failure.failed_at.isoformat(),
+        "attempts": failure.attempts,
+        "fingerprint": failure.fingerprint,
+        "consumed": dict(failure.consumed),
+        "kind": failure.kind.value,
+        **({"limited_by": failure.limited_by} if failure.limited_by else {}),
+        **({"missing_batches": _batches_to_json(failure.missing_batches)} if failure.missing_batches else {}),
+        **({"batches_unknown": True} if failure.batches_unknown else {}),
+        **({"left": failure.left} if failure.left else {}),
+        "origin": failure.origin,
+        "after": failure.after,
+        "sequence": failure.sequence,
+    }
+
+
+def failure_from_json(record: object) -> FailedAttempt | None:
+    """Return the failed attempt of a record, None for one that this version cannot read."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return FailedAttempt(
+            failed_at=_moment(record["failed_at"]),
+            attempts=int(record["attempts"]),
+            fingerprint=record["fingerprint"],
+            consumed=_strings(record["consumed"]),
+            kind=FailureKind(record["kind"]),
+            limited_by=str(record.get("limited_by") or ""),
+            missing_batches=tuple((_moment(start), _moment(end)) for start, end in record.get("missing_batches") or ()),
+            batches_unknown=bool(record.get("batches_unknown")),
+            left=str(record.get("left") or ""),
+            origin=str(record.get("origin") or ""),
+            after=record.get("after"),
+            sequence=int(record.get("sequence") or 0),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON; empty parts are left out."""
+    record = {
+        "layout": _LAYOUT,
+        "status": verdict.status.value,
+        "at": verdict.at.isoformat(),
+        "run_id": verdict.run_id,
+        "fingerprint": dict(verdict.fingerprint.parts),
+        "versions": dict(verdict.versions),
+        "failures": verdict.failures,
+        "attempts": verdict.attempts,
+        "planned_code": verdict.planned_code,
+        "evidence": _evidence_to_json(verdict.evidence),
+    }
+    return {name: value for name, value in record.items() if value not in (None, "", {})}
+
+
+def verdict_from_json(record: object) -> Verdict | None:
+    """Return the verdict of a record, None for one that this version cannot read: the test then counts as never run."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        failures = record.get("failures")
+        return Verdict(
+            status=VerdictStatus(record["status"]),
+            at=_moment(record["at"]),
+            run_id=record["run_id"],
+            fingerprint=Fingerprint(_strings(record.get("fingerprint"))),
+            versions=_strings(record.get("versions")),
+            failures=int(failures) if failures is not None else None,
+            attempts=int(record["attempts"]),
+            planned_code=str(record.get("planned_code") or ""),
+            evidence=_evidence_from_json(record.get("evidence")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def function_to_json(state: FunctionState) -> dict[str, Any]:
+    """Return what is known of a function as JSON."""
+    return {
+        "layout": _LAYOUT,
+        "code": state.code,
+        "at": state.at.isoformat(),
+        "run_id": state.run_id,
+        "planned_code": state.planned_code,
+        "failed_code": state.failed_code,
+        "attempts": state.attempts,
+    }
+
+
+def function_from_json(record: object) -> FunctionState | None:
+    """Return what a record says of a function, None for one that this version cannot read: it counts as never created."""
+    if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
+        return None
+    try:
+        return FunctionState(
+            code=str(record["code"]),
+            at=_moment(record["at"]),
+            run_id=str(record["run_id"]),
+            planned_code=str(record["planned_code"]),
+            failed_code=str(record["failed_code"]),
+            attempts=int(record["attempts"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def source_state(token: str, recorded_at: datetime, history: object) -> SourceState:
+    """Return a source's state from the parts of its latest event."""
+    return SourceState(token, recorded_at, _history_from_json(history))
+
+
+def _batches_to_json(batches: tuple[BatchRange, ...]) -> list[list[str]]:
+    return [[start.isoformat(), end.isoformat()] for start, end in batches]
+
+
+def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
+    """Return what a run saw as JSON, with what is false or empty left out."""
+    reads = evidence.reads
+    record: dict[str, Any] = {
+        "untracked": list(evidence.untracked),
+        "is_deterministic": evidence.is_deterministic,
+        "is_traced": reads is not None,
+    }
+    if reads is not None:
+        record["reads"] = dict(reads.values)
+        record["unseen"] = sorted(reads.unseen)
+        record["follows_state"] = reads.follows_state
+        record["asks_parents"] = reads.asks_parents
+    return {name: value for name, value in record.items() if value}
+
+
+def _evidence_from_json(record: object) -> Evidence:
+    """Return what a run saw. Raises TypeError for a record of another form."""
+    if not record:
+        return Evidence()
+    if not isinstance(record, Mapping):
+        raise TypeError
+    reads = None
+    if record.get("is_traced"):
+        reads = TracedReads(
+            values=_strings(record.get("reads")),
+            unseen=frozenset(record.get("unseen") or ()),
+            follows_state=bool(record.get("follows_state")),
+            asks_parents=bool(record.get("asks_parents")),
+        )
+    return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
+
+
+def history_to_json(history: VersionHistory) -> list[list[str]]:
+    """Return a history as JSON."""
+    return [[version, moment.isoformat()] for version, moment in history]
+
+
+def _history_from_json(history: object) -> VersionHistory:
+    # Only how long ago a change was follows from it: unreadable is as good as none.
+    if not isinstance(history, list):
+        return ()
+    try:
+        return tuple((str(version), _moment(moment)) for version, moment in history)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _strings(value: object) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return value
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
