@@ -110,7 +110,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "variables on dbt's command line": no_command_line,
     "overridden macros of dbt": nothing_called_by_dbt,
     "hooks, their macros and variables": no_hooks,
-    "data that comes and goes under a build": one_look,
+    "data that comes and goes during a build": one_look,
     "values that look alike": plain_hash,
     "relations that dbt does not know": all_relations_known,
     "questions that SQL asks while it is rendered": all_relations_known,

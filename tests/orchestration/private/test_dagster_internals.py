@@ -170,7 +170,7 @@ def test_no_other_module_of_the_package_imports_what_is_private():
         for module, _ in imported(path)
         if module and module.startswith(("dagster._", "dagster_shared", "dagster_dbt."))
     }
-    assert {name for name, _ in strays} == {"private.py"}
+    assert {name for name, _ in strays} == {"dagster_internals.py"}
 
 
 def test_the_event_log_is_asked_in_the_way_we_ask():
