@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.warehouse.adapters import LOCK_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_SECONDS, AdapterTraits
 from dagster_sao.warehouse.dbt_private import internals
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import (
@@ -31,11 +32,6 @@ from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 # Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
 BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
 
-# On PostgreSQL. A tick starts its last statement after 40 s at the latest, and Dagster ends the tick after 60 s.
-STATEMENT_TIMEOUT_SECONDS = 15
-# A swap of two tables holds its lock for an instant; a long rewrite of one must not use up the tick.
-LOCK_TIMEOUT_SECONDS = 2
-
 _QUERY_CANCELED, _LOCK_NOT_AVAILABLE, _RAISED_BY_A_FUNCTION = "57014", "55P03", "P0001"
 
 _BUSY = (
@@ -44,28 +40,6 @@ _BUSY = (
     "being used by another process",
     "already attached by database",
 )
-
-# Sent first on every connection: a query may call a function that writes, and a timestamp's text must be exact
-# whatever the role prefers. (psycopg2 asks for ISO dates by itself; a zone is part of the text and read from it.)
-_PREAMBLES: Mapping[str, tuple[str, ...]] = {
-    "postgres": (
-        (
-            "set transaction read only;"
-            f" set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
-            f" set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
-        ),
-    ),
-    "redshift": ("set datestyle = 'ISO'",),
-    # The default formats of Snowflake end at milliseconds.
-    "snowflake": (
-        (
-            "alter session set timestamp_ntz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9',"
-            " timestamp_ltz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
-            " timestamp_tz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
-            " date_output_format = 'YYYY-MM-DD'"
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +90,7 @@ class WarehouseSession:
         self._cost, self._cost_lock = Cost(), threading.Lock()
         self.project_dir = project_dir
         # DuckDB runs one statement on all cores; more connections would only keep its file locked for longer.
-        self.connections: int = 1 if adapter.type == "duckdb" else adapter.threads
+        self.connections: int = 1 if adapter.traits.is_embedded else adapter.threads
         """How many connections may be open at once: dbt's `threads` of the target."""
         self._free = threading.BoundedSemaphore(self.connections)
         self._thread = _Thread()
@@ -158,6 +132,11 @@ class WarehouseSession:
     def adapter_type(self) -> str:
         """The adapter's name, such as `duckdb`."""
         return self._adapter.type
+
+    @property
+    def traits(self) -> AdapterTraits:
+        """Everything that is special about the adapter's database."""
+        return self._adapter.traits
 
     @property
     def database(self) -> str:
@@ -253,9 +232,9 @@ class WarehouseSession:
         return self._adapter.has_batched_last_modified
 
     @property
-    def shows_redshift_tables(self) -> bool:
-        """Whether `last_modified` reads Redshift's SHOW TABLES (`datasharing: true`) instead of its query log."""
-        return self._adapter.shows_redshift_tables
+    def has_sound_times(self) -> bool:
+        """Whether the target makes the last-modified times of an adapter sound, though they are not sound everywhere."""
+        return self._adapter.has_sound_times
 
     def last_modified(self, sources: Sequence[Source]) -> Mapping[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
@@ -306,11 +285,11 @@ class WarehouseSession:
         for wait in (*BUSY_RETRY_SECONDS, None):
             try:
                 self._adapter.open()
-                for statement in _PREAMBLES.get(self.adapter_type, ()):
-                    self._adapter.run(statement)
+                if self.traits.preamble:
+                    self._adapter.run(self.traits.preamble)
             except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
                 self._adapter.release()
-                if self.adapter_type != "duckdb" or not _is_busy(error):
+                if not (self.traits.is_embedded and _is_busy(error)):
                     raise self._unreachable(error) from None
                 if wait is None:
                     raise self._busy() from None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.warehouse.adapters import AdapterTraits, traits_of
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.read_only import NotAQueryError
 
@@ -121,14 +122,19 @@ class PrivateAdapter:
         self.ducklakes: frozenset[str] = frozenset()
         load_plugin(self.type)
         adapter_class: Any = get_adapter_class_by_name(self.type)
-        self.is_in_memory: bool = self.type == "duckdb" and config.credentials.path == MEMORY
-        if self.type == "duckdb":
+        self.is_in_memory: bool = self.traits.is_embedded and config.credentials.path == MEMORY
+        if self.traits.is_embedded:
             self.ducklakes = _ducklakes(config.credentials)
             self.duckdb_file = _make_read_only(config.credentials, Path(config.project_root))
             adapter_class = _with_own_database(adapter_class)
-        if self.type == "postgres":
+        if self.traits.is_read_only_by_transaction:
             config.credentials.autocommit = False  # read only, and with time limits, is the transaction
         self._adapter: Any = adapter_class(config, get_mp_context())
+
+    @property
+    def traits(self) -> AdapterTraits:
+        """Everything that is special about the adapter's database."""
+        return traits_of(self.type)
 
     @property
     def is_motherduck(self) -> bool:
@@ -169,12 +175,12 @@ class PrivateAdapter:
         """Open this thread's connection now: dbt would wait for the first statement."""
         self._prepare_thread()
         connections = self._adapter.connections
-        if self.type == "duckdb":
+        if self.traits.is_embedded:
             type(connections).close_idle_database_of_dbt()
         connections.clear_thread_connection()
         connection = connections.set_connection_name(CONNECTION_NAME)
         handle = connection.handle
-        if self.type == "postgres":
+        if self.traits.is_read_only_by_transaction:
             _read_only_for_good(handle)
 
     def release(self) -> None:
@@ -187,7 +193,7 @@ class PrivateAdapter:
             with contextlib.suppress(Exception):
                 connections.close(connection)
         connections.clear_thread_connection()
-        if self.type == "duckdb":
+        if self.traits.is_embedded:
             type(connections).drop_database()
 
     def run(self, sql: str, limit: int | None = None) -> list[tuple[Any, ...]]:
@@ -242,13 +248,14 @@ class PrivateAdapter:
 
         if not self._adapter.supports(Capability.TableLastModifiedMetadataBatch):
             return False
-        # BigQuery's batch is a loop over single requests, in which one missing table fails all, unless this is set.
-        return self.type != "bigquery" or bool(self._adapter.behavior.bigquery_use_batch_source_freshness.no_warn)
+        flag = self.traits.times.batch_flag
+        return not flag or bool(getattr(self._adapter.behavior, flag).no_warn)
 
     @property
-    def shows_redshift_tables(self) -> bool:
-        """Whether these times come from Redshift's SHOW TABLES (`datasharing: true`) instead of its query log."""
-        return self.type == "redshift" and bool(getattr(self._adapter, "use_show_apis", bool)())
+    def has_sound_times(self) -> bool:
+        """Whether the target makes these times sound: on Redshift, `datasharing: true` reads SHOW TABLES, not the query log."""
+        method = self.traits.times.sound_if
+        return bool(method) and bool(getattr(self._adapter, method, bool)())
 
     def last_modified(self, sources: Sequence[Source]) -> dict[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
@@ -452,7 +459,7 @@ def _make_read_only(credentials: Any, project_dir: Path) -> Path | None:
 
 def place_of(credentials: Any, project_dir: Path) -> str:
     """Return where the relations of a target are: the path of a database file, else account or host and port."""
-    if credentials.type == "duckdb" and not credentials.remote and _is_ours(credentials.path):
+    if traits_of(credentials.type).is_embedded and not credentials.remote and _is_ours(credentials.path):
         path = _absolute(credentials.path, project_dir)
         return path if _is_lake(path) else str(Path(path).resolve())
     return f"{credentials.unique_field} {getattr(credentials, 'port', None) or ''}".strip()

@@ -91,12 +91,12 @@ class SourceProber:
     @property
     def witness_lags(self) -> bool:
         """Whether a witness may show a change some time after its commit: equal witnesses alone prove nothing then."""
-        return self.session.adapter_type == "postgres"
+        return self.session.traits.has_counters
 
     @property
     def waits_for_dbt(self) -> bool:
         """Whether nothing can be asked while dbt builds: a DuckDB file has one writer or many readers."""
-        return self.session.adapter_type == "duckdb"
+        return self.session.traits.is_embedded
 
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
         """Return, by unique id, what cannot return to what it was once a source's rows have changed, where there is such.

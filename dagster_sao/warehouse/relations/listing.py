@@ -14,6 +14,7 @@ from typing import Any
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.warehouse.adapters import Catalog, traits_of
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.queries.parallel import ask_in_rounds
 from dagster_sao.warehouse.relations.names import listed_name, parse_relation_name
@@ -111,7 +112,7 @@ def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]
         if name is not None
     }
     wanted = {schema for schema, _ in places.values()}
-    listings = _LISTERS.get(adapter_type, _list_by_schema)(session, wanted) if wanted else {}
+    listings = _LISTERS[traits_of(adapter_type).catalog](session, wanted) if wanted else {}
     found = {
         uid: listings[places[uid][0]].of(places[uid][1])
         if uid in places
@@ -297,8 +298,9 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-_LISTERS: Mapping[str, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {
-    "postgres": _list_postgres,
-    "duckdb": _list_duckdb,
-    "snowflake": _list_snowflake,
+_LISTERS: Mapping[Catalog, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {
+    Catalog.DBT: _list_by_schema,
+    Catalog.DUCKDB: _list_duckdb,
+    Catalog.POSTGRES: _list_postgres,
+    Catalog.SNOWFLAKE: _list_snowflake,
 }

@@ -10,6 +10,7 @@ import pytest
 
 from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.warehouse import Presence, StatementError, WarehouseBusyError, existing_relations
+from dagster_sao.warehouse.adapters import Catalog
 from dagster_sao.warehouse.relations import listing
 from tests.support.postgres_server import PASSWORD, session_with
 from tests.warehouse.conftest import parse
@@ -242,7 +243,7 @@ def manifest_of_postgres(postgres, tmp_path_factory):
 @pytest.fixture
 def generic(monkeypatch):
     """As on an adapter of which nothing is known."""
-    monkeypatch.setattr(listing, "_LISTERS", {})
+    monkeypatch.setattr(listing, "_LISTERS", dict.fromkeys(Catalog, listing._list_by_schema))
 
 
 def test_any_adapter_lists_schema_by_schema(generic, postgres, tmp_path, manifest_of_postgres):
