@@ -203,8 +203,8 @@ class WarehouseSession:
         """Return what all statements so far cost. Those that ran at once count with the time of each."""
         return replace(self._cost, bytes_processed=self._adapter.bytes_processed)
 
-    def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
-        """Return the relations of a schema, name and type, as the adapter lists them for dbt.
+    def list_relations(self, database: str, schema: str) -> list[str]:
+        """Return the names of the relations of a schema, as the adapter lists them for dbt.
 
         Raises StatementError like `execute`. Only inside `connection()`. Most adapters list nothing where there is no
         such schema, and some where the role may not look into it.

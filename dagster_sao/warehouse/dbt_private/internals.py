@@ -214,13 +214,12 @@ class PrivateAdapter:
             rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
         return [tuple(row) for row in rows]
 
-    def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
-        """Return the relations of a schema, name and kind (`table`, `view`…), without functions."""
-        return self._listed(
-            self._adapter.Relation.create(
-                database=database, schema=schema, identifier="", quote_policy=self._config.quoting
-            )
+    def list_relations(self, database: str, schema: str) -> list[str]:
+        """Return the names of the relations of a schema, without functions."""
+        within = self._adapter.Relation.create(
+            database=database, schema=schema, identifier="", quote_policy=self._config.quoting
         )
+        return [name for name, _ in self._listed(within)]
 
     def render(self, unique_id: str, template: str) -> str:
         """Return a source's template as dbt renders it for `dbt source freshness`, without a statement being sent.
