@@ -17,6 +17,8 @@ ABSENT = "-"
 """Stands for a value that was asked for and was not there."""
 UNKNOWN = "?"
 """Stands for a value that cannot be computed again, or was not the same each time. It equals nothing, itself included."""
+SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
+"""How the names begin of the environment variables that dbt keeps secret."""
 WHOLE = "*"
 """The key that stands for a whole object: printed, iterated over or passed on."""
 

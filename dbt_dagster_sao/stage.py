@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from dbt_dagster_sao.digests import (
+    SECRET_PREFIX,
     UNKNOWN,
     WHOLE,
     changes_by_itself,
@@ -50,7 +51,6 @@ _OF_THE_NODE = {
     "pre_hooks": "config.pre-hook",
     "schema": "schema",
 }
-_SECRET = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class Stage:
         @wraps(function)
         def env_var(var: Any, *arguments: Any, **options: Any) -> str:
             # A read of a value counts whoever makes it.
-            if isinstance(var, str) and not var.startswith(_SECRET) and var not in self.overrides:
+            if isinstance(var, str) and not var.startswith(SECRET_PREFIX) and var not in self.overrides:
                 value = self.session.environment.get(var)
                 self.recording.read(f"env_var: {var}", env_digest, value, self.session.key)
             return function(var, *arguments, **options)

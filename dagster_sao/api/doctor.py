@@ -31,6 +31,7 @@ from dagster_sao.orchestration.automation.condition import is_state_aware, proje
 from dagster_sao.orchestration.private.dagster_internals import dbt_resource, switched_sensors
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
 from dagster_sao.orchestration.project.parsing import changed_since_parse
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_private.environment import dbt_state_switch, environment_of_dbt, other_dbt
 from dagster_sao.warehouse.queries.soundness import why_unsound
 
@@ -341,9 +342,9 @@ def _unsound_metadata(patient: Patient) -> Iterator[Finding]:
     for source in graph.sources.values():
         if not source_policy(patient.loaded, source).trust_metadata:
             continue
-        # Whether Redshift lists its tables is known only when it is asked; then its time is sound.
-        is_listed = graph.adapter_type == "redshift"
-        why = why_unsound(source, graph.adapter_type, shows_redshift_tables=is_listed)
+        # Whether the target makes the times sound is known only once dbt's adapter is asked.
+        may_be_sound = bool(traits_of(graph.adapter_type).times.sound_if)
+        why = why_unsound(source, graph.adapter_type, is_sound_here=may_be_sound)
         if why is not None:
             yield Finding(
                 Severity.WARNING,
@@ -381,7 +382,7 @@ def _duckdb_outputs(patient: Patient) -> Iterator[tuple[str, Mapping[str, Any]]]
     for name, output in outputs.items():
         # A target that is given by Jinja may be any of them.
         is_meant = target == name or target not in outputs
-        if is_meant and isinstance(output, Mapping) and output.get("type") == "duckdb":
+        if is_meant and isinstance(output, Mapping) and traits_of(str(output.get("type"))).is_embedded:
             path = str(output.get("path") or ":memory:")
             if not path.startswith((":memory:", "md:", "motherduck:")):
                 yield name, output

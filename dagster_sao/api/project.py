@@ -61,7 +61,7 @@ from dagster_sao.orchestration.runs.config import TestStrategy
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.resets import forget
-from dagster_sao.warehouse.session import threads_of
+from dagster_sao.warehouse.profiles import threads_of
 
 _LOG = logging.getLogger("dagster_sao")
 _INTERRUPTED = "DagsterExecutionInterruptedError"

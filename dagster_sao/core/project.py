@@ -12,6 +12,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FunctionState, LastBuild, Verdict
 
 _NO_POLICY = Policy()
@@ -26,8 +27,8 @@ class Project:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     stars: frozenset[str] = frozenset()
     """Nodes whose columns may follow from their parents' columns (`select *`)."""
-    binds_views: bool = True
-    """Whether the columns of a view stay as they were when it was created."""
+    traits: RelationTraits = field(default_factory=RelationTraits)
+    """How the database of the project treats relations."""
     manifest_id: str = ""
     """What tells this manifest from any other, empty where nothing does."""
     files: str = ""

@@ -36,6 +36,7 @@ from dagster_sao.core.state.state import (
     Writer,
     interruption,
 )
+from dagster_sao.warehouse.adapters import traits_of
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -195,7 +196,7 @@ class World:
             self._all_fingerprints(),
             policies,
             stars,
-            binds_views=self.binds_views,
+            traits=replace(traits_of(self.graph.adapter_type).relations, binds_views=self.binds_views),
             untracked_intervals=intervals,
             value=lambda _, name: self.values.get(name, ""),
         )

@@ -175,6 +175,11 @@ def test_no_secret_survives_and_masking_twice_is_masking_once(secrets, around, d
     assert masks(text) == text
 
 
+def test_a_secret_that_is_not_unicode_is_masked():
+    """Bytes of an environment variable that are not UTF-8 come as halves of characters."""
+    assert Redactor(["hunter\udcff2"])("password is hunter\udcff2") == "password is ***"
+
+
 def test_a_secret_that_is_cut_off_is_not_shown_in_part():
     learn(["planted-secret-of-some-length"])
     said = reason(ValueError("x " * 140 + "planted-secret-of-some-length"))

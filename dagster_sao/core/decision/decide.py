@@ -17,6 +17,7 @@ from dagster_sao.core.decision.materializations import only_at_creation, steps
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
 
 _NAMED_PARENTS = 3
@@ -108,7 +109,7 @@ class Situation:
     is_view: bool = False
     is_incremental: bool = False
     materialized: str = ""
-    adapter_type: str = ""
+    traits: RelationTraits = field(default_factory=RelationTraits)
     settings: BuildSettings = NO_SETTINGS
     relation_name: str = ""
     relation_missing: bool = False
@@ -162,7 +163,7 @@ def decide(s: Situation) -> Decision:
         return decision
     needed = steps(
         s.materialized,
-        s.adapter_type,
+        s.traits,
         s.settings,
         s.relation_name,
         changes=s.code_changes,

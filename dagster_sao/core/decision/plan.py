@@ -25,7 +25,6 @@ from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
     definition_inputs,
-    drops_dependent_views,
     is_dropped,
     replaces_relation,
     shape,
@@ -152,7 +151,7 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
     """
     graph, selected = project.graph, set(selection)
     below: set[str] = set()
-    if drops_dependent_views(graph):
+    if project.traits.drops_dependent_views:
         outside = graph.descendants(selected) - selected
         below = {uid for uid in outside if uid in state.builds and is_dropped(uid, graph)}
     scope = (tests or TestScope()).of(selected, graph)
@@ -190,7 +189,7 @@ class _Planner:
         self._requests = requests
         self._mode = mode
         self._renewed = renewed
-        self._drops_views = drops_dependent_views(self._graph)
+        self._drops_views = project.traits.drops_dependent_views
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
         self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
@@ -277,7 +276,7 @@ class _Planner:
             is_view=node.is_view,
             is_incremental=node.materialized == "incremental",
             materialized=node.materialized,
-            adapter_type=self._graph.adapter_type,
+            traits=self._project.traits,
             settings=node.settings,
             relation_name=node.relation_name or node.name,
             relation_missing=uid in self._state.missing_relations,

@@ -196,7 +196,7 @@ class Ledger:
             run_id=run_id,
             shape=shape(node, self._project, shapes, renewed_for),
             definition_inputs=self._definition_inputs(node, shapes),
-            columns=known if node.is_view and self._project.binds_views else {},
+            columns=known if node.is_view and self._project.traits.binds_views else {},
             definition=renewed_for,
             leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
             planned_code=self._project.planned_code(unique_id) if is_planned else "",

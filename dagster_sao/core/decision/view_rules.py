@@ -10,15 +10,8 @@ from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
-# Replacing a table there drops or strands the views that read it.
-_DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
 _MATERIALIZED_VIEW = "materialized_view"
 _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
-
-
-def drops_dependent_views(graph: ProjectGraph) -> bool:
-    """Return whether replacing a table of a project drops or strands the views that read it."""
-    return graph.adapter_type in _DROPS_DEPENDENT_VIEWS
 
 
 def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
@@ -37,7 +30,7 @@ def changed_columns(
 
     A view follows the columns by itself where the database binds it anew whenever it is read.
     """
-    if last_build is None or not node.is_view or not project.binds_views:
+    if last_build is None or not node.is_view or not project.traits.binds_views:
         return {}
     return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
 
@@ -57,7 +50,7 @@ def views_to_renew(
     project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
 ) -> frozenset[str]:
     """Return the views that are created anew because something below them is built: nobody knows the columns of their `*`."""
-    if not project.binds_views:
+    if not project.traits.binds_views:
         return frozenset()
     nodes, built = project.graph.nodes, set(builds)
     candidates = {
@@ -91,7 +84,8 @@ def definition_inputs(
     Where the columns of a view stay as they were, it is bound to what its parents' columns follow from. Where replacing a
     table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
     """
-    drops_views, binds_views = drops_dependent_views(project.graph), project.binds_views and node.is_view
+    drops_views = project.traits.drops_dependent_views
+    binds_views = project.traits.binds_views and node.is_view
     if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
         return {}
     return {

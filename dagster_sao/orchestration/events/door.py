@@ -20,8 +20,8 @@ from dagster_sao.orchestration.events.event_schema import BUILD_KEY, ELSEWHERE_K
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import without_quoted_lines
+from dagster_sao.warehouse.profiles import learn_profiles
 from dagster_sao.warehouse.redaction import MaskedStream, learn, masked, masked_values, secrets_in
-from dagster_sao.warehouse.session import learn_profiles
 
 # State, which is read again: digests and ids, no text of others.
 _RECORDS = frozenset({BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY, "unique_id", "invocation_id"})

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dagster_sao.core.errors import InvalidSelectionError
-from dagster_sao.warehouse.dbt_private.internals import ensure_flags
+from dagster_sao.warehouse.dbt_private.config import ensure_flags
 
 _MEMBERS = (
     "nodes",

@@ -25,7 +25,7 @@ def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
     if not traits_of(graph.adapter_type).lists_columns:
         return {}
     found: dict[str, Node | Source] = {uid: source for uid, source in graph.sources.items() if graph.children[uid]}
-    if project.binds_views:
+    if project.traits.binds_views:
         read = {parent for node in graph.nodes.values() if node.is_view for parent in node.parents}
         found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
     # A file that is read as a table is in no catalog.

@@ -30,6 +30,7 @@ from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.state.event_log import RunActivity, run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.probes.settings import place
@@ -90,7 +91,7 @@ class FreshnessProber:
             loaded = self._project.refresh(context.log)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
-            if at_work and loaded.project.graph.adapter_type == "duckdb":
+            if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
                 return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
             tick = self._probe(context, loaded, activity.building, cursor, started)
         except WarehouseBusyError as error:

@@ -1,10 +1,13 @@
-"""Which probe answers for which source. A new way of knowing is one more row in `SourceProber`."""
+"""Choose the probe that answers for a source, and run all probes. A new probe is one more row of `_PROBES`."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from operator import itemgetter
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.warehouse.errors import WarehouseError, reason
@@ -23,43 +26,79 @@ from dagster_sao.warehouse.session import WarehouseSession
 __all__ = ["Observation", "Probe", "ProbeKind", "SourceProber"]
 
 
-# Counters, snapshots and times that only go forward: equal tokens prove that nothing happened in between.
-_NEVER_RETURNS = frozenset({ProbeKind.DUCKLAKE, ProbeKind.FILE, ProbeKind.METADATA, ProbeKind.POSTGRES})
+class _Rank(IntEnum):
+    """Which probe answers for a source: the first by rank that claims it (docs/probes.md)."""
+
+    OWNER = 1
+    OTHER_PACKAGE = 2
+    OPTED_OUT = 3
+    WAREHOUSE = 4
+    NOBODY = 5
+
+
+class _Price(IntEnum):
+    """Which probe runs first: the results that cost nothing are there even when the warehouse is down or time is short."""
+
+    NOTHING = 1
+    FILES = 2
+    CATALOG = 3
+    QUERIES = 4
+    UNKNOWN = 5
+
+
+_Make = Callable[[WarehouseSession, Callable[[], int]], Probe]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One probe of this package."""
+
+    make: _Make
+    rank: _Rank
+    price: _Price
+    never_returns: bool = False
+    """Whether its tokens only go forward, as counters, snapshots and times do: two equal tokens prove that nothing happened
+    in between."""
+
+
+# Of one rank, the first that claims a source answers. DuckLake lies in DuckDB, and its snapshots cost less than a hash.
+_PROBES = (
+    _Entry(LoadedAtProbe, _Rank.OWNER, _Price.QUERIES),
+    _Entry(lambda _session, _now: OptedOutProbe(), _Rank.OPTED_OUT, _Price.NOTHING),
+    _Entry(FileProbe, _Rank.WAREHOUSE, _Price.FILES, never_returns=True),
+    _Entry(lambda session, _now: DuckLakeProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(DuckDBContentProbe, _Rank.WAREHOUSE, _Price.CATALOG),
+    _Entry(lambda session, _now: PostgresProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(lambda session, _now: MetadataProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(lambda session, _now: UntrackedProbe(session.adapter_type), _Rank.NOBODY, _Price.NOTHING),
+)
 
 
 class SourceProber:
-    """Look at sources again and again. Keeps what makes the next look cheap, so keep one per session."""
+    """Probe sources again and again. It keeps what makes the next look cheap, so keep one per session."""
 
     def __init__(self, session: WarehouseSession, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.session = session
-        third_party, problems = load_third_party_probes(session)
+        others, problems = load_third_party_probes(session)
         self.problems: Sequence[str] = tuple(problems)
         """A sentence for each probe of another package that cannot be used."""
-        loaded_at = LoadedAtProbe(session, now_ns)
-        opted_out = OptedOutProbe()
-        files = FileProbe(session, now_ns)
-        # DuckLake first: it lies in DuckDB, and its snapshots cost less than a hash of the rows.
-        of_adapter: tuple[Probe, ...] = (
-            DuckLakeProbe(session),
-            DuckDBContentProbe(session, now_ns),
-            PostgresProbe(session),
-            MetadataProbe(session),
-        )
-        untracked = UntrackedProbe(session.adapter_type)
-        self._witnesses: tuple[Probe, ...] = (files, *(probe for probe in of_adapter if probe.kind in _NEVER_RETURNS))
-        # Who answers: the first that claims a source (semantics: Sources without a usable token).
-        self._order: tuple[Probe, ...] = (loaded_at, *third_party, opted_out, files, *of_adapter, untracked)
-        # Who is asked first: what costs nothing is known even when the warehouse is down or the time is short,
-        # and a probe of another package can be slow.
-        self._turns: tuple[Probe, ...] = (opted_out, untracked, files, *of_adapter, loaded_at, *third_party)
+        seats: list[tuple[Probe, _Rank, _Price, bool]] = [
+            *((entry.make(session, now_ns), entry.rank, entry.price, entry.never_returns) for entry in _PROBES),
+            *((probe, _Rank.OTHER_PACKAGE, _Price.UNKNOWN, False) for probe in others),
+        ]
+        seats.sort(key=itemgetter(1))
+        self._order: Sequence[Probe] = [probe for probe, *_ in seats]
+        self._turns: Sequence[Probe] = [probe for probe, *_ in sorted(seats, key=itemgetter(2))]
+        self._witnesses: Sequence[Probe] = [probe for probe, *_, never_returns in seats if never_returns]
 
     def probe_of(self, source: Source) -> Probe:
-        """Return the probe that answers for `source`. Asks nobody."""
+        """Return the probe that answers for `source`, without a statement."""
         return next(probe for probe in self._order if probe.claims(source))
 
     def can_return(self, source: Source) -> bool:
-        """Return whether a source's token may be what it was although its rows were others in between. Asks nobody."""
-        return self.probe_of(source).kind not in {*_NEVER_RETURNS, ProbeKind.UNTRACKED}
+        """Return whether a source's token may be the old one although its rows changed in between. Sends no statement."""
+        probe = self.probe_of(source)
+        return probe not in self._witnesses and probe.kind != ProbeKind.UNTRACKED
 
     def has_witness(self, source: Source) -> bool:
         """Return whether `witnesses` may tell something about a source. Asks nobody."""
@@ -91,12 +130,12 @@ class SourceProber:
     @property
     def witness_lags(self) -> bool:
         """Whether a witness may show a change some time after its commit: equal witnesses alone prove nothing then."""
-        return self.session.adapter_type == "postgres"
+        return self.session.traits.has_counters
 
     @property
     def waits_for_dbt(self) -> bool:
         """Whether nothing can be asked while dbt builds: a DuckDB file has one writer or many readers."""
-        return self.session.adapter_type == "duckdb"
+        return self.session.traits.is_embedded
 
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
         """Return, by unique id, what cannot return to what it was once a source's rows have changed, where there is such.

@@ -309,7 +309,7 @@ def test_bigquery_is_asked_one_by_one_unless_it_can_batch_and_then_by_dataset(lo
     ],
 )
 def test_a_table_of_another_format_is_named_so(extra, kind):
-    from dagster_sao.warehouse.dbt_private.internals import _kind_of
+    from dagster_sao.warehouse.dbt_private.adapter import _kind_of
 
     assert _kind_of(SimpleNamespace(**{"type": "table", "metadata": None, **extra})) == kind
 
