@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
@@ -23,7 +23,7 @@ from dagster_sao.api.explain.node_state import NodeState, NodeStates, node_state
 from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
-from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
+from dagster_sao.api.request import BuildOptions, BuildRequest, Names, make_request, make_selection, with_build_options
 from dagster_sao.api.results import (
     BuildResults,
     NodeResult,
@@ -57,11 +57,13 @@ from dagster_sao.orchestration.project.selection import (
     nearest_names,
     resolve_selection,
 )
-from dagster_sao.orchestration.runs.config import TestStrategy
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.resets import forget
 from dagster_sao.warehouse.profiles import threads_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _LOG = logging.getLogger("dagster_sao")
 _INTERRUPTED = "DagsterExecutionInterruptedError"
@@ -187,25 +189,15 @@ class StateAwareProject:
             self._opened_instance.dispose()
             self._opened_instance = None
 
-    def plan(  # noqa: PLR0913 (what a build can be told)
+    @with_build_options
+    def plan(
         self,
         select: Names = (),
         exclude: Names = (),
         selector: str = "",
         *,
-        state_aware: bool = True,
-        force: Names = (),
-        full_refresh: bool = False,
-        refresh_sources: bool = True,
-        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
-        retries: int = 0,
-        retry_delay_seconds: float = 30.0,
-        fail_fast: bool = False,
-        threads: int | None = None,
-        state: Path | str | None = None,
         state_mode: StateMode | str = StateMode.DBT,
-        defer: bool = False,
-        favor_state: bool = False,
+        **options: Unpack[BuildOptions],
     ) -> DryRun:
         """Return what `build` with the same arguments would do now. Reads only.
 
@@ -218,24 +210,7 @@ class StateAwareProject:
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
         """
-        request = make_request(
-            select=select,
-            exclude=exclude,
-            selector=selector,
-            state_aware=state_aware,
-            force=force,
-            full_refresh=full_refresh,
-            refresh_sources=refresh_sources,
-            test_strategy=test_strategy,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            fail_fast=fail_fast,
-            threads=threads,
-            state=state,
-            state_mode=state_mode,
-            defer=defer,
-            favor_state=favor_state,
-        )
+        request = make_request(select, exclude, selector, state_mode=state_mode, **options)
         return self.plan_request(request)
 
     def select(self, selection: NodeSelection, *, warn: Callable[[str], None] = _LOG.warning) -> set[str]:
@@ -251,7 +226,7 @@ class StateAwareProject:
         notes: list[str] = []
         selected = resolve_selection(self._project, loaded, request.selection, warn=notes.append)
         state = take_snapshot(self.instance, self._project, loaded, now)
-        if request.refresh_sources:
+        if request.options.refresh_sources:
             look = self._look(loaded, selected)
             said = (observation.error or observation.warning for observation in look.observations.values())
             notes.extend(dict.fromkeys(problem for problem in said if problem))
@@ -262,46 +237,25 @@ class StateAwareProject:
         made = request.plan(self._project, loaded, selected, state, now)
         return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes), state.verdicts)
 
-    def build(  # noqa: PLR0913 (what a build can be told)
+    @with_build_options
+    def build(
         self,
         select: Names = (),
         exclude: Names = (),
         selector: str = "",
         *,
-        state_aware: bool = True,
-        force: Names = (),
-        full_refresh: bool = False,
-        refresh_sources: bool = True,
-        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
-        retries: int = 0,
-        retry_delay_seconds: float = 30.0,
-        fail_fast: bool = False,
-        threads: int | None = None,
-        state: Path | str | None = None,
         state_mode: StateMode | str = StateMode.DBT,
-        defer: bool = False,
-        favor_state: bool = False,
         raise_on_failure: bool = True,
+        **options: Unpack[BuildOptions],
     ) -> BuildResults:
         """Build what must be built of a selection, as a Dagster run in this process.
 
         Args:
-            select: What to build, in dbt's selection syntax; all by default.
-            exclude: What of it not to build.
-            selector: A yaml selector in their place.
-            state_aware: Whether to build only what needs it; else all that is selected.
-            force: What to build also when nothing changed, in dbt's selection syntax.
-            full_refresh: Build everything selected anew, incremental models too.
-            refresh_sources: Whether to ask first for new data in the sources above the selection.
-            test_strategy: When tests are run: `immediate`, `deferred` or `skip`.
-            retries: How often to try again what failed, within the run.
-            retry_delay_seconds: Seconds before the first retry; each later one waits twice as long.
-            fail_fast: Start no further model after the first failure.
-            threads: How many models dbt builds at once, by default what the profile says.
-            state: A folder with the manifest of another environment, for `state:` selection and `defer`.
+            select: What to build, in dbt's selection syntax. Empty: everything.
+            exclude: What to leave out, in dbt's selection syntax.
+            selector: The name of a YAML selector, instead of `select` and `exclude`.
             state_mode: `dbt` or `semantic`: what counts as modified for `state:modified`.
-            defer: Read what is not built here from the environment of `state`.
-            favor_state: With `defer`: read it from there also where it exists here.
+            **options: The options of a run, see `dagster_sao.StateAwareRunConfig`.
             raise_on_failure: Whether a failure raises; else the results tell of it.
 
         Returns:
@@ -315,24 +269,7 @@ class StateAwareProject:
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
         """
-        request = make_request(
-            select=select,
-            exclude=exclude,
-            selector=selector,
-            state_aware=state_aware,
-            force=force,
-            full_refresh=full_refresh,
-            refresh_sources=refresh_sources,
-            test_strategy=test_strategy,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            fail_fast=fail_fast,
-            threads=threads,
-            state=state,
-            state_mode=state_mode,
-            defer=defer,
-            favor_state=favor_state,
-        )
+        request = make_request(select, exclude, selector, state_mode=state_mode, **options)
         self.select(request.selection)
         results = self.build_request(request)
         if raise_on_failure and not results.success:
@@ -483,7 +420,7 @@ class StateAwareProject:
 
     def _forecast(self, plan: Plan, state: StateSnapshot, request: BuildRequest) -> Forecast:
         own = self._project.dbt_project
-        threads = request.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
+        threads = request.options.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
         return make_forecast(plan, state, threads)
 
     def _listen(self, run_id: str, loaded: LoadedProject, listener: Listener) -> None:

@@ -179,6 +179,11 @@ class OrchestratedProject:
         return self.dbt_project.name
 
     @property
+    def translator(self) -> DagsterDbtTranslator:
+        """How dbt resources become assets, as the user gave it. A manifest is translated by a copy of its own."""
+        return self._translator
+
+    @property
     def state_name(self) -> str:
         """What tells the state of this project and environment from that of others."""
         return state_name(self.name, self.environment)
