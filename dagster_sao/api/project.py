@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
-from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.doctor import Findings, Patient, examine
@@ -46,7 +45,9 @@ from dagster_sao.core.decision.plan import Mode, Plan, make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import listen_to_run
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
@@ -54,7 +55,6 @@ from dagster_sao.orchestration.project.selection import (
     NodeSelection,
     StateMode,
     find_node,
-    nearest_names,
     resolve_selection,
 )
 from dagster_sao.orchestration.runs.config import TestStrategy
@@ -544,7 +544,7 @@ def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str
     near = nearest_names(name, (test.name for test in graph.tests.values()))
     if not near:
         raise unknown
-    msg = f"{unknown} Did you mean the test {' or '.join(f'{one!r}' for one in near)}?"
+    msg = f"{unknown}{did_you_mean(near, 'the test ')}"
     raise UnknownNodeError(msg) from None
 
 
@@ -558,6 +558,6 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> str:
             if error is not None and error.cls_name == _INTERRUPTED:
                 return "Interrupted"
             text = (failure.description if failure else None) or (error.message if error else "")
-            # dbt's colours are for a terminal, and the class of an error for programmers.
-            return _CLASS.sub("", " ".join(Text.from_ansi(text).plain.split()))
+            # The class of an error is for programmers.
+            return _CLASS.sub("", one_line(text))
     return "The run failed before any model was built"

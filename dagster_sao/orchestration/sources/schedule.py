@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from dagster_sao.core.durations import doubled
 from dagster_sao.core.manifest.policy import SourcePolicy
 
-FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(minutes=10)
+_FIRST_RETRY = timedelta(seconds=30)
+_LONGEST_RETRY = timedelta(minutes=10)
 
 
 @dataclass
@@ -51,9 +52,8 @@ class ProbeSchedule:
         """Note that a source could not be asked: it is tried again after 30 seconds, doubling up to 10 minutes."""
         before = self._failures.get(unique_id)
         count = before.count + 1 if before else 1
-        wait = min(FIRST_RETRY * (1 << min(count - 1, 10)), LONGEST_RETRY)
         self._asked_at[unique_id] = now
-        self._failures[unique_id] = _Failure(message, now + wait, count)
+        self._failures[unique_id] = _Failure(message, now + doubled(_FIRST_RETRY, count, _LONGEST_RETRY), count)
 
     def failing(self, unique_ids: Iterable[str]) -> dict[str, str]:
         """Return what the last answer of those sources was that could not be asked."""
