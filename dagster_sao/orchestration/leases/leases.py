@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_sao.core.code.versions import digest
-from dagster_sao.orchestration.leases.tables import NOW, ROWS_PER_STATEMENT, TableError, open_table, reason_of, retried
+from dagster_sao.orchestration.leases.tables import NOW, TableError, in_parts, open_table, reason_of, retried
 
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
@@ -145,7 +145,7 @@ class Leases:
         try:
             with self._engine.begin() as connection:
                 released: set[str] = set()
-                for part in _parts(given):
+                for part in in_parts(given):
                     # Where one was lost, none of the others with it counts as held.
                     if connection.execute(sa.delete(_LEASES).where(self._mine(part))).rowcount == len(part):
                         released.update(part)
@@ -204,13 +204,13 @@ class Leases:
 
     def _renew_in(self, connection: sa.Connection, kept: list[str]) -> bool:
         until, renewed = _now(connection) + LEASE_SECONDS, 0
-        for part in _parts(kept):
+        for part in in_parts(kept):
             # Not all that is still there: what could not be released is to run out.
             renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
             renewed += connection.execute(renewal).rowcount
         return renewed == len(kept)
 
-    def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
+    def _mine(self, relations: Sequence[str]) -> sa.ColumnElement[bool]:
         return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
 
     def _show(self, sign: str) -> None:
@@ -227,11 +227,11 @@ class Leases:
             _cap(connection, now)
             taken = dict(_rows(connection, wanted))
             free = [relation for relation in wanted if relation not in taken]
-            for part in _parts(free):
+            for part in in_parts(free):
                 self._insert(connection, part, now)
         return Claim(frozenset(free), taken)
 
-    def _insert(self, connection: sa.Connection, relations: list[str], now: float) -> None:
+    def _insert(self, connection: sa.Connection, relations: Sequence[str], now: float) -> None:
         lease = {"owner": self._owner, "run_id": self._run_id, "expires_at": now + LEASE_SECONDS}
         connection.execute(sa.insert(_LEASES), [{"relation": relation, **lease} for relation in relations])
 
@@ -287,15 +287,10 @@ def _cap(connection: sa.Connection, now: float) -> None:
 
 
 def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0) -> Iterator[tuple[str, str]]:
-    for part in _parts(relations):
+    for part in in_parts(relations):
         wanted = sa.and_(_LEASES.c.relation.in_(part), _LEASES.c.expires_at >= after)
         found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(wanted))
         yield from ((str(relation), str(run_id)) for relation, run_id in found)
-
-
-def _parts(relations: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(relations), ROWS_PER_STATEMENT):
-        yield relations[start : start + ROWS_PER_STATEMENT]
 
 
 def _now(connection: sa.Connection) -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import database_engine
 
 _ATTEMPTS = 8
@@ -22,7 +23,7 @@ NOW = {
     "mysql": "select unix_timestamp(now(6))",
 }
 # Databases limit the parameters of a statement; SQLite's limit was 999 once.
-ROWS_PER_STATEMENT = 200
+_ROWS_PER_STATEMENT = 200
 
 T = TypeVar("T")
 
@@ -63,6 +64,21 @@ def open_table(instance: dg.DagsterInstance, table: sa.Table, error: type[TableE
     return engine
 
 
+def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield values in parts that are small enough for one statement."""
+    for first in range(0, len(values), _ROWS_PER_STATEMENT):
+        yield values[first : first + _ROWS_PER_STATEMENT]
+
+
+def replace_rows(
+    connection: sa.Connection, table: sa.Table, key: sa.Column[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write rows in the place of those with the same keys. A key may occur once."""
+    for part in in_parts(rows):
+        connection.execute(sa.delete(table).where(key.in_([row[key.name] for row in part])))
+        connection.execute(sa.insert(table), list(part))
+
+
 def retried(action: Callable[[], T], failed: str, error: type[TableError]) -> T:
     """Return what `action` returns, tried again when two transactions met, or the database was away for an instant.
 
@@ -82,7 +98,7 @@ def retried(action: Callable[[], T], failed: str, error: type[TableError]) -> T:
 def reason_of(error: SQLAlchemyError) -> str:
     """Return the driver's own words, as one line: SQLAlchemy adds the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split()).rstrip(".")
+    return one_line(str(cause)).rstrip(".")
 
 
 def _create(engine: sa.Engine, table: sa.Table) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, 
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
@@ -91,7 +91,7 @@ class WriterTable:
                 is_open = is_held(connection, _WRITERS.c.lease, _WRITERS.c.owner).label("is_open")
                 return [
                     row
-                    for part in _parts(sorted(of_relation))
+                    for part in in_parts(sorted(of_relation))
                     for row in connection.execute(_selection(part).add_columns(is_open))
                 ]
 
@@ -224,14 +224,11 @@ class RunWriters:
     def _note(self, connection: sa.Connection) -> None:
         attempts = sorted(self._attempts.values(), key=lambda attempt: attempt.relation)
         self._before = {}
-        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
-            part = attempts[first : first + ROWS_PER_STATEMENT]
-            relations = [attempt.relation for attempt in part]
-            self._before.update({row.relation: row for row in connection.execute(_selection(relations))})
-            connection.execute(sa.delete(_WRITERS).where(_WRITERS.c.relation.in_(relations)))
-            # Where two nodes have one relation, the second writes last.
-            rows = {attempt.relation: self._row(attempt) for attempt in part}
-            connection.execute(sa.insert(_WRITERS), list(rows.values()))
+        # Where two nodes have one relation, the second writes last.
+        rows = {attempt.relation: self._row(attempt) for attempt in attempts}
+        for part in in_parts(list(rows)):
+            self._before.update({row.relation: row for row in connection.execute(_selection(part))})
+        replace_rows(connection, _WRITERS, _WRITERS.c.relation, list(rows.values()))
 
     def _row(self, attempt: _Attempt) -> Mapping[str, str]:
         return {
@@ -243,9 +240,7 @@ class RunWriters:
         }
 
     def _take_back(self, connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
-        attempts = list(attempts)
-        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
-            part = attempts[first : first + ROWS_PER_STATEMENT]
+        for part in in_parts(list(attempts)):
             is_ours = _WRITERS.c.attempt_id.in_([attempt.id for attempt in part])
             connection.execute(sa.delete(_WRITERS).where(is_ours))
             rows = [self._before[attempt.relation] for attempt in part if attempt.relation in self._before]
@@ -260,10 +255,5 @@ def _end(connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
         connection.execute(sa.update(_WRITERS).where(is_it).values(record=sa.bindparam("new")), rows)
 
 
-def _selection(relations: list[str]) -> sa.Select[Any]:
+def _selection(relations: Sequence[str]) -> sa.Select[Any]:
     return sa.select(_WRITERS).where(_WRITERS.c.relation.in_(relations))
-
-
-def _parts(relations: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(relations), ROWS_PER_STATEMENT):
-        yield relations[start : start + ROWS_PER_STATEMENT]

@@ -19,7 +19,7 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FunctionState
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import function_from_json, function_to_json
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, open_table, replace_rows, retried
 
 _FUNCTION = "function"
 
@@ -74,15 +74,11 @@ class FunctionTable:
             for uid, state in sorted(states.items())
         ]
 
-        def replace_rows() -> None:
+        def write_once() -> None:
             with engine.begin() as connection:
-                for first in range(0, len(rows), ROWS_PER_STATEMENT):
-                    part = rows[first : first + ROWS_PER_STATEMENT]
-                    keys = [row["function_key"] for row in part]
-                    connection.execute(sa.delete(_FUNCTIONS).where(_FUNCTIONS.c.function_key.in_(keys)))
-                    connection.execute(sa.insert(_FUNCTIONS), part)
+                replace_rows(connection, _FUNCTIONS, _FUNCTIONS.c.function_key, rows)
 
-        retried(replace_rows, "What is known of functions cannot be kept", FunctionTableError)
+        retried(write_once, "What is known of functions cannot be kept", FunctionTableError)
 
     def _rows(self, engine: sa.Engine) -> list[Any]:
         with engine.connect() as connection:

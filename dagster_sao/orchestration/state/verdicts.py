@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.state.state import Verdict
 from dagster_sao.orchestration.events.record_json import verdict_from_json, verdict_to_json
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, open_table, replace_rows, retried
 
 # A row with a lower number may be committed after one with a higher number.
 _OVERLAP = 200
@@ -121,15 +121,11 @@ class VerdictTable:
             for uid, record in sorted(records.items())
         ]
 
-        def replace() -> None:
+        def write_once() -> None:
             with engine.begin() as connection:
-                for first in range(0, len(rows), ROWS_PER_STATEMENT):
-                    part = rows[first : first + ROWS_PER_STATEMENT]
-                    keys = [row["test_key"] for row in part]
-                    connection.execute(sa.delete(_VERDICTS).where(_VERDICTS.c.test_key.in_(keys)))
-                    connection.execute(sa.insert(_VERDICTS), part)
+                replace_rows(connection, _VERDICTS, _VERDICTS.c.test_key, rows)
 
-        retried(replace, "The verdicts of tests cannot be kept", VerdictError)
+        retried(write_once, "The verdicts of tests cannot be kept", VerdictError)
 
 
 def _name(unique_id: str) -> str:
