@@ -18,7 +18,7 @@ import dagster as dg
 from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.plan import Plan, make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
-from dagster_sao.orchestration.private.dagster_internals import AutomationContext, condition_result
+from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
 from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.state.read_state import take_snapshot
 

@@ -27,7 +27,7 @@ from dagster_sao.orchestration.automation.due_tests import AskedTests, run_reque
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
-from dagster_sao.orchestration.private.dagster_internals import (
+from dagster_sao.orchestration.private.automation import (
     AutomationConditionEvaluation,
     evaluate_conditions,
     evaluation_node,
