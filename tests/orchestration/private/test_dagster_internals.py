@@ -212,10 +212,10 @@ def test_who_listens_to_a_run_is_where_we_tell_them():
 
 
 def test_a_sensor_result_takes_evaluations_though_it_does_not_say_so():
-    evaluation = dagster_internals.evaluation_node(
+    evaluation = automation.evaluation_node(
         dg.AssetKey("a"), "why", unique_id="x", value=True, timestamp=0.0, children=()
     )
-    result = dagster_internals.sensor_result([], "cursor", [evaluation])
+    result = automation.sensor_result([], "cursor", [evaluation])
     assert result.automation_condition_evaluations == [evaluation]
 
 
