@@ -17,7 +17,7 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.state.event_log import RunActivity
+from dagster_sao.orchestration.state.run_activity import RunActivity
 
 
 def tests_of_targets(graph: ProjectGraph, targets: AbstractSet[str]) -> frozenset[str]:

@@ -28,8 +28,8 @@ from dagster_sao.orchestration.sources.age_checks import FreshnessReports, fresh
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
-from dagster_sao.orchestration.state.event_log import RunActivity, run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.probes.settings import place

@@ -6,9 +6,8 @@ attempt; a source's materialization carries its token. Only the freshness sensor
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -34,8 +33,6 @@ from dagster_sao.orchestration.events.event_schema import (
     ELSEWHERE_KEY,
     FAILURE_KEY,
     HISTORY_KEY,
-    PROJECT_TAG,
-    TESTS_TAG,
     GivenNode,
     from_timestamp,
     given_metadata,
@@ -53,7 +50,6 @@ from dagster_sao.orchestration.events.record_json import (
 from dagster_sao.orchestration.leases.writers import WriterTable
 from dagster_sao.orchestration.private.dagster_internals import (
     FINISHED_STATUSES,
-    NOT_FINISHED_STATUSES,
     DagsterEventType,
     RunsFilter,
     events_after,
@@ -63,7 +59,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
     report_engine_event,
     wipes_after,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject, state_name
+from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject, state_name
 from dagster_sao.orchestration.state.asset_tokens import materialized_token, observed_token
 from dagster_sao.orchestration.state.functions import FunctionTable
 from dagster_sao.orchestration.state.relation_notes import build_mark
@@ -192,11 +188,6 @@ class EventLogState:
         """Return the records of a node's last builds in other environments, by environment."""
         known = self._assets.records.get(unique_id, {})
         return {name: record for name, record in known.items() if name != self._environment}
-
-    def wiped_at(self, key: dg.AssetKey) -> datetime | None:
-        """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
-        timestamp = self._wiped_at.get(key)
-        return from_timestamp(timestamp) if timestamp is not None else None
 
     def wipes(self, keys: AssetKeys) -> Mapping[str, datetime]:
         """Return when the history of each node or source was last wiped, as far as `snapshot` has seen."""
@@ -357,87 +348,6 @@ def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) 
     states = _states.setdefault(project, WeakKeyDictionary())
     state = EventLogState(instance, project.name, project.environment, loaded_by_dagster=project.loaded_by_dagster)
     return states.setdefault(instance, state)
-
-
-_open_instance: dg.DagsterInstance | None = None
-
-
-def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
-    """Return the instance of a tick, in a code server one for the life of the process.
-
-    Dagster opens it anew for every tick, which costs more than the rest of a tick that finds nothing, and ends the state
-    that was read from it. The daemon, too, keeps its own open as long as it lives.
-    """
-    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
-    ref = context.instance_ref
-    if ref is None:  # somebody else opened it and closes it
-        return context.instance
-    if _open_instance is None or _open_instance.get_ref() != ref:
-        _open_instance = dg.DagsterInstance.from_ref(ref)
-    return _open_instance
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that a sensor of this package asked for and that has ended."""
-
-    created_at: datetime
-    ended_at: datetime
-    run_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunActivity:
-    """What runs of the project are doing, and what they just did."""
-
-    building: Mapping[str, str]
-    """The nodes in the selection of an unfinished run, with the run's id."""
-    testing: Mapping[str, str]
-    """The tests that an unfinished run was asked for by name, with the run's id."""
-    ended: Mapping[str, EndedRun]
-    """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
-
-
-def run_activity(
-    instance: dg.DagsterInstance,
-    loaded: LoadedProject,
-    project_name: str,
-    repository: dg.RepositoryDefinition | None,
-    since: datetime,
-) -> RunActivity:
-    """Return what unfinished runs will write and test, and what runs that ended after `since` were asked for."""
-    keys, check_keys = loaded.keys, loaded.check_keys
-    building: dict[str, str] = {}
-    testing: dict[str, str] = {}
-    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
-        for key in _selected_keys(run, repository):
-            if key in keys.unique_ids:
-                building[keys.unique_ids[key]] = run.run_id
-        testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
-    ended: dict[str, EndedRun] = {}
-    recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
-    for record in reversed(instance.get_run_records(recent)):
-        if record.dagster_run.is_finished and record.end_time is not None:
-            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
-            ended.update(
-                {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
-            )
-    return RunActivity(building, testing, ended)
-
-
-def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:
-    """Yield the tests that a run was asked for by name."""
-    yield from json.loads(run.tags.get(TESTS_TAG, "[]"))
-    if run.asset_check_selection:
-        yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
-
-
-def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
-    if run.asset_selection is not None:
-        return run.asset_selection
-    if repository is None or not repository.has_job(run.job_name):
-        return ()
-    return repository.get_job(run.job_name).asset_layer.executable_asset_keys
 
 
 def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
