@@ -60,7 +60,7 @@ from dagster_sao.orchestration.project.selection import (
 from dagster_sao.orchestration.runs.config import TestStrategy
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
-from dagster_sao.orchestration.state.resets import forget
+from dagster_sao.orchestration.state.resets import reset_nodes
 from dagster_sao.warehouse.session import threads_of
 
 _LOG = logging.getLogger("dagster_sao")
@@ -452,7 +452,7 @@ class StateAwareProject:
         selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
         known = take_snapshot(self.instance, self._project, loaded, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
-        forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
+        forgotten = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
         about = loaded.project.graph.tests_about
         tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
         event_log_state(self.instance, self._project).verdicts.forget(tests)

@@ -20,15 +20,15 @@ from dagster_sao.orchestration.project.orchestrated import LoadedProject, Orches
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
-    Relation,
-    Relations,
+    RelationNote,
+    RelationNotes,
     build_id,
     read_baselines,
     read_checkpoints,
-    read_relations,
+    read_relation_notes,
     write_baselines,
     write_checkpoints,
-    write_relations,
+    write_relation_notes,
 )
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.duckdb_content import database_stat
@@ -111,7 +111,7 @@ class RelationWatch:
         look = _Look(instance, prober, loaded, state, nodes, counted, now)
         file = prober.session.duckdb_file
         count = checkpoints(file) if file is not None else None
-        before = read_relations(instance, self._project.state_name)
+        before = read_relation_notes(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
         note_columns(instance, self._project, loaded, state, columns, recheck)
@@ -132,7 +132,7 @@ class RelationWatch:
         if file is not None and count is not None and self._is_older_copy(instance, file, count):
             seen.update(_restored(look, seen, f"restored at checkpoint {count}"))
         if seen != before.seen:
-            write_relations(instance, self._project.state_name, Relations(seen))
+            write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
         if file is not None and count is not None:
             write_checkpoints(instance, self._project.state_name, {str(file): count})
         self._seen, self._again_at = stamp, min(waits, default=None)
@@ -193,14 +193,14 @@ def note_checkpoints(instance: dg.DagsterInstance, project: OrchestratedProject,
         write_checkpoints(instance, project.state_name, {**noted, str(file): count})
 
 
-def _restored(look: _Look, seen: Mapping[str, Relation], mark: str) -> dict[str, Relation]:
+def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[str, RelationNote]:
     """Return all relations of the session's own database, those that a run is writing too, as put back."""
     session, found = look.prober.session, {}
     for uid, build in look.state.builds.items():
         node = look.loaded.project.graph.nodes.get(uid)
         name = parse_relation_name((node and node.relation_name) or "", session.adapter_type)
         if name is not None and name.database in {"", session.database}:
-            known = seen.get(uid) or Relation(build_id(build))
+            known = seen.get(uid) or RelationNote(build_id(build))
             found[uid] = replace(known, is_restored=True, alteration=mark)
     return found
 
@@ -230,7 +230,9 @@ def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
     return {uid: token for uid, token in _tokens(look, watched) if token != known[uid]}
 
 
-def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
+def _news(
+    key: dg.AssetKey, node: Node, relation: RelationNote | None, before: RelationNotes
+) -> Iterable[dg.AssetObservation]:
     if relation is None or relation == before.seen.get(node.unique_id):
         return
     if relation.is_missing:
@@ -295,13 +297,13 @@ def _as_source(node: Node, look: _Look) -> Source:
     )
 
 
-def _relation(build: LastBuild, presence: Presence, before: Relation | None, now: datetime) -> Relation:
+def _relation(build: LastBuild, presence: Presence, before: RelationNote | None, now: datetime) -> RelationNote:
     """Return what is out of order with a relation: what this look could not tell stays as it was.
 
     What is missing once more after it was built for that is perhaps only hidden from the sensor, and counts as missing
     after a wait, lest it be built at every tick.
     """
-    fresh = Relation(build_id(build), absences=before.absences if before else 0)
+    fresh = RelationNote(build_id(build), absences=before.absences if before else 0)
     if presence is Presence.UNKNOWN:
         return before or fresh
     known = before if before is not None and before.built_at == fresh.built_at else fresh
@@ -312,5 +314,5 @@ def _relation(build: LastBuild, presence: Presence, before: Relation | None, now
     return replace(known, is_missing=True, absences=known.absences + 1)
 
 
-def _again_at(build: LastBuild, relation: Relation) -> datetime:
+def _again_at(build: LastBuild, relation: RelationNote) -> datetime:
     return build.ended_at + retry_wait(relation.absences)

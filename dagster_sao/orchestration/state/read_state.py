@@ -13,8 +13,8 @@ from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.state.blocked_sources import blocked_sources
 from dagster_sao.orchestration.state.event_log import event_log_state
-from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relations
-from dagster_sao.orchestration.state.resets import read_forgotten
+from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relation_notes
+from dagster_sao.orchestration.state.resets import read_resets
 
 
 def take_snapshot(
@@ -26,9 +26,9 @@ def take_snapshot(
     writers = log_state.writers.read(loaded)
     state = log_state.snapshot(loaded.keys, now)
     state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))
-    state = read_forgotten(instance, project.state_name).hide(state)
+    state = read_resets(instance, project.state_name).hide(state)
     state = read_columns(instance, project.state_name).added_to(state)
-    relations = read_relations(instance, project.state_name)
+    relations = read_relation_notes(instance, project.state_name)
     return replace(
         state,
         missing_relations=relations.missing(state.builds),

@@ -6,26 +6,17 @@ the event log would keep how they ever were.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
-from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
-
-_RELATIONS = "dagster_sao/relations/"
-_BASELINES = "dagster_sao/baselines/"
-_COLUMNS = "dagster_sao/columns/"
-_MOVED = "dagster_sao/moved_in_run/"
-_CHECKPOINTS = "dagster_sao/checkpoints/"
-_LAYOUT = 1
+from dagster_sao.orchestration.state.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class RelationNote:
     """What is out of order with one node's relation since a build of it."""
 
     built_at: str
@@ -45,10 +36,10 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Relations:
+class RelationNotes:
     """The relations of a project that are not as their last build left them, by unique id."""
 
-    seen: Mapping[str, Relation] = field(default_factory=dict)
+    seen: Mapping[str, RelationNote] = field(default_factory=dict)
 
     def missing(self, builds: Mapping[str, LastBuild]) -> frozenset[str]:
         """Return the nodes whose relation is missing since their last build."""
@@ -62,7 +53,7 @@ class Relations:
         """Return the nodes whose rows were altered since their last build, with their token."""
         return {uid: relation.alteration for uid, relation in self._current(builds) if relation.alteration is not None}
 
-    def _current(self, builds: Mapping[str, LastBuild]) -> Iterator[tuple[str, Relation]]:
+    def _current(self, builds: Mapping[str, LastBuild]) -> Iterator[tuple[str, RelationNote]]:
         for uid, relation in self.seen.items():
             if uid in builds and relation.built_at == build_id(builds[uid]):
                 yield uid, relation
@@ -120,9 +111,9 @@ def _mark(unique_id: str, state: StateSnapshot) -> str:
     return build_id(build) if build is not None else ""
 
 
-def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
+def read_columns(instance: dg.DagsterInstance, state_name: str) -> Columns:
     """Return what was last seen of columns; nothing, when it was written by another version."""
-    content = _read(instance, _COLUMNS + project_name)
+    content = Document.COLUMNS.read(instance, state_name)
     try:
         seen = {uid: (str(mark), str(signature)) for uid, (mark, signature) in content.get("seen", {}).items()}
         bound = {uid: (str(mark), dict(columns)) for uid, (mark, columns) in content.get("bound", {}).items()}
@@ -131,10 +122,10 @@ def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
         return Columns()
 
 
-def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Columns) -> None:
+def write_columns(instance: dg.DagsterInstance, state_name: str, columns: Columns) -> None:
     """Keep what was seen of columns."""
     content = {"seen": dict(columns.seen), "bound": dict(columns.bound), "hidden": sorted(columns.hidden)}
-    _write(instance, _COLUMNS + project_name, content)
+    Document.COLUMNS.write(instance, state_name, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +140,9 @@ class MovedInRun:
         return {uid: moved for uid, (mark, moved) in self.seen.items() if mark == build_mark(builds.get(uid))}
 
 
-def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
+def read_moved(instance: dg.DagsterInstance, state_name: str) -> MovedInRun:
     """Return what moved in runs; nothing, when it was written by another version."""
-    content = _read(instance, _MOVED + project_name)
+    content = Document.MOVED_IN_RUN.read(instance, state_name)
     try:
         return MovedInRun({uid: (str(mark), dict(moved)) for uid, (mark, moved) in content.items()})
     except (TypeError, ValueError):
@@ -160,69 +151,56 @@ def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
 
 def write_moved(
     instance: dg.DagsterInstance,
-    project_name: str,
+    state_name: str,
     builds: Mapping[str, LastBuild],
     moved: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Keep what moved in a run that built just the nodes of `moved`, beside what is known of the other last builds."""
-    before = read_moved(instance, project_name)
+    before = read_moved(instance, state_name)
     seen = {uid: (build_mark(builds[uid]), dict(found)) for uid, found in before.current(builds).items()}
     seen.update({uid: (build_mark(builds[uid]), dict(found)) for uid, found in moved.items()})
     seen = {uid: (mark, found) for uid, (mark, found) in seen.items() if found}
     if seen != before.seen:
-        _write(instance, _MOVED + project_name, seen)
+        Document.MOVED_IN_RUN.write(instance, state_name, seen)
 
 
-def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:
+def read_relation_notes(instance: dg.DagsterInstance, state_name: str) -> RelationNotes:
     """Return what was last seen; nothing, when it was written by another version."""
-    seen = _read(instance, _RELATIONS + project_name)
+    seen = Document.RELATIONS.read(instance, state_name)
     try:
-        return Relations({uid: Relation(**relation) for uid, relation in seen.items()})
+        return RelationNotes({uid: RelationNote(**relation) for uid, relation in seen.items()})
     except TypeError:
-        return Relations()
+        return RelationNotes()
 
 
-def write_relations(instance: dg.DagsterInstance, project_name: str, relations: Relations) -> None:
+def write_relation_notes(instance: dg.DagsterInstance, state_name: str, relations: RelationNotes) -> None:
     """Keep what was seen."""
-    _write(instance, _RELATIONS + project_name, {uid: asdict(relation) for uid, relation in relations.seen.items()})
+    Document.RELATIONS.write(instance, state_name, {uid: asdict(relation) for uid, relation in relations.seen.items()})
 
 
-def read_baselines(instance: dg.DagsterInstance, project_name: str) -> Baselines:
+def read_baselines(instance: dg.DagsterInstance, state_name: str) -> Baselines:
     """Return the baselines that were kept; none, when they were written by another version."""
-    tokens = _read(instance, _BASELINES + project_name)
+    tokens = Document.BASELINES.read(instance, state_name)
     try:
         return Baselines({uid: (str(built_at), str(token)) for uid, (built_at, token) in tokens.items()})
     except (TypeError, ValueError):
         return Baselines()
 
 
-def write_baselines(instance: dg.DagsterInstance, project_name: str, baselines: Baselines) -> None:
+def write_baselines(instance: dg.DagsterInstance, state_name: str, baselines: Baselines) -> None:
     """Keep baselines."""
-    _write(instance, _BASELINES + project_name, baselines.tokens)
+    Document.BASELINES.write(instance, state_name, baselines.tokens)
 
 
-def read_checkpoints(instance: dg.DagsterInstance, project_name: str) -> dict[str, int]:
+def read_checkpoints(instance: dg.DagsterInstance, state_name: str) -> dict[str, int]:
     """Return the highest count of checkpoints that each DuckDB file had; none, when another version wrote it."""
-    content = _read(instance, _CHECKPOINTS + project_name)
+    content = Document.CHECKPOINTS.read(instance, state_name)
     try:
         return {file: int(count) for file, count in content.items()}
     except (TypeError, ValueError):
         return {}
 
 
-def write_checkpoints(instance: dg.DagsterInstance, project_name: str, counts: Mapping[str, int]) -> None:
+def write_checkpoints(instance: dg.DagsterInstance, state_name: str, counts: Mapping[str, int]) -> None:
     """Keep counts of checkpoints."""
-    _write(instance, _CHECKPOINTS + project_name, counts)
-
-
-def _read(instance: dg.DagsterInstance, key: str) -> Mapping[str, Any]:
-    try:
-        document = json.loads(read_value(instance, key) or "{}")
-        content = document["content"] if document.get("layout") == _LAYOUT else {}
-    except (AttributeError, KeyError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write(instance: dg.DagsterInstance, key: str, content: Mapping[str, Any]) -> None:
-    write_value(instance, key, json.dumps({"layout": _LAYOUT, "content": content}))
+    Document.CHECKPOINTS.write(instance, state_name, counts)

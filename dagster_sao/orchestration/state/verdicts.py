@@ -75,7 +75,7 @@ class VerdictTable:
         """Keep verdicts in the place of those that their tests had. Raises VerdictError.
 
         With other arguments a generic test has another unique id and the same name, under which Dagster shows it. So the
-        verdicts of namesakes that are not among the project's `known_tests` are forgotten: should one come back, it is run
+        verdicts of namesakes that are not among the project's `known_tests` are removed: should one come back, it is run
         again, and what is shown is its own answer.
         """
         records: dict[str, Mapping[str, Any]] = {}
