@@ -1,8 +1,8 @@
 """The automation sensor: one bulk plan per tick for a whole dbt project.
 
-A subclass of Dagster's automation condition sensor, so that it looks and is switched like one and Dagster's default sensor
-leaves its assets alone. Its tick does not evaluate conditions one by one: it makes one plan, asks for one run, and returns
-the evaluations that the UI shows. Conditions that a user composed are evaluated by Dagster, with the same plan behind them.
+It subclasses Dagster's automation condition sensor, so that the UI shows and switches it like one, and Dagster's default
+sensor leaves its assets alone. A tick does not evaluate conditions one by one: it makes one plan, requests one run, and
+returns the evaluations for the UI. Dagster evaluates the conditions that a user composed, on the same plan.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self._evaluation_fn = sensor_evaluation(name, self._tick)
 
     def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> StateAwareAutomationSensor:  # noqa: ANN401, ARG002
-        """Return a copy with other metadata, which Dagster asks for when definitions are merged."""
+        """Return a copy with other metadata, which Dagster needs to merge definitions."""
         options = self._options if metadata is None else {**self._options, "metadata": metadata}
         return StateAwareAutomationSensor(self.name, project=self.project, **options)
 
@@ -88,9 +88,9 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
     def _changed_evaluations(
         self, choices: Mapping[str, Choice], loaded: LoadedProject
     ) -> list[AutomationConditionEvaluation[Any]]:
-        """Return the evaluations to store: of what is requested, and where the reason is another than before.
+        """Return the evaluations to store: of the requested nodes, and of nodes with another reason than before.
 
-        The first tick of a process knows no reasons; what it reuses it leaves out, since thousands of rows cost seconds.
+        The first tick of a process knows no reasons. It leaves out reused nodes, since thousands of rows take seconds.
         """
         is_first = not self._reasons
         evaluations = []
@@ -133,15 +133,15 @@ class _Tick:
         self._asked: set[str] = set()
         self._tests: list[str] = []
         self.waiting_tests = 0
-        """How many tests are due and wait for a run."""
+        """How many due tests wait for a run."""
 
     def run(self) -> tuple[Mapping[str, Choice], Sequence[AutomationConditionEvaluation[Any]], str | None]:
-        """Return what is done with each node, Dagster's evaluations of composed conditions, and their cursor."""
+        """Return the choice for each node, Dagster's evaluations of composed conditions, and their cursor."""
         started = time.perf_counter()
         selected, composed = self._targets()
         for run_id in end_dead_runs(self._instance):
-            self._context.log.warning(f"Run {run_id} was ended: its process gave no sign of life for two minutes.")
-        # Runs first, then events: a run that is seen as finished then has its events seen too.
+            self._context.log.warning(f"Ended run {run_id}: its process has had no heartbeat for two minutes.")
+        # Read runs before events, so that the events of a run that has finished are read too.
         activity = run_activity(
             self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
@@ -172,7 +172,7 @@ class _Tick:
         return choices, evaluations, cursor
 
     def run_requests(self, choices: Mapping[str, Choice]) -> list[dg.RunRequest]:
-        """Return one request for everything that is to be built and tested, or none."""
+        """Return one request for all nodes to build and tests to run, or none."""
         builds = [uid for uid, choice in choices.items() if choice.requested]
         tags = {PROJECT_TAG: self._project.name}
         asked = sorted(self._asked & set(builds))
@@ -222,8 +222,8 @@ _open_instance: dg.DagsterInstance | None = None
 def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
     """Return the instance of a tick, in a code server one for the life of the process.
 
-    Dagster opens it anew for every tick, which costs more than the rest of a tick that finds nothing, and ends the state
-    that was read from it. The daemon, too, keeps its own open as long as it lives.
+    Dagster opens an instance for every tick. This takes longer than the rest of a quiet tick, and discards the state that
+    was read from the last one. The daemon, too, keeps one instance open.
     """
     global _open_instance  # noqa: PLW0603 (a code server works for one instance)
     ref = context.instance_ref

@@ -1,4 +1,4 @@
-"""This package's own tables in the database of the Dagster instance: what runs share, and what outlives each of them."""
+"""This package's own tables in the database of the Dagster instance, for state that runs share or that outlives them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dagster_sao.orchestration.private.dagster_internals import database_engine
 
 _ATTEMPTS = 8
 _FIRST_PAUSE_SECONDS = 0.02
-# Workers on several machines must agree on the time, so the database tells it.
+# Workers on several machines must agree on the time, so they read the database's clock.
 NOW = {
     "sqlite": "select (julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "select extract(epoch from clock_timestamp())",
@@ -33,7 +33,7 @@ class TableError(DagsterSaoError):
 
 
 def find_table(instance: dg.DagsterInstance, table: sa.Table) -> sa.Engine | None:
-    """Return the database of an instance when it has the table, None when nobody has written it yet."""
+    """Return the database of an instance when it has the table, None when no run has created it yet."""
     engine = database_engine(instance)
     if engine is None or engine.dialect.name not in NOW:
         return None
@@ -41,9 +41,9 @@ def find_table(instance: dg.DagsterInstance, table: sa.Table) -> sa.Engine | Non
 
 
 def open_table(instance: dg.DagsterInstance, table: sa.Table, error: type[TableError]) -> sa.Engine:
-    """Return the database of an instance, with the table, which is created when it is missing.
+    """Return the database of an instance, after creating the table where it is missing.
 
-    Raises `error` when there is no database, or it does not let the table be created.
+    Raises `error` when there is no database, or the table cannot be created.
     """
     engine = database_engine(instance)
     if engine is None or engine.dialect.name not in NOW:
@@ -80,9 +80,9 @@ def replace_rows(
 
 
 def retried(action: Callable[[], T], failed: str, error: type[TableError]) -> T:
-    """Return what `action` returns, tried again when two transactions met, or the database was away for an instant.
+    """Return the result of `action`, retried when two transactions collide or the database is away for a moment.
 
-    Raises `error` with the sentence `failed` and the database's reason when it stays away.
+    Raises `error` with the sentence `failed` and the database's reason when all retries fail.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -96,7 +96,7 @@ def retried(action: Callable[[], T], failed: str, error: type[TableError]) -> T:
 
 
 def reason_of(error: SQLAlchemyError) -> str:
-    """Return the driver's own words, as one line: SQLAlchemy adds the statement and its parameters."""
+    """Return the driver's own message as one line, without the statement and parameters that SQLAlchemy adds."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return one_line(str(cause)).rstrip(".")
 
@@ -105,6 +105,6 @@ def _create(engine: sa.Engine, table: sa.Table) -> None:
     try:
         table.create(engine, checkfirst=True)
     except SQLAlchemyError:
-        # Another process may have created it in the same instant.
+        # Another process may have created it at the same moment.
         if not sa.inspect(engine).has_table(table.name):
             raise

@@ -1,4 +1,4 @@
-"""Dagster's internals behind automation conditions and sensors: evaluations that the UI shows, and what a tick returns.
+"""Dagster's internals behind automation conditions and sensors: evaluations in the UI, and the result of a tick.
 
 `tests/orchestration/private/test_dagster_internals.py` names each import, so that an upgrade which moves one fails there first.
 """
@@ -99,9 +99,9 @@ def evaluate_conditions(
     keys: Iterable[dg.AssetKey],
     cursor: str | None,
 ) -> tuple[set[dg.AssetKey], Sequence[AutomationConditionEvaluation[Any]], str]:
-    """Let Dagster evaluate the conditions of `keys`.
+    """Evaluate the conditions of `keys` as Dagster does.
 
-    Returns the keys that are requested, the evaluations that changed and the cursor for the next time.
+    Returns the requested keys, the changed evaluations and the next cursor.
     """
     if context.repository_def is None:
         msg = "An automation sensor can only be evaluated within a repository."

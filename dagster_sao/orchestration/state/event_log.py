@@ -1,4 +1,4 @@
-"""The event log as state: read in bulk once, then only what is new.
+"""The event log as state: read completely once, then only new events.
 
 Dagster's event log is the only store. A node's materialization carries its build record, its observation a failed
 attempt; a source's materialization carries its token. Only the freshness sensor and the runs write there.
@@ -68,13 +68,13 @@ from dagster_sao.orchestration.state.verdicts import VerdictTable
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
-# Most have a data version or none has; a version that is not found only looks like new data.
+# Most observations of an asset have a data version, or none has. A version that is not found only looks like new data.
 _OBSERVATIONS = 10
 
 
 @dataclass
 class _Assets:
-    """What the event log says of each asset, by unique id."""
+    """The state of each asset in the event log, by unique id."""
 
     builds: dict[str, LastBuild] = field(default_factory=dict)
     sources: dict[str, SourceState] = field(default_factory=dict)
@@ -86,13 +86,13 @@ class _Assets:
     materialized: dict[str, int] = field(default_factory=dict)
     """The id of the newest materialization that was read."""
     observed: dict[str, tuple[int, SourceState]] = field(default_factory=dict)
-    """Of sources that Dagster assets load: the id of the newest observation with a data version, and what it says."""
+    """For sources that Dagster assets load: the id of the newest observation with a data version, and its state."""
     unsettled: set[str] = field(default_factory=set)
-    """The ended runs that may have left a failure, and were read."""
+    """The ended runs that may have left a failure and were read."""
 
 
 class EventLogState:
-    """The state of one project in one Dagster instance, kept up to date by reading what is new."""
+    """The state of one project in one Dagster instance, kept up to date by reading new events."""
 
     def __init__(
         self,
@@ -119,9 +119,9 @@ class EventLogState:
         self._lock = threading.Lock()
 
     def snapshot(self, keys: AssetKeys, now: datetime) -> StateSnapshot:
-        """Return the state of the nodes and sources of `keys`, as it is now: what is read later does not show in it."""
+        """Return the state of the nodes and sources of `keys` as it is now. Later reads do not change the returned value."""
         with self._lock:
-            # First, so that what is wiped from here on is seen the next time.
+            # Read this first, so that the next read sees what is wiped from here on.
             wiped, self._wipes = wipes_after(self._instance, self._wipes)
             self._wiped_at.update(wiped)
             newest = maximum_event_id(self._instance)
@@ -140,7 +140,7 @@ class EventLogState:
             )
 
     def _standing_verdicts(self, keys: AssetKeys) -> Mapping[str, Verdict]:
-        """Return the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+        """Return the verdicts without those on assets that were wiped since: wiping an asset's history wipes its tests too."""
         verdicts = self.verdicts.read()
         wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
         if not wiped:
@@ -154,7 +154,7 @@ class EventLogState:
     def unsettle(self, run: dg.DagsterRun, project: Project, nodes: Sequence[str], state: StateSnapshot) -> None:
         """Note that a run gives nodes to dbt. `state` was read under the lease.
 
-        What it then leaves without a word was interrupted, unless somebody has built it since.
+        A node that the run then reports nothing about was interrupted, unless another run has built it since.
         """
         found = origins(project, state)
         given = []
@@ -166,16 +166,16 @@ class EventLogState:
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
     def place(self, unique_id: str) -> tuple[str, int]:
-        """Return what tells the last build of a node from others, and which attempt since then the next one is.
+        """Return the mark of a node's last build, and the number of the next attempt since that build.
 
-        Also where somebody asked to forget the build or the attempts: they are in the log all the same.
+        A build or attempt that a user reset counts too: it is still in the log.
         """
         failure = self._assets.failures.get(unique_id)
         return build_mark(self._assets.builds.get(unique_id)), failure.sequence + 1 if failure is not None else 1
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
-        """Forget the runs that `snapshot` read whose failures were all made good since, and `ended_well`, which left none."""
-        # Where there are none, what has happened since need not be read: in a large project, a lot.
+        """Mark runs as settled whose failures were all made good since, and `ended_well`, which left none."""
+        # Without unsettled runs there is no need to read new events, which in a large project takes long.
         if self._assets.unsettled:
             self.snapshot(keys, now)
         with self._lock:
@@ -190,7 +190,7 @@ class EventLogState:
         return {name: record for name, record in known.items() if name != self._environment}
 
     def wipes(self, keys: AssetKeys) -> Mapping[str, datetime]:
-        """Return when the history of each node or source was last wiped, as far as `snapshot` has seen."""
+        """Return when the history of each node or source was last wiped, as of the last read."""
         wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
         return {uid: from_timestamp(at) for uid, at in wiped.items()}
 
@@ -224,7 +224,7 @@ class EventLogState:
                 self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()), kind)
 
     def _absorb_run(self, run_id: str, ended_at: datetime, kind: FailureKind) -> None:
-        """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
+        """Add the failures of an ended run. A node that the run reported nothing about was interrupted."""
         silent: dict[str, FailedAttempt] = {}
         for record in events_of_run(self._instance, run_id):
             silent.update(self._given_to_dbt(record))
@@ -239,7 +239,7 @@ class EventLogState:
             self._absorb_failure(unique_id, found, run_id)
 
     def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, FailedAttempt]]:
-        """Yield the nodes that a run gave to dbt, each with the failure that it is if nothing more is said of it."""
+        """Yield the nodes that a run gave to dbt, each with the failure to add if the run reports nothing more about it."""
         event = record.event_log_entry.dagster_event
         for node in given_nodes(metadata_of_engine_event(event)) if event else ():
             key = self._keys.by_unique_id.get(node.unique_id) if self._keys else None
@@ -273,7 +273,7 @@ class EventLogState:
         self._assets.observed[unique_id] = record.storage_id, state
 
     def _observed_sources(self) -> Iterator[tuple[str, SourceState]]:
-        """Yield the sources that Dagster assets load and that are observed too: each moves with either."""
+        """Yield the sources that are both loaded by Dagster assets and observed: a new load or a new observation is new data."""
         for unique_id, (_, observed) in self._assets.observed.items():
             loaded = self._assets.sources.get(unique_id)
             if loaded is None:
@@ -293,7 +293,7 @@ class EventLogState:
         return known.get(self._environment)
 
     def _absorb_build(self, unique_id: str, build: LastBuild | None) -> None:
-        # A materialization that somebody reported without building says nothing of what was read.
+        # A materialization that somebody reported by hand has no record of what a build read.
         if build is None:
             self._assets.builds.pop(unique_id, None)
             return
@@ -303,7 +303,7 @@ class EventLogState:
             del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
 
     def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
-        """Learn of a failure. Returns whether the observation is what a run says of a node."""
+        """Add a failure. Returns whether the observation reports what became of a node in a run."""
         unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
         if unique_id is None or observation is None:
             return False
@@ -351,7 +351,7 @@ def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) 
 
 
 def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
-    """Return whether a node was built after an attempt, which knew the last build before it. Clocks differ between machines."""
+    """Return whether a node was built after an attempt. Compares builds where possible: clocks differ between machines."""
     if failure.after is not None:
         return build is not None and build_mark(build) != failure.after
     return build is not None and build.ended_at > failure.failed_at

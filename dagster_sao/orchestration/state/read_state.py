@@ -1,4 +1,4 @@
-"""All that a decision needs to know of the past and the present, from where each part of it is kept."""
+"""The complete state of a project for a decision, collected from the places where its parts are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def take_snapshot(
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""
     log_state = event_log_state(instance, project)
-    # Before and after: what a run notes in between is then seen to be under way.
+    # Read the writers before and after the log: a run that writes in between then counts as under way.
     writers = log_state.writers.read(loaded)
     state = log_state.snapshot(loaded.keys, now)
     state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))

@@ -1,7 +1,7 @@
 """The verdicts of tests, in a table of the Dagster instance's database.
 
-They are state, not history: a row per test and environment, that outlives the run which wrote it and the switch that hides
-asset checks. Each write gives a row a new number, so a process that has read the table once reads only what is new.
+They are state, not history: one row per test and environment, which outlives its run and does not depend on asset checks.
+Each write gives a row a new number, so a process that has read the table once reads only new rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class VerdictError(TableError):
 
 
 class VerdictTable:
-    """The verdicts of one project and environment, kept up to date by reading what is new."""
+    """The verdicts of one project and environment, kept up to date by reading new rows."""
 
     def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
         """Read nothing yet. `state_name` tells the project and its environment from others."""
@@ -56,7 +56,7 @@ class VerdictTable:
         open_table(self._instance, _VERDICTS, VerdictError)
 
     def read(self) -> Mapping[str, Verdict]:
-        """Return all verdicts by test; none where nobody has written any. Raises VerdictError."""
+        """Return all verdicts by test. Raises VerdictError."""
         if self._engine is None:
             self._engine = find_table(self._instance, _VERDICTS)
         engine = self._engine
@@ -72,7 +72,7 @@ class VerdictTable:
         self._known, self._read = {}, {}
 
     def write(self, verdicts: Mapping[str, Verdict], known_tests: Container[str] | None = None) -> None:
-        """Keep verdicts in the place of those that their tests had. Raises VerdictError.
+        """Write verdicts in the place of the former ones of their tests. Raises VerdictError.
 
         With other arguments a generic test has another unique id and the same name, under which Dagster shows it. So the
         verdicts of namesakes that are not among the project's `known_tests` are removed: should one come back, it is run
@@ -85,7 +85,7 @@ class VerdictTable:
         self._replace({**records, **{uid: {_TEST: uid, **verdict_to_json(v)} for uid, v in verdicts.items()}})
 
     def forget(self, tests: Iterable[str]) -> None:
-        """Let tests count as never run. Raises VerdictError."""
+        """Remove the verdicts of tests, which then count as never run. Raises VerdictError."""
         self._replace({uid: {_TEST: uid} for uid in tests})
 
     def _new_rows(self, engine: sa.Engine) -> list[tuple[int, str]]:
@@ -129,5 +129,5 @@ class VerdictTable:
 
 
 def _name(unique_id: str) -> str:
-    """Return what the unique ids of a generic test have in common, whatever its arguments."""
+    """Return the common part of the unique ids of a generic test, whatever its arguments."""
     return unique_id.rsplit(".", 1)[0]
