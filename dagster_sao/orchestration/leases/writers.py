@@ -242,8 +242,12 @@ class RunWriters:
     def _take_back(self, connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
         for part in in_parts(list(attempts)):
             is_ours = _WRITERS.c.attempt_id.in_([attempt.id for attempt in part])
+            # Another node with the same relation may have written after the attempt.
+            still_ours = [
+                str(relation) for (relation,) in connection.execute(sa.select(_WRITERS.c.relation).where(is_ours))
+            ]
             connection.execute(sa.delete(_WRITERS).where(is_ours))
-            rows = [self._before[attempt.relation] for attempt in part if attempt.relation in self._before]
+            rows = [self._before[relation] for relation in still_ours if relation in self._before]
             if rows:
                 connection.execute(sa.insert(_WRITERS), [dict(row._mapping) for row in rows])  # noqa: SLF001
 
