@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
-from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.doctor import Findings, Patient, examine
@@ -46,7 +45,9 @@ from dagster_sao.core.decision.plan import Mode, Plan, make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import listen_to_run
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
@@ -54,16 +55,15 @@ from dagster_sao.orchestration.project.selection import (
     NodeSelection,
     StateMode,
     find_node,
-    nearest_names,
     resolve_selection,
 )
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
-from dagster_sao.orchestration.state.resets import forget
 from dagster_sao.warehouse.profiles import threads_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+from dagster_sao.orchestration.state.resets import reset_nodes
 
 _LOG = logging.getLogger("dagster_sao")
 _INTERRUPTED = "DagsterExecutionInterruptedError"
@@ -389,7 +389,7 @@ class StateAwareProject:
         selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
         known = take_snapshot(self.instance, self._project, loaded, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
-        forgotten = forget(self.instance, self._project.state_name, ordered, known, now)
+        forgotten = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
         about = loaded.project.graph.tests_about
         tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
         event_log_state(self.instance, self._project).verdicts.forget(tests)
@@ -481,7 +481,7 @@ def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str
     near = nearest_names(name, (test.name for test in graph.tests.values()))
     if not near:
         raise unknown
-    msg = f"{unknown} Did you mean the test {' or '.join(f'{one!r}' for one in near)}?"
+    msg = f"{unknown}{did_you_mean(near, 'the test ')}"
     raise UnknownNodeError(msg) from None
 
 
@@ -495,6 +495,6 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> str:
             if error is not None and error.cls_name == _INTERRUPTED:
                 return "Interrupted"
             text = (failure.description if failure else None) or (error.message if error else "")
-            # dbt's colours are for a terminal, and the class of an error for programmers.
-            return _CLASS.sub("", " ".join(Text.from_ansi(text).plain.split()))
+            # The class of an error is for programmers.
+            return _CLASS.sub("", one_line(text))
     return "The run failed before any model was built"

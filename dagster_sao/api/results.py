@@ -30,9 +30,9 @@ from dagster_sao.orchestration.events.event_schema import (
     source_problems_of_run,
     tests_of_run,
 )
+from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.warehouse.redaction import masked
 
 
 class NodeStatus(str, Enum):
@@ -395,7 +395,9 @@ def _test_result(
     )
     if result.status in _NOT_RUN or result.verdict is VerdictStatus.PASS:
         return result
-    return replace(result, message=_one_line(said.get("message") if said else None) or _without_dbts_words(result))
+    return replace(
+        result, message=one_line(str(said.get("message") or "") if said else "") or _without_dbts_words(result)
+    )
 
 
 def _without_dbts_words(result: TestResult) -> str:
@@ -415,12 +417,7 @@ def _silent(graph: ProjectGraph, unique_id: str, error: str) -> NodeResult:
 def _in_dbts_words(result: NodeResult, said: Mapping[str, Any] | None) -> NodeResult:
     if result.status is not NodeStatus.ERROR or said is None or said["status"] != "error" or not said.get("message"):
         return result
-    return replace(result, message=_one_line(said["message"]))
-
-
-def _one_line(text: object) -> str:
-    # dbt colours what it says of a unit test.
-    return masked(" ".join(Text.from_ansi(str(text or "")).plain.split()))
+    return replace(result, message=one_line(str(said["message"])))
 
 
 def _with_upstreams(nodes: Mapping[str, NodeResult], graph: ProjectGraph) -> dict[str, NodeResult]:

@@ -7,7 +7,6 @@ https://docs.getdbt.com/reference/artifacts/run-results-json
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from typing import Any
 from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.request import BuildRequest
 from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS
 from dagster_sao.warehouse.redaction import learn, masked_values, secrets_in
@@ -58,9 +58,7 @@ def write_run_results(
     }
     path = target_folder(project) / RUN_RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{RUN_RESULTS}.{os.getpid()}")
-    temporary.write_text(json.dumps(_masked(document)))
-    temporary.replace(path)
+    write_json(path, _masked(document))
     return path
 
 

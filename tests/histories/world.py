@@ -22,7 +22,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao.core.decision.decide import Action
 from dagster_sao.orchestration.project.parsing import is_stale
-from dagster_sao.orchestration.state.event_log import RunActivity
+from dagster_sao.orchestration.state.run_activity import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
 from tests.histories.raw_data import SOURCES, Content, RawData, failing_tests, read_relations

@@ -10,6 +10,7 @@ from enum import Enum
 from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.durations import doubled
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=6)
@@ -21,8 +22,7 @@ def retry_wait(attempts: int) -> timedelta:
     >>> [str(retry_wait(attempts)) for attempts in (1, 2, 100)]
     ['0:05:00', '0:10:00', '6:00:00']
     """
-    doublings = min(attempts - 1, 20)
-    return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
+    return doubled(FIRST_RETRY, attempts, LONGEST_RETRY)
 
 
 BatchRange = tuple[datetime, datetime]

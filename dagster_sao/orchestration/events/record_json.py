@@ -166,7 +166,7 @@ def verdict_from_json(record: object) -> Verdict | None:
 
 
 def function_to_json(state: FunctionState) -> dict[str, Any]:
-    """Return what is known of a function as JSON."""
+    """Return the state of a function as JSON."""
     return {
         "layout": _LAYOUT,
         "code": state.code,
@@ -179,7 +179,7 @@ def function_to_json(state: FunctionState) -> dict[str, Any]:
 
 
 def function_from_json(record: object) -> FunctionState | None:
-    """Return what a record says of a function, None for one that this version cannot read: it counts as never created."""
+    """Return the state of a function, None for a record that this version cannot read: it counts as never created."""
     if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
         return None
     try:
@@ -205,7 +205,7 @@ def _batches_to_json(batches: tuple[BatchRange, ...]) -> list[list[str]]:
 
 
 def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
-    """Return what a run saw as JSON, with what is false or empty left out."""
+    """Return the evidence of a run as JSON, without false and empty parts."""
     reads = evidence.reads
     record: dict[str, Any] = {
         "untracked": list(evidence.untracked),
@@ -221,7 +221,7 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
 
 
 def _evidence_from_json(record: object) -> Evidence:
-    """Return what a run saw. Raises TypeError for a record of another form."""
+    """Return the evidence of a run. Raises TypeError for a record of another form."""
     if not record:
         return Evidence()
     if not isinstance(record, Mapping):
@@ -243,7 +243,7 @@ def history_to_json(history: VersionHistory) -> list[list[str]]:
 
 
 def _history_from_json(history: object) -> VersionHistory:
-    # Only how long ago a change was follows from it: unreadable is as good as none.
+    # It only shows how long ago a change was, so an unreadable history counts as none.
     if not isinstance(history, list):
         return ()
     try:

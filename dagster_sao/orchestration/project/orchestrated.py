@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from dagster_sao.core.manifest.policy import (
 )
 from dagster_sao.core.project import Project
 from dagster_sao.orchestration.events.door import learn_secrets
+from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
 from dagster_sao.orchestration.private.dagster_internals import (
     fresh_translator,
@@ -45,7 +47,6 @@ from dagster_sao.orchestration.project.parsing import (
     input_files,
     is_ours_to_parse,
     read_note,
-    write_atomically,
 )
 from dagster_sao.orchestration.project.seed_files import large_seed_checksums, seed_columns
 from dagster_sao.orchestration.project.surroundings import imported_modules, surroundings_of, warehouse_of
@@ -353,7 +354,9 @@ def load_manifest(
         value=fingerprinter.value_now,
     )
     if len(cache) > known:
-        write_atomically(_cache_path(dbt_project), json.dumps(cache))
+        # It only saves time.
+        with suppress(OSError):
+            write_json(_cache_path(dbt_project), cache)
     loaded = LoadedProject(
         manifest=manifest,
         project=project,
