@@ -22,7 +22,7 @@ from dagster_sao.api.display import as_text, styled
 from dagster_sao.api.sources import Look
 from dagster_sao.core.code.evidence import untracked_inputs
 from dagster_sao.core.code.known_relations import reads_unknown
-from dagster_sao.core.decision.decide import named
+from dagster_sao.core.decision.messages import named
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import NodeKind
 from dagster_sao.core.manifest.policy import Policy, UpdatesOn

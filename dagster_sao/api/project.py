@@ -41,9 +41,10 @@ from dagster_sao.api.sources import (
     source_reports,
     with_new_tokens,
 )
-from dagster_sao.core.decision.forecast import Forecast, make_forecast
-from dagster_sao.core.decision.plan import Mode, Plan, make_plan
+from dagster_sao.core.decision.plan import Mode, Plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
+from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock

@@ -15,7 +15,8 @@ from dagster_sao.api.display import as_text, counted, next_eligible, seconds_tex
 from dagster_sao.api.explain.node_state import NodeState, node_state
 from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
 from dagster_sao.api.explain.verdicts import DecidedTest, table_of_decisions, test_state
-from dagster_sao.core.decision.decide import Decision, Reason, named
+from dagster_sao.core.decision.decide import Decision, Reason
+from dagster_sao.core.decision.messages import named
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy

@@ -13,8 +13,9 @@ from rich.text import Text
 from dagster_sao.api.display import as_text, counted, next_eligible, styled
 from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
 from dagster_sao.api.explain.verdicts import TestState, decision_to_dict, test_state
-from dagster_sao.core.decision.decide import Reason, named
+from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.decide_tests import TestDecision, changed_reads
+from dagster_sao.core.decision.messages import named
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import StateSnapshot

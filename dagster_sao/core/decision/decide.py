@@ -14,19 +14,20 @@ from enum import Enum
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import captured_version, times_moved
 from dagster_sao.core.decision.materializations import only_at_creation, steps
+from dagster_sao.core.decision.messages import (
+    failed_ago,
+    incomplete,
+    named,
+    retries,
+    upstream_failed,
+    upstream_test_failed,
+    writer_label,
+)
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
 from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
-
-_NAMED_PARENTS = 3
-_FAILURES = {
-    FailureKind.BUILD: "Its last build failed",
-    FailureKind.INTERRUPTED: "Its last build was interrupted",
-    FailureKind.LIMITED: "Its last build was limited",
-    FailureKind.TERMINATED: "Its last run was terminated",
-}
 
 
 class Action(str, Enum):
@@ -193,11 +194,11 @@ def _first_row(s: Situation) -> Decision:
         return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
     # 3
     if s.failure is not None and s.failure.waits(s.now) and _is_same_attempt(s, s.failure):
-        message = _retries(s, s.failure)
+        message = retries(s.failure, s.now)
         return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
     if s.failure is not None and s.failure.is_limited_again(s.now):
         # Each of its builds is limited, such as by the arguments that all runs have.
-        message = f"{_incomplete(s, s.failure)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
+        message = f"{incomplete(s.failure, s.now)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
         return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)
     # 4
     if s.last_build is None:
@@ -242,7 +243,7 @@ def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> 
 def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
     # 6c
     if s.failure is not None and s.failure.is_incomplete:
-        return Decision(Action.BUILD, Reason.INCOMPLETE, _incomplete(s, s.failure))
+        return Decision(Action.BUILD, Reason.INCOMPLETE, incomplete(s.failure, s.now))
     # 7
     if s.invalidated_by:
         message = f"{_names(s, s.invalidated_by)} was rebuilt"
@@ -289,8 +290,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return too_soon
     # 13
     if s.failure is not None and not changed and not untracked:
-        message = f"{_FAILURES[s.failure.kind]} {_age(s, s.failure.failed_at)} ago"
-        return Decision(Action.BUILD, Reason.NEW_DATA, message)
+        return Decision(Action.BUILD, Reason.NEW_DATA, failed_ago(s.failure, s.now))
     if is_altered and not changed and not untracked:
         return Decision(Action.BUILD, Reason.NEW_DATA, "Its rows were altered outside of Dagster")
     names = named([*changed, *untracked], s.labels)
@@ -321,16 +321,6 @@ def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool
     times = times_moved(consumed)
     is_back = captured_version(consumed) == s.parent_versions.get(parent)
     return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
-
-
-def _retries(s: Situation, failure: FailedAttempt) -> str:
-    wait = format_duration(failure.retry_at - s.now)
-    if failure.kind is FailureKind.BUILD:
-        said = f"Failed {_age(s, failure.failed_at)} ago with the same code and data"
-        return f"{said}. Retries in {wait}, or when either changes"
-    return (
-        f"{_FAILURES[failure.kind]} {_age(s, failure.failed_at)} ago. Retries in {wait}, or when code or data changes"
-    )
 
 
 def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
@@ -400,45 +390,9 @@ def _too_soon(
     return Decision(Action.REUSE, Reason.TOO_SOON, message, changed, eligible_at)
 
 
-def _incomplete(s: Situation, failure: FailedAttempt) -> str:
-    if failure.kind is FailureKind.LIMITED:
-        return f"Its last build was limited by {failure.limited_by} {_age(s, failure.failed_at)} ago"
-    ranges = [f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in failure.missing_batches]
-    more = f" and {len(ranges) - _NAMED_PARENTS} more" if len(ranges) > _NAMED_PARENTS else ""
-    return f"Batches are missing: {', '.join(ranges[:_NAMED_PARENTS])}{more}"
-
-
 def _age(s: Situation, moment: datetime) -> str:
     return format_duration(s.now - moment)
 
 
 def _names(s: Situation, unique_ids: Sequence[str]) -> str:
     return named(unique_ids, s.labels)
-
-
-def writer_label(writer: Writer) -> str:
-    """Return the name of what wrote a relation, with its project and environment where these are others."""
-    name = writer.node.split(".", 2)[-1]
-    return f"{name} of {writer.elsewhere}" if writer.elsewhere else name
-
-
-def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return what is said of that which reads something that failed."""
-    return f"Upstream failed: {named(parents, labels)}"
-
-
-def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return what is said of a node that failed tests gate."""
-    return f"Upstream test failed: {named(tests, labels)}"
-
-
-def named(unique_ids: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return the names of nodes, sources or tests for a message, the first three of many.
-
-    >>> named(["a", "b", "c", "d"], {"a": "orders"})
-    'orders, b, c and 1 more'
-    """
-    names = [labels.get(unique_id, unique_id) for unique_id in unique_ids]
-    if len(names) > _NAMED_PARENTS:
-        return f"{', '.join(names[:_NAMED_PARENTS])} and {len(names) - _NAMED_PARENTS} more"
-    return ", ".join(names)

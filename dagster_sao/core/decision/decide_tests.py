@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
-from dagster_sao.core.decision.decide import named, upstream_failed
+from dagster_sao.core.decision.messages import named, upstream_failed
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 

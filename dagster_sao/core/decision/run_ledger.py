@@ -23,7 +23,6 @@ from dagster_sao.core.code.versions import (
     times_moved,
     view_version,
 )
-from dagster_sao.core.decision.plan import altered_version, stored_version, version_in_relation
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
@@ -34,6 +33,7 @@ from dagster_sao.core.decision.view_rules import (
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.project import Project
+from dagster_sao.core.state.relation_versions import altered_version, stored_version, version_in_relation
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 
 REMEMBERED_VERSIONS = 12
@@ -66,7 +66,7 @@ class Ledger:
             node = project.graph.nodes.get(uid)
             # What is read from another environment has its version from there.
             if node is not None and not node.is_view and uid not in state.sources:
-                self._tables[uid] = stored_version(uid, build, project, state, is_read=True)
+                self._tables[uid] = stored_version(uid, build, project.policy(uid), state, is_read=True)
 
     def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
         """Note that other code of functions is being created.

@@ -314,6 +314,14 @@ class StateSnapshot:
     writers: Mapping[str, Writer] = field(default_factory=dict)
     """Who wrote the relations of nodes last, where anybody noted it."""
 
+    def history(self, unique_id: str) -> VersionHistory:
+        """Return the latest versions of a source or a node, oldest first."""
+        if unique_id in self.sources:
+            source = self.sources[unique_id]
+            return tuple((source.version_of(token), moment) for token, moment in source.history)
+        build = self.builds.get(unique_id)
+        return build.history if build is not None else ()
+
     def other_writer(self, unique_id: str) -> Writer | None:
         """Return who has written a node's relation since its last build, None where nobody is known to have."""
         build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
