@@ -15,8 +15,9 @@ from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE,
 from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, TEST_CONFIG_WITHOUT_EFFECT, Unit, Units, hooks_of
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
-from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest, build_graph
+from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 

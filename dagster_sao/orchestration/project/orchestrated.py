@@ -22,7 +22,7 @@ from dagster_sao.core.code.known_relations import unknown_relation_warnings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
-from dagster_sao.core.manifest.graph import Source, check_manifest_version
+from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import (
     SettingWarning,
     SourcePolicy,
@@ -30,6 +30,7 @@ from dagster_sao.core.manifest.policy import (
     read_source_policy,
     read_test_interval,
 )
+from dagster_sao.core.manifest.read_graph import check_manifest_version
 from dagster_sao.core.project import Project
 from dagster_sao.orchestration.events.door import learn_secrets
 from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
