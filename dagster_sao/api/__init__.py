@@ -3,7 +3,7 @@
 Above the Dagster layer, and below the command line, which is made of it.
 """
 
-from dagster_sao.api.doctor import Finding, Findings, Severity
+from dagster_sao.api.doctor.findings import Finding, Findings, Severity
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import ConflictingOptionsError, DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation

@@ -14,7 +14,8 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
-from dagster_sao.api.doctor import Findings, Patient, examine
+from dagster_sao.api.doctor.examine import examine
+from dagster_sao.api.doctor.findings import Findings, Patient
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
