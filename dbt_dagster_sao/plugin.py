@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbt.plugins.manager import dbtPlugin
 
-from dbt_dagster_sao.private_points import begin_session
+from dbt_dagster_sao.private_points.points import begin_session
 
 
 class TracePlugin(dbtPlugin):
