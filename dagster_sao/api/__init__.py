@@ -11,7 +11,7 @@ from dagster_sao.api.explain.explanation_of_tests import TestExplanation
 from dagster_sao.api.explain.node_state import NodeState
 from dagster_sao.api.explain.verdicts import TestState
 from dagster_sao.api.project import StateAwareProject
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.api.sources import SourceReport, SourceReports
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster_sao.core.errors import DagsterSaoError
 
 if TYPE_CHECKING:
-    from dagster_sao.api.results import BuildResults
+    from dagster_sao.api.results.values import BuildResults
 
 
 class ConflictingOptionsError(DagsterSaoError):

@@ -25,23 +25,10 @@ from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
 from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
-from dagster_sao.api.results import (
-    BuildResults,
-    NodeResult,
-    TestResult,
-    heard_result,
-    read_results,
-    said_of_sources,
-    said_of_tests,
-)
+from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
+from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
-from dagster_sao.api.sources import (
-    Look,
-    SourceReports,
-    ask_warehouse,
-    source_reports,
-    with_new_tokens,
-)
+from dagster_sao.api.sources import Look, SourceReports, ask_warehouse, source_reports, with_new_tokens
 from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
