@@ -26,7 +26,7 @@ from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
 
-LOADED_BY_DAGSTER = "Dagster asset"
+_LOADED_BY_DAGSTER = "Dagster asset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +183,13 @@ def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
+        probe=_LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
         age=now - since if since else None,
     )
 
 
 def _with_look(report: SourceReport, look: Look | None, state: StateSnapshot) -> SourceReport:
-    if look is None or report.probe == LOADED_BY_DAGSTER:
+    if look is None or report.probe == _LOADED_BY_DAGSTER:
         return report
     observation = look.observations.get(report.unique_id)
     if observation is None:

@@ -45,7 +45,6 @@ _GETTERS = frozenset({"get", "require"})
 _META_GETTERS = frozenset({"meta_get", "meta_require"})
 _WITHOUT_READING = {"config": frozenset({"persist_relation_docs", "persist_column_docs"})}
 """What is asked of an object and changes no rows."""
-_DISPATCH_PREFIXES = ("", "default__")
 _BUILTINS = {"context", "builtins"}
 
 

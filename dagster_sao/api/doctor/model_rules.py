@@ -11,7 +11,7 @@ from dagster_sao.core.manifest.graph import NodeKind
 from dagster_sao.core.manifest.policy import Policy, UpdatesOn
 
 LONG_UNCHANGED = timedelta(days=30)
-LONGEST_VIEW_CHAIN = 4
+_LONGEST_VIEW_CHAIN = 4
 """The longest chain of views without a finding: every query of the last view computes all of them."""
 
 
@@ -67,7 +67,7 @@ def long_view_chains(patient: Patient) -> Iterator[Finding]:
         depth[uid] = above + 1 if node.is_view else 0
     for uid, length in depth.items():
         is_end = not any(depth.get(child, 0) > length for child in graph.children[uid])
-        if length > LONGEST_VIEW_CHAIN and is_end:
+        if length > _LONGEST_VIEW_CHAIN and is_end:
             node = graph.nodes[uid]
             yield Finding(
                 Severity.INFO,
@@ -105,7 +105,7 @@ def schedules_as_often_as_models(patient: Patient) -> Iterator[Finding]:
     repository = patient.definitions.get_repository_def()
     for schedule in repository.schedule_defs:
         cron = schedule.cron_schedule
-        interval = cron_interval(cron) if isinstance(cron, str) else None
+        interval = _cron_interval(cron) if isinstance(cron, str) else None
         if interval is None or not repository.has_job(schedule.job_name):
             continue
         targets = repository.get_job(schedule.job_name).asset_layer.executable_asset_keys
@@ -122,10 +122,10 @@ def schedules_as_often_as_models(patient: Patient) -> Iterator[Finding]:
                 )
 
 
-def cron_interval(cron: str) -> timedelta | None:
+def _cron_interval(cron: str) -> timedelta | None:
     """Return the time between two ticks of a cron schedule, None where it varies or cannot be read off.
 
-    >>> [str(cron_interval(cron)) for cron in ("*/15 * * * *", "5 * * * *", "0 */6 * * *", "30 4 * * *", "0 9 * * 1")]
+    >>> [str(_cron_interval(cron)) for cron in ("*/15 * * * *", "5 * * * *", "0 */6 * * *", "30 4 * * *", "0 9 * * 1")]
     ['0:15:00', '1:00:00', '6:00:00', '1 day, 0:00:00', 'None']
     """
     shorthands = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *"}

@@ -148,7 +148,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         parents=parents,
         code_changes=loaded.project.code_changes(unique_id, build, parents_changed=any_changed) if build else (),
         settings=_settings(policy, is_view=node.is_view),
-        bound_to=tuple(build.definition_inputs) if build and node.is_view else (),
+        bound_to=tuple(build.view_bindings) if build and node.is_view else (),
         made_at=now,
         tests=_decided(graph.tests_about.get(unique_id, ()), plan, state),
         held_by=_decided(held_by, plan, state),

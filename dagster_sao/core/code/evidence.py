@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.versions import digest
 
-UNNAMED_ENVIRONMENT = "env_var: *"
+_UNNAMED_ENVIRONMENT = "env_var: *"
 """The part of a fingerprint that stands for environment variables under names that nothing spells out."""
 
 
@@ -87,6 +87,6 @@ def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str,
     is_watched = (
         evidence.reads is not None and not evidence.reads.follows_state and "env_var" not in evidence.reads.unseen
     )
-    if UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
+    if _UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
         return (*evidence.untracked, "environment variables under computed names")
     return evidence.untracked

@@ -121,7 +121,7 @@ class Fingerprinter:
         for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
             model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
             found[test.unique_id] = self.test_fingerprint(test, model)
-        found.update({uid: self.function_fingerprint(uid) for uid in wanted if uid in graph.functions})
+        found.update({uid: self._function_fingerprint(uid) for uid in wanted if uid in graph.functions})
         return found
 
     def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:
@@ -264,9 +264,9 @@ class Fingerprinter:
     def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
         for unique_id in functions:
             name = self.graph.functions[unique_id].name
-            yield f"{FUNCTION}{name}", self.function_fingerprint(unique_id).digest[:12]
+            yield f"{FUNCTION}{name}", self._function_fingerprint(unique_id).digest[:12]
 
-    def function_fingerprint(self, unique_id: str) -> Fingerprint:
+    def _function_fingerprint(self, unique_id: str) -> Fingerprint:
         """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
         if unique_id not in self._functions:
             function = self.graph.functions[unique_id]

@@ -43,16 +43,11 @@ def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict
     return {uid: code.get(uid, "") for uid in functions}
 
 
-def data_version(
-    kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
-) -> str:
+def data_version(kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str) -> str:
     """Return the data version of rows built from `fingerprint` and the parents' versions `consumed`.
 
-    `build_id` identifies the build; it counts only where building again gives other rows. `content` is the hash of the
-    stored rows, where that is known: equal rows are then the same version however they came about.
+    `build_id` identifies the build; it counts only where building again gives other rows.
     """
-    if content is not None:
-        return digest(["content", content])
     if kind is NodeKind.VIEW:
         return view_version(fingerprint, consumed)
     if kind is NodeKind.SEED:

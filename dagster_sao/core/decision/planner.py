@@ -22,11 +22,11 @@ from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, Tes
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
-    definition_inputs,
     is_dropped,
     replaces_relation,
     shape,
     unlisted_parents,
+    view_bindings,
     view_leaves,
     views_to_renew,
 )
@@ -335,18 +335,18 @@ class _Planner:
         return definition(last_build, self._changed_columns(node) if self._is_built(node.unique_id) else {})
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
-        needed = self._definition_inputs(node)
+        needed = self._view_bindings(node)
         return (
-            *(p for p, marker in needed.items() if last_build.definition_inputs.get(p) != marker),
+            *(p for p, marker in needed.items() if last_build.view_bindings.get(p) != marker),
             *(uid for uid in (node.functions if node.is_view else ()) if not self._is_current(uid)),
         )
 
     def _is_current(self, function: str) -> bool:
         return self._project.is_current_function(function, self._state.functions.get(function))
 
-    def _definition_inputs(self, node: Node) -> Mapping[str, str]:
+    def _view_bindings(self, node: Node) -> Mapping[str, str]:
         replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}
-        return definition_inputs(node, self._project, self._shapes, replaced_in)
+        return view_bindings(node, self._project, self._shapes, replaced_in)
 
     def _replaced_in(self, unique_id: str) -> str:
         """Return the run that will have replaced a node's relation after this plan."""
@@ -360,7 +360,10 @@ class _Planner:
     def _first_change_at(self, node: Node, last_build: LastBuild) -> datetime | None:
         """Return when the first change appeared, below views too, that `last_build` has not consumed."""
         direct = [parent for parent in node.parents if not self._is_view(parent)]
-        read = {**{p: v for p, v in last_build.consumed.items() if not self._is_view(p)}, **last_build.leaves}
+        read = {
+            **{p: v for p, v in last_build.consumed.items() if not self._is_view(p)},
+            **last_build.view_leaf_versions,
+        }
         moments = [
             superseded_at(
                 read.get(parent, ""),

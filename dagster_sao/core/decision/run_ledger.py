@@ -26,9 +26,9 @@ from dagster_sao.core.code.versions import (
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
-    definition_inputs,
     replaces_relation,
     shape,
+    view_bindings,
     view_leaves,
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
@@ -36,7 +36,7 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.relation_versions import altered_version, stored_version, version_in_relation
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 
-REMEMBERED_VERSIONS = 12
+_REMEMBERED_VERSIONS = 12
 
 
 class Ledger:
@@ -134,7 +134,7 @@ class Ledger:
             fingerprint=fingerprint or self._project.fingerprints[uid],
             versions=versions,
             failures=failures,
-            planned_code=self._project.planned_code(uid),
+            manifest_code_mark=self._project.manifest_code_mark(uid),
             evidence=evidence,
         )
         is_repeated = (
@@ -195,11 +195,13 @@ class Ledger:
             ),
             run_id=run_id,
             shape=shape(node, self._project, shapes, renewed_for),
-            definition_inputs=self._definition_inputs(node, shapes),
+            view_bindings=self._view_bindings(node, shapes),
             columns=known if node.is_view and self._project.traits.binds_views else {},
             definition=renewed_for,
-            leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
-            planned_code=self._project.planned_code(unique_id) if is_planned else "",
+            view_leaf_versions=self._as_read(
+                self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id
+            ),
+            manifest_code_mark=self._project.manifest_code_mark(unique_id) if is_planned else "",
             evidence=evidence,
             stirred=self._stirred(unique_id, before),
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
@@ -292,11 +294,11 @@ class Ledger:
             return {}
         return self._functions_of_views.get(view.unique_id) or function_versions(view.functions, self._functions)
 
-    def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
+    def _view_bindings(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
         replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
-        return definition_inputs(node, self._project, shapes, replaced_in)
+        return view_bindings(node, self._project, shapes, replaced_in)
 
-    def _leaves(self, node: Node) -> Mapping[str, str]:
+    def _view_leaf_versions(self, node: Node) -> Mapping[str, str]:
         if self._project.policy(node.unique_id).lag_tolerance is None:
             return {}
         return {leaf: self._tables[leaf] for leaf in view_leaves(node, self._project.graph) if leaf in self._tables}
@@ -305,5 +307,5 @@ class Ledger:
 def _with_history(build: LastBuild, before: LastBuild | None) -> LastBuild:
     history: VersionHistory = before.history if before else ()
     if not history or history[-1][0] != build.data_version:
-        history = (*history, (build.data_version, build.ended_at))[-REMEMBERED_VERSIONS:]
+        history = (*history, (build.data_version, build.ended_at))[-_REMEMBERED_VERSIONS:]
     return replace(build, history=history)

@@ -55,7 +55,7 @@ def views_to_renew(
     nodes, built = project.graph.nodes, set(builds)
     candidates = {
         uid
-        for uid in project.stars.intersection(selected, state.builds)
+        for uid in project.selects_star.intersection(selected, state.builds)
         if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
     }
     return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
@@ -76,7 +76,7 @@ def replaces_relation(
     )
 
 
-def definition_inputs(
+def view_bindings(
     node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a marker for each parent that the stored definition of a view is bound to.

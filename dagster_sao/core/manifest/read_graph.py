@@ -16,8 +16,8 @@ from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph, Projec
 
 # dbt-core 1.8 to 1.13 all write version 12; the manifest of dbt v2 keeps the layout and says 20.
 # https://docs.getdbt.com/reference/artifacts/manifest-json
-NEWEST_MANIFEST_VERSION = 20
-OLDEST_MANIFEST_VERSION = 12
+_NEWEST_MANIFEST_VERSION = 20
+_OLDEST_MANIFEST_VERSION = 12
 
 _KNOWS_ON_ERROR = (1, 12)
 _VIEW_MATERIALIZATIONS = frozenset({"view"})
@@ -95,16 +95,16 @@ def check_manifest_version(manifest: Mapping[str, Any]) -> None:
     url = str(metadata.get("dbt_schema_version"))
     digits = url.rsplit("/v", 1)[-1].removesuffix(".json")
     version = int(digits) if digits.isdecimal() else 0
-    if version > NEWEST_MANIFEST_VERSION:
+    if version > _NEWEST_MANIFEST_VERSION:
         msg = (
             f"The manifest has schema version {version}, written by dbt {metadata.get('dbt_version')}, and dagster_sao reads up"
-            f" to {NEWEST_MANIFEST_VERSION}. Upgrade dagster-sao, or parse the project with an older dbt."
+            f" to {_NEWEST_MANIFEST_VERSION}. Upgrade dagster-sao, or parse the project with an older dbt."
         )
         raise InvalidProjectError(msg)
-    if version < OLDEST_MANIFEST_VERSION:
+    if version < _OLDEST_MANIFEST_VERSION:
         msg = (
             f"The manifest has schema version {digits or 'unknown'}, written by dbt {metadata.get('dbt_version')}, and dagster_sao"
-            f" reads from {OLDEST_MANIFEST_VERSION} (dbt 1.8) on. Parse the project again with a newer dbt."
+            f" reads from {_OLDEST_MANIFEST_VERSION} (dbt 1.8) on. Parse the project again with a newer dbt."
         )
         raise InvalidProjectError(msg)
 

@@ -45,7 +45,7 @@ class LastBuild:
     run_id: str
     shape: str = ""
     """What its columns follow from: its code, and the shapes of its parents."""
-    definition_inputs: Mapping[str, str] = field(default_factory=dict)
+    view_bindings: Mapping[str, str] = field(default_factory=dict)
     """For a view: the markers of the parents that its stored definition is bound to."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """For a view: the signatures of its parents' columns that its stored definition is bound to, where they are known."""
@@ -53,11 +53,11 @@ class LastBuild:
     """For a view: the columns that it was created anew for, since its rows may be others from then on."""
     replaced_in: str = ""
     """The run that last replaced its relation, which another run may since have added rows to."""
-    leaves: Mapping[str, str] = field(default_factory=dict)
+    view_leaf_versions: Mapping[str, str] = field(default_factory=dict)
     """With `lag_tolerance`: the versions of what it reads through views."""
     history: VersionHistory = ()
-    planned_code: str = ""
-    """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """What the plan knew of the code (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
     """What the run saw of it."""
     attempt_id: str = ""
@@ -241,8 +241,8 @@ class Verdict:
     """How many rows failed it, where dbt says so."""
     attempts: int = 1
     """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
-    planned_code: str = ""
-    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """What the plan knew of its code (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
     """What the run saw of it."""
 
@@ -268,8 +268,8 @@ class FunctionState:
     """The digest of the code that the warehouse has it from; empty where that is not known."""
     at: datetime
     run_id: str
-    planned_code: str = ""
-    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """What the plan knew of its code (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     failed_code: str = ""
     """The digest of the code that could not be created at last; empty when it could."""
     attempts: int = 0

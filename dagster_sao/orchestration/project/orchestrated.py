@@ -342,7 +342,7 @@ def load_manifest(
         graph=graph,
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
-        stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         traits=traits_of(graph.adapter_type).relations,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
