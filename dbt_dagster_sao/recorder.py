@@ -24,7 +24,7 @@ _ALWAYS_FALSE = "is_incremental()"
 
 @dataclass(slots=True)
 class Recording:
-    """What one node, or an ephemeral model that others inline, has read so far."""
+    """The reads so far of one node, or of an ephemeral model that others inline."""
 
     node: str
     existed: bool | None = None
@@ -121,7 +121,7 @@ class _Stack(threading.local):
 
 
 stack = _Stack()
-"""The frame of the thread that looks: None while it builds no node."""
+"""The frame of the current thread: None while it does not build a node."""
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""What one node read while dbt built it, and its form in a file of traces."""
+"""The trace of one node, recorded while dbt built it, and its form in a file of traces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAYOUT = 1
 MAX_TEXT = 2_000
 SQL = "sql"
 LEFT_OUT = "left out"
-"""Stands for the method where a node asked too much for a record: the argument is how many questions are left out."""
+"""Stands for the method if a node asked too many questions to record: the argument is the number left out."""
 OF = " of "
 """Stands in a read's name before the node, or macro, whose variables or attributes were read."""
 

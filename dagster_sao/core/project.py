@@ -30,9 +30,9 @@ class Project:
     traits: RelationTraits = field(default_factory=RelationTraits)
     """How the database of the project treats relations."""
     manifest_id: str = ""
-    """What tells this manifest from any other, empty where nothing does."""
+    """The identity of this manifest; empty where it is not known."""
     files: str = ""
-    """What tells the state of the project's files from any other. They may be newer than the manifest."""
+    """The identity of the state of the project's files, which may be newer than the manifest."""
     untracked_intervals: Mapping[str, timedelta] = field(default_factory=dict)
     """Of the tests that have one: how long their answer stands when their SQL is volatile."""
 
@@ -62,7 +62,7 @@ class Project:
     def code_changes(
         self, unique_id: str, record: LastBuild | Verdict, *, parents_changed: bool = False
     ) -> tuple[str, ...]:
-        """Return what of a node's or test's code differs from that of its record, by name; empty when nothing does.
+        """Return the names of the parts of a node's or test's code that differ from its record; empty when none does.
 
         `parents_changed` tells whether what it reads has other versions now.
         """

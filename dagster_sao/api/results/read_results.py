@@ -55,7 +55,7 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     warnings: Iterable[str] = (),
 ) -> BuildResults:
-    """Return what became of `selected`, from the events of their run, oldest first: the last word of each counts.
+    """Return the results of `selected` from the events of their run, oldest first: the last event of each counts.
 
     `tests` is what the run said of its tests, as `said_of_tests` returns it, and `said` what dbt wrote of nodes and tests
     in that run: its words for a failure. `warnings` is what `said_of_sources` returns.
@@ -81,7 +81,7 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
 def heard_result(
     event: dg.DagsterEvent, loaded: LoadedProject, tests: Mapping[dg.AssetCheckKey, str]
 ) -> NodeResult | TestResult | None:
-    """Return what an event of a run says of a node, or of one of `tests` by check; None for any other event."""
+    """Return the result of a node, or of one of `tests` by check, that an event reports; None for any other event."""
     if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         evaluation = event.asset_check_evaluation_data
         uid = tests.get(evaluation.asset_check_key)
@@ -90,18 +90,18 @@ def heard_result(
 
 
 def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph) -> dict[str, ResultOfTest]:
-    """Return what a run said at its end of each of its tests, by unique id: also of those that have no asset check."""
+    """Return the result of each test, by unique id, that a run reported at its end, with or without an asset check."""
     found: dict[str, ResultOfTest] = {}
     for record in events_of_run(instance, run_id):
         event = record.event_log_entry.dagster_event
         tests = tests_of_run(metadata_of_engine_event(event)) if event else {}
-        # Each step of a run says so. What one of them ran, the others reuse.
+        # Each step of a run reports them. A test that one step ran is reused in the others.
         found.update({uid: of_run for uid, of_run in tests.items() if uid not in found or _was_run(of_run)})
     return {uid: of_run for uid, of_run in found.items() if uid in graph.tests}
 
 
 def said_of_sources(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    """Return what a run said at its end of sources in which new data may not be seen, a sentence each."""
+    """Return a sentence for each source whose new data may go undetected, as a run reported them at its end."""
     found: dict[str, None] = {}
     for record in events_of_run(instance, run_id):
         event = record.event_log_entry.dagster_event
@@ -172,7 +172,7 @@ def _test_result(
 
 
 def _without_dbts_words(result: TestResult) -> str:
-    """Return what is said of a test that did not pass and of which dbt left no word (`--no-write-json`)."""
+    """Return the message for a test that did not pass, if dbt left none (`--no-write-json`)."""
     return (
         "dbt could not run it"
         if result.status is TestStatus.ERROR

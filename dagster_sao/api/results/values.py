@@ -19,22 +19,22 @@ from dagster_sao.core.state.state import VerdictStatus
 
 
 class NodeStatus(str, Enum):
-    """What became of a node."""
+    """The outcome of a node."""
 
     SUCCESS = "success"
     """It was built."""
     REUSED = "reused"
-    """It was left as it is, because building it would have changed nothing or was too soon."""
+    """It was not built, because a build would have changed nothing or was too soon."""
     ERROR = "error"
     """It could not be built."""
     SKIPPED = "skipped"
     """Something above it failed."""
     HELD = "held"
-    """An earlier attempt with the same code and data failed and its time has not come again, or a failed test gates it."""
+    """An earlier attempt with the same code and data failed and is not due yet, or a failed test gates it."""
 
 
 class TestStatus(str, Enum):
-    """What became of a test, in dbt's words."""
+    """The outcome of a test, in dbt's words."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -44,7 +44,7 @@ class TestStatus(str, Enum):
     ERROR = "error"
     """It could not be run."""
     REUSED = "reused"
-    """Its code and what it reads are those of its last answer, which stands."""
+    """Its code and its inputs are the same as for its last answer, which stands."""
     SKIPPED = "skipped"
     """Something that it reads failed."""
 
@@ -55,13 +55,13 @@ _FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What became of one node."""
+    """The result of one node."""
 
     unique_id: str
     name: str
     status: NodeStatus
     message: str
-    """The reason for the decision; of what failed, what dbt said."""
+    """The reason for the decision; for a failure, the message of dbt."""
     reason: str = ""
     """The code of that reason (docs/semantics.md); empty for what failed."""
     seconds: float = 0.0
@@ -91,7 +91,7 @@ class NodeResult:
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """What became of one data test or unit test."""
+    """The result of one data test or unit test."""
 
     __test__ = False
 
@@ -99,10 +99,10 @@ class TestResult:
     name: str
     status: TestStatus
     message: str = ""
-    """The reason for the decision; of what failed, what dbt said."""
+    """The reason for the decision; for a failure, the message of dbt."""
     failures: int | None = None
     verdict: VerdictStatus | None = None
-    """The answer that stands, of a reused test that of an earlier run; None where there is none."""
+    """The answer that stands; for a reused test, the answer of an earlier run. None if there is none."""
 
     @property
     def is_failing(self) -> bool:
@@ -123,18 +123,18 @@ class TestResult:
 
 @dataclass(frozen=True)
 class BuildResults(Mapping[str, NodeResult]):
-    """What became of each node of a run, by unique id, in topological order, and of its tests. Prints as tables."""
+    """The results of a run: of each node, by unique id and parents first, and of its tests. Prints as tables."""
 
     nodes: Mapping[str, NodeResult]
     run_id: str
     started_at: datetime
     ended_at: datetime
     tests: Mapping[str, TestResult] = field(default_factory=dict)
-    """What became of each test that the run decided about, by unique id."""
+    """The result of each test that the run decided about, by unique id."""
     error: str = ""
-    """What the run failed of, empty when it did not."""
+    """Why the run failed; empty if it did not."""
     warnings: tuple[str, ...] = ()
-    """A sentence for each source in which new data may not be seen: its probe failed, or it is not tracked."""
+    """A sentence for each source whose new data may go undetected: its probe failed, or it is not tracked."""
 
     def __getitem__(self, unique_id: str) -> NodeResult:
         return self.nodes[unique_id]
@@ -147,13 +147,13 @@ class BuildResults(Mapping[str, NodeResult]):
 
     @property
     def success(self) -> bool:
-        """Whether every node and test is as it should be: none failed, or waits for one that failed earlier."""
+        """Whether no node or test failed, and none waits for an earlier failure."""
         bad = self.with_status(NodeStatus.ERROR, NodeStatus.SKIPPED, NodeStatus.HELD)
         return not (self.error or bad or self.failing_tests)
 
     @property
     def culprits(self) -> list[NodeResult]:
-        """The nodes that are not as they should be by themselves: they failed, in this run or in an earlier one."""
+        """The nodes that failed themselves, in this run or in an earlier one."""
         found = self.with_status(NodeStatus.ERROR, NodeStatus.HELD)
         return [result for result in found if result.reason != Reason.UPSTREAM_TEST_FAILED]
 
@@ -164,7 +164,7 @@ class BuildResults(Mapping[str, NodeResult]):
 
     @property
     def problems(self) -> list[str]:
-        """What failed and why, one line each: the tests, the nodes, or the run itself where it was neither."""
+        """The failures with their reasons, one line each: of tests, of nodes, or of the run itself if there is neither."""
         found = [f"{test.name}: {test.message}" for test in self.failing_tests]
         found += [f"{node.name}: {node.message}" for node in self.culprits]
         return found or ([self.error] if self.error else [])

@@ -31,7 +31,7 @@ from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, 
 
 
 class Action(str, Enum):
-    """What is done with a node."""
+    """The action for a node."""
 
     BUILD = "build"
     REUSE = "reuse"
@@ -63,7 +63,7 @@ class Reason(str, Enum):
 
 
 class Request(str, Enum):
-    """What the user asked for explicitly."""
+    """An explicit request of the user."""
 
     BUILD = "build"
     FULL_REFRESH = "full_refresh"
@@ -71,7 +71,7 @@ class Request(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with one node, and why."""
+    """The decision about one node: the action, and why."""
 
     action: Action
     reason: Reason
@@ -106,7 +106,7 @@ class Situation:
     fingerprint: Fingerprint
     last_build: LastBuild | None = None
     code_changes: tuple[str, ...] = ()
-    """What of its code differs from that of the last build, by name."""
+    """The names of the parts of its code that differ from the last build."""
     is_view: bool = False
     is_incremental: bool = False
     materialized: str = ""
@@ -121,11 +121,11 @@ class Situation:
     is_deterministic: bool = False
     """Whether building it again makes the rows that its last build made."""
     overwritten_by: Writer | None = None
-    """What else has written its relation since its last build."""
+    """Whatever else has written its relation since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     origin: str = ""
-    """What it follows from in the end (`core.origins`), where an interrupted attempt is waited for."""
+    """The digest of all code and data above it (`origins`), where an interrupted attempt is waited for."""
     failed_tests: tuple[str, ...] = ()
     """Tests that gate the node and whose failing verdict stands on the versions that it would read."""
     tests_retry_at: datetime | None = None
@@ -144,7 +144,7 @@ class Situation:
     """The parents that moved during the run of its last build, each with its version at the end of that run."""
     parents: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
-    """What it reads that nothing tells the changes of, for messages."""
+    """Inputs whose changes cannot be detected, for messages."""
     untracked_from: datetime | None = None
     """When that counts as updated."""
     first_change_at: datetime | None = None
@@ -332,7 +332,7 @@ def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime
     if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
         return last_build.ended_at
     until = last_build.ended_at + retry_wait(times)
-    # Where the clock was set back by more than that, nobody knows how long it would be.
+    # If the clock was set back by more than that, there is no telling how long the wait would be.
     return until if last_build.ended_at - retry_wait(times) < s.now else s.now
 
 

@@ -14,7 +14,7 @@ from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 
 
 class Mode(str, Enum):
-    """Who asks: a sensor looks again at the next tick, a job may be the last of its hour."""
+    """Who decides: a sensor decides again at the next tick, a job may be the last of its hour."""
 
     SENSOR = "sensor"
     JOB = "job"
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def uncalled(self) -> list[str]:
-        """The functions to create that nothing calls of what is built or tested."""
+        """The functions to create that no node or test of the plan calls."""
         return [uid for uid, d in self.functions.items() if d.creates and d.reason is not FunctionReason.CALLED]
 
     def in_order(self, nodes: Iterable[str], tests: Iterable[str]) -> list[str]:

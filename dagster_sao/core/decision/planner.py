@@ -78,8 +78,8 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
 ) -> Plan:
     """Return the decisions for `selection`, and for the views outside of it that building it drops, to any depth.
 
-    These are built with it: nobody else may come along soon. Where replacing a table leaves the views on it alone, there
-    are none.
+    These are built with it, because no other run may do so soon. There are none where replacing a table does not affect
+    the views on it.
     """
     graph, selected = project.graph, set(selection)
     below: set[str] = set()
@@ -127,9 +127,9 @@ class _Planner:
         self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
         self._code_changes: dict[str, tuple[str, ...]] = {}
         self._untracked: dict[str, tuple[str, ...]] = {}
-        """What nodes read, through views too, that nothing tells the changes of."""
+        """By node: the inputs, through views too, whose changes cannot be detected."""
         self._failed: set[str] = set(state.blocked)
-        """What nothing is built from: it failed, or is held or skipped for a failure."""
+        """The nodes and sources that nothing is built from: they failed, or are held or skipped for a failure."""
         self._tests = TestPlanner(
             project,
             state,
@@ -173,7 +173,7 @@ class _Planner:
         )
 
     def _is_failed(self, node: Node) -> bool:
-        """Return whether nothing is built from a node: what its relation holds is not what any record says."""
+        """Return whether nothing is built from a node, because no record describes what its relation holds."""
         decision = self._decisions.get(node.unique_id)
         failure = self._state.failures.get(node.unique_id)
         continues = node.continues_on_error and failure is not None and bool(failure.left)
@@ -256,7 +256,7 @@ class _Planner:
         return any(changed_parents(node.parents, last_build.consumed, self._versions))
 
     def _untracked_inputs(self, node: Node) -> tuple[str, ...]:
-        """Return what nothing tells the changes of, of what a node read when it was built, or reads through a view."""
+        """Return the inputs of a node, through views too, whose changes cannot be detected."""
         last_build = self._state.builds.get(node.unique_id)
         if last_build is None:
             return ()
@@ -300,7 +300,7 @@ class _Planner:
         return stored_version(uid, last_build, self._project.policy(uid), self._state) if last_build else None
 
     def _code_after(self, uid: str) -> str:
-        """Return what identifies the code of a node that is built in this plan: that of its last build, where it is the same."""
+        """Return the digest of the code of a node that this plan builds: the last build's, if the code is the same."""
         last_build = self._state.builds.get(uid)
         if last_build is not None and not self._code_changes.get(uid):
             return last_build.code
@@ -326,7 +326,7 @@ class _Planner:
         return shape(node, self._project, self._shapes, self._definition_after(node))
 
     def _changed_columns(self, node: Node) -> Mapping[str, str]:
-        """Return the columns of a view's parents that are not those it is bound to; of what is built they are not yet known."""
+        """Return the columns of a view's parents that it is not bound to; those of parents that are built are not known yet."""
         known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
         return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
 
@@ -383,6 +383,6 @@ class _Planner:
 
 
 def _is_deterministic(node: Node, last_build: LastBuild) -> bool:
-    """Return whether a build makes the same rows of the same code and data."""
+    """Return whether a build makes the same rows from the same code and data."""
     kind = proven_kind(node.kind, is_deterministic=last_build.evidence.is_deterministic)
     return kind in {NodeKind.DETERMINISTIC, NodeKind.SEED}

@@ -2,7 +2,7 @@
 
 A run consumes what was recorded before dbt started, and what it built itself. So rows that land while it runs look new
 to the next decision: at worst one build too many, never one too few. A token that can return needs more: the source is
-looked at again before anything is recorded, and where it moved, nobody knows which of its states a build read.
+probed again before anything is recorded, and if it moved, there is no telling which of its states a build read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REMEMBERED_VERSIONS = 12
 
 
 class Ledger:
-    """What each node of a run would consume now, and the record of each build."""
+    """The versions that each node of a run would consume now, and the record of each build."""
 
     def __init__(self, project: Project, state: StateSnapshot) -> None:
         """Capture the versions that `state` holds."""
@@ -56,12 +56,12 @@ class Ledger:
         self._attempts = 0
         self._state = state
         self._written: set[str] = set()
-        """What this run has built."""
+        """The nodes that this run has built."""
         self._moved_in_run = state.moved_in_run
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
-        """The columns as they are now: of what this run builds, nobody has seen them yet."""
+        """The columns as they are now; nodes that this run builds are left out until they are listed."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             # What is read from another environment has its version from there.
@@ -80,14 +80,14 @@ class Ledger:
         self._created[unique_id] = code
 
     def attempt(self, nodes: Iterable[str], run_id: str) -> None:
-        """Note that dbt is about to build nodes. Until one is recorded, what dbt builds from it nevertheless reads no known rows."""
+        """Note that dbt is about to build nodes. Until one is recorded, its children in dbt read rows of no known version."""
         self._attempts += 1
         for uid in nodes:
             if self._project.graph.nodes[uid].continues_on_error:
                 self._left[uid] = attempt_version(uid, run_id, self._attempts)
 
     def left(self, unique_id: str) -> str:
-        """Return the version of what the failed build of a node left, empty where dbt does not go on with what reads it."""
+        """Return the version that the failed build of a node left; empty unless dbt continues with its children."""
         return self._left.get(unique_id, "")
 
     def consumed(self, unique_id: str) -> dict[str, str]:
@@ -96,11 +96,11 @@ class Ledger:
         return self._parent_versions(node, {})
 
     def moved(self, sources: Iterable[str]) -> None:
-        """Let what is recorded from here on consume no known version of `sources`: they moved after they were captured."""
+        """Let later records consume no known version of `sources`: they moved after they were captured."""
         self._moved.update(sources)
 
     def unknown(self, tokens: Mapping[str, str]) -> None:
-        """Let what is recorded from here on consume these tokens of sources that could not be looked at again."""
+        """Let later records consume these tokens of sources that could not be probed again."""
         for uid, token in tokens.items():
             self._tables[uid] = self._sources[uid].version_of(token) if uid in self._sources else token
 

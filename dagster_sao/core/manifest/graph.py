@@ -18,7 +18,7 @@ from dagster_sao.core.manifest.gates import Gates
 
 
 class NodeKind(str, Enum):
-    """What a node's build does to the rows that its children read."""
+    """The effect of a node's build on the rows that its children read."""
 
     VIEW = "view"
     DETERMINISTIC = "deterministic"
@@ -115,7 +115,7 @@ class ProjectTest:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """Unique ids of what the test says something of: what a data test reads, the model of a unit test."""
+        """Unique ids of the nodes and sources that a data test reads, or the model of a unit test."""
         return (self.model,) if self.model else self.reads
 
 

@@ -152,7 +152,7 @@ def _depends_on(props: Mapping[str, Any]) -> Sequence[str]:
 
 
 class _Reads(NamedTuple):
-    """What something reads and calls, ephemeral models and functions looked through."""
+    """The parents, inlined models and functions of a node, test or function."""
 
     parents: tuple[str, ...]
     ephemerals: tuple[str, ...]

@@ -24,7 +24,7 @@ def stored_version(
 
 
 def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, is_read: bool = False) -> str:
-    """Return the version of what a node's relation holds, which is `version` unless something else has written it since.
+    """Return the version of the rows in a node's relation: `version`, unless something else has written it since.
 
     An attempt that failed or was interrupted gives the relation a version of its own. One that is under way may come to
     nothing, so nothing is decided for it; but what reads the relation meanwhile (`is_read`) may read anything.
@@ -36,7 +36,7 @@ def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, i
 
 
 def altered_version(version: str, alteration: str) -> str:
-    """Return the data version of rows that something else altered, `alteration` being what tells it from others."""
+    """Return the data version of rows that something else altered. `alteration` identifies the alteration."""
     return digest([version, alteration])
 
 
