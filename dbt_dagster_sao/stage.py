@@ -77,7 +77,7 @@ class Stage:
         arguments = self._mapping("invocation_args_dict", held["invocation_args_dict"])
         self._replace(target=target, env=target, invocation_args_dict=arguments)
         self._replace(flags=self._flags(held["flags"]), graph=self._graph(held["graph"]))
-        self._replace(env_var=self._env_var(held["env_var"]), render=own_code(held["render"], self.recording))
+        self._replace(env_var=self._env_var(held["env_var"]), render=_own_code(held["render"], self.recording))
         if self.node is not None:
             self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
         self.context["builtins"] = self._builtins
@@ -153,7 +153,7 @@ class Stage:
             self._note(f"{name}: *", str, UNKNOWN)
 
 
-def own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
+def _own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
     """Return `render`, with which dbt renders hooks, so that what it renders counts as own code."""
 
     @wraps(function)

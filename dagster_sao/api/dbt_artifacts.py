@@ -1,4 +1,4 @@
-"""What dbt itself said of each node and test of a run, from the `run_results.json` of each time the run started dbt."""
+"""dbt's own result for each node and test of a run, from the `run_results.json` of each dbt command of the run."""
 
 from __future__ import annotations
 

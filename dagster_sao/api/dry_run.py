@@ -16,8 +16,8 @@ from dagster_sao.api.explain.verdicts import decision_to_dict
 from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
-from dagster_sao.core.decision.forecast import Forecast
 from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.forecast import Forecast
 from dagster_sao.core.state.state import Verdict
 
 

@@ -13,7 +13,8 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
-from dagster_sao.api.doctor import Findings, Patient, examine
+from dagster_sao.api.doctor.examine import examine
+from dagster_sao.api.doctor.findings import Findings, Patient
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
@@ -23,26 +24,14 @@ from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
 from dagster_sao.api.request import BuildOptions, BuildRequest, Names, make_request, make_selection, with_build_options
-from dagster_sao.api.results import (
-    BuildResults,
-    NodeResult,
-    TestResult,
-    heard_result,
-    read_results,
-    said_of_sources,
-    said_of_tests,
-)
+from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
+from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
-from dagster_sao.api.sources import (
-    Look,
-    SourceReports,
-    ask_warehouse,
-    source_reports,
-    with_new_tokens,
-)
-from dagster_sao.core.decision.forecast import Forecast, make_forecast
-from dagster_sao.core.decision.plan import Mode, Plan, make_plan
+from dagster_sao.api.sources import Look, SourceReports, ask_warehouse, source_reports, with_new_tokens
+from dagster_sao.core.decision.plan import Mode, Plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
+from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.core.suggestions import did_you_mean, nearest_names

@@ -15,7 +15,7 @@ from typing import Any
 
 from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.request import BuildRequest
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS

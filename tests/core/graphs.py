@@ -16,8 +16,9 @@ from dagster_sao.core.code.evidence import Evidence
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.decision.decide import Decision, Reason, Request
 from dagster_sao.core.decision.origins import origins
-from dagster_sao.core.decision.plan import Mode, Plan, make_plan
+from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.core.manifest.expiry import with_expiry

@@ -1,4 +1,4 @@
-"""What a view's stored definition is bound to, and what the columns of a node follow from. Pure."""
+"""Rules about views: what a stored definition is bound to, and what determines the columns of a node. Pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
 
 
 def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
-    """Return what the columns of a newly built node follow from: its code and its parents' shapes, since types flow.
+    """Return the shape of a newly built node: a digest of its code and of its parents' shapes, since types flow.
 
-    Equal shapes have equal columns. `definition` tells what a view was created anew for.
+    Equal shapes mean equal columns. `definition` is the view's definition (see `definition`).
     """
     code = project.fingerprints[node.unique_id].digest
     return digest([code, [shapes.get(parent, "") for parent in node.parents], definition])
@@ -26,9 +26,9 @@ def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: s
 def changed_columns(
     node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Return those of its parents' `columns` that are not known to be the ones that a view's stored definition is bound to.
+    """Return the columns of its parents that a view's stored definition is not known to be bound to.
 
-    A view follows the columns by itself where the database binds it anew whenever it is read.
+    Empty where the database binds a view whenever it is read.
     """
     if last_build is None or not node.is_view or not project.traits.binds_views:
         return {}
@@ -36,7 +36,7 @@ def changed_columns(
 
 
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
-    """Return what tells the definition of a view from those it had with other columns, after it was built for `changed`."""
+    """Return a mark of a view's stored definition, which differs after the view was created anew for `changed` columns."""
     before = last_build.definition if last_build is not None else ""
     return digest([before, changed]) if changed else before
 
@@ -49,13 +49,13 @@ def unlisted_parents(node: Node, state: StateSnapshot) -> tuple[str, ...]:
 def views_to_renew(
     project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
 ) -> frozenset[str]:
-    """Return the views that are created anew because something below them is built: nobody knows the columns of their `*`."""
+    """Return the views to create anew because a node below them is built and the columns of their `*` are unknown."""
     if not project.traits.binds_views:
         return frozenset()
     nodes, built = project.graph.nodes, set(builds)
     candidates = {
         uid
-        for uid in project.stars.intersection(selected, state.builds)
+        for uid in project.selects_star.intersection(selected, state.builds)
         if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
     }
     return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
@@ -76,7 +76,7 @@ def replaces_relation(
     )
 
 
-def definition_inputs(
+def view_bindings(
     node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a marker for each parent that the stored definition of a view is bound to.
@@ -98,7 +98,7 @@ def definition_inputs(
 
 
 def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
-    """Return what a node reads through views: the nearest ancestors behind them that are no views."""
+    """Return the nodes and sources that a node reads through views: the nearest ancestors that are not views."""
     leaves: dict[str, None] = {}
     stack = [parent for parent in node.parents if _is_view(graph, parent)]
     seen = set(stack)

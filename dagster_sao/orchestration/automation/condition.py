@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.decision.decide import Decision
-from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
 from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject

@@ -18,8 +18,9 @@ import dagster as dg
 
 from dagster_sao.core.decision.decide import Reason, Request
 from dagster_sao.core.decision.origins import origins
-from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build

@@ -23,7 +23,7 @@ from dagster_sao.core.code.known_relations import unknown_relation_warnings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
-from dagster_sao.core.manifest.graph import Source, check_manifest_version
+from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import (
     SettingWarning,
     SourcePolicy,
@@ -31,6 +31,7 @@ from dagster_sao.core.manifest.policy import (
     read_source_policy,
     read_test_interval,
 )
+from dagster_sao.core.manifest.read_graph import check_manifest_version
 from dagster_sao.core.project import Project
 from dagster_sao.orchestration.events.door import learn_secrets
 from dagster_sao.orchestration.files import write_json
@@ -347,7 +348,7 @@ def load_manifest(
         graph=graph,
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
-        stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         traits=traits_of(graph.adapter_type).relations,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},

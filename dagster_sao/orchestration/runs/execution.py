@@ -20,16 +20,10 @@ from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
-from dagster_sao.core.decision.decide import (
-    Action,
-    Decision,
-    Reason,
-    Request,
-    upstream_failed,
-    upstream_test_failed,
-)
+from dagster_sao.core.decision.decide import Action, Decision, Reason, Request
 from dagster_sao.core.decision.decide_functions import FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
+from dagster_sao.core.decision.messages import upstream_failed, upstream_test_failed
 from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.view_rules import is_materialized_view
 from dagster_sao.core.errors import DagsterSaoError, InvalidSelectionError

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dagster_sao.core.decision.decide import Request
-from dagster_sao.core.decision.plan import Mode, Plan, make_run_plan
+from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.planner import make_run_plan
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
 from dagster_sao.orchestration.runs.capture import with_deferred_parents

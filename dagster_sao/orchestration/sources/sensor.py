@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.decision.sources_worth_asking import wanted_sources
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.sources_worth_asking import wanted_sources
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event

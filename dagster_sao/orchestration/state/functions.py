@@ -117,7 +117,7 @@ class RunFunctions:
         self.created.add(uid)
         known = self._states.get(uid)
         if known is None or known.code != code or known.failed_code:
-            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.planned_code(uid)))
+            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.manifest_code_mark(uid)))
 
     def fail(self, functions: Iterable[str]) -> None:
         """Note that dbt could not create functions."""

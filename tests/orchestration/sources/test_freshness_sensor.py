@@ -14,7 +14,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
-from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from tests.conftest import run_dbt
