@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 
 from dbt_dagster_sao.digests import SECRET_PREFIX
 
-MASK = "***"
+_MASK = "***"
 
 _SECRET_NAME = re.compile(
     r"pass(word|phrase|wd)?$|^pwd$|secret|token|credential|private_key|api_?key|access_key|keyfile_json"
@@ -43,7 +43,7 @@ _LOOKS_SECRET = re.compile(
 _SHORT = 6
 
 
-class Redactor:
+class _Redactor:
     """Replace known secret values, and what looks like one, in a text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -64,7 +64,7 @@ class Redactor:
         # Found in the text as it was: a value that one rule masks in part would be unknown to the other.
         pieces, at = [], 0
         for start, end in _joined(spans):
-            pieces += [text[at:start], MASK]
+            pieces += [text[at:start], _MASK]
             at = end
         return "".join([*pieces, text[at:]])
 
@@ -75,7 +75,7 @@ class _Learnt:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._secrets: set[str] = set()
-        self._masks: tuple[frozenset[str], Redactor] | None = None
+        self._masks: tuple[frozenset[str], _Redactor] | None = None
 
     def add(self, secrets: Iterable[str]) -> None:
         found = set(secrets)
@@ -84,11 +84,11 @@ class _Learnt:
                 self._secrets |= found
                 self._masks = None
 
-    def redactor(self, environment: Mapping[str, str]) -> Redactor:
+    def redactor(self, environment: Mapping[str, str]) -> _Redactor:
         of_dbt = frozenset(_env_secrets(environment))
         with self._lock:
             if self._masks is None or self._masks[0] != of_dbt:
-                self._masks = of_dbt, Redactor(self._secrets | of_dbt)
+                self._masks = of_dbt, _Redactor(self._secrets | of_dbt)
             return self._masks[1]
 
 

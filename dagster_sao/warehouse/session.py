@@ -1,4 +1,4 @@
-"""One warm private dbt adapter: open, ask, release. Knows connections and their errors, nothing of sources."""
+"""A private dbt adapter that stays warm: connect, run statements, release. Nothing here knows what a source is."""
 
 # values of a profile or manifest, of any type until they are looked at
 
@@ -29,8 +29,8 @@ from dagster_sao.warehouse.profiles import cannot_load
 from dagster_sao.warehouse.read_only import NotAQueryError
 from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 
-# Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
-BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
+# Long enough for another tick to release the file, short enough for a sensor. The next tick waits for a build.
+_BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
 
 _QUERY_CANCELED, _LOCK_NOT_AVAILABLE, _RAISED_BY_A_FUNCTION = "57014", "55P03", "P0001"
 
@@ -44,15 +44,15 @@ _BUSY = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What asking the warehouse costs."""
+    """The cost of statements."""
 
     statements: int = 0
     seconds: float = 0.0
     bytes_processed: int = 0
-    """Where the warehouse says so, as BigQuery does."""
+    """Zero unless the warehouse reports it, as BigQuery does."""
 
     def since(self, before: Cost) -> Cost:
-        """Return what was added to `before`."""
+        """Return the cost since `before`."""
         return Cost(
             self.statements - before.statements,
             self.seconds - before.seconds,
@@ -65,7 +65,7 @@ class Cost:
 
 
 class _Thread(threading.local):
-    """What a session knows of the thread that asks."""
+    """The session's state for one thread."""
 
     is_connected = False
 
@@ -200,7 +200,7 @@ class WarehouseSession:
             return self._adapter.run(sql, limit)
 
     def cost(self) -> Cost:
-        """Return what all statements so far cost. Those that ran at once count with the time of each."""
+        """Return the cost of all statements so far. Statements that ran at once count with the time of each."""
         return replace(self._cost, bytes_processed=self._adapter.bytes_processed)
 
     def list_relations(self, database: str, schema: str) -> list[str]:
@@ -215,8 +215,8 @@ class WarehouseSession:
     def render(self, unique_id: str, template: str) -> str:
         """Return the Jinja `template` of a source as dbt renders it.
 
-        Raises NotAQueryError for a template that asks the warehouse something, and StatementError with dbt's reason,
-        credentials masked. Nothing is asked.
+        Raises NotAQueryError for a template that queries the warehouse, and StatementError with dbt's reason, credentials
+        masked. No statement is sent.
         """
         with self._refusals():
             return self._adapter.render(unique_id, template)
@@ -282,7 +282,7 @@ class WarehouseSession:
         if self._closed:
             msg = "The warehouse session is closed."
             raise WarehouseError(msg)
-        for wait in (*BUSY_RETRY_SECONDS, None):
+        for wait in (*_BUSY_RETRY_SECONDS, None):
             try:
                 self._adapter.open()
                 if self.traits.preamble:
@@ -313,11 +313,11 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def _told_by_code(error: BaseException) -> StatementError | None:
-    """Return what to say of a statement that PostgreSQL gave up on. By its code: its words are in any language."""
+    """Return the error for a statement that PostgreSQL gave up on, by its code: the text may be in any language."""
     for seen in _causes(error):
         code = getattr(seen, "pgcode", None)
         if code == _RAISED_BY_A_FUNCTION:
-            return StatementError("a function that it calls raised an error")  # its words can be values
+            return StatementError("a function that it calls raised an error")  # its text may hold values
         if code == _LOCK_NOT_AVAILABLE:
             return StatementTimeoutError(f"another session has kept it locked for more than {LOCK_TIMEOUT_SECONDS} s")
         if code == _QUERY_CANCELED:

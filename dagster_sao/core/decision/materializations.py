@@ -1,8 +1,8 @@
-"""What has to happen so that a relation follows its code and its data, by materialization and adapter. Pure.
+"""The steps that make a relation follow its code and its data, by materialization and the traits of the database. Pure.
 
-dbt's `success` does not say that it did: of a materialized view it only refreshes the rows of the old SQL, into a seed's
-table it loads the rows under the old columns, and of a microbatch model it builds the latest batches. This module is the
-one table of such cases, as docs/warehouses.md has it.
+dbt's `success` does not prove that it did: dbt refreshes a materialized view with its old SQL, loads a seed's rows under the
+old columns, and builds only the latest batches of a microbatch model. This module is the one table of such cases, as in
+docs/warehouses.md.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from dagster_sao.warehouse.queries.timestamps import parse_timestamp
 from dagster_sao.warehouse.session import WarehouseSession
 
 # As text, a thousand names are some 100 kB; Snowflake ends at 1 MB.
-TABLES_PER_STATEMENT = 1000
+_TABLES_PER_STATEMENT = 1000
 
 _REMEDY = "Give it one of them, or set `meta.dagster_sao.trust_metadata: true` if that is enough for you"
 
@@ -43,7 +43,7 @@ class _Table:
 
 
 class MetadataProbe:
-    """Ask dbt for last-modified times, and for the kinds of relations whose time moved: that of a view proves nothing."""
+    """Read last-modified times through dbt, and the kinds of relations whose time moved: a view's time proves nothing."""
 
     kind = ProbeKind.METADATA
 
@@ -106,7 +106,7 @@ class MetadataProbe:
             return
         depth = 2 if self._session.traits.times.is_asked_by_schema else 1
         for group in _grouped(tables, lambda table: table.name[:depth]):
-            yield from (group[i : i + TABLES_PER_STATEMENT] for i in range(0, len(group), TABLES_PER_STATEMENT))
+            yield from (group[i : i + _TABLES_PER_STATEMENT] for i in range(0, len(group), _TABLES_PER_STATEMENT))
 
     def _answers(
         self, questions: Iterable[_Q], ask: Callable[[_Q], _A], expired: Callable[[], bool]

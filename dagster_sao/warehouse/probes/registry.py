@@ -101,11 +101,11 @@ class SourceProber:
         return probe not in self._witnesses and probe.kind != ProbeKind.UNTRACKED
 
     def has_witness(self, source: Source) -> bool:
-        """Return whether `witnesses` may tell something about a source. Asks nobody."""
+        """Return whether `witnesses` may have a result for a source. Sends no statement."""
         return any(probe.claims(source) for probe in self._witnesses) or self.is_in_file(source)
 
     def is_in_file(self, source: Source) -> bool:
-        """Return whether a source lies in the DuckDB file that dbt builds into. Asks nobody.
+        """Return whether a source lies in the DuckDB file that dbt builds into. Sends no statement.
 
         The file is no witness for `witnesses`, as dbt writes it too. But its state as dbt opens it says what dbt read.
         """
@@ -120,7 +120,7 @@ class SourceProber:
         return file is not None and os.path.realpath(file) == path
 
     def file_state(self) -> str:
-        """Return what every later write to that file makes another, as dbt records it; empty where nobody can tell.
+        """Return the state of that file as dbt records it, which every later write changes; empty where it cannot be read.
 
         Waits for the next tick of the file system's clock after a write, for two seconds at most.
         """
@@ -134,11 +134,11 @@ class SourceProber:
 
     @property
     def waits_for_dbt(self) -> bool:
-        """Whether nothing can be asked while dbt builds: a DuckDB file has one writer or many readers."""
+        """Whether no statement can run while dbt builds: a DuckDB file has one writer or many readers."""
         return self.session.traits.is_embedded
 
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
-        """Return, by unique id, what cannot return to what it was once a source's rows have changed, where there is such.
+        """Return witnesses by unique id: values that never return to an old one after a source's rows changed.
 
         Two equal answers prove that nothing happened in between, which equal tokens of those `can_return` do not.
         Raises WarehouseError and WarehouseBusyError like `observe`.
@@ -159,7 +159,7 @@ class SourceProber:
         """Yield `(unique id, Observation)` per source as soon as it is known, no connection open meanwhile.
 
         Ends early, between two statements, once `time.monotonic()` passes `deadline` (seconds): sources not yielded
-        have not been looked at. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
+        have not been probed. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
         while a writer holds a DuckDB file; what was yielded before stays true.
         """
 
@@ -178,7 +178,7 @@ class SourceProber:
     def _kept_apart(
         self, probe: Probe, group: Sequence[Source], expired: Callable[[], bool]
     ) -> Iterator[tuple[str, Observation]]:
-        """Yield a probe's answers. What goes wrong with one source in a way that nobody foresaw is that source's failure."""
+        """Yield a probe's results. An unexpected error counts only against the source that causes it."""
         answered: set[str] = set()
         try:
             for unique_id, observation in probe.observe(group, expired):

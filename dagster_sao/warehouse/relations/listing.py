@@ -1,4 +1,4 @@
-"""Which relations exist, and their columns. What cannot be seen is unknown: one permission error must rebuild nothing."""
+"""List relations and their columns. A relation that cannot be seen is unknown: one permission error must rebuild nothing."""
 
 # ruff: noqa: S608  # names from the manifest, quoted, in a read-only connection
 
@@ -49,11 +49,11 @@ class Presence(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Existence:
-    """What is known of one node's relation."""
+    """Whether one node's relation exists, and its columns."""
 
     presence: Presence
     reason: str | None = None
-    """Why it is unknown, a clause without an end."""
+    """Why it is unknown, as a clause without a full stop."""
     columns: str | None = None
     """The signature of its columns, their names and types in order, where the warehouse lists them."""
 

@@ -23,7 +23,7 @@ class RelationName:
 
 
 def parse_relation_name(text: str, adapter_type: str) -> RelationName | None:
-    """Return the relation that a dbt `relation_name` means on an adapter, None when the text is no plain name.
+    """Return the relation that a dbt `relation_name` means on an adapter, None when the text is not a plain name.
 
     Names that an adapter compares without regard to case come in lower case.
 

@@ -121,7 +121,7 @@ def test_one_query_per_database_and_nothing_more_while_no_time_moves(look):
 
 
 def test_a_very_long_list_of_names_is_cut(look, monkeypatch):
-    monkeypatch.setattr(last_modified, "TABLES_PER_STATEMENT", 3)
+    monkeypatch.setattr(last_modified, "_TABLES_PER_STATEMENT", 3)
     warehouse = Warehouse()
     sources = [source(f"t{n}") for n in range(7)]
     warehouse.times |= {("sao", "raw", s.identifier): NOON for s in sources}
