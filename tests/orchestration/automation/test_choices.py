@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from dagster_sao.core.decision.origins import origins
-from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, StateSnapshot
 from dagster_sao.orchestration.automation.choices import Facts, RequestedNodes, nothing_to_build
 from dagster_sao.orchestration.state.run_activity import EndedRun, RunActivity
