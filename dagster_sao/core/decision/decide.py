@@ -13,7 +13,7 @@ from enum import Enum
 
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import captured_version, times_moved
-from dagster_sao.core.decision.materializations import only_at_creation, steps
+from dagster_sao.core.decision.materializations import NodeToBuild, only_at_creation, steps
 from dagster_sao.core.decision.messages import (
     failed_ago,
     incomplete,
@@ -162,18 +162,19 @@ def decide(s: Situation) -> Decision:
     decision = _first_row(s)
     if not decision.builds:
         return decision
-    needed = steps(
+    node = NodeToBuild(
         s.materialized,
         s.traits,
         s.settings,
         s.relation_name,
+        s.now,
         changes=s.code_changes,
         last_build=s.last_build,
         failure=s.failure,
         is_missing=s.relation_missing,
         wants_full_refresh=decision.full_refresh,
-        now=s.now,
     )
+    needed = steps(node)
     if needed.obstacle:
         return Decision(Action.HOLD, Reason.NEEDS_FULL_REFRESH, needed.obstacle)
     return replace(decision, full_refresh=needed.full_refresh, batches_from=needed.batches_from)

@@ -45,40 +45,49 @@ class Steps:
     """Why no build can do it, in a sentence."""
 
 
-def steps(  # noqa: PLR0913 (all that a build depends on)
-    materialized: str,
-    traits: RelationTraits,
-    settings: BuildSettings,
-    relation: str,
-    *,
-    changes: Iterable[str],
-    last_build: LastBuild | None,
-    failure: FailedAttempt | None,
-    is_missing: bool,
-    wants_full_refresh: bool,
-    now: datetime,
-) -> Steps:
-    """Return what the build of a node has to be.
+@dataclass(frozen=True, slots=True)
+class NodeToBuild:
+    """A node that is about to be built, as far as the steps of its build depend on it."""
 
-    `changes` names the parts of its code that differ from those of its last build; `wants_full_refresh` tells whether one
-    was asked for, such as with `on_code_change`.
-    """
-    if is_missing:
-        return Steps(full_refresh=wants_full_refresh)  # dbt creates it
-    is_limited = failure is not None and failure.kind is FailureKind.LIMITED
-    if materialized == "incremental":
-        # What a limited build left would count as rows that were there before: new ones begin after them.
-        must, should = is_limited and settings.batches is None, False
+    materialized: str
+    traits: RelationTraits
+    settings: BuildSettings
+    relation_name: str
+    now: datetime
+    changes: tuple[str, ...] = ()
+    """The names of the parts of its code that differ from the last build."""
+    last_build: LastBuild | None = None
+    failure: FailedAttempt | None = None
+    is_missing: bool = False
+    """Whether its relation does not exist."""
+    wants_full_refresh: bool = False
+    """Whether a full refresh was requested, such as with `on_code_change`."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its last build was limited to a part of its rows."""
+        return self.failure is not None and self.failure.kind is FailureKind.LIMITED
+
+
+def steps(node: NodeToBuild) -> Steps:
+    """Return the steps that the build of a node takes."""
+    settings = node.settings
+    if node.is_missing:
+        return Steps(full_refresh=node.wants_full_refresh)  # dbt creates it
+    if node.materialized == "incremental":
+        # The rows of a limited build would count as rows that were there before: new ones begin after them.
+        must, should = node.is_limited and settings.batches is None, False
     else:
-        must = _keeps_old_code(materialized, traits) and _is_left_undone(settings, changes)
-        # A relation that is there may have other columns, or other SQL.
-        should = _keeps_old_code(materialized, traits) and (last_build is None or failure is not None)
+        keeps_old_code = _keeps_old_code(node.materialized, node.traits)
+        must = keeps_old_code and _is_left_undone(settings, node.changes)
+        # A relation that exists may have other columns, or other SQL.
+        should = keeps_old_code and (node.last_build is None or node.failure is not None)
     if must and settings.refuses_full_refresh:
-        return Steps(obstacle=_refused(materialized, relation))
-    if wants_full_refresh or must or should:
+        return Steps(obstacle=_refused(node.materialized, node.relation_name))
+    if node.wants_full_refresh or must or should:
         return Steps(full_refresh=True)
     if settings.batches is not None:
-        return _batches_to_build(settings, settings.batches, last_build, failure, now)
+        return _batches_to_build(settings, settings.batches, node.last_build, node.failure, node.now)
     return Steps()
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.decision.materializations import Steps, steps
+from dagster_sao.core.decision.materializations import NodeToBuild, Steps, steps
 from dagster_sao.core.manifest.build_settings import Batches, BuildSettings, read_build_settings
 from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild
@@ -67,14 +67,5 @@ def test_settings_are_read_from_the_config():
 
 def needed(settings, last_build, failure):
     return steps(
-        "incremental",
-        RelationTraits(),
-        settings,
-        "daily",
-        changes=(),
-        last_build=last_build,
-        failure=failure,
-        is_missing=False,
-        wants_full_refresh=False,
-        now=NOW,
+        NodeToBuild("incremental", RelationTraits(), settings, "daily", NOW, last_build=last_build, failure=failure)
     )
