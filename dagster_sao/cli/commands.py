@@ -14,14 +14,14 @@ import click
 import dagster as dg
 
 from dagster_sao.api import Severity, StateAwareProject
+from dagster_sao.api.for_cli import find_dbt
 from dagster_sao.api.request import make_request
 from dagster_sao.cli.errors import EXIT_FAILED, told_in_one_line
 from dagster_sao.cli.open_project import open_project
 from dagster_sao.cli.options import Commands, build_options, output_options, project_options, selection_options
 from dagster_sao.cli.output import Output, stdout_kept_clean
 from dagster_sao.cli.progress import build_progress
-from dagster_sao.core.errors import EmptySelectionError
-from dagster_sao.orchestration.dbt.executable import find_dbt
+from dagster_sao.errors import EmptySelectionError
 
 _PROJECT_OPTIONS = (
     "python_file",

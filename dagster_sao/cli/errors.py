@@ -10,9 +10,8 @@ from contextlib import contextmanager
 import click
 import dagster as dg
 
-from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.orchestration.messages import sentence
-from dagster_sao.warehouse.redaction import masked
+from dagster_sao.api.for_cli import masked, sentence
+from dagster_sao.errors import DagsterSaoError
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2

@@ -17,10 +17,8 @@ import yaml
 from dagster.components.definitions import LazyDefinitions
 
 from dagster_sao.api import StateAwareProject
-from dagster_sao.api.errors import ConflictingOptionsError
-from dagster_sao.core.errors import DagsterSaoError, InvalidProjectError
-from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.project.parsing import changed_since_parse
+from dagster_sao.api.for_cli import changed_since_parse, sentence
+from dagster_sao.errors import ConflictingOptionsError, DagsterSaoError, InvalidProjectError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dagster_sao.orchestration.project.selection import StateMode
-from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOption
+from dagster_sao.api.for_cli import RUN_OPTIONS, RunOption, StateMode
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SEVERAL = {"select", "exclude", "force"}

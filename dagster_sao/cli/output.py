@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console, RenderableType
 
-from dagster_sao.warehouse.redaction import MaskedStream, masked_values
+from dagster_sao.api.for_cli import MaskedStream, masked_values
 
 _WIDTH_OF_A_FILE = 160
 
