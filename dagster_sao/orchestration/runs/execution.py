@@ -38,8 +38,10 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt.build_results import batch_results, not_refreshed
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, remove_old_folders
-from dagster_sao.orchestration.dbt.outcomes import is_build, unaccounted
+from dagster_sao.orchestration.dbt.limits import limits_of
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, answer_in, function_created_in
+from dagster_sao.orchestration.dbt.sightings import Sightings
+from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
 from dagster_sao.orchestration.events.batched_events import store_step_events
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event, masked_metadata
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
@@ -69,12 +71,10 @@ from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_job_config
 from dagster_sao.orchestration.runs.dbt_tests import RunTests
 from dagster_sao.orchestration.runs.explicit_requests import explicit_requests
-from dagster_sao.orchestration.runs.limits import limits_of
 from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
 from dagster_sao.orchestration.runs.reexecution import failed_in_parent
 from dagster_sao.orchestration.runs.report import RunReport, reused_checks
 from dagster_sao.orchestration.runs.run_plan import RunPlanner
-from dagster_sao.orchestration.runs.sightings import Sightings
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.functions import RunFunctions
 from dagster_sao.orchestration.state.read_state import take_snapshot

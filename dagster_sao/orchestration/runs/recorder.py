@@ -30,6 +30,7 @@ from dagster_sao.core.state.state import (
 )
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt.build_results import BatchResults, left_missing
+from dagster_sao.orchestration.dbt.limits import Limits, missing_after
 from dagster_sao.orchestration.dbt.process import TestAnswer
 from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
@@ -38,7 +39,6 @@ from dagster_sao.orchestration.events.event_schema import (
     build_metadata,
     decided_test_metadata,
 )
-from dagster_sao.orchestration.runs.limits import Limits, missing_after
 from dagster_sao.orchestration.runs.report import RunReport, verdict_evaluation
 
 Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
