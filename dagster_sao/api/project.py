@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.doctor import Findings, Patient, examine
-from dagster_sao.api.dry_run import DryRun
+from dagster_sao.api.dry_run import DryRun, make_dry_run
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
 from dagster_sao.api.explain.explanation_of_tests import TestExplanation, explain_test
@@ -39,7 +39,6 @@ from dagster_sao.api.sources import (
     SourceReports,
     ask_warehouse,
     source_reports,
-    with_new_tokens,
 )
 from dagster_sao.core.decision.forecast import Forecast, make_forecast
 from dagster_sao.core.decision.plan import Mode, Plan, make_plan
@@ -247,20 +246,7 @@ class StateAwareProject:
 
     def plan_request(self, request: BuildRequest) -> DryRun:
         """Return what a build with this request would do now."""
-        loaded, now = self._project.load(), clock.now()
-        notes: list[str] = []
-        selected = resolve_selection(self._project, loaded, request.selection, warn=notes.append)
-        state = take_snapshot(self.instance, self._project, loaded, now)
-        if request.refresh_sources:
-            look = self._look(loaded, selected)
-            said = (observation.error or observation.warning for observation in look.observations.values())
-            notes.extend(dict.fromkeys(problem for problem in said if problem))
-            if look.problem:
-                notes.append(f"The warehouse could not be asked for new data: {look.problem}")
-            state = with_new_tokens(state, look, loaded, now)
-        notes.extend(self._never_probed(loaded, selected, state))
-        made = request.plan(self._project, loaded, selected, state, now)
-        return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes), state.verdicts)
+        return make_dry_run(self._project, self.instance, request)
 
     def build(  # noqa: PLR0913 (what a build can be told)
         self,

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster_sao.api.errors import ConflictingOptionsError
-from dagster_sao.core.decision.decide import Request
-from dagster_sao.core.decision.plan import Mode, Plan
-from dagster_sao.core.decision.plan_tests import tests_of_selection
-from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.selection import NodeSelection, StateMode
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
-from dagster_sao.orchestration.runs.explicit_requests import explicit_requests
-from dagster_sao.orchestration.runs.run_plan import RunPlanner, scope_of_tests
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
 
-_DRY = "dry run"
 _E = TypeVar("_E", bound=Enum)
 
 
@@ -63,35 +55,6 @@ class BuildRequest:
             defer=self.defer,
             favor_state=self.favor_state,
         )
-
-    def plan(
-        self,
-        project: OrchestratedProject,
-        loaded: LoadedProject,
-        selected: set[str],
-        state: StateSnapshot,
-        now: datetime,
-    ) -> Plan:
-        """Return what a run with this request would decide."""
-        planner = RunPlanner(
-            loaded,
-            frozenset(selected),
-            self._requests(project, loaded, selected),
-            Mode.JOB,
-            _DRY,
-            defers=self.defer,
-            favors_state=self.favor_state,
-        )
-        tests = set(tests_of_selection(loaded.project.graph, selected))
-        return planner.decide(state, now, scope_of_tests(tests, self.test_strategy, state_aware=self.state_aware))
-
-    def _requests(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> dict[str, Request]:
-        config = self.run_config(project, {})
-        requests = explicit_requests(project, loaded, selected, config, state_aware=self.state_aware)
-        if self.force and not requests:
-            msg = f"Nothing of what is selected is in force={' '.join(self.force)!r}. Select it too, or force something else."
-            raise ConflictingOptionsError(msg)
-        return requests
 
 
 def make_request(  # noqa: PLR0913 (what a build can be told)

@@ -42,18 +42,20 @@ class Invocation:
 class Invocations:
     """The dbt commands that carry out decisions."""
 
-    def __init__(self, loaded: LoadedProject, decisions: Mapping[str, Decision], words: SelectionWords) -> None:
+    def __init__(self, loaded: LoadedProject, words: SelectionWords) -> None:
         """Choose nothing yet."""
         self._words = words
         self._loaded = loaded
         self._graph: ProjectGraph = loaded.project.graph
-        self._decisions = decisions
 
-    def choose(self, order: Sequence[str]) -> list[Invocation]:
+    def choose(
+        self, order: Sequence[str], decisions: Mapping[str, Decision], uncalled: Sequence[str] = ()
+    ) -> list[Invocation]:
         """Return the commands that build and test what is in `order`, as `Plan.in_order` returns it.
 
         One is enough unless some nodes need a full refresh or earlier batches, or the selection is too long for a command line. Each holds a
-        piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one.
+        piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one. `uncalled` are
+        functions to create that nothing in `order` calls.
         """
         builds = {uid for uid in order if uid in self._graph.nodes}
         # `dbt build` runs a unit test with its model only.
@@ -61,7 +63,13 @@ class Invocations:
         first = [Invocation(tests=alone)] if alone else []
         # A seed reads nothing, and many of them are refreshed where a model is not.
         seeds = [uid for uid in order if self._is_seed(uid)]
-        return [*first, *self._pieces([*seeds, *(uid for uid in order if uid not in {*alone, *seeds})])]
+        others = [uid for uid in order if uid not in {*alone, *seeds}]
+        chosen = [*first, *self._pieces([*seeds, *others], decisions)]
+        if uncalled:
+            # With the last: they may read what is built before.
+            chosen = chosen or [Invocation()]
+            chosen[-1].uncalled = list(uncalled)
+        return chosen
 
     def functions(self, nodes: Iterable[str], tests: Iterable[str], but: Iterable[str] = ()) -> list[str]:
         """Return the functions that `nodes` and `tests` call, in the order of their creation, without those of `but`."""
@@ -101,7 +109,7 @@ class Invocations:
         exclude = self._words.excluded({*functions, *nodes, *tests}, selected)
         return [*arguments, "--exclude", " ".join(exclude)] if exclude else arguments
 
-    def _pieces(self, order: Iterable[str]) -> Iterator[Invocation]:
+    def _pieces(self, order: Iterable[str], decisions: Mapping[str, Decision]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
         created: set[str] = set()  # the functions that this piece or one before it creates
         unit_tests: list[str] = []
@@ -114,7 +122,7 @@ class Invocations:
             words = [*map(self._words.word, of_node), self._words.word(uid)]
             called = self.functions([uid] if node else (), of_node if node else [uid], created)
             length = sum(len(word) + 1 for word in (*words, *map(self._words.word, called)))
-            refresh, batches = self._steps(uid)
+            refresh, batches = self._steps(uid, decisions)
             is_other_kind = _differ(refresh, current.full_refresh) or _differ(batches, current.batches)
             if is_other_kind or self._is_dropped_unseen(uid, current) or size + length > _LONGEST_SELECTION:
                 yield current
@@ -129,12 +137,12 @@ class Invocations:
         if current.nodes or current.tests:
             yield current
 
-    def _steps(self, uid: str) -> tuple[bool | None, str | None]:
+    def _steps(self, uid: str, decisions: Mapping[str, Decision]) -> tuple[bool | None, str | None]:
         """Return whether a node needs a full refresh, and from when on its batches; None each where it makes no difference."""
         node = self._graph.nodes.get(uid)
         if node is None:
             return None, None
-        decision = self._decisions[uid]
+        decision = decisions[uid]
         start = decision.batches_from
         return (
             decision.full_refresh if heeds_full_refresh(node.materialized) else None,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
-
-import dagster as dg
+from typing import Any
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError
@@ -15,9 +13,10 @@ from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.private.dagster_internals import repository_of
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.project.orchestrated import sentence, source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
+from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
@@ -46,38 +45,26 @@ class _Heard:
 class RunCapture:
     """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
 
-    def __init__(  # noqa: PLR0913 (what a run looks at)
-        self,
-        context: dg.AssetExecutionContext,
-        project: OrchestratedProject,
-        loaded: LoadedProject,
-        selected: set[str],
-        *,
-        refresh: bool,
-        may_ask: bool,
-        state_aware: bool,
-    ) -> None:
+    def __init__(self, setup: RunSetup) -> None:
         """Ask nothing yet.
 
-        With `refresh` every source above `selected` is probed. Else those without a known state are, and with `may_ask` those
-        whose recorded state may have come back since.
+        With `refresh_sources` a run that no sensor started probes every source above it. Any other run probes those
+        without a known state and, unless `refresh_sources` is off, those whose recorded state may have come back since.
         """
-        self._context = context
-        self._project = project
-        self._loaded = loaded
-        self._selected = selected
-        self._refresh = refresh
-        self._may_ask = may_ask
-        self._state_aware = state_aware
+        self._context, self._project, self._loaded = setup.context, setup.project, setup.loaded
+        self._selected = set(setup.asked.selected)
+        self._may_ask = setup.config.refresh_sources
+        self._refresh = self._may_ask and not setup.is_automated
+        self._state_aware = setup.asked.state_aware
         self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None
         self._open_prober: SourceProber | None = None
         self._again = SecondLook(
-            loaded.project.graph,
-            {source.unique_id: source for source in probed_sources(project, loaded)},
+            setup.graph,
+            {source.unique_id: source for source in probed_sources(setup.project, setup.loaded)},
             self._prober,
-            context.log.warning,
-            context.run.run_id,
+            setup.context.log.warning,
+            setup.run_id,
         )
         self.problems: list[str] = []
         """A sentence for each source that could not be probed or is not tracked, or for all of them."""
@@ -108,10 +95,9 @@ class RunCapture:
             self._again.distrust(self._again.sources)
             self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
 
-    def state(self, blocked: frozenset[str]) -> StateSnapshot:
-        """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
-        state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
-        return replace(state, blocked=state.blocked | blocked)
+    def state(self) -> StateSnapshot:
+        """Return the state as it is recorded now."""
+        return take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
 
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
         """Note what dbt is about to read, as `state` has captured it."""
@@ -134,8 +120,7 @@ class RunCapture:
         known = set(self._again.unknown)
         self._again.look(file_read)
         now = clock.now()
-        while self._again.news:
-            uid, seen = self._again.news.popitem()
+        for uid, seen in self._again.take_news().items():
             policy = source_policy(self._loaded, self._again.sources[uid])
             if (found := next_state_of(seen, policy, self._states.get(uid), now)) is not None:
                 self._record(uid, seen, found)
@@ -145,9 +130,7 @@ class RunCapture:
             )
         return frozenset(self._again.moved), dict(self._again.unknown)
 
-    def found_at_end(
-        self, state: StateSnapshot, built: Collection[str], *, has_hooks: bool
-    ) -> tuple[dict[str, str], dict[str, str]]:
+    def found_at_end(self, state: StateSnapshot, built: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Return the tokens of the sources that the run's builds read and that moved, and of the nodes that something altered.
 
         Asked when dbt has ended, hooks and all: what moved in between may be what the run itself did. Without hooks, what
@@ -158,7 +141,7 @@ class RunCapture:
         nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
         if not self._may_ask or not (sources or nodes):
             return {}, {}
-        prober, now, tokens = self._prober(), clock.now(), {}
+        prober, now, tokens, has_hooks = self._prober(), clock.now(), {}, self._has_hooks(built)
         asked = [s for s in sources if has_hooks or s.unique_id in self._again.moved or not prober.can_return(s)]
         for uid, seen in prober.observe(asked) if asked else ():
             policy = source_policy(self._loaded, self._again.sources[uid])
@@ -166,6 +149,13 @@ class RunCapture:
                 tokens[uid] = found.token
         alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
         return tokens, alterations
+
+    def _has_hooks(self, built: Iterable[str]) -> bool:
+        nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]
+        configs = (nodes[uid].get("config") or {} for uid in built)
+        return any(config.get("pre-hook") or config.get("post-hook") for config in configs) or any(
+            node.get("resource_type") == "operation" for node in nodes.values()
+        )
 
     def _record(self, uid: str, seen: Observation, state: SourceState) -> None:
         probed = ProbedSource(self._again.sources[uid], seen, 0.0)
@@ -239,18 +229,3 @@ class RunCapture:
         instance, repository = self._context.instance, repository_of(self._context)
         building = run_activity(instance, self._loaded, self._project.name, repository, now).building
         return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
-
-
-def with_deferred_parents(
-    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str, *, favors: bool
-) -> StateSnapshot:
-    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them.
-
-    These are what is not selected and not there, and with `favors` whatever is not selected.
-    """
-    graph = loaded.project.graph
-    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
-    unknown = SourceState(f"deferred {run_id}", clock.now())
-    there = set() if favors else state.builds.keys() - state.missing_relations
-    deferred = dict.fromkeys(read - selected - there, unknown)
-    return replace(state, sources={**state.sources, **deferred})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -85,6 +85,23 @@ class RunReport:
     """Whether dbt built something without recording what it read."""
     source_problems: Sequence[str] = ()
     """A sentence for each source that could not be probed or is not tracked."""
+
+    @property
+    def has_anything(self) -> bool:
+        """Whether anything became of any node, test or function."""
+        return bool(self.outcomes or self.tests or self.functions)
+
+    def sources_had(self, problems: Sequence[str]) -> None:
+        """Note a sentence for each source that could not be probed or is not tracked."""
+        self.source_problems = tuple(problems)
+
+    def untraced(self) -> None:
+        """Note that dbt built something without recording what it read."""
+        self.is_untraced = True
+
+    def functions_were(self, what: str, functions: Iterable[str], why: str) -> None:
+        """Note what became of functions: created or failed."""
+        self.functions.update(dict.fromkeys(functions, (what, why)))
 
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return what the run says of a node that it does not build."""

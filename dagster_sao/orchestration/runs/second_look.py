@@ -46,8 +46,7 @@ class SecondLook:
     """The sources that moved since they were captured."""
     unknown: dict[str, str] = field(default_factory=dict)
     """The sources that could not be looked at again, each with the version that stands for not knowing."""
-    news: dict[str, Observation] = field(default_factory=dict)
-    """What was found instead of what was captured, where that was a token, until it is taken."""
+    _news: dict[str, Observation] = field(default_factory=dict)
     _witnesses: dict[str, str] = field(default_factory=dict)
     _file_states: dict[str, str] = field(default_factory=dict)
     """Of sources in the DuckDB file: the state of the file from before the token was read that is captured."""
@@ -136,6 +135,11 @@ class SecondLook:
         ended = time.monotonic()
         self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
 
+    def take_news(self) -> Mapping[str, Observation]:
+        """Return what was found instead of what was captured, each once."""
+        taken, self._news = self._news, {}
+        return taken
+
     def _compare(self, prober: SourceProber, unseen: set[str], file_read: FileRead | None) -> None:
         witnessed = [uid for uid in self._captured if uid in self._witnesses]
         found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
@@ -152,7 +156,7 @@ class SecondLook:
         for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
             if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
                 moved.add(uid)
-                self.news[uid] = seen
+                self._news[uid] = seen
             if seen.token is not None or uid in moved:
                 unseen.discard(uid)
         # Nothing is known of one that cannot be read, and that is not built again until it can be.
