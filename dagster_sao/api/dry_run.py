@@ -22,11 +22,12 @@ from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionD
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
 from dagster_sao.core.decision.forecast import Forecast, make_forecast
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.state.state import Verdict
+from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.project.selection import resolve_selection
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.warehouse.session import threads_of
@@ -229,3 +230,9 @@ def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, req
     own = project.dbt_project
     threads = config.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
     return DryRun(project.name, decided, make_forecast(decided.plan, state, threads), now, tuple(notes))
+
+
+def decide_everything(project: OrchestratedProject, loaded: LoadedProject, state: StateSnapshot, now: datetime) -> Plan:
+    """Return what a state-aware job of the whole project would decide from this state."""
+    config, nodes = StateAwareRunConfig(), loaded.project.graph.nodes.keys()
+    return decide_run(RunInputs(asked_of_run(project, loaded, config, nodes, state_aware=True), state, now)).plan

@@ -139,7 +139,11 @@ class DbtRuns:
             self._report.untraced()
         yield from self._failures(process, nodes, functions)
         yield from self._not_done(process, nodes, tests, functions)
-        self._write_functions()
+        try:
+            self._functions.write()
+        except DagsterSaoError as error:
+            # A function of which nothing is known is created again with the views that call it.
+            setup.context.log.warning(sentence(error))
         self._claims.watch(None)
 
     def _blocked(self) -> AbstractSet[str]:
@@ -394,10 +398,3 @@ class DbtRuns:
         except DagsterSaoError as error:
             # A test without its verdict is run again: nothing counts as tested that was not.
             self._setup.context.log.warning(f"{sentence(error)} Their tests are run again.")
-
-    def _write_functions(self) -> None:
-        try:
-            self._functions.write()
-        except DagsterSaoError as error:
-            # A function of which nothing is known is created again with the views that call it.
-            self._setup.context.log.warning(sentence(error))

@@ -136,7 +136,7 @@ def asked_of_run(  # noqa: PLR0913 (what a run can be asked for)
     if state_aware and not config.full_refresh:
         for select in config.force:
             forced |= resolve_selection(project, loaded, NodeSelection(select, state=config.state_path))
-    tests = tests_of_run(loaded.project.graph, selected, checks or ChecksAsked(), state_aware=state_aware)
+    tests = asked_tests(loaded.project.graph, selected, checks or ChecksAsked(), state_aware=state_aware)
     return AskedOfRun(
         loaded,
         config,
@@ -159,7 +159,7 @@ def explicit_requests(
     return dict.fromkeys(selected & asked if state_aware else selected, Request.BUILD)
 
 
-def tests_of_run(
+def asked_tests(
     graph: ProjectGraph, selected: AbstractSet[str], checks: ChecksAsked, *, state_aware: bool
 ) -> frozenset[str]:
     """Return the tests that a run decides about, beside those that gate what it builds."""
