@@ -1,4 +1,4 @@
-"""Which dbt invocations a run makes: what each builds, what it tests, and how dbt is told."""
+"""The dbt commands of a run: which nodes each builds, which tests it runs, and with which arguments."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WITHOUT_FUNCTIONS = frozenset({"run", "seed", "snapshot"})
 
 @dataclass
 class Invocation:
-    """One dbt command of a run: what it builds and what it tests, in dbt's order."""
+    """One dbt command of a run, with its nodes and tests in dbt's order."""
 
     nodes: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
-    """Whether dbt is told to; None where it makes no difference."""
+    """Whether the command has `--full-refresh`; None where it makes no difference."""
     batches: str | None = None
     """From which event time on microbatch models are built, empty for dbt's own; None where there are none."""
     uncalled: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Invocations:
         """Return the commands that build and test what is in `order`, as `Plan.in_order` returns it.
 
         One is enough unless some nodes need a full refresh or earlier batches, or the selection is too long for a command line. Each holds a
-        piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one. `uncalled` are
+        piece of the order, so a reader of a node, or a node that a test gates, comes in the same command or a later one. `uncalled` are
         functions to create that nothing in `order` calls.
         """
         builds = {uid for uid in order if uid in self._graph.nodes}
@@ -85,10 +85,10 @@ class Invocations:
         args: Sequence[str],
         functions: Sequence[str] = (),
     ) -> list[str]:
-        """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be.
+        """Return the dbt arguments that build `nodes` and run `tests`, those of the invocation that still can be built and run.
 
-        `functions` are created before what calls them, for which dbt's own order cares. Raises InvalidSelectionError where dbt
-        cannot be told to do exactly this.
+        dbt's own order creates `functions` before their callers. Raises InvalidSelectionError where no arguments make dbt do
+        exactly this.
         """
         arguments = list(args)
         if functions and arguments[0] in _WITHOUT_FUNCTIONS:
@@ -138,7 +138,7 @@ class Invocations:
             yield current
 
     def _steps(self, uid: str, decisions: Mapping[str, Decision]) -> tuple[bool | None, str | None]:
-        """Return whether a node needs a full refresh, and from when on its batches; None each where it makes no difference."""
+        """Return whether a node needs a full refresh, and the start of its batches; None each where it makes no difference."""
         node = self._graph.nodes.get(uid)
         if node is None:
             return None, None
@@ -150,9 +150,9 @@ class Invocations:
         )
 
     def _is_dropped_unseen(self, uid: str, current: Invocation) -> bool:
-        """Return whether a node's relation is dropped by what an invocation builds, and dbt would take it for there.
+        """Return whether an invocation drops a node's relation, and dbt would assume that it is still there.
 
-        dbt notes which views a table takes along that it drops, and not which a materialized view does that it replaces.
+        dbt notes the views that are dropped with a table, and not those that are dropped with a materialized view.
         """
         if not (drops_dependent_views(self._graph) and current.full_refresh and uid in self._graph.nodes):
             return False
@@ -178,7 +178,7 @@ class Invocations:
 
     @cached_property
     def _is_whole(self) -> bool:
-        """Whether all of the dbt project is here, so that dbt's own word for everything means it."""
+        """Whether the graph has all of the dbt project, so that dbt's own word for everything means the same."""
         nodes = self._loaded.manifest["nodes"].values()
         buildable = sum(1 for node in nodes if node["resource_type"] in {"model", "seed", "snapshot"})
         tests = sum(1 for node in nodes if node["resource_type"] == "test")
@@ -194,5 +194,5 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _moment(moment: datetime) -> str:
-    """Return a moment as dbt reads it: in UTC, without saying so."""
+    """Return a moment as dbt reads it: in UTC, without a time zone."""
     return f"{in_utc(moment):%Y-%m-%dT%H:%M:%S}"

@@ -1,4 +1,4 @@
-"""What a run knows of the sources above its selection: before it builds, and once more before it records what it built."""
+"""The sources above the selection of a run, probed before it builds, and once more before it records its builds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dbt_dagster_sao.database_file import FileRead
 
 
 class _Heard:
-    """Passes on what a prober says, and remembers of which sources it gave a token."""
+    """Passes on the observations of a prober, and notes the sources with a token."""
 
     def __init__(self, prober: SourceProber) -> None:
         self._prober = prober
@@ -43,10 +43,10 @@ class _Heard:
 
 
 class RunCapture:
-    """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
+    """Reads the state for one run. Its builds consume the versions in it, so it is read before dbt starts."""
 
     def __init__(self, setup: RunSetup) -> None:
-        """Ask nothing yet.
+        """Probe nothing yet.
 
         With `refresh_sources` a run that no sensor started probes every source above it. Any other run probes those
         without a known state and, unless `refresh_sources` is off, those whose recorded state may have come back since.
@@ -70,7 +70,7 @@ class RunCapture:
         """A sentence for each source that could not be probed or is not tracked, or for all of them."""
 
     def look(self) -> None:
-        """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
+        """Probe the warehouse and record the answers. A source that cannot be probed keeps its last state, with a warning."""
         now = clock.now()
         state = take_snapshot(self._context.instance, self._project, self._loaded, now)
         above = sources_above(self._project, self._loaded, self._selected)
@@ -81,7 +81,7 @@ class RunCapture:
         unseen = unseen_columns(self._loaded, state, self._selected)
         try:
             prober = self._prober() if above else None
-            # What a sensor recorded says nothing of what happened since, if it can return to what it was.
+            # A token that a sensor recorded proves nothing about the time since, if it can return to the same value.
             can_return = self._again.can_return(read, prober) if prober and self._may_ask else []
             witnessed = [source for source in can_return if prober and prober.has_witness(source)]
             asked = {source.unique_id for source in witnessed}
@@ -100,22 +100,22 @@ class RunCapture:
         return take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
 
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
-        """Note what dbt is about to read, as `state` has captured it."""
+        """Note the versions in `state` of everything that dbt is about to read."""
         read = read_directly(self._loaded.project.graph, nodes, tests)
         self._states = state.sources
         self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
 
     def is_due_again(self) -> bool:
-        """Return whether it is time to record what dbt has built, while it runs on."""
+        """Return whether to record the finished builds now, while dbt runs on."""
         return self._again.is_due()
 
     def look_again(self, file_read: FileRead | None) -> tuple[frozenset[str], Mapping[str, str]]:
-        """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
+        """Probe once more what dbt has read. Return the sources that moved, and a token for each that gave no answer.
 
         `file_read` is what dbt read of its DuckDB file (`DbtProcess.file_read`).
 
-        What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
-        and not at every look until then.
+        The new tokens are recorded, as always. So are those of sources without an answer: they count as new once they answer
+        again, and not at every probe until then.
         """
         known = set(self._again.unknown)
         self._again.look(file_read)
@@ -131,10 +131,10 @@ class RunCapture:
         return frozenset(self._again.moved), dict(self._again.unknown)
 
     def found_at_end(self, state: StateSnapshot, built: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the tokens of the sources that the run's builds read and that moved, and of the nodes that something altered.
+        """Return the new tokens of sources that the builds of the run read, and the tokens of nodes altered outside Dagster.
 
-        Asked when dbt has ended, hooks and all: what moved in between may be what the run itself did. Without hooks, what
-        the second look found unmoved is not asked once more. Raises WarehouseError when the warehouse cannot be asked.
+        Probed when dbt has ended, with all hooks: the run itself may have changed them. Without hooks, a source that the
+        second look found unchanged is not probed again. Raises WarehouseError when the warehouse cannot be probed.
         """
         graph, read = self._loaded.project.graph, read_directly(self._loaded.project.graph, built, ())
         sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
@@ -168,7 +168,7 @@ class RunCapture:
             note_checkpoints(self._context.instance, self._project, file)
 
     def close(self) -> None:
-        """Let go of the warehouse."""
+        """Close the connection to the warehouse."""
         if self._session is not None:
             self._session.close()
 
@@ -181,7 +181,7 @@ class RunCapture:
     def _ask(
         self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
     ) -> set[str]:
-        """Record what the warehouse says of sources, and return those of which it said nothing."""
+        """Probe sources and record the answers. Return the sources without an answer."""
         prober, heard = self._prober(), _Heard(self._prober())
         if sources:
             counts_untracked = self._refresh and self._state_aware
@@ -202,7 +202,7 @@ class RunCapture:
         return {source.unique_id for source in sources} - heard.tokens
 
     def _warn(self, problem: str) -> None:
-        # What holds for a whole server is said once, not for each of its sources.
+        # A problem of a whole server is logged once, not for each of its sources.
         if problem not in self.problems:
             self.problems.append(problem)
             self._context.log.warning(problem)

@@ -1,4 +1,4 @@
-"""What a run records of each node that it builds, of each that fails, and of each test that dbt answers."""
+"""The records of a run: one for each node that it builds, each that fails, and each test that dbt answers."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.runs.setup import RunSetup
 
 Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
-"""Returns, by unique id, the code of a node or test that dbt read, None where it is not known, and what was seen of it."""
+"""Returns the code of a node or test as dbt read it (None where it is not known), and the evidence of its build."""
 
 
 class Recorder:
-    """Turns what dbt logs into build records, failed attempts and verdicts, and remembers what became of each."""
+    """Turns what dbt logs into build records, failed attempts and verdicts, and notes the outcome of each."""
 
     def __init__(
         self, setup: RunSetup, outcomes: Outcomes, report: RunReport, attempt_id: Callable[[str], str]
@@ -89,24 +89,24 @@ class Recorder:
         self._outcomes.decide(decided.plan, waiting)
 
     def looked_again(self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str]) -> None:
-        """Take what moved since the versions were captured: sources, those that nobody knows of, and the files of seeds.
+        """Take the sources and the files of seeds that moved since the versions were captured, and the sources without an answer.
 
-        What is recorded from here on says that it read no known version of them.
+        From here on, records say that no known version of them was read.
         """
         self._moved, self._moved_seeds = moved, seeds
         self._ledger.moved(moved)
         self._ledger.unknown(unknown)
 
     def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
-        """Return for each node that was built the parents that moved meanwhile, with their versions at the run's end."""
+        """Return the parents of each built node that moved meanwhile, with their versions at the end of the run."""
         found = self._ledger.moved_in_run(tokens, alterations)
         return {uid: found[uid] for uid in self._outcomes.built - self._outcomes.limited}
 
     def recorded(self, event: object, raw_event: Mapping[str, Any], seen: Seen) -> object:
         """Return one of dagster-dbt's events, the output of a build with its record.
 
-        Where `seen` has no code of a node, the plan's manifest is what is known. Dagster takes an output or a
-        check result once in a run, and only for what is selected; any other becomes an event of the same content.
+        Where `seen` has no code of a node, the record has the code of the plan's manifest. Dagster accepts an output or a
+        check result once in a run, and only for a selected asset; any other becomes an event of the same content.
         """
         if isinstance(event, dg.Output):
             recorded = self._output(event, raw_event, seen)
@@ -116,15 +116,15 @@ class Recorder:
         return event
 
     def replace_functions(self, functions: Iterable[str]) -> None:
-        """Take note that dbt is about to create functions from other code."""
+        """Note that dbt is about to create functions from other code."""
         self._ledger.replace_functions(functions, self._run_id)
 
     def attempt(self, nodes: Iterable[str]) -> None:
-        """Take note that dbt is about to build nodes."""
+        """Note that dbt is about to build nodes."""
         self._ledger.attempt(nodes, self._run_id)
 
     def function_created(self, uid: str, code: str) -> None:
-        """Let what reads a view that calls a function consume its new code."""
+        """Note the new code of a function, which readers of a view that calls it consume."""
         self._ledger.function_created(uid, code)
 
     def answered(self, test: ProjectTest, answer: TestAnswer, seen: Seen) -> Verdict:
@@ -151,9 +151,9 @@ class Recorder:
     def check_events(
         self, uid: str, check: dg.AssetCheckKey, verdict: Verdict, dagster_events: Callable[[], list[Any]]
     ) -> Iterator[Any]:
-        """Yield what Dagster shows of a test that was just answered, on the test's own check.
+        """Yield the result of a test that was just answered, on the test's own check.
 
-        `dagster_events` returns dagster-dbt's events, which it makes for the checks that the run was asked for. Dagster takes
+        `dagster_events` returns dagster-dbt's events, which it makes for the checks that the run was asked for. Dagster accepts
         a result once in a run; any other becomes an event of the same content.
         """
         decision = self._outcomes.test_decision(uid)
@@ -164,7 +164,7 @@ class Recorder:
             yield verdict_evaluation(check, verdict, reason)
 
     def not_runnable(self, test: ProjectTest, check: dg.AssetCheckKey | None, why: str) -> Iterator[Any]:
-        """Record that a test could not be run, for `why`, and yield what Dagster shows of it."""
+        """Record that a test could not be run, for `why`, and yield its result in Dagster."""
         answer = TestAnswer(test.unique_id, VerdictStatus.ERROR, None)
         verdict = self.answered(test, answer, lambda _: (None, UNSEEN))
         if check is not None:
@@ -173,7 +173,7 @@ class Recorder:
     def build_failed(
         self, uid: str, why: str = "dbt could not build it", batches: BatchResults | None = None
     ) -> dg.AssetObservation:
-        """Record that dbt could not build a node. `batches` tells what became of the batches of a microbatch model."""
+        """Record that dbt could not build a node. `batches` are the results of the batches of a microbatch model."""
         fingerprint = self._project.fingerprints[uid].digest
         consumed = self._ledger.consumed(uid)
         before = self._state.failures.get(uid)
@@ -192,7 +192,7 @@ class Recorder:
         return self._failed(uid, failure, why)
 
     def limited(self, uid: str, limits: Limits) -> dg.AssetObservation:
-        """Record that dbt built a part of a node's rows. It is not a build that anything may rely on."""
+        """Record that dbt built a part of a node's rows. Nothing may rely on such a build."""
         decision = self._outcomes.decision(uid)
         self._ledger.limited(uid, self._run_id)
         before = self._state.failures.get(uid)
@@ -212,7 +212,7 @@ class Recorder:
         return self._report.limited(uid, placed, decision)
 
     def interrupted(self, uid: str, why: str) -> dg.AssetObservation:
-        """Record that dbt was killed before it said how the build of a node went."""
+        """Record that dbt was killed before it logged the result of a node."""
         origin = origins(self._project, self._state)[uid]
         return self._failed(uid, interruption(self._state.failures.get(uid), clock.now(), origin), why)
 
@@ -273,7 +273,7 @@ class Recorder:
             )
 
     def _unlike_any(self, uid: str, code: Fingerprint | None) -> Fingerprint:
-        """Return the fingerprint of a seed whose file was written while it was loaded: nobody knows what was."""
+        """Return the fingerprint of a seed whose file was written while dbt loaded it: there is no telling which rows it loaded."""
         known = code or self._project.fingerprints[uid]
         moved = f"moved in {self._run_id}"
         return Fingerprint({**known.parts, SEED_FILE: moved, SEED_COLUMNS: moved})

@@ -90,6 +90,33 @@ def test_dbt_is_told_of_functions_by_a_command_that_creates_them(args, nodes, te
     assert chosen.arguments(invocation, nodes, tests, args, functions) == expected
 
 
+@pytest.mark.parametrize(
+    ("materialized", "refreshed", "order", "expected"),
+    [
+        ("table", {}, [A, T, B, C], [([A, B, C], [T], None)]),
+        # A table is created anew each time, whatever dbt is told.
+        ("table", {"b"}, [A, T, B, C], [([A, B, C], [T], None)]),
+        ("incremental", {}, [A, T, B, C], [([A, B, C], [T], False)]),
+        ("incremental", {"a", "b", "c"}, [A, T, B, C], [([A, B, C], [T], True)]),
+        ("incremental", {"b"}, [A, T, B, C], [([A], [T], False), ([B], [], True), ([C], [], False)]),
+        ("incremental", {"c"}, [A, T, B, C], [([A, B], [T], False), ([C], [], True)]),
+        ("incremental", {"c"}, [T], [([], [T], None)]),
+        ("incremental", {"c"}, [], []),
+    ],
+)
+def test_what_needs_a_full_refresh_is_a_command_of_its_own(materialized, refreshed, order, expected):
+    world = shop(materialized=materialized)
+    chosen = invocations_of(world).choose(order, decisions_of(world, refreshed=refreshed))
+    assert [(one.nodes, one.tests, one.full_refresh) for one in chosen] == expected
+
+
+@pytest.mark.parametrize(("order", "expected"), [([], [[F]]), ([A], [[F]]), ([A, B, C], [[], [F]])])
+def test_functions_that_nothing_calls_are_created_with_the_last_command(order, expected):
+    world = shop(materialized="incremental")
+    decisions = decisions_of(world, refreshed={"c"})
+    assert [one.uncalled for one in invocations_of(world).choose(order, decisions, [F])] == expected
+
+
 @since_functions
 def test_a_function_that_nothing_calls_is_not_taken_for_everything():
     world = shop()
