@@ -109,7 +109,7 @@ def decide_run(inputs: RunInputs) -> RunPlan:
         # What failed a moment ago would be held, though the reason of its first attempt still holds.
         requests={**dict.fromkeys(progress.retried, Request.BUILD), **asked.requests},
         mode=asked.mode,
-        tests=scope_of_tests(asked, progress),
+        tests=_scope_of_tests(asked, progress),
     )
     return RunPlan(plan, recorded, captured)
 
@@ -172,7 +172,7 @@ def asked_tests(
     return frozenset(found | (checks.named & graph.tests.keys()))
 
 
-def scope_of_tests(asked: AskedOfRun, progress: Progress) -> TestScope:
+def _scope_of_tests(asked: AskedOfRun, progress: Progress) -> TestScope:
     """Return the tests that a run's next plan decides about, and how. A run that is not state-aware runs them all."""
     strategy = asked.config.test_strategy
     if strategy is TestStrategy.SKIP:

@@ -144,7 +144,7 @@ def _asked(  # noqa: PLR0913, PLR0917 (what a run can be asked for)
     is_automated = PROJECT_TAG in tags
     nodes = {uid for key in assets if (uid := keys.unique_ids.get(key)) in keys.nodes}
     selected = _selected(project, loaded, config, nodes, context.log.warning)
-    again = failed_in_parent(context.instance, context.run, keys)
+    again = _failed_in_parent(context.instance, context.run, keys)
     verdicts = log_state.verdicts.read() if again is not None else {}
     return asked_of_run(
         project,
@@ -224,7 +224,7 @@ def _as_told_to_dbt(config: StateAwareRunConfig, arguments: Sequence[str]) -> St
     return config.model_copy(update={"test_strategy": strategy, "full_refresh": full_refresh})
 
 
-def failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: AssetKeys) -> AbstractSet[str] | None:
+def _failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: AssetKeys) -> AbstractSet[str] | None:
     """Return the nodes that failed in the run that this one executes again; None where it executes no other run again.
 
     A person or Dagster's run retries did so. The nodes that were interrupted are among them, and those that the run held
