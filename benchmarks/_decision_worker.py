@@ -36,7 +36,7 @@ from dagster_shared.serdes import serialize_value
 import dagster_sao
 from benchmarks._support import PROJECT, built_state, changed_sources, cpu_seconds, read_project, with_new_tokens
 from benchmarks.automation_tick import _report, record_builds
-from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.definitions.build import build_state_aware_definitions
 
 SENSOR = f"{PROJECT}_automation_sensor"

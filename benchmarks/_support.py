@@ -138,7 +138,7 @@ def read_project(manifest: Mapping[str, Any], cache: MutableMapping[str, str]) -
         graph=graph,
         fingerprints=fingerprinter.fingerprints(),
         policies={uid: read_policy(manifest["nodes"][uid]).policy for uid in graph.nodes},
-        stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
     )
 
 

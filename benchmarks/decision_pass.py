@@ -24,7 +24,7 @@ from benchmarks._support import (
     synthetic_manifest,
     with_new_tokens,
 )
-from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.decision.planner import make_plan
 
 REPEATS = 9
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -26,7 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession
 
 TICKS = 7

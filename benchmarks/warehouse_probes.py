@@ -30,7 +30,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.freshness_tick import dbt
-from dagster_sao.core.manifest.graph import Node, NodeKind, build_graph
+from dagster_sao.core.manifest.graph import Node, NodeKind
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession, existing_relations
 from tests.support.postgres_server import PASSWORD, USER, programs, running_server
 

@@ -20,11 +20,11 @@ TRACE_KEY = "DAGSTER_SAO_TRACE_KEY"
 
 
 def __getattr__(name: str) -> Any:
-    """Return dbt's plugins of this package: one while a trace is asked for, else none."""
+    """Return dbt's plugins of this package: one if a trace is requested, else none."""
     if name != "plugins":
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    # A process that traced an earlier invocation of dbt has to be told that this one is not traced.
+    # A process that traced an earlier dbt invocation must learn that this one is not traced.
     if not os.environ.get(TRACE_FILE) and f"{__name__}.plugin" not in sys.modules:
         return []
     from dbt_dagster_sao.plugin import plugins

@@ -17,6 +17,8 @@ ABSENT = "-"
 """Stands for a value that was asked for and was not there."""
 UNKNOWN = "?"
 """Stands for a value that cannot be computed again, or was not the same each time. It equals nothing, itself included."""
+SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
+"""How the names begin of the environment variables that dbt keeps secret."""
 WHOLE = "*"
 """The key that stands for a whole object: printed, iterated over or passed on."""
 
@@ -106,7 +108,7 @@ def model_digest(node: Mapping[str, Any], key: str) -> str:
         return digest(_stable_node(node))
     if key.startswith("config."):
         return _nullable_digest("config", (node.get("config") or {}).get(key.removeprefix("config.")))
-    return _nullable_digest(key, stable_model_attribute(key, node.get(key)))
+    return _nullable_digest(key, _stable_model_attribute(key, node.get(key)))
 
 
 def graph_digest(manifest: Mapping[str, Any]) -> str:
@@ -119,7 +121,7 @@ def graph_digest(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def stable_model_attribute(key: str, value: Any) -> Any:
+def _stable_model_attribute(key: str, value: Any) -> Any:
     """Return what counts of an attribute of a node: None for one that changes by itself, and no nulls within."""
     if changes_by_itself(key) or value is None:
         return None
@@ -158,7 +160,7 @@ def _hash(content: bytes, key: bytes = b"") -> str:
 
 
 def _stable_node(node: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: stable_model_attribute(key, value) for key, value in node.items()}
+    found = {key: _stable_model_attribute(key, value) for key, value in node.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -1,14 +1,14 @@
-"""What dbt's plugin manager finds: it is made once for each invocation of dbt, before the project is parsed."""
+"""The plugin for dbt's plugin manager, which makes it once per invocation, before it parses the project."""
 
 from __future__ import annotations
 
 from dbt.plugins.manager import dbtPlugin
 
-from dbt_dagster_sao.private_points import begin_session
+from dbt_dagster_sao.private_points.points import begin_session
 
 
 class TracePlugin(dbtPlugin):
-    """Offers dbt nothing: that dbt makes it says that an invocation begins."""
+    """Offers dbt nothing: its creation marks the start of an invocation."""
 
     def initialize(self) -> None:
         """Begin to trace, or end it."""

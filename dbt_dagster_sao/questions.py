@@ -1,4 +1,4 @@
-"""What own code asks the warehouse through an adapter, and what it is answered."""
+"""The questions that own code asks the warehouse through an adapter, and the answers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import LEFT_OUT, OF, Query, Trace
 
 CLOCK = "clock"
-MAX_QUERIES = 50
+_MAX_QUERIES = 50
 _OF_THE_NODE = ("config: ", "meta: ", "model: ", "this: ")
 _OF_THE_PACKAGE = ("var: ", "has_var: ")
 _ALWAYS_FALSE = "is_incremental()"
@@ -24,7 +24,7 @@ _ALWAYS_FALSE = "is_incremental()"
 
 @dataclass(slots=True)
 class Recording:
-    """What one node, or an ephemeral model that others inline, has read so far."""
+    """The reads so far of one node, or of an ephemeral model that others inline."""
 
     node: str
     existed: bool | None = None
@@ -97,15 +97,15 @@ class Recording:
                 reads={name: found for name, found in self._reads.items() if name not in implied},
                 macros=tuple(sorted(self._macros)),
                 state=tuple(sorted(self._state)),
-                queries=tuple(queries if len(queries) <= MAX_QUERIES else _cut(queries)),
+                queries=tuple(queries if len(queries) <= _MAX_QUERIES else _cut(queries)),
                 existed=self.existed,
                 full_refresh=self.full_refresh,
             )
 
 
 def _cut(queries: list[Query]) -> list[Query]:
-    left_out = len(queries) - MAX_QUERIES
-    return [*queries[:MAX_QUERIES], Query(LEFT_OUT, (left_out,), UNKNOWN, is_shortened=True)]
+    left_out = len(queries) - _MAX_QUERIES
+    return [*queries[:_MAX_QUERIES], Query(LEFT_OUT, (left_out,), UNKNOWN, is_shortened=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class _Stack(threading.local):
 
 
 stack = _Stack()
-"""The frame of the thread that looks: None while it builds no node."""
+"""The frame of the current thread: None while it does not build a node."""
 
 
 class Session:

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from dbt_dagster_sao.digests import (
+    SECRET_PREFIX,
     UNKNOWN,
     WHOLE,
     changes_by_itself,
@@ -50,7 +51,6 @@ _OF_THE_NODE = {
     "pre_hooks": "config.pre-hook",
     "schema": "schema",
 }
-_SECRET = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Stage:
         arguments = self._mapping("invocation_args_dict", held["invocation_args_dict"])
         self._replace(target=target, env=target, invocation_args_dict=arguments)
         self._replace(flags=self._flags(held["flags"]), graph=self._graph(held["graph"]))
-        self._replace(env_var=self._env_var(held["env_var"]), render=own_code(held["render"], self.recording))
+        self._replace(env_var=self._env_var(held["env_var"]), render=_own_code(held["render"], self.recording))
         if self.node is not None:
             self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
         self.context["builtins"] = self._builtins
@@ -133,7 +133,7 @@ class Stage:
         @wraps(function)
         def env_var(var: Any, *arguments: Any, **options: Any) -> str:
             # A read of a value counts whoever makes it.
-            if isinstance(var, str) and not var.startswith(_SECRET) and var not in self.overrides:
+            if isinstance(var, str) and not var.startswith(SECRET_PREFIX) and var not in self.overrides:
                 value = self.session.environment.get(var)
                 self.recording.read(f"env_var: {var}", env_digest, value, self.session.key)
             return function(var, *arguments, **options)
@@ -153,7 +153,7 @@ class Stage:
             self._note(f"{name}: *", str, UNKNOWN)
 
 
-def own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
+def _own_code(function: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
     """Return `render`, with which dbt renders hooks, so that what it renders counts as own code."""
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""What one node read while dbt built it, and its form in a file of traces."""
+"""The trace of one node, recorded while dbt built it, and its form in a file of traces."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-LAYOUT = 1
+_LAYOUT = 1
 """Changes when a reader of older lines would misunderstand newer ones."""
 MAX_TEXT = 2_000
 SQL = "sql"
 LEFT_OUT = "left out"
-"""Stands for the method where a node asked too much for a record: the argument is how many questions are left out."""
+"""Stands for the method if a node asked too many questions to record: the argument is the number left out."""
 OF = " of "
 """Stands in a read's name before the node, or macro, whose variables or attributes were read."""
 
@@ -40,7 +40,7 @@ class Trace:
 
     | key | holds |
     |---|---|
-    | `layout` | `LAYOUT` |
+    | `layout` | `_LAYOUT` |
     | `node` | the node's unique id |
     | `kinds` | the kinds of reads that were watched, separated by blanks: a kind that is not there may have been read unseen |
     | `reads` | by name of what was read: a digest (12 hex digits), `-` for absent, `?` for a value that cannot be compared |
@@ -92,7 +92,7 @@ class Trace:
             "state": list(self.state),
             "queries": [_to_list(query) for query in self.queries],
         }
-        document: dict[str, Any] = {"layout": LAYOUT, "node": self.node, "kinds": " ".join(sorted(self.kinds))}
+        document: dict[str, Any] = {"layout": _LAYOUT, "node": self.node, "kinds": " ".join(sorted(self.kinds))}
         document.update((key, part) for key, part in parts.items() if part)
         if self.existed is not None:
             document["existed"] = self.existed
@@ -105,7 +105,7 @@ class Trace:
         """Return the trace of a line, None where the line is of another layout. Raises ValueError for anything else."""
         try:
             document = json.loads(line)
-            if document["layout"] != LAYOUT:
+            if document["layout"] != _LAYOUT:
                 return None
             return cls(
                 node=document["node"],
@@ -118,7 +118,7 @@ class Trace:
                 full_refresh=document.get("full_refresh", False),
             )
         except (LookupError, TypeError, AttributeError) as error:
-            msg = f"not a trace of layout {LAYOUT}: {line[:80]!r}"
+            msg = f"not a trace of layout {_LAYOUT}: {line[:80]!r}"
             raise ValueError(msg) from error
 
 

@@ -61,3 +61,26 @@ def postgres_server():
         pytest.skip("no PostgreSQL server programs here")
     with running_server(binaries) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory):
+    """The corner shop before anything happened."""
+    from tests.support.corner_shop import open_shop
+
+    return open_shop(tmp_path_factory.mktemp("corner_shop"))
+
+
+@pytest.fixture(scope="session")
+def day(opened):
+    """The corner shop after an eventful day, for the tests of the Python API and of the command line to look at."""
+    from tests.support.corner_shop import eventful_day
+
+    return eventful_day(opened)
+
+
+@pytest.fixture
+def corner_shop_environment(opened, monkeypatch):
+    """The variables that the corner shop needs."""
+    for name, value in opened.environment.items():
+        monkeypatch.setenv(name, value)

@@ -3,7 +3,7 @@
 Above the Dagster layer, and below the command line, which is made of it.
 """
 
-from dagster_sao.api.doctor import Finding, Findings, Severity
+from dagster_sao.api.doctor.findings import Finding, Findings, Severity
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import ConflictingOptionsError, DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation
@@ -11,7 +11,7 @@ from dagster_sao.api.explain.explanation_of_tests import TestExplanation
 from dagster_sao.api.explain.node_state import NodeState
 from dagster_sao.api.explain.verdicts import TestState
 from dagster_sao.api.project import StateAwareProject
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.api.sources import SourceReport, SourceReports
 
 __all__ = [

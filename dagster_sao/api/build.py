@@ -8,21 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
-from rich.text import Text
 
 from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.request import BuildRequest
-from dagster_sao.api.results import (
-    BuildResults,
-    NodeResult,
-    TestResult,
-    heard_result,
-    read_results,
-    said_of_sources,
-    said_of_tests,
-)
+from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
+from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import listen_to_run
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.project.selection import resolve_selection
@@ -111,6 +104,6 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> str:
             if error is not None and error.cls_name == _INTERRUPTED:
                 return "Interrupted"
             text = (failure.description if failure else None) or (error.message if error else "")
-            # dbt's colours are for a terminal, and the class of an error for programmers.
-            return _CLASS.sub("", " ".join(Text.from_ansi(text).plain.split()))
+            # The class of an error is for programmers.
+            return _CLASS.sub("", one_line(text))
     return "The run failed before any model was built"

@@ -1,4 +1,4 @@
-"""What dbt itself said of each node and test of a run, from the `run_results.json` of each time the run started dbt."""
+"""dbt's own result for each node and test of a run, from the `run_results.json` of each dbt command of the run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 
 RUN_RESULTS = "run_results.json"
@@ -30,16 +31,8 @@ def target_folder(project: OrchestratedProject) -> Path:
 @contextmanager
 def marked_artifacts(run_id: str) -> Iterator[None]:
     """Let dbt write into its artifacts which run it works for."""
-    name = _PREFIX + _MARK
-    before = os.environ.get(name)
-    os.environ[name] = run_id
-    try:
+    with temporary_environment({_PREFIX + _MARK: run_id}):
         yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def said_by_dbt(folder: Path, run_id: str, since: datetime) -> dict[str, Mapping[str, Any]]:

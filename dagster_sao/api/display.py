@@ -1,4 +1,4 @@
-"""How results look to people: the words, their colours, and a table as plain text."""
+"""Results for people: words, colours, and tables as plain text."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from dagster_sao.api.sources import ask_warehouse, with_new_tokens
 from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
-from dagster_sao.core.decision.forecast import Forecast, make_forecast
 from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
@@ -30,7 +30,7 @@ from dagster_sao.orchestration.project.selection import resolve_selection
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.state.read_state import take_snapshot
-from dagster_sao.warehouse.session import threads_of
+from dagster_sao.warehouse.profiles import threads_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What somebody who drives a project from Python or the command line can have got wrong."""
+"""Errors for callers of the Python API and users of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dagster_sao.core.errors import DagsterSaoError
 
 if TYPE_CHECKING:
-    from dagster_sao.api.results import BuildResults
+    from dagster_sao.api.results.values import BuildResults
 
 
 class ConflictingOptionsError(DagsterSaoError):
@@ -15,11 +15,11 @@ class ConflictingOptionsError(DagsterSaoError):
 
 
 class NoInstanceError(DagsterSaoError):
-    """There is no Dagster instance that the state could be read from."""
+    """There is no Dagster instance to read the state from."""
 
 
 class DbtBuildFailed(DagsterSaoError):  # noqa: N818 (what callers of dbt's other orchestrators catch)
-    """A node or a test failed, or the run did. `results` says what became of each."""
+    """A node or a test failed, or the run did. `results` holds the result of each."""
 
     def __init__(self, message: str, results: BuildResults) -> None:
         super().__init__(message)

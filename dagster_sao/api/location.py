@@ -13,7 +13,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.dbt.executable import find_dbt
-from dagster_sao.orchestration.definitions.build import assemble
+from dagster_sao.orchestration.definitions.build import define
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
 from dagster_sao.orchestration.definitions.translator import checked_translator
 from dagster_sao.orchestration.private.dbt_selection import finds_selectors
@@ -70,7 +70,7 @@ def project_definitions(
     orchestrated = OrchestratedProject(
         project, checked_translator(translator), variables=settings.variables, environment=environment
     )
-    return assemble(orchestrated, StateAwareSettings())
+    return define(orchestrated, StateAwareSettings())
 
 
 def state_aware_projects(definitions: dg.Definitions) -> list[OrchestratedProject]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.api.build import Listener, run_build
-from dagster_sao.api.doctor import Findings, Patient, examine
+from dagster_sao.api.doctor.examine import examine
+from dagster_sao.api.doctor.findings import Findings, Patient
 from dagster_sao.api.dry_run import DryRun, decide_everything, make_dry_run
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
@@ -21,11 +22,8 @@ from dagster_sao.api.explain.node_state import NodeState, NodeStates, node_state
 from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
 from dagster_sao.api.location import choose_project, dbt_project, project_definitions, state_aware_projects
-from dagster_sao.api.request import BuildRequest, Names, make_request, make_selection
-from dagster_sao.api.reset import reset_nodes
-from dagster_sao.api.results import (
-    BuildResults,
-)
+from dagster_sao.api.request import BuildOptions, BuildRequest, Names, make_request, make_selection, with_build_options
+from dagster_sao.api.results.values import BuildResults
 from dagster_sao.api.sources import (
     Look,
     SourceReports,
@@ -41,8 +39,12 @@ from dagster_sao.orchestration.project.selection import (
     StateMode,
     resolve_selection,
 )
-from dagster_sao.orchestration.runs.config import TestStrategy
+from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.resets import reset_nodes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _LOG = logging.getLogger("dagster_sao")
 
@@ -164,25 +166,15 @@ class StateAwareProject:
             self._opened_instance.dispose()
             self._opened_instance = None
 
-    def plan(  # noqa: PLR0913 (what a build can be told)
+    @with_build_options
+    def plan(
         self,
         select: Names = (),
         exclude: Names = (),
         selector: str = "",
         *,
-        state_aware: bool = True,
-        force: Names = (),
-        full_refresh: bool = False,
-        refresh_sources: bool = True,
-        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
-        retries: int = 0,
-        retry_delay_seconds: float = 30.0,
-        fail_fast: bool = False,
-        threads: int | None = None,
-        state: Path | str | None = None,
         state_mode: StateMode | str = StateMode.DBT,
-        defer: bool = False,
-        favor_state: bool = False,
+        **options: Unpack[BuildOptions],
     ) -> DryRun:
         """Return what `build` with the same arguments would do now. Reads only.
 
@@ -195,24 +187,7 @@ class StateAwareProject:
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
         """
-        request = make_request(
-            select=select,
-            exclude=exclude,
-            selector=selector,
-            state_aware=state_aware,
-            force=force,
-            full_refresh=full_refresh,
-            refresh_sources=refresh_sources,
-            test_strategy=test_strategy,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            fail_fast=fail_fast,
-            threads=threads,
-            state=state,
-            state_mode=state_mode,
-            defer=defer,
-            favor_state=favor_state,
-        )
+        request = make_request(select, exclude, selector, state_mode=state_mode, **options)
         return self.plan_request(request)
 
     def select(self, selection: NodeSelection, *, warn: Callable[[str], None] = _LOG.warning) -> set[str]:
@@ -226,46 +201,25 @@ class StateAwareProject:
         """Return what a build with this request would do now."""
         return make_dry_run(self._project, self.instance, request)
 
-    def build(  # noqa: PLR0913 (what a build can be told)
+    @with_build_options
+    def build(
         self,
         select: Names = (),
         exclude: Names = (),
         selector: str = "",
         *,
-        state_aware: bool = True,
-        force: Names = (),
-        full_refresh: bool = False,
-        refresh_sources: bool = True,
-        test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
-        retries: int = 0,
-        retry_delay_seconds: float = 30.0,
-        fail_fast: bool = False,
-        threads: int | None = None,
-        state: Path | str | None = None,
         state_mode: StateMode | str = StateMode.DBT,
-        defer: bool = False,
-        favor_state: bool = False,
         raise_on_failure: bool = True,
+        **options: Unpack[BuildOptions],
     ) -> BuildResults:
         """Build what must be built of a selection, as a Dagster run in this process.
 
         Args:
-            select: What to build, in dbt's selection syntax; all by default.
-            exclude: What of it not to build.
-            selector: A yaml selector in their place.
-            state_aware: Whether to build only what needs it; else all that is selected.
-            force: What to build also when nothing changed, in dbt's selection syntax.
-            full_refresh: Build everything selected anew, incremental models too.
-            refresh_sources: Whether to ask first for new data in the sources above the selection.
-            test_strategy: When tests are run: `immediate`, `deferred` or `skip`.
-            retries: How often to try again what failed, within the run.
-            retry_delay_seconds: Seconds before the first retry; each later one waits twice as long.
-            fail_fast: Start no further model after the first failure.
-            threads: How many models dbt builds at once, by default what the profile says.
-            state: A folder with the manifest of another environment, for `state:` selection and `defer`.
+            select: What to build, in dbt's selection syntax. Empty: everything.
+            exclude: What to leave out, in dbt's selection syntax.
+            selector: The name of a YAML selector, instead of `select` and `exclude`.
             state_mode: `dbt` or `semantic`: what counts as modified for `state:modified`.
-            defer: Read what is not built here from the environment of `state`.
-            favor_state: With `defer`: read it from there also where it exists here.
+            **options: The options of a run, see `dagster_sao.StateAwareRunConfig`.
             raise_on_failure: Whether a failure raises; else the results tell of it.
 
         Returns:
@@ -279,24 +233,7 @@ class StateAwareProject:
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
         """
-        request = make_request(
-            select=select,
-            exclude=exclude,
-            selector=selector,
-            state_aware=state_aware,
-            force=force,
-            full_refresh=full_refresh,
-            refresh_sources=refresh_sources,
-            test_strategy=test_strategy,
-            retries=retries,
-            retry_delay_seconds=retry_delay_seconds,
-            fail_fast=fail_fast,
-            threads=threads,
-            state=state,
-            state_mode=state_mode,
-            defer=defer,
-            favor_state=favor_state,
-        )
+        request = make_request(select, exclude, selector, state_mode=state_mode, **options)
         self.select(request.selection)
         results = self.build_request(request)
         if raise_on_failure and not results.success:
@@ -389,7 +326,19 @@ class StateAwareProject:
         selection = make_selection(
             select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
         )
-        return reset_nodes(self.instance, self._project, selection, warn=_LOG.warning)
+        loaded, now = self._project.load(), clock.now()
+        selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
+        known = take_snapshot(self.instance, self._project, loaded, now)
+        ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
+        forgotten = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
+        about = loaded.project.graph.tests_about
+        tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
+        event_log_state(self.instance, self._project).verdicts.forget(tests)
+        keys = loaded.keys.by_unique_id
+        for uid in forgotten:
+            note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
+            self.instance.report_runless_asset_event(note)
+        return forgotten
 
     def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
         return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from pydantic import ValidationError
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.selection import NodeSelection, StateMode
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.runs.config import RUN_OPTIONS, StateAwareRunConfig, TestStrategy, problem_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
 
 _E = TypeVar("_E", bound=Enum)
+_M = TypeVar("_M", bound=Callable[..., Any])
+
+
+class BuildOptions(TypedDict, total=False):
+    """The options of a run as Python takes them, for type checkers. `RunOptions` has their defaults and descriptions."""
+
+    state_aware: bool
+    full_refresh: bool
+    force: Names
+    refresh_sources: bool
+    test_strategy: TestStrategy | str
+    retries: int
+    retry_delay_seconds: float
+    fail_fast: bool
+    threads: int | None
+    state: Path | str | None
+    defer: bool
+    favor_state: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,89 +49,77 @@ class BuildRequest:
     """What to build, and how."""
 
     selection: NodeSelection = field(default_factory=NodeSelection)
-    state_aware: bool = True
-    force: tuple[str, ...] = ()
-    full_refresh: bool = False
-    refresh_sources: bool = True
-    test_strategy: TestStrategy = TestStrategy.IMMEDIATE
-    retries: int = 0
-    retry_delay_seconds: float = 30.0
-    fail_fast: bool = False
-    threads: int | None = None
-    defer: bool = False
-    favor_state: bool = False
+    options: StateAwareRunConfig = field(default_factory=lambda: StateAwareRunConfig(state_aware=True))
+    """The config of its run, before the project adds its target and variables."""
 
     def run_config(self, project: OrchestratedProject, variables: Mapping[str, Any]) -> StateAwareRunConfig:
         """Return the config of a run of the project. What is selected is not part of it: a run is given its assets."""
         state = self.selection.state
-        return StateAwareRunConfig(
-            state_aware=self.state_aware,
-            full_refresh=self.full_refresh,
-            force=list(self.force),
-            refresh_sources=self.refresh_sources,
-            test_strategy=self.test_strategy,
-            retries=self.retries,
-            retry_delay_seconds=self.retry_delay_seconds,
-            fail_fast=self.fail_fast,
-            threads=self.threads,
-            target=project.dbt_project.target if project.environment else None,
-            vars=dict(variables),
-            state=str(project.dbt_project.project_dir / state) if state else None,
-            defer=self.defer,
-            favor_state=self.favor_state,
-        )
+        own = {
+            "target": project.dbt_project.target if project.environment else None,
+            "vars": dict(variables),
+            "state": str(project.dbt_project.project_dir / state) if state else None,
+        }
+        return self.options.model_copy(update=own)
 
 
-def make_request(  # noqa: PLR0913 (what a build can be told)
-    *,
+def make_request(
     select: Names = (),
     exclude: Names = (),
     selector: str = "",
-    state_aware: bool = True,
-    force: Names = (),
-    full_refresh: bool = False,
-    refresh_sources: bool = True,
-    test_strategy: TestStrategy | str = TestStrategy.IMMEDIATE,
-    retries: int = 0,
-    retry_delay_seconds: float = 30.0,
-    fail_fast: bool = False,
-    threads: int | None = None,
-    state: Path | str | None = None,
+    *,
     state_mode: StateMode | str = StateMode.DBT,
-    defer: bool = False,
-    favor_state: bool = False,
+    **options: Unpack[BuildOptions],
 ) -> BuildRequest:
     """Return the request that these options mean.
 
-    Raises ConflictingOptionsError for options that exclude each other.
+    Raises ConflictingOptionsError for options that exclude each other or a value that an option does not take.
     """
+    given: dict[str, Any] = {"state_aware": True, **options}
+    if unknown := sorted(given.keys() - BuildOptions.__annotations__.keys()):
+        msg = f"A build has no option `{unknown[0]}`."
+        raise TypeError(msg)
+    state = given.pop("state", None)
     selection = make_selection(select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode)
-    if defer and not state:
-        msg = "`defer` needs `state`: the folder with the manifest of the environment to defer to."
-        raise ConflictingOptionsError(msg)
-    if favor_state and not defer:
-        msg = "`favor_state` has a meaning only with `defer`."
-        raise ConflictingOptionsError(msg)
-    if retries < 0 or retry_delay_seconds < 0:
-        msg = "`retries` and `retry_delay_seconds` cannot be negative."
-        raise ConflictingOptionsError(msg)
-    if threads is not None and threads < 1:
-        msg = f"`threads` is {threads}, and dbt needs at least one."
-        raise ConflictingOptionsError(msg)
-    return BuildRequest(
-        selection=selection,
-        state_aware=state_aware,
-        force=tuple(_words(force)),
-        full_refresh=full_refresh,
-        refresh_sources=refresh_sources,
-        test_strategy=_choice(TestStrategy, "test_strategy", test_strategy),
-        retries=retries,
-        retry_delay_seconds=retry_delay_seconds,
-        fail_fast=fail_fast,
-        threads=threads,
-        defer=defer,
-        favor_state=favor_state,
-    )
+    for option in RUN_OPTIONS.values():
+        if given.get(option.name) and option.needs and not {**given, "state": state}.get(option.needs):
+            needed = RUN_OPTIONS[option.needs].description
+            msg = f"`{option.name}` needs `{option.needs}`: {needed[0].lower()}{needed[1:]}"
+            raise ConflictingOptionsError(msg)
+    if "force" in given:
+        given["force"] = list(_words(given["force"]))
+    if "test_strategy" in given:
+        given["test_strategy"] = _choice(TestStrategy, "test_strategy", given["test_strategy"])
+    try:
+        return BuildRequest(selection, StateAwareRunConfig(**given))
+    except ValidationError as error:
+        raise ConflictingOptionsError(problem_of(error)) from None
+
+
+def with_build_options(method: _M) -> _M:
+    """Show the options of a build in a method's signature and docstring, as `help()` and notebooks do.
+
+    They take the place of `**options`. Returns the method itself.
+    """
+    signature = inspect.signature(method)
+    parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    own = {one.name for one in parameters}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default_of(name), annotation=annotation)
+        for name, annotation in BuildOptions.__annotations__.items()
+        if name not in own
+    ]
+    last = [one for one in parameters if one.name == "raise_on_failure"]
+    first = [one for one in parameters if one not in last]
+    method.__signature__ = signature.replace(parameters=[*first, *added, *last])  # type: ignore[attr-defined]
+    lines = "\n".join(f"            {name}: {RUN_OPTIONS[name].description}" for name in BuildOptions.__annotations__)
+    method.__doc__ = re.sub(r"(?m)^ *\*\*options: .*$", lambda _: lines, method.__doc__ or "")
+    return method
+
+
+def _default_of(name: str) -> object:
+    default = RUN_OPTIONS[name].default
+    return tuple(default) if isinstance(default, list) else default
 
 
 def make_selection(

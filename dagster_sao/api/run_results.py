@@ -7,7 +7,6 @@ https://docs.getdbt.com/reference/artifacts/run-results-json
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,8 +15,10 @@ from typing import Any
 
 from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.request import BuildRequest
-from dagster_sao.api.results import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.runs.config import RUN_OPTIONS
 from dagster_sao.warehouse.redaction import learn, masked_values, secrets_in
 
 _SCHEMA = "https://schemas.getdbt.com/dbt/run-results/v6.json"
@@ -57,9 +58,7 @@ def write_run_results(
     }
     path = target_folder(project) / RUN_RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{RUN_RESULTS}.{os.getpid()}")
-    temporary.write_text(json.dumps(_masked(document)))
-    temporary.replace(path)
+    write_json(path, _masked(document))
     return path
 
 
@@ -118,11 +117,7 @@ def _arguments(project: OrchestratedProject, request: BuildRequest) -> dict[str,
         "select": selection.select.split(),
         "exclude": selection.exclude.split(),
         "selector": selection.selector or None,
-        "full_refresh": request.full_refresh,
-        "fail_fast": request.fail_fast,
-        "threads": request.threads,
-        "defer": request.defer,
-        "favor_state": request.favor_state,
+        **{name: getattr(request.options, name) for name, option in RUN_OPTIONS.items() if option.is_dbts},
         "state": str(selection.state) if selection.state else None,
         "vars": dict(project.variables),
     }

@@ -1,4 +1,4 @@
-"""What is known of the sources, and what the warehouse says of them now. Writes nothing."""
+"""The state of the sources, and their tokens in the warehouse now. Writes nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
 
-LOADED_BY_DAGSTER = "Dagster asset"
+_LOADED_BY_DAGSTER = "Dagster asset"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What is known of one source."""
+    """The state of one source."""
 
     unique_id: str
     name: str
@@ -48,9 +48,9 @@ class SourceReport:
     age: timedelta | None
     """How old the data is: since it was loaded, else since its last change was seen."""
     has_new_data: bool | None = None
-    """Whether the warehouse has other data than recorded; None when it was not asked."""
+    """Whether the warehouse has other data than recorded; None if it was not probed."""
     error: str = ""
-    """Why it could not be asked."""
+    """Why it could not be probed."""
     warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class SourceReports:
-    """What is known of a project's sources. Prints as a table."""
+    """The state of a project's sources. Prints as a table."""
 
     project_name: str
     sources: tuple[SourceReport, ...]
@@ -110,15 +110,15 @@ class SourceReports:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the warehouse says of some sources now."""
+    """The tokens of some sources in the warehouse now."""
 
     observations: Mapping[str, Observation]
     problem: str = ""
-    """Why the warehouse could not be asked, empty when it could."""
+    """Why the warehouse could not be probed; empty if it could."""
 
 
 def ask_warehouse(project: OrchestratedProject, loaded: LoadedProject, sources: Iterable[Source]) -> Look:
-    """Ask for the tokens of sources, and record nothing. What was answered before a failure stays true."""
+    """Probe sources, and record nothing. Tokens that were read before a failure count."""
     found: dict[str, Observation] = {}
     try:
         session = open_session(project, loaded)
@@ -132,7 +132,7 @@ def ask_warehouse(project: OrchestratedProject, loaded: LoadedProject, sources: 
 
 
 def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now: datetime) -> StateSnapshot:
-    """Return the state as a job would find it after it looked at the sources."""
+    """Return the state as a job would have it after it probed the sources."""
     sources = dict(state.sources)
     for uid, observation in look.observations.items():
         policy = source_policy(loaded, loaded.project.graph.sources[uid])
@@ -152,7 +152,7 @@ def source_reports(  # noqa: PLR0913 (what is known of them)
     now: datetime,
     look: Look | None = None,
 ) -> SourceReports:
-    """Return what is known of every source that some node reads, with what the warehouse just said of it."""
+    """Return the state of every source that a node reads, with its token in the warehouse just now."""
     graph = loaded.project.graph
     read = [source for uid, source in graph.sources.items() if graph.children[uid]]
     reports = (_report(instance, project, loaded, source, state.sources.get(source.unique_id), now) for source in read)
@@ -183,13 +183,13 @@ def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
+        probe=_LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
         age=now - since if since else None,
     )
 
 
 def _with_look(report: SourceReport, look: Look | None, state: StateSnapshot) -> SourceReport:
-    if look is None or report.probe == LOADED_BY_DAGSTER:
+    if look is None or report.probe == _LOADED_BY_DAGSTER:
         return report
     observation = look.observations.get(report.unique_id)
     if observation is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from dagster_sao.orchestration.project.selection import StateMode
-from dagster_sao.orchestration.runs.config import LONGEST_RETRY_DELAY, MOST_RETRIES, MOST_THREADS, TestStrategy
+from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOption
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_SEVERAL = {"select", "exclude", "force"}
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -25,6 +27,39 @@ class _Seconds(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+def _option(name: str, parameter: str | None = None) -> Callable[[_Command], _Command]:
+    """Return an option of a run as the command line has it. `parameter` is its name in Python, by default its own."""
+    option = RUN_OPTIONS[name]
+    flags = list(option.flags) or [f"--{name.replace('_', '-')}"]
+    settings: dict[str, Any] = {"help": option.description, **_form_of(option)}
+    if option.default is True:
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
+    if name in _SEVERAL:
+        settings.pop("default", None)
+        settings |= {"multiple": True, "metavar": "SELECTION", "help": f"{option.description} Repeatable."}
+    return click.option(*flags, parameter or name, **settings)
+
+
+def _form_of(option: RunOption) -> dict[str, Any]:
+    """Return the type and the default with which click reads an option."""
+    default = option.default
+    if isinstance(default, bool):
+        return {"is_flag": True, "default": default, "show_default": default}
+    if isinstance(default, Enum):
+        choices = [choice.value for choice in type(default)]
+        return {"type": click.Choice(choices), "default": default.value, "show_default": True}
+    if isinstance(default, float):
+        return {"type": _Seconds(option.least, option.most), "default": default, "show_default": True}
+    if option.least is not None:
+        return {
+            "type": click.IntRange(int(option.least), None if option.most is None else int(option.most)),
+            "default": default,
+        }
+    if option.name == "state":
+        return {"type": _FOLDER}
+    return {"default": default} if isinstance(default, str) else {}
 
 
 _WHICH_PROJECT = (
@@ -43,64 +78,21 @@ _WHICH_PROJECT = (
     ),
     click.option("--profiles-dir", type=_FOLDER, help="The folder of profiles.yml.  [default: where dbt looks for it]"),
     click.option("--profile", help="The profile, in place of the one that dbt_project.yml names."),
-    click.option("-t", "--target", help="The target of the profile."),
-    click.option("--vars", "variables", help="Values of var(), as YAML: '{key: value}'."),
+    _option("target"),
+    _option("vars", "variables"),
 )
 _SELECTION = (
-    click.option(
-        "-s", "--select", "--models", multiple=True, metavar="SELECTION", help="What to select, as for dbt. Repeatable."
-    ),
-    click.option("--exclude", multiple=True, metavar="SELECTION", help="What of it to leave out. Repeatable."),
-    click.option("--selector", default="", help="A yaml selector in their place."),
-    click.option("--state", type=_FOLDER, help="A folder with another environment's manifest, for state: and --defer."),
+    *map(_option, ("select", "exclude", "selector", "state")),
     click.option(
         "--state-mode",
         type=click.Choice([mode.value for mode in StateMode]),
         default=StateMode.DBT.value,
         show_default=True,
-        help="What state:modified means: dbt's text comparison, or a change of meaning.",
+        help="How `state:modified` compares: dbt's text comparison, or by meaning.",
     ),
 )
-_BUILD = (
-    click.option(
-        "--state-aware/--no-state-aware",
-        default=True,
-        show_default=True,
-        help="Build only what needs it, or all that is selected.",
-    ),
-    click.option(
-        "--force", multiple=True, metavar="SELECTION", help="What to build even if nothing changed. Repeatable."
-    ),
-    click.option("--full-refresh", is_flag=True, help="Build all that is selected anew, incremental models too."),
-    click.option(
-        "--refresh-sources/--no-refresh-sources",
-        default=True,
-        show_default=True,
-        help="Look first for new data in the sources above the selection.",
-    ),
-    click.option(
-        "--test-strategy",
-        type=click.Choice([strategy.value for strategy in TestStrategy]),
-        default=TestStrategy.IMMEDIATE.value,
-        show_default=True,
-        help="When tests are run.",
-    ),
-    click.option(
-        "--retries", type=click.IntRange(min=0, max=MOST_RETRIES), default=0, help="How often to try again what failed."
-    ),
-    click.option(
-        "--retry-delay",
-        "retry_delay_seconds",
-        type=_Seconds(min=0, max=LONGEST_RETRY_DELAY),
-        default=30.0,
-        show_default=True,
-        help="Seconds before the first retry; each later one waits twice as long.",
-    ),
-    click.option("-x", "--fail-fast", is_flag=True, help="Start no further model after the first failure."),
-    click.option("--threads", type=click.IntRange(min=1, max=MOST_THREADS), help="How many models to build at once."),
-    click.option("--defer", is_flag=True, help="Read what is not built here from the environment of --state."),
-    click.option("--favor-state", is_flag=True, help="With --defer: also what exists here."),
-)
+_ELSEWHERE = {"select", "exclude", "selector", "state", "target", "vars"}
+_BUILD = tuple(_option(name) for name in RUN_OPTIONS if name not in _ELSEWHERE)
 _OUTPUT = (
     click.option(
         "-o",

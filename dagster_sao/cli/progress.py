@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from dagster_sao.api.display import counted, seconds_text, styled
-from dagster_sao.api.results import NodeResult, NodeStatus, TestResult, TestStatus
+from dagster_sao.api.results.values import NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.cli.output import Output
 
 

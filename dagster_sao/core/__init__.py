@@ -1,1 +1,1 @@
-"""What is decided. Pure: no Dagster, no dbt, no clock, no I/O."""
+"""The decisions. Pure: no Dagster, no dbt, no clock, no I/O."""

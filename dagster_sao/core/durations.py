@@ -14,6 +14,7 @@ _TERM = re.compile(r"([0-9]+)\s*([a-z]+)\s*")
 LONGEST_DAYS = 36_500
 _MOST_DIGITS = 12
 _LONGEST_SHOWN = 40
+_MOST_DOUBLINGS = 20
 
 
 def parse_duration(text: object) -> timedelta:
@@ -51,6 +52,15 @@ def shown(value: object) -> str:
         return "a number of very many digits"
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
+
+
+def doubled(first: timedelta, times: int, longest: timedelta) -> timedelta:
+    """Return a wait that doubles with each attempt after the first, up to the longest.
+
+    >>> [str(doubled(timedelta(seconds=30), times, timedelta(minutes=10))) for times in (1, 2, 5, 1000)]
+    ['0:00:30', '0:01:00', '0:08:00', '0:10:00']
+    """
+    return min(first * (1 << min(times - 1, _MOST_DOUBLINGS)), longest)
 
 
 def format_duration(duration: timedelta) -> str:

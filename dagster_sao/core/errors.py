@@ -1,4 +1,4 @@
-"""What a user can have got wrong. Each message is one sentence or two: the node, the file and the remedy."""
+"""Mistakes of a user. Each message is one sentence or two: the node, the file and the remedy."""
 
 from __future__ import annotations
 

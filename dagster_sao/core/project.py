@@ -12,6 +12,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FunctionState, LastBuild, Verdict
 
 _NO_POLICY = Policy()
@@ -24,14 +25,14 @@ class Project:
     graph: ProjectGraph
     fingerprints: Mapping[str, Fingerprint]
     policies: Mapping[str, Policy] = field(default_factory=dict)
-    stars: frozenset[str] = frozenset()
+    selects_star: frozenset[str] = frozenset()
     """Nodes whose columns may follow from their parents' columns (`select *`)."""
-    binds_views: bool = True
-    """Whether the columns of a view stay as they were when it was created."""
+    traits: RelationTraits = field(default_factory=RelationTraits)
+    """How the database of the project treats relations."""
     manifest_id: str = ""
-    """What tells this manifest from any other, empty where nothing does."""
+    """The identity of this manifest; empty where it is not known."""
     files: str = ""
-    """What tells the state of the project's files from any other. They may be newer than the manifest."""
+    """The identity of the state of the project's files, which may be newer than the manifest."""
     untracked_intervals: Mapping[str, timedelta] = field(default_factory=dict)
     """Of the tests that have one: how long their answer stands when their SQL is volatile."""
 
@@ -51,7 +52,7 @@ class Project:
         """Return a node's policy."""
         return self.policies.get(unique_id, _NO_POLICY)
 
-    def planned_code(self, unique_id: str) -> str:
+    def manifest_code_mark(self, unique_id: str) -> str:
         """Return a marker of a node's or test's code in this very manifest, beside the project's files as they are now.
 
         Empty where nothing tells manifests apart.
@@ -61,12 +62,12 @@ class Project:
     def code_changes(
         self, unique_id: str, record: LastBuild | Verdict, *, parents_changed: bool = False
     ) -> tuple[str, ...]:
-        """Return what of a node's or test's code differs from that of its record, by name; empty when nothing does.
+        """Return the names of the parts of a node's or test's code that differ from its record; empty when none does.
 
         `parents_changed` tells whether what it reads has other versions now.
         """
         # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
-        if self.is_planned_code(unique_id, record):
+        if self.is_from_this_manifest(unique_id, record):
             return ()
         return code_changes(
             self.fingerprints[unique_id],
@@ -82,13 +83,13 @@ class Project:
             return False
         if state.code == self.fingerprints[unique_id].digest:
             return True
-        return bool(state.planned_code) and state.planned_code == self.planned_code(unique_id)
+        return bool(state.manifest_code_mark) and state.manifest_code_mark == self.manifest_code_mark(unique_id)
 
-    def is_planned_code(self, unique_id: str, record: LastBuild | Verdict) -> bool:
+    def is_from_this_manifest(self, unique_id: str, record: LastBuild | Verdict) -> bool:
         """Return whether a record was planned from this very manifest and these very files.
 
         dbt may have read files that are newer than the manifest. As long as they stay, another build would read them again.
         """
         if record.fingerprint.digest == self.fingerprints[unique_id].digest:
             return False  # whatever was planned, it is the same code
-        return bool(record.planned_code) and record.planned_code == self.planned_code(unique_id)
+        return bool(record.manifest_code_mark) and record.manifest_code_mark == self.manifest_code_mark(unique_id)

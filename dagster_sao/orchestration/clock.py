@@ -1,4 +1,4 @@
-"""The one clock of this layer. Sensors and runs ask it for the time, so that a test can let days pass in a moment."""
+"""The one clock of this layer. Sensors and runs read it, so that a test can let days pass in a moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def now_ns() -> int:
 
 @contextmanager
 def simulated(time_ns: Callable[[], int]) -> Iterator[None]:
-    """Let `time_ns` tell the time within. For tests: it holds for the whole process."""
+    """Read the time from `time_ns` within the block. For tests: it holds for the whole process."""
     global _time_ns  # noqa: PLW0603 (there is one time)
     before, _time_ns = _time_ns, time_ns
     try:

@@ -1,4 +1,4 @@
-"""Errors of others as one sentence for a user."""
+"""Errors and texts of others as one line for a user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from dagster_sao.warehouse.redaction import masked
 _LONGEST_SENTENCE = 600
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line without secrets and without the colours that dbt writes for a terminal."""
+    return masked(" ".join(unstyle(text).split()))
+
+
 def sentence(error: BaseException) -> str:
-    """Return an error as one line for a user, without secrets: our own as they are, of others what dbt or the system said."""
+    """Return an error as one line for a user, without secrets: our own errors unchanged, of others the message of dbt or the system."""
     # dbt's colours are for a terminal. Masked before it is cut: half a secret is not known any more.
     text = masked(without_quoted_lines(unstyle(str(error))))
     if isinstance(error, DagsterSaoError):

@@ -1,1 +1,1 @@
-"""What can be said of SQL text without a warehouse. Pure: stdlib, sqlglot and jinja2."""
+"""Analysis of SQL text without a warehouse. Pure: stdlib, sqlglot and jinja2."""

@@ -1,4 +1,4 @@
-"""What a query reads, and whether it gives the same rows over the same data each time: read off its syntax tree.
+"""The relations that a query reads, and whether it always gives the same rows over the same data, from its syntax tree.
 
 Both are claims, so they are made only of what is understood.
 """
@@ -34,7 +34,7 @@ _CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})
 
 @dataclass(frozen=True, slots=True)
 class SqlReads:
-    """What one compiled query reads."""
+    """The inputs of one compiled query."""
 
     relations: frozenset[str] = frozenset()
     """Relations by name in lower case, and files and table functions by their SQL."""
@@ -60,7 +60,7 @@ def read_compiled(sql: str, dialect: str) -> SqlReads:
 
 
 def relations_in_template(template: str, dialect: str) -> frozenset[str]:
-    """Return the relations and files that a template names in its own SQL; what its Jinja prints is not looked at."""
+    """Return the relations and files that a template names in its own SQL; the output of its Jinja is ignored."""
     pieces = split_template(template)
     if pieces is None:
         return frozenset()

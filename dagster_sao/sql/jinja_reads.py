@@ -1,4 +1,4 @@
-"""What a dbt template reads of its context, found in Jinja's syntax tree.
+"""The values that a dbt template reads from its context, found in Jinja's syntax tree.
 
 Nothing is rendered, so what a name stands for is known only where the template spells it out. Where it does not (an alias,
 a name that is put together, a value that is handed on), the whole kind counts as read.
@@ -25,9 +25,9 @@ Read = tuple[str, str]
 A name that ends in `*` stands for all that begin alike.
 """
 _FUNCTIONS = frozenset({"var", "env_var"})
-"""What is called with the name of a value."""
+"""The functions that are called with the name of a value."""
 _OBJECTS = frozenset({"config", "model", "target", "flags"})
-"""What has attributes that are values."""
+"""The objects whose attributes are values."""
 EVERYTHING: frozenset[Read] = frozenset((kind, ANY) for kind in (*_FUNCTIONS, *_OBJECTS, "graph", "macro"))
 _WHOLE: dict[str, Iterable[Read]] = {
     "graph": [("graph", ANY)],
@@ -44,14 +44,13 @@ _WHOLE: dict[str, Iterable[Read]] = {
 _GETTERS = frozenset({"get", "require"})
 _META_GETTERS = frozenset({"meta_get", "meta_require"})
 _WITHOUT_READING = {"config": frozenset({"persist_relation_docs", "persist_column_docs"})}
-"""What is asked of an object and changes no rows."""
-_DISPATCH_PREFIXES = ("", "default__")
+"""Attributes and methods that do not change rows."""
 _BUILTINS = {"context", "builtins"}
 
 
 @dataclass(frozen=True, slots=True)
 class JinjaReads:
-    """What one template reads."""
+    """The reads of one template."""
 
     values: frozenset[Read]
     names: frozenset[str]

@@ -42,7 +42,7 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class _Gap:
     """White space and comments between two tokens, or nothing."""
 
     is_empty: bool
@@ -67,7 +67,7 @@ class Token:
     kind: str
     text: str
     start: int
-    gap: Gap
+    gap: _Gap
     depth: int
     """In how many Jinja blocks the gap before it is."""
 
@@ -150,12 +150,12 @@ def _stands_alone(match: re.Match[str], lexicon: Lexicon) -> bool:
     )
 
 
-def _gap(text: str, lexicon: Lexicon) -> Gap:
+def _gap(text: str, lexicon: Lexicon) -> _Gap:
     if not text.strip():
-        return Gap(is_empty=not text, has_line_break="\n" in text)
+        return _Gap(is_empty=not text, has_line_break="\n" in text)
     pieces = [(str(m.lastgroup), m[0]) for m in lexicon.pattern.finditer(text)]
     first_break = next((n for n, (kind, piece) in enumerate(pieces) if kind == "gap" and "\n" in piece), len(pieces))
-    return Gap(
+    return _Gap(
         is_empty=False,
         has_line_break=first_break < len(pieces),
         has_block_comment=any(kind == "block" for kind, _ in pieces),

@@ -23,7 +23,7 @@ _VOLATILE = re.compile(
     | \bmodules\s*\.\s*datetime\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Strings are matched to be kept: what looks like a comment within one is none.
+# Strings are matched in order to keep them: comment signs within a string are not comments.
 _COMMENTS = re.compile(r"(?P<string>'(?:[^']|'')*')|\{#.*?#\}|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 

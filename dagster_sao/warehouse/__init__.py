@@ -1,4 +1,4 @@
-"""What the warehouse says, asked through dbt's own adapter. Knows nothing of Dagster."""
+"""Probe sources and list relations through dbt's own adapter. Nothing here imports Dagster."""
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.warehouse.errors import StatementError, WarehouseBusyError, WarehouseError

@@ -1,40 +1,103 @@
-"""What is special about each database, one value each. An adapter that is not known has the traits that miss nothing."""
+"""Everything that is special about a database, as one value for each dbt adapter.
+
+No other module compares an adapter's name. The defaults are the traits of an unknown adapter: they never miss a change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from importlib.metadata import PackageNotFoundError, version
 
-# From this version on DuckDB binds a view anew whenever it is read; before, it fails when the columns have changed.
+from dagster_sao.core.manifest.relation_traits import RelationTraits
+
+# A tick starts its last statement after 40 s at the latest, and Dagster ends the tick after 60 s.
+STATEMENT_TIMEOUT_SECONDS = 15
+"""How long a statement on PostgreSQL may take."""
+# A swap of two tables holds its lock for an instant; a long rewrite of one must not use up the tick.
+LOCK_TIMEOUT_SECONDS = 2
+"""How long a statement on PostgreSQL may wait for a lock."""
+# From this version on DuckDB binds a view again whenever it is read; before, it fails when the columns have changed.
 _DUCKDB_BINDS_LATE = 2
+
+
+class Folding(Enum):
+    """The case in which a database keeps a name that is written without quotes."""
+
+    LOWER = auto()
+    UPPER = auto()
+    NONE = auto()
+
+
+class Catalog(Enum):
+    """The catalog that lists relations."""
+
+    DBT = auto()
+    """The adapter's own listing, schema by schema, without columns. Every adapter has one."""
+    DUCKDB = auto()
+    POSTGRES = auto()
+    SNOWFLAKE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class NameTraits:
+    """How a database keeps and compares names."""
+
+    folding: Folding = Folding.LOWER
+    ignores_case: bool = False
+    """Whether two names that differ only in case, quoted or not, are one."""
+    longest: int | None = None
+    """The bytes after which the database cuts a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTraits:
+    """What the last-modified times of tables prove, read from the macro `get_relation_last_modified` of each adapter."""
+
+    are_sound: bool = False
+    """Whether the time moves with every change of the rows."""
+    flaw: str = ""
+    """The changes that the time misses, as a clause; empty where nobody knows."""
+    sound_if: str = ""
+    """A method of dbt's adapter. Where it returns true, dbt reads the times from a place that makes them sound."""
+    moves_for_wildcards: bool = False
+    """Whether the time of a wildcard table such as `events_*` is always now."""
+    is_asked_by_schema: bool = False
+    """Whether one statement can ask for the tables of one schema only."""
+    batch_flag: str = ""
+    """A behavior flag of dbt. Without it dbt's batch is a loop of single requests, in which one missing table fails all."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterTraits:
-    """What holds on one database."""
+    """Everything that is special about one database."""
 
-    binds_views: bool = True
-    """Whether the columns of a view stay as they were when it was created, whatever becomes of those that it reads."""
-    lists_columns: bool = False
-    """Whether the listing of relations tells their columns."""
+    relations: RelationTraits = field(default_factory=RelationTraits)
+    names: NameTraits = field(default_factory=NameTraits)
+    times: TimeTraits = field(default_factory=TimeTraits)
+    catalog: Catalog = Catalog.DBT
+    is_embedded: bool = False
+    """Whether the database runs in the process that opens it, and its file has either one writer or many readers."""
+    is_read_only_by_transaction: bool = False
+    """Whether a connection is made read only through its transactions."""
+    has_counters: bool = False
+    """Whether the database counts the rows that are written to each table, and shows them some time after the commit."""
     sizes_seed_columns: bool = True
     """Whether dbt may give a column of a seed the length or precision of its longest value, beside a type."""
+    preamble: str = ""
+    """The statement that comes first on every connection. A query may call a function that writes, and the text of a
+    timestamp must be exact, whatever the role prefers."""
 
-
-_TRAITS: Mapping[str, AdapterTraits] = {
-    "bigquery": AdapterTraits(sizes_seed_columns=False),
-    "databricks": AdapterTraits(sizes_seed_columns=False),
-    "duckdb": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
-    "postgres": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
-    "snowflake": AdapterTraits(lists_columns=True, sizes_seed_columns=False),
-}
+    @property
+    def lists_columns(self) -> bool:
+        """Whether the listing of relations has their columns."""
+        return self.catalog is not Catalog.DBT
 
 
 def traits_of(adapter_type: str) -> AdapterTraits:
-    """Return the traits of an adapter, on DuckDB those of the version that is installed."""
-    traits = _TRAITS.get(adapter_type, AdapterTraits())
-    return replace(traits, binds_views=False) if adapter_type == "duckdb" and _duckdb_binds_late() else traits
+    """Return the traits of an adapter, for DuckDB those of the installed version."""
+    return _TRAITS.get(adapter_type, _UNKNOWN)
 
 
 def _duckdb_binds_late() -> bool:
@@ -42,3 +105,96 @@ def _duckdb_binds_late() -> bool:
         return int(version("duckdb").partition(".")[0]) >= _DUCKDB_BINDS_LATE
     except (PackageNotFoundError, ValueError):
         return False
+
+
+_UNKNOWN = AdapterTraits()
+_IGNORES_CASE = NameTraits(ignores_case=True)
+_TRAITS: Mapping[str, AdapterTraits] = {
+    "athena": AdapterTraits(names=_IGNORES_CASE),
+    "bigquery": AdapterTraits(
+        names=NameTraits(Folding.NONE),
+        times=TimeTraits(
+            are_sound=True,
+            moves_for_wildcards=True,
+            # BigQuery looks in the region of the first table only.
+            is_asked_by_schema=True,
+            batch_flag="bigquery_use_batch_source_freshness",
+        ),
+        sizes_seed_columns=False,
+    ),
+    "clickhouse": AdapterTraits(
+        # dbt alters or replaces it. A full refresh would lose the rows of the past.
+        relations=RelationTraits(gets_new_sql=frozenset({"materialized_view"})),
+    ),
+    "databricks": AdapterTraits(names=_IGNORES_CASE, times=TimeTraits(are_sound=True), sizes_seed_columns=False),
+    "duckdb": AdapterTraits(
+        relations=RelationTraits(binds_views=not _duckdb_binds_late()),
+        names=_IGNORES_CASE,
+        catalog=Catalog.DUCKDB,
+        is_embedded=True,
+        sizes_seed_columns=False,
+    ),
+    "fabric": AdapterTraits(
+        names=_IGNORES_CASE,
+        times=TimeTraits(
+            flaw="the time that dbt reads from fabric is that of the last DDL, which misses inserts, updates and deletes",
+        ),
+    ),
+    "oracle": AdapterTraits(names=NameTraits(Folding.UPPER)),
+    "postgres": AdapterTraits(
+        relations=RelationTraits(drops_dependent_views=True),
+        names=NameTraits(longest=63),
+        catalog=Catalog.POSTGRES,
+        is_read_only_by_transaction=True,
+        has_counters=True,
+        sizes_seed_columns=False,
+        # psycopg2 asks for ISO dates by itself; a zone is part of the text and read from it.
+        preamble=(
+            "set transaction read only;"
+            f" set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
+            f" set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+        ),
+    ),
+    "redshift": AdapterTraits(
+        relations=RelationTraits(drops_dependent_views=True),
+        names=_IGNORES_CASE,
+        times=TimeTraits(
+            flaw="the time that dbt reads from redshift without `datasharing: true` is that of the last insert,"
+            " which misses deletes",
+            sound_if="use_show_apis",
+            is_asked_by_schema=True,
+        ),
+        preamble="set datestyle = 'ISO'",
+    ),
+    "snowflake": AdapterTraits(
+        names=NameTraits(Folding.UPPER),
+        times=TimeTraits(are_sound=True),
+        catalog=Catalog.SNOWFLAKE,
+        sizes_seed_columns=False,
+        # The default formats of Snowflake end at milliseconds.
+        preamble=(
+            "alter session set timestamp_ntz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9',"
+            " timestamp_ltz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
+            " timestamp_tz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
+            " date_output_format = 'YYYY-MM-DD'"
+        ),
+    ),
+    "spark": AdapterTraits(names=_IGNORES_CASE),
+    "sqlserver": AdapterTraits(
+        names=_IGNORES_CASE,
+        times=TimeTraits(
+            flaw="the time that dbt reads from sqlserver is that of the last DDL, which misses inserts, updates and deletes",
+        ),
+    ),
+    "teradata": AdapterTraits(
+        times=TimeTraits(
+            flaw="the time that dbt reads from teradata is that of the last ALTER, which misses inserts, updates and deletes",
+        ),
+    ),
+    "trino": AdapterTraits(names=_IGNORES_CASE),
+    "vertica": AdapterTraits(
+        times=TimeTraits(
+            flaw="the time that dbt reads from vertica is that of its creation, which misses every later change"
+        ),
+    ),
+}

@@ -1,4 +1,4 @@
-"""What a warehouse or its profile can refuse. Messages are one sentence and a remedy, and never show a credential."""
+"""The errors of a warehouse or its profile. A message is one sentence and a remedy, and never shows a credential."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WarehouseError(DagsterSaoError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """A writer holds the database file. The data is fine: look again at the next tick."""
+    """A writer holds the database file. The data is fine: the next tick probes it again."""
 
 
 class StatementError(DagsterSaoError):
@@ -48,23 +48,23 @@ class StatementTimeoutError(StatementError):
 
 
 def says_missing(error: StatementError) -> bool:
-    """Return whether the warehouse refused a statement about one relation because that does not exist."""
+    """Return whether the warehouse refused a statement because its relation does not exist."""
     return _MISSING.search(str(error)) is not None
 
 
-def without_values(text: str) -> str:
-    """Return what a database said, cut before the first value that it quotes where it is about a value.
+def _without_values(text: str) -> str:
+    """Return a database's message. If it is about a value, cut it before the first value that it quotes.
 
-    >>> without_values('invalid input syntax for type date: "hunter2"')
+    >>> _without_values('invalid input syntax for type date: "hunter2"')
     'invalid input syntax for type date: …'
-    >>> without_values('column "loaded_at" does not exist')
+    >>> _without_values('column "loaded_at" does not exist')
     'column "loaded_at" does not exist'
     """
     return _VALUE.sub(" …", text) if _ABOUT_A_VALUE.search(text) else text
 
 
 def without_quoted_lines(text: str) -> str:
-    r"""Return what a parser of YAML said, without the lines of the file that it quotes.
+    r"""Return the message of a YAML parser without the lines of the file that it quotes.
 
     >>> without_quoted_lines(
     ...     "Syntax error near line 2\n----\n1  | password: x\n2  |  y\nRaw Error:\n----\nbad in line 2, column 3"
@@ -76,10 +76,10 @@ def without_quoted_lines(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return what a database or dbt said, as one line without our SQL."""
+    """Return the message of a database or dbt, as one line without our SQL."""
     text = str(error).strip() or type(error).__name__
     text = _HEADING.sub("", text + "\n")
-    # Masked before it is cut: half a secret is not known any more.
-    text = masked(without_values(" ".join(without_quoted_lines(_QUOTED_STATEMENT.sub("", text)).split())))
+    # Masked before it is cut: nothing would recognize half a secret.
+    text = masked(_without_values(" ".join(without_quoted_lines(_QUOTED_STATEMENT.sub("", text)).split())))
     text = text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
     return text.rstrip(". ")

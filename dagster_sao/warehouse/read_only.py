@@ -54,8 +54,8 @@ class NotAQueryError(DagsterSaoError):
 def single_query(sql: str, dialect: str | None = None) -> str:
     """Return `sql` without a closing semicolon, fit to stand in parentheses on lines of its own.
 
-    A query that sqlglot cannot parse is let through when it cannot leave its parentheses: the warehouse,
-    which knows its own SQL better, then refuses whatever is no query.
+    A query that sqlglot cannot parse passes when it cannot leave its parentheses: the warehouse, which knows its own
+    SQL better, then refuses any text that is not a query.
 
     Raises NotAQueryError for several statements, for one that writes and for one that calls a function known to do more
     than read.

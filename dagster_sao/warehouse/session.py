@@ -1,6 +1,6 @@
-"""One warm private dbt adapter: open, ask, release. Knows connections and their errors, nothing of sources."""
+"""A private dbt adapter that stays warm: connect, run statements, release. Nothing here knows what a source is."""
 
-# ruff: noqa: ANN401  # values of a profile or manifest, of any type until they are looked at
+# values of a profile or manifest, of any type until they are looked at
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.warehouse.dbt_private import internals
-from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.warehouse.adapters import LOCK_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_SECONDS, AdapterTraits
+from dagster_sao.warehouse.dbt_private.adapter import PrivateAdapter
+from dagster_sao.warehouse.dbt_private.config import load_config
 from dagster_sao.warehouse.errors import (
     StatementError,
     StatementTimeoutError,
@@ -25,16 +25,12 @@ from dagster_sao.warehouse.errors import (
     WarehouseError,
     reason,
 )
+from dagster_sao.warehouse.profiles import cannot_load
 from dagster_sao.warehouse.read_only import NotAQueryError
 from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 
-# Long enough for another tick's look to end, short enough for a sensor: a build is waited for by the next tick.
-BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
-
-# On PostgreSQL. A tick starts its last statement after 40 s at the latest, and Dagster ends the tick after 60 s.
-STATEMENT_TIMEOUT_SECONDS = 15
-# A swap of two tables holds its lock for an instant; a long rewrite of one must not use up the tick.
-LOCK_TIMEOUT_SECONDS = 2
+# Long enough for another tick to release the file, short enough for a sensor. The next tick waits for a build.
+_BUSY_RETRY_SECONDS = (0.1, 0.3, 1.0)
 
 _QUERY_CANCELED, _LOCK_NOT_AVAILABLE, _RAISED_BY_A_FUNCTION = "57014", "55P03", "P0001"
 
@@ -45,40 +41,18 @@ _BUSY = (
     "already attached by database",
 )
 
-# Sent first on every connection: a query may call a function that writes, and a timestamp's text must be exact
-# whatever the role prefers. (psycopg2 asks for ISO dates by itself; a zone is part of the text and read from it.)
-_PREAMBLES: Mapping[str, tuple[str, ...]] = {
-    "postgres": (
-        (
-            "set transaction read only;"
-            f" set local statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s';"
-            f" set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
-        ),
-    ),
-    "redshift": ("set datestyle = 'ISO'",),
-    # The default formats of Snowflake end at milliseconds.
-    "snowflake": (
-        (
-            "alter session set timestamp_ntz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9',"
-            " timestamp_ltz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
-            " timestamp_tz_output_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM',"
-            " date_output_format = 'YYYY-MM-DD'"
-        ),
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What asking the warehouse costs."""
+    """The cost of statements."""
 
     statements: int = 0
     seconds: float = 0.0
     bytes_processed: int = 0
-    """Where the warehouse says so, as BigQuery does."""
+    """Zero unless the warehouse reports it, as BigQuery does."""
 
     def since(self, before: Cost) -> Cost:
-        """Return what was added to `before`."""
+        """Return the cost since `before`."""
         return Cost(
             self.statements - before.statements,
             self.seconds - before.seconds,
@@ -91,7 +65,7 @@ class Cost:
 
 
 class _Thread(threading.local):
-    """What a session knows of the thread that asks."""
+    """The session's state for one thread."""
 
     is_connected = False
 
@@ -105,7 +79,7 @@ class WarehouseSession:
 
     def __init__(
         self,
-        adapter: internals.PrivateAdapter,
+        adapter: PrivateAdapter,
         project_dir: Path,
         *,
         sleep: Callable[[float], None] = time.sleep,
@@ -116,7 +90,7 @@ class WarehouseSession:
         self._cost, self._cost_lock = Cost(), threading.Lock()
         self.project_dir = project_dir
         # DuckDB runs one statement on all cores; more connections would only keep its file locked for longer.
-        self.connections: int = 1 if adapter.type == "duckdb" else adapter.threads
+        self.connections: int = 1 if adapter.traits.is_embedded else adapter.threads
         """How many connections may be open at once: dbt's `threads` of the target."""
         self._free = threading.BoundedSemaphore(self.connections)
         self._thread = _Thread()
@@ -141,10 +115,10 @@ class WarehouseSession:
         """
         project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
         try:
-            config = internals.load_config(project_dir, profiles_dir, profile, target, variables or {})
-            adapter = internals.PrivateAdapter(config, manifest)
+            config = load_config(project_dir, profiles_dir, profile, target, variables or {})
+            adapter = PrivateAdapter(config, manifest)
         except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
-            raise _cannot_load(error, project_dir, profiles_dir, target) from None
+            raise cannot_load(error, project_dir, profiles_dir, target) from None
         parsed_for = (manifest.get("metadata") or {}).get("adapter_type")
         if parsed_for and parsed_for != adapter.type:
             msg = (
@@ -158,6 +132,11 @@ class WarehouseSession:
     def adapter_type(self) -> str:
         """The adapter's name, such as `duckdb`."""
         return self._adapter.type
+
+    @property
+    def traits(self) -> AdapterTraits:
+        """Everything that is special about the adapter's database."""
+        return self._adapter.traits
 
     @property
     def database(self) -> str:
@@ -221,11 +200,11 @@ class WarehouseSession:
             return self._adapter.run(sql, limit)
 
     def cost(self) -> Cost:
-        """Return what all statements so far cost. Those that ran at once count with the time of each."""
+        """Return the cost of all statements so far. Statements that ran at once count with the time of each."""
         return replace(self._cost, bytes_processed=self._adapter.bytes_processed)
 
-    def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
-        """Return the relations of a schema, name and type, as the adapter lists them for dbt.
+    def list_relations(self, database: str, schema: str) -> list[str]:
+        """Return the names of the relations of a schema, as the adapter lists them for dbt.
 
         Raises StatementError like `execute`. Only inside `connection()`. Most adapters list nothing where there is no
         such schema, and some where the role may not look into it.
@@ -236,8 +215,8 @@ class WarehouseSession:
     def render(self, unique_id: str, template: str) -> str:
         """Return the Jinja `template` of a source as dbt renders it.
 
-        Raises NotAQueryError for a template that asks the warehouse something, and StatementError with dbt's reason,
-        credentials masked. Nothing is asked.
+        Raises NotAQueryError for a template that queries the warehouse, and StatementError with dbt's reason, credentials
+        masked. No statement is sent.
         """
         with self._refusals():
             return self._adapter.render(unique_id, template)
@@ -253,9 +232,9 @@ class WarehouseSession:
         return self._adapter.has_batched_last_modified
 
     @property
-    def shows_redshift_tables(self) -> bool:
-        """Whether `last_modified` reads Redshift's SHOW TABLES (`datasharing: true`) instead of its query log."""
-        return self._adapter.shows_redshift_tables
+    def has_sound_times(self) -> bool:
+        """Whether the target makes the last-modified times of an adapter sound, though they are not sound everywhere."""
+        return self._adapter.has_sound_times
 
     def last_modified(self, sources: Sequence[Source]) -> Mapping[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
@@ -303,14 +282,14 @@ class WarehouseSession:
         if self._closed:
             msg = "The warehouse session is closed."
             raise WarehouseError(msg)
-        for wait in (*BUSY_RETRY_SECONDS, None):
+        for wait in (*_BUSY_RETRY_SECONDS, None):
             try:
                 self._adapter.open()
-                for statement in _PREAMBLES.get(self.adapter_type, ()):
-                    self._adapter.run(statement)
+                if self.traits.preamble:
+                    self._adapter.run(self.traits.preamble)
             except Exception as error:  # noqa: BLE001  # dbt and every driver have their own
                 self._adapter.release()
-                if self.adapter_type != "duckdb" or not _is_busy(error):
+                if not (self.traits.is_embedded and _is_busy(error)):
                     raise self._unreachable(error) from None
                 if wait is None:
                     raise self._busy() from None
@@ -329,76 +308,16 @@ class WarehouseSession:
         )
 
 
-def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -> str:
-    """Return the target of a profile that dbt uses when none is named. Raises WarehouseError for a broken profile."""
-    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
-    try:
-        return str(internals.load_config(project_dir, profiles_dir, profile, None, {}).target_name)
-    except Exception as error:  # noqa: BLE001  # dbt has many
-        raise _cannot_load(error, project_dir, profiles_dir, None) from None
-
-
-def threads_of(project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None) -> int:
-    """Return how many nodes dbt builds at once with a profile. Raises WarehouseError for a broken profile."""
-    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
-    try:
-        return int(internals.load_config(project_dir, profiles_dir, profile, target, {}).threads)
-    except Exception as error:  # noqa: BLE001  # dbt has many
-        raise _cannot_load(error, project_dir, profiles_dir, target) from None
-
-
-def target_values(
-    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Return what dbt's Jinja has as `target`: without secrets. Raises WarehouseError for a broken profile."""
-    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
-    try:
-        config = internals.load_config(project_dir, profiles_dir, profile, target, variables)
-        return dict(config.to_target_dict())
-    except Exception as error:  # noqa: BLE001  # dbt has many
-        raise _cannot_load(error, project_dir, profiles_dir, target) from None
-
-
-def place_of(
-    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
-) -> str:
-    """Return what tells the warehouse of a profile from others: its account, host or file, whatever the target's name.
-
-    Raises WarehouseError for a broken profile.
-    """
-    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
-    try:
-        config = internals.load_config(project_dir, profiles_dir, profile, target, variables)
-        return internals.place_of(config.credentials, project_dir)
-    except Exception as error:  # noqa: BLE001  # dbt has many
-        raise _cannot_load(error, project_dir, profiles_dir, target) from None
-
-
-def module_folders(
-    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
-) -> list[Path]:
-    """Return the folders from which Python models import modules: dbt-duckdb's `module_paths`, and the project's own.
-
-    Raises WarehouseError for a broken profile.
-    """
-    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
-    try:
-        credentials = internals.load_config(project_dir, profiles_dir, profile, target, variables).credentials
-    except Exception as error:  # noqa: BLE001  # dbt has many
-        raise _cannot_load(error, project_dir, profiles_dir, target) from None
-    return [*(project_dir / path for path in getattr(credentials, "module_paths", None) or ()), project_dir]
-
-
 def _is_busy(error: BaseException) -> bool:
     return any(sign in str(seen) for seen in _causes(error) for sign in _BUSY)
 
 
 def _told_by_code(error: BaseException) -> StatementError | None:
-    """Return what to say of a statement that PostgreSQL gave up on. By its code: its words are in any language."""
+    """Return the error for a statement that PostgreSQL gave up on, by its code: the text may be in any language."""
     for seen in _causes(error):
         code = getattr(seen, "pgcode", None)
         if code == _RAISED_BY_A_FUNCTION:
-            return StatementError("a function that it calls raised an error")  # its words can be values
+            return StatementError("a function that it calls raised an error")  # its text may hold values
         if code == _LOCK_NOT_AVAILABLE:
             return StatementTimeoutError(f"another session has kept it locked for more than {LOCK_TIMEOUT_SECONDS} s")
         if code == _QUERY_CANCELED:
@@ -411,80 +330,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
-
-
-def _cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target: str | None) -> WarehouseError:
-    profiles = profiles_dir / "profiles.yml"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "dbt":
-        return WarehouseError(
-            "dbt is not installed beside dagster_sao. Install dbt-core and the adapter of your profile."
-        )
-    if not (project_dir / "dbt_project.yml").is_file():
-        return WarehouseError(f"There is no dbt_project.yml in {project_dir}. Correct the project directory.")
-    if not profiles.is_file():
-        return WarehouseError(f"There is no profiles.yml in {profiles_dir}. Correct the profiles directory.")
-    try:
-        raw = _yaml(profiles)
-    except ValueError as where:
-        return WarehouseError(f"{profiles} is not valid YAML{where}. Correct it and run `dbt debug`.")
-    learn(_secrets_of_profiles(raw, os.environ))
-    text = reason(error)
-    text = text.removeprefix("dbt encountered an error while trying to read your profiles.yml file. ")
-    text = text.removeprefix("Runtime Error ").rstrip(". ")
-    chosen = f" (target `{target}`)" if target else ""
-    if "Could not find adapter type" in text:
-        adapter = text.split("adapter type", 1)[1].strip(" !.`'\"").split()[0].strip("!.")
-        return WarehouseError(
-            f"The profile in {profiles}{chosen} needs the dbt adapter {adapter}, which is not installed."
-            f" Run `pip install dbt-{adapter}`, or correct `type`."
-        )
-    return WarehouseError(
-        f"The dbt profile in {profiles}{chosen} cannot be used: {text}. Correct it and run `dbt debug`."
-    )
-
-
-def learn_profiles(project_dir: Path, profiles_dir: Path) -> None:
-    """Let the door know the secrets of all targets in a profiles.yml, and of the environment. Never fails."""
-    environment = environment_of_dbt(project_dir)
-    learn(secrets_in({}, environment))
-    file = profiles_dir / "profiles.yml"
-    try:
-        stat = file.stat()
-        learn(_of_file(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns), tuple(sorted(environment.items()))))
-    except (OSError, ValueError):
-        return
-
-
-@lru_cache(maxsize=16)
-def _of_file(file: Path, _stamp: object, environment: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    try:
-        return frozenset(_secrets_of_profiles(_yaml(file), dict(environment)))
-    except ValueError:
-        # It cannot be parsed, and who says so may quote it: each line counts by itself.
-        found: set[str] = set()
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, colon, value = line.partition(":")
-            if colon:
-                found.update(secrets_in({name.strip(" -\t{\"'"): value.strip(" \"',}")}, dict(environment)))
-        return frozenset(found)
-
-
-def _secrets_of_profiles(raw: Any, environment: Mapping[str, str]) -> Iterator[str]:
-    return (secret for target in _targets(raw) for secret in secrets_in(target, environment))
-
-
-def _targets(raw: Any) -> list[Any]:
-    """Return the targets of all profiles, without their names: one called `by_token` is no secret."""
-    profiles = [profile for profile in raw.values() if isinstance(profile, dict)] if isinstance(raw, dict) else []
-    outputs = [profile["outputs"] for profile in profiles if isinstance(profile.get("outputs"), dict)]
-    return [target for targets in outputs for target in targets.values()]
-
-
-def _yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ValueError(f" near line {mark.line + 1}" if mark else "") from None

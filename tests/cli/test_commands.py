@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dagster_sao.cli import main
 from dagster_sao.orchestration.events.event_schema import SOURCE_PROBLEMS_KEY
 from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
-from tests.cli.corner_shop import ORDERS, RATES, TOTALS, open_shop
+from tests.support.corner_shop import ORDERS, RATES, TOTALS, open_shop
 from tests.support.environments import environment_for
 
 COMMANDS = ["plan", "build", "explain", "state", "reset", "sources", "doctor"]

@@ -16,8 +16,9 @@ from dagster_sao.core.code.evidence import Evidence
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.decision.decide import Decision, Reason, Request
 from dagster_sao.core.decision.origins import origins
-from dagster_sao.core.decision.plan import Mode, Plan, make_plan
+from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.core.manifest.expiry import with_expiry
@@ -36,6 +37,7 @@ from dagster_sao.core.state.state import (
     Writer,
     interruption,
 )
+from dagster_sao.warehouse.adapters import traits_of
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -195,7 +197,7 @@ class World:
             self._all_fingerprints(),
             policies,
             stars,
-            binds_views=self.binds_views,
+            traits=replace(traits_of(self.graph.adapter_type).relations, binds_views=self.binds_views),
             untracked_intervals=intervals,
             value=lambda _, name: self.values.get(name, ""),
         )

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("dagster_dev")]
 
 QUIET_TICKS = 6
 QUIET_SECONDS = float(os.environ.get("DAGSTER_SAO_E2E_QUIET_SECONDS", "0"))
-NOT_ASKED = r"(; \d not asked, since nothing below may be built yet)?\."
+NOT_ASKED = r"(; \d not probed, since nothing below may be built yet)?\."
 QUIET_FRESHNESS = "0 of 10 sources have new data" + NOT_ASKED
 QUIET_AUTOMATION = "0 of 32 models to build."
 

@@ -36,9 +36,9 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "variables on dbt's command line": st.tuples(st.just("command line"), st.integers(0, 3)),
     "overridden macros of dbt": _turn("override"),
     "hooks, their macros and variables": _turn("hook", "hook_variable", "seed_variable"),
-    "parentheses and line breaks that count": _turn("parentheses", "around_macro", "line_break"),
+    "significant parentheses and line breaks": _turn("parentheses", "around_macro", "line_break"),
     "macros of a local package": _turn("package"),
-    "data that comes and goes under a build": st.one_of(
+    "data that comes and goes during a build": st.one_of(
         st.tuples(st.just("blip"), st.sampled_from(SOURCES)), st.just(("blip seed",))
     ),
     BOUND_COLUMNS: st.tuples(st.just("alter columns"), st.sampled_from(["add", "retype", "drop"])),
@@ -51,6 +51,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     ),
     "failures whose run is deleted": _one_of(("delete run",), ("spoil value",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
+    "a DuckDB file that is put back from a copy": _one_of(("copy database",), ("put back",)),
     FILES: st.one_of(
         _one_of(("move", "away"), ("move", "delete"), ("move", "back")),
         _published.map(lambda published: ("put in place", *published)),

@@ -194,6 +194,15 @@ REGRESSIONS: dict[str, History] = {
 }
 
 OF_KINDS: Mapping[str, Mapping[str, History]] = {
+    "a DuckDB file that is put back from a copy": {
+        "what an older copy of the database holds is built again": [
+            ("copy database",),
+            ("insert", "plain"),
+            ("edit", "t_windowed", "column", "published"),
+            ("cycle",),
+            ("put back",),
+        ],
+    },
     "values read under a computed name": {
         "a variable whose name is put together is code": [("turn", "computed", "published"), ("cycle",)],
         "a variable that is read under another name of var is code": [("turn", "alias", "published"), ("cycle",)],
@@ -227,7 +236,7 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
         "a variable of a hook's macro is code": [("turn", "hook_variable", "published"), ("cycle",)],
         "a variable of a seed's hook is code": [("turn", "seed_variable", "published"), ("cycle",)],
     },
-    "parentheses and line breaks that count": {
+    "significant parentheses and line breaks": {
         "parentheses that change what is subtracted are code": [("turn", "parentheses", "published"), ("cycle",)],
         "parentheses around a macro are code": [("turn", "around_macro", "published"), ("cycle",)],
         "a line break after a comment in a macro is code": [("turn", "line_break", "published"), ("cycle",)],
@@ -240,7 +249,7 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
             ("turn back", "package"),
         ],
     },
-    "data that comes and goes under a build": {
+    "data that comes and goes during a build": {
         "rows of a table that were there only while dbt ran": [("insert", "plain"), ("blip", "plain"), ("cycle",)],
         "rows of a file that were there only while dbt ran": [("insert", "people"), ("blip", "people"), ("cycle",)],
         "rows with timestamps that were there only while dbt ran": [

@@ -24,7 +24,8 @@ from dagster_sao import build_state_aware_definitions
 from dagster_sao.api.project import StateAwareProject
 from dagster_sao.core.code.versions import times_moved
 from dagster_sao.core.decision.decide import Decision
-from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, TESTS_TAG
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run

@@ -19,7 +19,7 @@ import pytest
 from dagster_sao.core.code import fingerprinter, read_evidence, text_facts, units
 from dagster_sao.core.code.units import Units
 from dagster_sao.core.code.variables import Variables
-from dagster_sao.core.decision import plan
+from dagster_sao.core.decision import planner
 from dagster_sao.core.manifest.macros import Macros
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.dbt.traces import TraceFile
@@ -37,7 +37,7 @@ def untraced() -> list[AbstractContextManager[Any]]:
     """Without the trace, and without the builds that its absence would bring."""
     return [
         patch.object(TraceFile, "get", lambda *_: None),
-        patch.object(plan, "untracked_inputs", lambda _fingerprint, evidence: evidence.untracked),
+        patch.object(planner, "untracked_inputs", lambda _fingerprint, evidence: evidence.untracked),
     ]
 
 
@@ -110,7 +110,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "variables on dbt's command line": no_command_line,
     "overridden macros of dbt": nothing_called_by_dbt,
     "hooks, their macros and variables": no_hooks,
-    "data that comes and goes under a build": one_look,
+    "data that comes and goes during a build": one_look,
     "values that look alike": plain_hash,
     "relations that dbt does not know": all_relations_known,
     "questions that SQL asks while it is rendered": all_relations_known,

@@ -14,7 +14,7 @@ sources:
 """
 SETUP = ["create schema raw", "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)"]
 ORDERS = "select * from {{ source('raw', 'orders') }}"
-IS_BOUND = traits_of("duckdb").binds_views
+IS_BOUND = traits_of("duckdb").relations.binds_views
 NEW_COLUMN = "alter table raw.orders add column note varchar default 'x'"
 
 

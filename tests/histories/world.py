@@ -22,10 +22,10 @@ from dagster_dbt import DbtProject
 
 from dagster_sao.core.decision.decide import Action
 from dagster_sao.orchestration.project.parsing import is_stale
-from dagster_sao.orchestration.state.event_log import RunActivity
+from dagster_sao.orchestration.state.run_activity import RunActivity
 from tests.histories.inprocess_dbt import PARTIAL_PARSE, Accident, InProcessDbt, run_dbt
 from tests.histories.project import DOUBLED, INCREMENTAL, NODES, NOT_COMPARED, TESTS_OF_HISTORY, TRUTH, ProjectFiles
-from tests.histories.raw_data import Content, RawData, failing_tests, read_relations
+from tests.histories.raw_data import SOURCES, Content, RawData, failing_tests, read_relations
 from tests.histories.readers import AGREEING, DIALS, ENVIRONMENT
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
@@ -119,6 +119,7 @@ class World(Station):
         self._number = 0
         self._has_unpublished_effect = False
         self._variables: dict[str, int] = {}
+        self._copied: tuple[bytes, RawData] | None = None
         self._parsed_content = self._files.content()
         super().__init__(shop.folder, shop.current, instance, time, last_build)
 
@@ -238,6 +239,9 @@ class World(Station):
     def _edited(self, published: str, *, has_effect: bool) -> None:
         self._files.write()
         if has_effect:
+            if self._has_unpublished_effect:
+                # What was built from files that are newer than the manifest may be of another code now.
+                self.watch.learned(NODES)
             self._has_unpublished_effect = True
             self.watch.is_excused = True
         if published:
@@ -314,6 +318,21 @@ class World(Station):
     def _change_parts(self) -> None:
         self._data.change_parts()
         self.watch.learned(["t_asked"])
+
+    def _copy_database(self) -> None:
+        self._copied = (self._shop.folder / "warehouse.duckdb").read_bytes(), copy.deepcopy(self._data)
+
+    def _put_back(self) -> None:
+        """Put the copy of the database in its place, if there is one, after a look at what was built last."""
+        if self._copied is not None:
+            self._freshness()
+            content, data = self._copied
+            (self._shop.folder / "warehouse.duckdb.wal").unlink(missing_ok=True)
+            (self._shop.folder / "warehouse.duckdb").write_bytes(content)
+            self._data = copy.deepcopy(data)
+            self._data.rewrite("people")
+            self.watch.learned([*NODES, *SOURCES])
+            self.watch.is_excused = True
 
     # What is there only while dbt runs
 

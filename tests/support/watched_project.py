@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dbt.cli.main import dbtRunner
 
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession
 
 

@@ -14,9 +14,11 @@ import duckdb
 import pytest
 
 from dagster_sao.orchestration.dbt.traces import TraceFile
-from dbt_dagster_sao import TRACE_FILE, plugin, private_points, stage
+from dbt_dagster_sao import TRACE_FILE, plugin, stage
 from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
-from dbt_dagster_sao.private_points import FILE_POINTS, POINTS
+from dbt_dagster_sao.private_points import context, nodes, points
+from dbt_dagster_sao.private_points.point import Point
+from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS
 from dbt_dagster_sao.proxies import WATCHED
 from tests.support.dbt_version import DBT_VERSION
 from tests.trace.conftest import FILES, invoke, node_lines, write
@@ -98,8 +100,8 @@ def test_a_context_has_what_is_watched():
 
 def test_every_import_of_dbt_is_named_here():
     found = set()
-    for module in (private_points, plugin):
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+    for file in (Path(plugin.__file__), *Path(points.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"dbt", "dbt_common"}:
                 found |= {(node.module, alias.name) for alias in node.names}
     assert found == IMPORTED
@@ -118,19 +120,19 @@ def small(tmp_path):
     "moved", [point for point in POINTS if point.kinds], ids=lambda point: f"{point.owner}.{point.name}"
 )
 def test_where_a_point_is_missing_the_trace_says_which_kinds_it_covers(monkeypatch, moved):
-    other = private_points.Point(moved.module, moved.owner, "moved_elsewhere", moved.wrap, moved.kinds)
-    monkeypatch.setattr(private_points, "POINTS", tuple(other if point is moved else point for point in POINTS))
+    other = Point(moved.module, moved.owner, "moved_elsewhere", moved.wrap, moved.kinds)
+    monkeypatch.setattr(points, "POINTS", tuple(other if point is moved else point for point in POINTS))
     everything = stage.KINDS.union(*(point.kinds for point in POINTS))
-    assert private_points.install() == everything - moved.kinds
+    assert points.install() == everything - moved.kinds
 
 
 @pytest.mark.parametrize(
     "moved", [point for point in POINTS if not point.kinds], ids=lambda point: f"{point.owner}.{point.name}"
 )
 def test_without_an_essential_point_nothing_is_traced(monkeypatch, moved):
-    other = private_points.Point("dbt.moved_elsewhere", moved.owner, moved.name, moved.wrap)
-    monkeypatch.setattr(private_points, "POINTS", tuple(other if point is moved else point for point in POINTS))
-    assert private_points.install() is None
+    other = Point("dbt.moved_elsewhere", moved.owner, moved.name, moved.wrap)
+    monkeypatch.setattr(points, "POINTS", tuple(other if point is moved else point for point in POINTS))
+    assert points.install() is None
 
 
 def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
@@ -144,7 +146,8 @@ def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
 
 
 def test_a_node_whose_context_is_not_understood_has_no_trace(small, monkeypatch):
-    monkeypatch.setattr(private_points, "traced", lambda context: None)
+    for module in (context, nodes):
+        monkeypatch.setattr(module, "traced", lambda _context: None)
     assert invoke(small, "build", "--select", "plain").traces == {}
 
 

@@ -15,7 +15,7 @@ from dbt_dagster_sao.digests import (
     meta_digest,
     model_digest,
 )
-from dbt_dagster_sao.private_points import POINTS
+from dbt_dagster_sao.private_points.points import POINTS
 from dbt_dagster_sao.trace import Trace, split_read
 from tests.trace.conftest import FILES, KEY, invoke, write
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession
 
 # Scripts for environments of their own, which the tests beside them make.

@@ -15,7 +15,7 @@ from dbt.cli.main import dbtRunner
 
 import dagster_sao.warehouse
 from dagster_sao.warehouse import SourceProber, StatementError, WarehouseBusyError, WarehouseError, WarehouseSession
-from dagster_sao.warehouse.session import BUSY_RETRY_SECONDS
+from dagster_sao.warehouse.session import _BUSY_RETRY_SECONDS
 
 WRITER = """
 import sys, duckdb
@@ -95,7 +95,7 @@ def test_a_writer_in_another_process_is_waited_for_and_then_reported_as_busy(sho
     waits = slept(session)
     with another_process_writes(shop.database), pytest.raises(WarehouseBusyError, match=r"shop\.duckdb is in use"):
         list(SourceProber(session).observe(shop.sources("fields.exact")))
-    assert waits == list(BUSY_RETRY_SECONDS)
+    assert waits == list(_BUSY_RETRY_SECONDS)
 
 
 def test_a_writer_that_ends_in_time_is_not_noticed(shop):
@@ -103,7 +103,7 @@ def test_a_writer_that_ends_in_time_is_not_noticed(shop):
     with another_process_writes(shop.database) as writer:
         waits = slept(session, until=lambda: (writer.stdin.close(), writer.wait()))
         assert shop.observe("fields.exact", prober=SourceProber(session))["fields.exact"].token
-    assert waits == list(BUSY_RETRY_SECONDS[:2])
+    assert waits == list(_BUSY_RETRY_SECONDS[:2])
 
 
 def test_a_writer_in_this_process_is_busy_too(shop):

@@ -12,7 +12,7 @@ from dagster_sao.sql.dialects import sqlglot_dialect
 from dagster_sao.warehouse.errors import reason
 from dagster_sao.warehouse.queries.timestamps import parse_timestamp
 from dagster_sao.warehouse.read_only import NotAQueryError, single_query
-from dagster_sao.warehouse.redaction import Redactor, learn, secrets_in
+from dagster_sao.warehouse.redaction import _Redactor, learn, secrets_in
 
 QUERIES = [
     ("duckdb", "select 1", "select 1"),
@@ -158,7 +158,7 @@ LEAKS = [
 @pytest.mark.parametrize(("text", "shown"), LEAKS)
 def test_no_credential_is_shown(text, shown):
     environment = {"WAREHOUSE_TOKEN": "token-value", "DBT_ENV_SECRET_X": "env-secret-value"}
-    assert Redactor(secrets_in(TARGET, environment))(text) == shown
+    assert _Redactor(secrets_in(TARGET, environment))(text) == shown
 
 
 _SECRETS = st.lists(
@@ -168,11 +168,16 @@ _SECRETS = st.lists(
 
 @given(_SECRETS, st.text(max_size=30), st.data())
 def test_no_secret_survives_and_masking_twice_is_masking_once(secrets, around, data):
-    masks = Redactor(secrets)
+    masks = _Redactor(secrets)
     pieces = data.draw(st.lists(st.sampled_from([*secrets, around, " ", "password=", "://u:", "@h"]), max_size=8))
     text = masks("".join(pieces))
     assert not [secret for secret in secrets if secret in text]
     assert masks(text) == text
+
+
+def test_a_secret_that_is_not_unicode_is_masked():
+    """Bytes of an environment variable that are not UTF-8 come as halves of characters."""
+    assert _Redactor(["hunter\udcff2"])("password is hunter\udcff2") == "password is ***"
 
 
 def test_a_secret_that_is_cut_off_is_not_shown_in_part():

@@ -1,4 +1,4 @@
-"""Why a node was last built, and what would become of it now."""
+"""Why a node was last built, and the decision about it now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from dagster_sao.api.display import as_text, counted, next_eligible, seconds_tex
 from dagster_sao.api.explain.node_state import NodeState, node_state
 from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
 from dagster_sao.api.explain.verdicts import DecidedTest, table_of_decisions, test_state
-from dagster_sao.core.decision.decide import Decision, Reason, named
+from dagster_sao.core.decision.decide import Decision, Reason
+from dagster_sao.core.decision.messages import named
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy
@@ -26,16 +27,16 @@ from dagster_sao.orchestration.project.orchestrated import LoadedProject
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a node was last built, and what would become of it now. Prints as a page."""
+    """Why a node was last built, and the decision about it now. Prints as a page."""
 
     unique_id: str
     name: str
     file: str
     materialized: str
     decision: Decision
-    """What a state-aware job over the whole project would decide now."""
+    """The decision that a state-aware job over the whole project would make now."""
     last_reason: str
-    """Why it was last built, empty when that is not known."""
+    """Why it was last built; empty if that is not known."""
     state: NodeState
     parents: tuple[ReadState, ...]
     code_changes: tuple[str, ...]
@@ -43,7 +44,7 @@ class Explanation:
     settings: Mapping[str, str]
     """The settings in force that decide when it is built."""
     bound_to: tuple[str, ...]
-    """Of a view: the parents whose rebuilding its definition does not survive, by unique id."""
+    """Of a view: the parents that it must be built after whenever they are rebuilt, by unique id."""
     made_at: datetime
     tests: tuple[DecidedTest, ...] = ()
     """The tests that read it, and its unit tests."""
@@ -127,7 +128,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
     state: StateSnapshot,
     now: datetime,
 ) -> Explanation:
-    """Return why a node was last built, and what becomes of it in `plan`."""
+    """Return why a node was last built, and the decision about it in `plan`."""
     graph = loaded.project.graph
     node = graph.nodes[unique_id]
     build = state.builds.get(unique_id)
@@ -147,7 +148,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         parents=parents,
         code_changes=loaded.project.code_changes(unique_id, build, parents_changed=any_changed) if build else (),
         settings=_settings(policy, is_view=node.is_view),
-        bound_to=tuple(build.definition_inputs) if build and node.is_view else (),
+        bound_to=tuple(build.view_bindings) if build and node.is_view else (),
         made_at=now,
         tests=_decided(graph.tests_about.get(unique_id, ()), plan, state),
         held_by=_decided(held_by, plan, state),
@@ -157,7 +158,7 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
 
 
 def _decided(tests: Iterable[str], plan: Plan, state: StateSnapshot) -> tuple[DecidedTest, ...]:
-    """Return what is recorded of tests, and what `plan` decides about them."""
+    """Return the records of tests, and the decisions of `plan` about them."""
     return tuple(DecidedTest(test_state(plan.graph, uid, state), plan.tests[uid]) for uid in tests)
 
 

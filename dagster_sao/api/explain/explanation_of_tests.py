@@ -1,4 +1,4 @@
-"""Why a test was last run, what would become of it now, and what it holds."""
+"""Why a test was last run, the decision about it now, and the nodes that it holds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from rich.text import Text
 from dagster_sao.api.display import as_text, counted, next_eligible, styled
 from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
 from dagster_sao.api.explain.verdicts import TestState, decision_to_dict, test_state
-from dagster_sao.core.decision.decide import Reason, named
+from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.decide_tests import TestDecision, changed_reads
+from dagster_sao.core.decision.messages import named
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import StateSnapshot
@@ -32,7 +33,7 @@ class GatedNode:
 
 @dataclass(frozen=True, slots=True)
 class TestExplanation:
-    """What a test answered last, and what would become of it now. Prints as a page."""
+    """The last answer of a test, and the decision about it now. Prints as a page."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -40,9 +41,9 @@ class TestExplanation:
     severity: str
     """`error` or `warn`: what a failure means."""
     decision: TestDecision
-    """What a state-aware job over the whole project would decide now."""
+    """The decision that a state-aware job over the whole project would make now."""
     reads: tuple[ReadState, ...]
-    """What a data test reads, as its verdict read it and as it is."""
+    """The inputs of a data test: the versions in its verdict, and the versions now."""
     unit_test_of: str
     """The name of the model of a unit test, empty for a data test."""
     code_changes: tuple[str, ...]
@@ -104,7 +105,7 @@ class TestExplanation:
 def explain_test(
     project: Project, unique_id: str, *, plan: Plan, state: StateSnapshot, now: datetime
 ) -> TestExplanation:
-    """Return what a test answered last, and what becomes of it in `plan`."""
+    """Return the last answer of a test, and the decision about it in `plan`."""
     graph = project.graph
     test = graph.tests[unique_id]
     recorded = test_state(graph, unique_id, state)

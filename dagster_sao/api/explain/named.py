@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dagster_sao.core.errors import UnknownNodeError
 from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.project.selection import find_node, nearest_names
+from dagster_sao.orchestration.project.selection import find_node
 
 
 def find_named(loaded: LoadedProject, name: str) -> str:
@@ -34,5 +35,5 @@ def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str
     near = nearest_names(name, (test.name for test in graph.tests.values()))
     if not near:
         raise unknown
-    msg = f"{unknown} Did you mean the test {' or '.join(f'{one!r}' for one in near)}?"
+    msg = f"{unknown}{did_you_mean(near, 'the test ')}"
     raise UnknownNodeError(msg) from None

@@ -1,4 +1,4 @@
-"""What is recorded of a node."""
+"""The record of a node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What is recorded of one node and of the tests about it. Prints as a page."""
+    """The record of one node and of the tests about it. Prints as a page."""
 
     unique_id: str
     name: str
@@ -99,7 +99,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeStates:
-    """What is recorded of a project's nodes, parents first, and of its tests. Prints as a table."""
+    """The records of a project's nodes, parents first, and of its tests. Prints as a table."""
 
     project_name: str
     nodes: tuple[NodeState, ...]

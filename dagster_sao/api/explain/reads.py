@@ -1,4 +1,4 @@
-"""What a node or a test reads: as its last build or verdict read it, and as it is."""
+"""The inputs of a node or a test: the versions that its last build or verdict read, and the versions now."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReadState:
     """The data version after what would be built now, None when it has none."""
     changed: bool
     decision: Decision | None
-    """What would become of it; None for a source."""
+    """The decision about it; None for a source."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -60,7 +60,7 @@ def read_state(unique_id: str, plan: Plan, consumed: str | None, *, changed: boo
 
 
 def table_of_reads(title: str, heading: str, reads: Iterable[ReadState]) -> Table:
-    """Return a table of what is read."""
+    """Return a table of inputs."""
     table = Table(title=title, title_justify="left")
     for name in (heading, "what it is", "last read", "now", "changed", "decision"):
         table.add_column(name)

@@ -1,4 +1,4 @@
-"""What is recorded of a test, and what would become of it."""
+"""The record of a test, and the decision about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NEVER_RUN = "not run before"
 
 @dataclass(frozen=True, slots=True)
 class TestState:
-    """What is recorded of one test. Prints as a page."""
+    """The record of one test. Prints as a page."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -59,7 +59,7 @@ class TestState:
         }
 
     def last_answer(self, now: datetime) -> str:
-        """Return what it answered last, as people say it: `failed 5m ago (3 rows)`."""
+        """Return its last answer in words: `failed 5m ago (3 rows)`."""
         if self.verdict is None:
             return _NEVER_RUN
         return f"{_PAST[self.verdict.status]} {format_duration(now - self.verdict.at)} ago{_rows(self.verdict)}"
@@ -92,7 +92,7 @@ class TestState:
 
 @dataclass(frozen=True, slots=True)
 class DecidedTest:
-    """What is recorded of one test, and what would become of it."""
+    """The record of one test, and the decision about it."""
 
     state: TestState
     decision: TestDecision

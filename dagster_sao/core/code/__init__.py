@@ -1,1 +1,1 @@
-"""What a node's code is and what it reads, so that a change can be named."""
+"""The code of a node in named parts, and the values that it reads, so that a change can be named."""

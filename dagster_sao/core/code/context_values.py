@@ -13,10 +13,9 @@ from typing import Any
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.jinja_reads import ANY, Read
-from dbt_dagster_sao.digests import WHOLE, env_digest, graph_digest, mapping_digest, model_digest
+from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
 
 _DIGITS = 12
-_SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (dbt's own prefix; such values are never read)
 # Flags that a run sets for its own command, and those that change nothing that is built.
 _FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
 
@@ -81,10 +80,10 @@ class ContextValues:
     def _environment(self, name: str, prefix: str | None) -> object:
         environ = self._surroundings.environ
         if prefix is None:
-            return None if name.startswith(_SECRET_PREFIX) else environ.get(name)
+            return None if name.startswith(SECRET_PREFIX) else environ.get(name)
         if not prefix:
             return None  # every process has another environment, so it is no value to compare
-        return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(_SECRET_PREFIX)}
+        return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(SECRET_PREFIX)}
 
     def _flag(self, name: str) -> object:
         if name.upper() in _FLAGS_OF_A_COMMAND:

@@ -1,4 +1,4 @@
-"""What a run saw of a build or a test: what dbt really read, what dbt does not know of it, and what is proven.
+"""The evidence of a build or a test: the reads that dbt made, the inputs that dbt does not know, and the proven facts.
 
 Code is the same when all that was read of it is the same. Where the way that dbt took through the templates would be another
 one the next time, what it read the last time does not tell what it reads then: all that the templates may read counts.
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.versions import digest
 
-UNNAMED_ENVIRONMENT = "env_var: *"
+_UNNAMED_ENVIRONMENT = "env_var: *"
 """The part of a fingerprint that stands for environment variables under names that nothing spells out."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedReads:
-    """What dbt read of a node's context while it built the node."""
+    """The reads from a node's context while dbt built the node."""
 
     values: Mapping[str, str]
-    """By name of what was read (`var: x`, `macro: macro.shop.cents`), the hash of its value then."""
+    """The hash of each value then, by the name of the read (`var: x`, `macro: macro.shop.cents`)."""
     unseen: frozenset[str] = frozenset()
     """The kinds of reads that dbt was not watched for."""
     follows_state: bool = False
@@ -36,12 +36,12 @@ class TracedReads:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a run saw of one build, or of one test."""
+    """The evidence of one build, or of one test."""
 
     reads: TracedReads | None = None
     """None where dbt was not watched: then all that the templates may read counts."""
     untracked: tuple[str, ...] = ()
-    """What it read that dbt does not know: relations, files, answers of the catalog."""
+    """Inputs that dbt does not know: relations, files, answers of the catalog."""
     is_deterministic: bool = False
     """Whether the SQL that was run is proven to give the same rows over the same data."""
 
@@ -72,7 +72,7 @@ def code_changes(
 
 
 def code_digest(fingerprint: Fingerprint, evidence: Evidence) -> str:
-    """Return what identifies the code that a build really ran, as far as its rows depend on it."""
+    """Return the digest of the code that a build really ran, as far as its rows depend on it."""
     reads = evidence.reads
     if reads is None or reads.follows_state:
         return fingerprint.digest
@@ -83,10 +83,10 @@ def code_digest(fingerprint: Fingerprint, evidence: Evidence) -> str:
 
 
 def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str, ...]:
-    """Return what a node reads and nothing tells the changes of, for messages."""
+    """Return the inputs of a node whose changes cannot be detected, for messages."""
     is_watched = (
         evidence.reads is not None and not evidence.reads.follows_state and "env_var" not in evidence.reads.unseen
     )
-    if UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
+    if _UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
         return (*evidence.untracked, "environment variables under computed names")
     return evidence.untracked

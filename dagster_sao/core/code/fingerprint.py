@@ -1,8 +1,8 @@
-"""What a node's code is, in parts, so that a change can be named.
+"""The fingerprint of a node: its code in named parts, so that a change can be named.
 
-Computed from the manifest, the values of variables and the environment alone. Two bases are kept: the parts read off the
-templates, always there; and the compiled SQL, where the manifest has it. Two fingerprints are compared by their compiled SQL
-when both have it, which lets an edit of a macro without effect pass; else by their parts. So neither a `dbt parse` after
+It holds two bases: the parts read from the templates, which are always there, and the compiled SQL, if the manifest has it.
+Two fingerprints are compared by their compiled SQL if both have it, so that a macro edit without effect passes; else by their
+parts. So neither a `dbt parse` after
 a `dbt compile` nor the reverse looks like a change.
 """
 
@@ -19,7 +19,7 @@ SEED_FILE = "file"
 SEED_COLUMNS = "columns"
 """The part that stands for the columns which dbt gives a seed's table."""
 FUNCTION = "function: "
-"""How the names of the parts begin that stand for functions which the node calls."""
+"""The prefix of the parts that stand for functions which the node calls."""
 _TEMPLATE_PARTS = (
     "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "meta:", "model:", "target:", "flags:",
     "graph:", "dispatch",
@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 def is_wide(part: str) -> bool:
-    """Return whether a part of a fingerprint holds all values that some code may read, as it does not name those it reads."""
+    """Return whether a part of a fingerprint holds all values of a kind, because the code does not spell out their names."""
     return part.endswith(ANY)
 
 

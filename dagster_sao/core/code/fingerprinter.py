@@ -15,8 +15,9 @@ from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE,
 from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, TEST_CONFIG_WITHOUT_EFFECT, Unit, Units, hooks_of
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
-from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest, build_graph
+from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
@@ -53,10 +54,10 @@ class Fingerprinter:
     ) -> None:
         """Read nothing yet.
 
-        `cache` keeps what is known of texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
+        `cache` keeps facts about texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
         id, the checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
         `imported` returns a digest of the project's own Python modules that the code of a Python model imports,
-        `seed_columns` a text that differs where dbt gives a seed, by unique id, other columns; empty where nobody looked.
+        `seed_columns` a text for a seed, by unique id, that differs when its columns do; empty where they are not known.
         """
         self._manifest = manifest
         self._nodes: Mapping[str, Mapping[str, Any]] = manifest["nodes"]
@@ -120,7 +121,7 @@ class Fingerprinter:
         for test in (graph.tests[uid] for uid in wanted if uid in graph.tests):
             model = found.get(test.model) or (self.fingerprint(graph.nodes[test.model]) if test.is_unit_test else None)
             found[test.unique_id] = self.test_fingerprint(test, model)
-        found.update({uid: self.function_fingerprint(uid) for uid in wanted if uid in graph.functions})
+        found.update({uid: self._function_fingerprint(uid) for uid in wanted if uid in graph.functions})
         return found
 
     def test_fingerprint(self, test: ProjectTest, model: Fingerprint | None = None) -> Fingerprint:
@@ -149,7 +150,7 @@ class Fingerprinter:
         return self._values.digest_of_dbt(kind, name, str(props["package_name"]))
 
     def _reader_of(self, unique_id: str, name: str) -> tuple[str, Mapping[str, Any]]:
-        """Return the name of what is read, and the entry of the manifest for which it is read."""
+        """Return the name of the value, and the manifest entry that reads it."""
         read, _, other = name.rpartition(" of ")
         collections = [self._manifest.get(of) or {} for of in ("nodes", "macros", "functions")]
         entry: Mapping[str, Any] | None = next((found[other] for found in collections if other in found), None)
@@ -263,9 +264,9 @@ class Fingerprinter:
     def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
         for unique_id in functions:
             name = self.graph.functions[unique_id].name
-            yield f"{FUNCTION}{name}", self.function_fingerprint(unique_id).digest[:12]
+            yield f"{FUNCTION}{name}", self._function_fingerprint(unique_id).digest[:12]
 
-    def function_fingerprint(self, unique_id: str) -> Fingerprint:
+    def _function_fingerprint(self, unique_id: str) -> Fingerprint:
         """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
         if unique_id not in self._functions:
             function = self.graph.functions[unique_id]
@@ -328,7 +329,7 @@ class Fingerprinter:
 
     @cached_property
     def _start_of_runs(self) -> list[tuple[str, str]]:
-        """The parts of what dbt does at the start of each run: functions that it creates, settings of the session."""
+        """The parts of the code that dbt runs at the start of each run, such as settings of the session."""
         found: list[tuple[str, str]] = []
         for unique_id in sorted(self._nodes):
             props = self._nodes[unique_id]
@@ -344,7 +345,7 @@ class Fingerprinter:
         return found
 
     def _macro_in_use(self, unique_id: str) -> str:
-        """Return a short hash of a macro, and of those that dbt may call in its place; empty where there is none any more."""
+        """Return a short hash of a macro and of those that dbt may call in its place; empty if it no longer exists."""
         if unique_id not in self._macros:
             return ""
         return short([[uid, self._macro_form(uid)] for uid in self._macros.rivals(unique_id)])

@@ -60,5 +60,5 @@ def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy
 
 
 def reads_unknown(names: Iterable[str]) -> str:
-    """Return what is said of a node that reads relations or files that dbt does not know."""
+    """Return the message about a node that reads relations or files that dbt does not know."""
     return f"reads {', '.join(names)}, which dbt does not know: add a source"

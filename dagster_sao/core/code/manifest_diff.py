@@ -63,7 +63,7 @@ class Comparison:
 def compare(current: Fingerprinter, other: Fingerprinter) -> Comparison:
     """Return how `current` differs from `other`, each made of a manifest without its environment.
 
-    Ephemeral models are not told of: a change of one is a change of the nodes that inline it.
+    Ephemeral models are left out: a change of one is a change of the nodes that inline it.
     """
     pairs = {uid: _changes(uid, current, other) for uid in current.graph.nodes}
     pairs.update({uid: tuple(_source_changes(uid, current, other)) for uid in current.graph.sources})
@@ -91,7 +91,7 @@ def _changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> tu
         return ()
     node = current.graph.nodes[unique_id]
     written, written_before = current.written_config(node), other.written_config(before)
-    # What a template makes of the target is no change; another template is.
+    # Another target is not a change; another template is.
     kept = {
         f"{_CONFIG}{name}" for name, text in written.items() if _is_template(text) and written_before.get(name) == text
     }

@@ -36,23 +36,18 @@ def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
 
 
 def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of what a view consumes that is the functions which it calls, by what the warehouse has them from.
+    """Return the functions that a view calls, each with the code that the warehouse has it from, as consumed versions.
 
-    A function is looked up whenever the view is read, so another one changes its rows without building it.
+    A function is looked up whenever the view is read, so a new one changes the rows of the view without a build.
     """
     return {uid: code.get(uid, "") for uid in functions}
 
 
-def data_version(
-    kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str, content: str | None = None
-) -> str:
+def data_version(kind: NodeKind, fingerprint: str, consumed: Mapping[str, str], build_id: str) -> str:
     """Return the data version of rows built from `fingerprint` and the parents' versions `consumed`.
 
-    `build_id` identifies the build; it counts only where building again gives other rows. `content` is the hash of the
-    stored rows, where that is known: equal rows are then the same version however they came about.
+    `build_id` identifies the build; it counts only where building again gives other rows.
     """
-    if content is not None:
-        return digest(["content", content])
     if kind is NodeKind.VIEW:
         return view_version(fingerprint, consumed)
     if kind is NodeKind.SEED:
@@ -63,7 +58,7 @@ def data_version(
 
 
 def moved_version(version: str, run_id: str, times: int = 1) -> str:
-    """Return the version that a build consumed of what moved, or may have, while it was read. It equals no other.
+    """Return the consumed version of a parent that moved, or may have moved, while it was read. It equals no other.
 
     `times` counts the builds in a row that captured `version` and saw it move.
 
@@ -74,7 +69,7 @@ def moved_version(version: str, run_id: str, times: int = 1) -> str:
 
 
 def attempt_version(unique_id: str, run_id: str, attempt: int) -> str:
-    """Return the version of what an attempt leaves that does not succeed: nobody knows which rows these are."""
+    """Return the version of the rows that a failed attempt leaves: there is no telling which rows these are."""
     return digest(["attempt", unique_id, run_id, attempt])
 
 

@@ -1,1 +1,1 @@
-"""What to build and to test, and why."""
+"""The decisions what to build and to test, and why."""

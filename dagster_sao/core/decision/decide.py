@@ -14,22 +14,24 @@ from enum import Enum
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import captured_version, times_moved
 from dagster_sao.core.decision.materializations import only_at_creation, steps
+from dagster_sao.core.decision.messages import (
+    failed_ago,
+    incomplete,
+    named,
+    retries,
+    upstream_failed,
+    upstream_test_failed,
+    writer_label,
+)
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
-
-_NAMED_PARENTS = 3
-_FAILURES = {
-    FailureKind.BUILD: "Its last build failed",
-    FailureKind.INTERRUPTED: "Its last build was interrupted",
-    FailureKind.LIMITED: "Its last build was limited",
-    FailureKind.TERMINATED: "Its last run was terminated",
-}
 
 
 class Action(str, Enum):
-    """What is done with a node."""
+    """The action for a node."""
 
     BUILD = "build"
     REUSE = "reuse"
@@ -61,7 +63,7 @@ class Reason(str, Enum):
 
 
 class Request(str, Enum):
-    """What the user asked for explicitly."""
+    """An explicit request of the user."""
 
     BUILD = "build"
     FULL_REFRESH = "full_refresh"
@@ -69,7 +71,7 @@ class Request(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with one node, and why."""
+    """The decision about one node: the action, and why."""
 
     action: Action
     reason: Reason
@@ -104,11 +106,11 @@ class Situation:
     fingerprint: Fingerprint
     last_build: LastBuild | None = None
     code_changes: tuple[str, ...] = ()
-    """What of its code differs from that of the last build, by name."""
+    """The names of the parts of its code that differ from the last build."""
     is_view: bool = False
     is_incremental: bool = False
     materialized: str = ""
-    adapter_type: str = ""
+    traits: RelationTraits = field(default_factory=RelationTraits)
     settings: BuildSettings = NO_SETTINGS
     relation_name: str = ""
     relation_missing: bool = False
@@ -119,11 +121,11 @@ class Situation:
     is_deterministic: bool = False
     """Whether building it again makes the rows that its last build made."""
     overwritten_by: Writer | None = None
-    """What else has written its relation since its last build."""
+    """Whatever else has written its relation since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     origin: str = ""
-    """What it follows from in the end (`core.origins`), where an interrupted attempt is waited for."""
+    """The digest of all code and data above it (`origins`), where an interrupted attempt is waited for."""
     failed_tests: tuple[str, ...] = ()
     """Tests that gate the node and whose failing verdict stands on the versions that it would read."""
     tests_retry_at: datetime | None = None
@@ -142,7 +144,7 @@ class Situation:
     """The parents that moved during the run of its last build, each with its version at the end of that run."""
     parents: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
-    """What it reads that nothing tells the changes of, for messages."""
+    """Inputs whose changes cannot be detected, for messages."""
     untracked_from: datetime | None = None
     """When that counts as updated."""
     first_change_at: datetime | None = None
@@ -162,7 +164,7 @@ def decide(s: Situation) -> Decision:
         return decision
     needed = steps(
         s.materialized,
-        s.adapter_type,
+        s.traits,
         s.settings,
         s.relation_name,
         changes=s.code_changes,
@@ -192,11 +194,11 @@ def _first_row(s: Situation) -> Decision:
         return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
     # 3
     if s.failure is not None and s.failure.waits(s.now) and _is_same_attempt(s, s.failure):
-        message = _retries(s, s.failure)
+        message = retries(s.failure, s.now)
         return Decision(Action.HOLD, Reason.FAILED_UNCHANGED, message, eligible_at=s.failure.retry_at)
     if s.failure is not None and s.failure.is_limited_again(s.now):
         # Each of its builds is limited, such as by the arguments that all runs have.
-        message = f"{_incomplete(s, s.failure)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
+        message = f"{incomplete(s.failure, s.now)}. Retries in {format_duration(s.failure.limited_until - s.now)}"
         return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)
     # 4
     if s.last_build is None:
@@ -241,7 +243,7 @@ def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> 
 def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:
     # 6c
     if s.failure is not None and s.failure.is_incomplete:
-        return Decision(Action.BUILD, Reason.INCOMPLETE, _incomplete(s, s.failure))
+        return Decision(Action.BUILD, Reason.INCOMPLETE, incomplete(s.failure, s.now))
     # 7
     if s.invalidated_by:
         message = f"{_names(s, s.invalidated_by)} was rebuilt"
@@ -288,8 +290,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return too_soon
     # 13
     if s.failure is not None and not changed and not untracked:
-        message = f"{_FAILURES[s.failure.kind]} {_age(s, s.failure.failed_at)} ago"
-        return Decision(Action.BUILD, Reason.NEW_DATA, message)
+        return Decision(Action.BUILD, Reason.NEW_DATA, failed_ago(s.failure, s.now))
     if is_altered and not changed and not untracked:
         return Decision(Action.BUILD, Reason.NEW_DATA, "Its rows were altered outside of Dagster")
     names = named([*changed, *untracked], s.labels)
@@ -322,16 +323,6 @@ def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool
     return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
 
 
-def _retries(s: Situation, failure: FailedAttempt) -> str:
-    wait = format_duration(failure.retry_at - s.now)
-    if failure.kind is FailureKind.BUILD:
-        said = f"Failed {_age(s, failure.failed_at)} ago with the same code and data"
-        return f"{said}. Retries in {wait}, or when either changes"
-    return (
-        f"{_FAILURES[failure.kind]} {_age(s, failure.failed_at)} ago. Retries in {wait}, or when code or data changes"
-    )
-
-
 def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
     """Return until when a parent is waited for that moved during the run of the last build, and not since.
 
@@ -341,7 +332,7 @@ def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime
     if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
         return last_build.ended_at
     until = last_build.ended_at + retry_wait(times)
-    # Where the clock was set back by more than that, nobody knows how long it would be.
+    # If the clock was set back by more than that, there is no telling how long the wait would be.
     return until if last_build.ended_at - retry_wait(times) < s.now else s.now
 
 
@@ -399,45 +390,9 @@ def _too_soon(
     return Decision(Action.REUSE, Reason.TOO_SOON, message, changed, eligible_at)
 
 
-def _incomplete(s: Situation, failure: FailedAttempt) -> str:
-    if failure.kind is FailureKind.LIMITED:
-        return f"Its last build was limited by {failure.limited_by} {_age(s, failure.failed_at)} ago"
-    ranges = [f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in failure.missing_batches]
-    more = f" and {len(ranges) - _NAMED_PARENTS} more" if len(ranges) > _NAMED_PARENTS else ""
-    return f"Batches are missing: {', '.join(ranges[:_NAMED_PARENTS])}{more}"
-
-
 def _age(s: Situation, moment: datetime) -> str:
     return format_duration(s.now - moment)
 
 
 def _names(s: Situation, unique_ids: Sequence[str]) -> str:
     return named(unique_ids, s.labels)
-
-
-def writer_label(writer: Writer) -> str:
-    """Return the name of what wrote a relation, with its project and environment where these are others."""
-    name = writer.node.split(".", 2)[-1]
-    return f"{name} of {writer.elsewhere}" if writer.elsewhere else name
-
-
-def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return what is said of that which reads something that failed."""
-    return f"Upstream failed: {named(parents, labels)}"
-
-
-def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return what is said of a node that failed tests gate."""
-    return f"Upstream test failed: {named(tests, labels)}"
-
-
-def named(unique_ids: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Return the names of nodes, sources or tests for a message, the first three of many.
-
-    >>> named(["a", "b", "c", "d"], {"a": "orders"})
-    'orders, b, c and 1 more'
-    """
-    names = [labels.get(unique_id, unique_id) for unique_id in unique_ids]
-    if len(names) > _NAMED_PARENTS:
-        return f"{', '.join(names[:_NAMED_PARENTS])} and {len(names) - _NAMED_PARENTS} more"
-    return ", ".join(names)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from dagster_sao.core.decision.decide import named, upstream_failed
+from dagster_sao.core.decision.messages import named, upstream_failed
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FunctionState
 
 
 class FunctionAction(str, Enum):
-    """What is done with a function."""
+    """The action for a function."""
 
     CREATE = "create"
     REUSE = "reuse"
@@ -39,7 +39,7 @@ class FunctionReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class FunctionDecision:
-    """What is done with one function, and why."""
+    """The decision about one function: the action, and why."""
 
     action: FunctionAction
     reason: FunctionReason
@@ -62,9 +62,9 @@ class FunctionSituation:
     is_current: bool = False
     """Whether the warehouse has it from this very code."""
     called_by: tuple[str, ...] = ()
-    """What calls it of that which the plan builds or tests."""
+    """The nodes and tests of the plan that call it."""
     failed_parents: tuple[str, ...] = ()
-    """What it reads that fails, is held or is skipped in this plan."""
+    """Its parents that fail, or are held or skipped in this plan."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

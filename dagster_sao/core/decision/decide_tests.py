@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
-from dagster_sao.core.decision.decide import named, upstream_failed
+from dagster_sao.core.decision.messages import named, upstream_failed
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 
@@ -24,7 +24,7 @@ _PAST = {
 
 
 class TestAction(str, Enum):
-    """What is done with a test."""
+    """The action for a test."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -51,7 +51,7 @@ class TestReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class TestDecision:
-    """What is done with one test, and why."""
+    """The decision about one test: the action, and why."""
 
     __test__ = False
 
@@ -59,7 +59,7 @@ class TestDecision:
     reason: TestReason
     message: str
     reads: tuple[str, ...] = ()
-    """What the reason is about of that which the test reads, by unique id."""
+    """The nodes and sources that the reason is about, by unique id."""
     eligible_at: datetime | None = None
     """When a reused test can be run with nothing else changing."""
 
@@ -78,12 +78,12 @@ class TestSituation:
     now: datetime
     verdict: Verdict | None = None
     code_changes: tuple[str, ...] = ()
-    """What of its code differs from that of the verdict, by name."""
+    """The names of the parts of its code that differ from the verdict."""
     reads: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """The data version of each thing that it reads after this plan; absent where there is none."""
     failed_reads: tuple[str, ...] = ()
-    """What it reads that fails, is held or is skipped in this plan."""
+    """Its parents that fail, or are held or skipped in this plan."""
     is_requested: bool = False
     is_volatile: bool = False
     is_untracked: bool = False

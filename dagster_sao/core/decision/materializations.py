@@ -1,25 +1,22 @@
-"""What has to happen so that a relation follows its code and its data, by materialization and adapter. Pure.
+"""The steps that make a relation follow its code and its data, by materialization and the traits of the database. Pure.
 
-dbt's `success` does not say that it did: of a materialized view it only refreshes the rows of the old SQL, into a seed's
-table it loads the rows under the old columns, and of a microbatch model it builds the latest batches. This module is the
-one table of such cases, as docs/warehouses.md has it.
+dbt's `success` does not prove that it did: dbt refreshes a materialized view with its old SQL, loads a seed's rows under the
+old columns, and builds only the latest batches of a microbatch model. This module is the one table of such cases, as in
+docs/warehouses.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from dagster_sao.core.manifest.build_settings import Batches, BuildSettings
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import BatchRange, FailedAttempt, FailureKind, LastBuild
 
-_ADAPTERS_THAT_APPLY_SQL: Mapping[str, frozenset[str]] = {
-    # An alteration, or a replacement, by dbt itself. On ClickHouse a full refresh would lose the rows of what is past.
-    "materialized_view": frozenset({"clickhouse"}),
-    "dynamic_table": frozenset(),
-}
-"""The materializations of which dbt refreshes an existing relation with its old SQL, and the adapters where it does not."""
+_REFRESHED_WITH_OLD_SQL = frozenset({"dynamic_table", "materialized_view"})
+"""The materializations whose existing relation dbt refreshes with its old SQL, unless the database's traits differ."""
 _APPLIED_ANYWAY = frozenset(
     {
         "file", "config: grants", "config: pre-hook", "config: post-hook", "config: materialized", "config: relation_name",
@@ -50,7 +47,7 @@ class Steps:
 
 def steps(  # noqa: PLR0913 (all that a build depends on)
     materialized: str,
-    adapter_type: str,
+    traits: RelationTraits,
     settings: BuildSettings,
     relation: str,
     *,
@@ -73,9 +70,9 @@ def steps(  # noqa: PLR0913 (all that a build depends on)
         # What a limited build left would count as rows that were there before: new ones begin after them.
         must, should = is_limited and settings.batches is None, False
     else:
-        must = _keeps_old_code(materialized, adapter_type) and _is_left_undone(settings, changes)
+        must = _keeps_old_code(materialized, traits) and _is_left_undone(settings, changes)
         # A relation that is there may have other columns, or other SQL.
-        should = _keeps_old_code(materialized, adapter_type) and (last_build is None or failure is not None)
+        should = _keeps_old_code(materialized, traits) and (last_build is None or failure is not None)
     if must and settings.refuses_full_refresh:
         return Steps(obstacle=_refused(materialized, relation))
     if wants_full_refresh or must or should:
@@ -102,10 +99,8 @@ def heeds_full_refresh(materialized: str) -> bool:
     return materialized not in _INDIFFERENT_TO_FULL_REFRESH
 
 
-def _keeps_old_code(materialized: str, adapter_type: str) -> bool:
-    if materialized == "seed":
-        return True
-    return adapter_type not in _ADAPTERS_THAT_APPLY_SQL.get(materialized, {adapter_type})
+def _keeps_old_code(materialized: str, traits: RelationTraits) -> bool:
+    return materialized == "seed" or materialized in _REFRESHED_WITH_OLD_SQL - traits.gets_new_sql
 
 
 def _is_left_undone(settings: BuildSettings, changes: Iterable[str]) -> bool:

@@ -24,9 +24,9 @@ class TestScope:
     tests: frozenset[str] | None = None
     """By unique id. None: those that read a selected node; all, where every node is selected."""
     requested: frozenset[str] = frozenset()
-    """Those of them that the user asked for, beside the ones that read a node which the user asked for."""
+    """The tests that the user asked for, beside the ones that read a requested node."""
     answered: frozenset[str] = frozenset()
-    """Those that this run has run: that the user asked for them is no reason to run them again."""
+    """The tests that this run has already run: a request does not run them again."""
     with_gates: bool = True
     """Whether the tests are added that gate what the plan builds, wherever they sit."""
     not_held: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ class TestDecisions(Mapping[str, TestDecision]):
 
 
 class TestPlanner:
-    """Decides about tests while, and after, a plan decides about nodes, whose decisions and versions it looks at."""
+    """Decides about tests during and after the decisions about nodes, whose results it reads."""
 
     __test__ = False
 

@@ -2,7 +2,7 @@
 
 A run consumes what was recorded before dbt started, and what it built itself. So rows that land while it runs look new
 to the next decision: at worst one build too many, never one too few. A token that can return needs more: the source is
-looked at again before anything is recorded, and where it moved, nobody knows which of its states a build read.
+probed again before anything is recorded, and if it moved, there is no telling which of its states a build read.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from dagster_sao.core.code.versions import (
     times_moved,
     view_version,
 )
-from dagster_sao.core.decision.plan import altered_version, stored_version, version_in_relation
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
-    definition_inputs,
     replaces_relation,
     shape,
+    view_bindings,
     view_leaves,
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.project import Project
+from dagster_sao.core.state.relation_versions import altered_version, stored_version, version_in_relation
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 
-REMEMBERED_VERSIONS = 12
+_REMEMBERED_VERSIONS = 12
 
 
 class Ledger:
-    """What each node of a run would consume now, and the record of each build."""
+    """The versions that each node of a run would consume now, and the record of each build."""
 
     def __init__(self, project: Project, state: StateSnapshot) -> None:
         """Capture the versions that `state` holds."""
@@ -56,17 +56,17 @@ class Ledger:
         self._attempts = 0
         self._state = state
         self._written: set[str] = set()
-        """What this run has built."""
+        """The nodes that this run has built."""
         self._moved_in_run = state.moved_in_run
         self._sources = state.sources
         self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
-        """The columns as they are now: of what this run builds, nobody has seen them yet."""
+        """The columns as they are now; nodes that this run builds are left out until they are listed."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
             # What is read from another environment has its version from there.
             if node is not None and not node.is_view and uid not in state.sources:
-                self._tables[uid] = stored_version(uid, build, project, state, is_read=True)
+                self._tables[uid] = stored_version(uid, build, project.policy(uid), state, is_read=True)
 
     def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
         """Note that other code of functions is being created.
@@ -80,14 +80,14 @@ class Ledger:
         self._created[unique_id] = code
 
     def attempt(self, nodes: Iterable[str], run_id: str) -> None:
-        """Note that dbt is about to build nodes. Until one is recorded, what dbt builds from it nevertheless reads no known rows."""
+        """Note that dbt is about to build nodes. Until one is recorded, its children in dbt read rows of no known version."""
         self._attempts += 1
         for uid in nodes:
             if self._project.graph.nodes[uid].continues_on_error:
                 self._left[uid] = attempt_version(uid, run_id, self._attempts)
 
     def left(self, unique_id: str) -> str:
-        """Return the version of what the failed build of a node left, empty where dbt does not go on with what reads it."""
+        """Return the version that the failed build of a node left; empty unless dbt continues with its children."""
         return self._left.get(unique_id, "")
 
     def consumed(self, unique_id: str) -> dict[str, str]:
@@ -96,11 +96,11 @@ class Ledger:
         return self._parent_versions(node, {})
 
     def moved(self, sources: Iterable[str]) -> None:
-        """Let what is recorded from here on consume no known version of `sources`: they moved after they were captured."""
+        """Let later records consume no known version of `sources`: they moved after they were captured."""
         self._moved.update(sources)
 
     def unknown(self, tokens: Mapping[str, str]) -> None:
-        """Let what is recorded from here on consume these tokens of sources that could not be looked at again."""
+        """Let later records consume these tokens of sources that could not be probed again."""
         for uid, token in tokens.items():
             self._tables[uid] = self._sources[uid].version_of(token) if uid in self._sources else token
 
@@ -134,7 +134,7 @@ class Ledger:
             fingerprint=fingerprint or self._project.fingerprints[uid],
             versions=versions,
             failures=failures,
-            planned_code=self._project.planned_code(uid),
+            manifest_code_mark=self._project.manifest_code_mark(uid),
             evidence=evidence,
         )
         is_repeated = (
@@ -195,11 +195,13 @@ class Ledger:
             ),
             run_id=run_id,
             shape=shape(node, self._project, shapes, renewed_for),
-            definition_inputs=self._definition_inputs(node, shapes),
-            columns=known if node.is_view and self._project.binds_views else {},
+            view_bindings=self._view_bindings(node, shapes),
+            columns=known if node.is_view and self._project.traits.binds_views else {},
             definition=renewed_for,
-            leaves=self._as_read(self._leaves(node), before.leaves if before is not None else {}, run_id),
-            planned_code=self._project.planned_code(unique_id) if is_planned else "",
+            view_leaf_versions=self._as_read(
+                self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id
+            ),
+            manifest_code_mark=self._project.manifest_code_mark(unique_id) if is_planned else "",
             evidence=evidence,
             stirred=self._stirred(unique_id, before),
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
@@ -292,11 +294,11 @@ class Ledger:
             return {}
         return self._functions_of_views.get(view.unique_id) or function_versions(view.functions, self._functions)
 
-    def _definition_inputs(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
+    def _view_bindings(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
         replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
-        return definition_inputs(node, self._project, shapes, replaced_in)
+        return view_bindings(node, self._project, shapes, replaced_in)
 
-    def _leaves(self, node: Node) -> Mapping[str, str]:
+    def _view_leaf_versions(self, node: Node) -> Mapping[str, str]:
         if self._project.policy(node.unique_id).lag_tolerance is None:
             return {}
         return {leaf: self._tables[leaf] for leaf in view_leaves(node, self._project.graph) if leaf in self._tables}
@@ -305,5 +307,5 @@ class Ledger:
 def _with_history(build: LastBuild, before: LastBuild | None) -> LastBuild:
     history: VersionHistory = before.history if before else ()
     if not history or history[-1][0] != build.data_version:
-        history = (*history, (build.data_version, build.ended_at))[-REMEMBERED_VERSIONS:]
+        history = (*history, (build.data_version, build.ended_at))[-_REMEMBERED_VERSIONS:]
     return replace(build, history=history)

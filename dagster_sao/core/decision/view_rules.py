@@ -1,4 +1,4 @@
-"""What a view's stored definition is bound to, and what the columns of a node follow from. Pure."""
+"""Rules about views: what a stored definition is bound to, and what determines the columns of a node. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
-# Replacing a table there drops or strands the views that read it.
-_DROPS_DEPENDENT_VIEWS = frozenset({"postgres", "redshift"})
 _MATERIALIZED_VIEW = "materialized_view"
 _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
 
 
-def drops_dependent_views(graph: ProjectGraph) -> bool:
-    """Return whether replacing a table of a project drops or strands the views that read it."""
-    return graph.adapter_type in _DROPS_DEPENDENT_VIEWS
-
-
 def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
-    """Return what the columns of a newly built node follow from: its code and its parents' shapes, since types flow.
+    """Return the shape of a newly built node: a digest of its code and of its parents' shapes, since types flow.
 
-    Equal shapes have equal columns. `definition` tells what a view was created anew for.
+    Equal shapes mean equal columns. `definition` is the view's definition (see `definition`).
     """
     code = project.fingerprints[node.unique_id].digest
     return digest([code, [shapes.get(parent, "") for parent in node.parents], definition])
@@ -33,17 +26,17 @@ def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: s
 def changed_columns(
     node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Return those of its parents' `columns` that are not known to be the ones that a view's stored definition is bound to.
+    """Return the columns of its parents that a view's stored definition is not known to be bound to.
 
-    A view follows the columns by itself where the database binds it anew whenever it is read.
+    Empty where the database binds a view whenever it is read.
     """
-    if last_build is None or not node.is_view or not project.binds_views:
+    if last_build is None or not node.is_view or not project.traits.binds_views:
         return {}
     return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
 
 
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
-    """Return what tells the definition of a view from those it had with other columns, after it was built for `changed`."""
+    """Return a mark of a view's stored definition, which differs after the view was created anew for `changed` columns."""
     before = last_build.definition if last_build is not None else ""
     return digest([before, changed]) if changed else before
 
@@ -56,13 +49,13 @@ def unlisted_parents(node: Node, state: StateSnapshot) -> tuple[str, ...]:
 def views_to_renew(
     project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
 ) -> frozenset[str]:
-    """Return the views that are created anew because something below them is built: nobody knows the columns of their `*`."""
-    if not project.binds_views:
+    """Return the views to create anew because a node below them is built and the columns of their `*` are unknown."""
+    if not project.traits.binds_views:
         return frozenset()
     nodes, built = project.graph.nodes, set(builds)
     candidates = {
         uid
-        for uid in project.stars.intersection(selected, state.builds)
+        for uid in project.selects_star.intersection(selected, state.builds)
         if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
     }
     return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
@@ -83,7 +76,7 @@ def replaces_relation(
     )
 
 
-def definition_inputs(
+def view_bindings(
     node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a marker for each parent that the stored definition of a view is bound to.
@@ -91,7 +84,8 @@ def definition_inputs(
     Where the columns of a view stay as they were, it is bound to what its parents' columns follow from. Where replacing a
     table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
     """
-    drops_views, binds_views = drops_dependent_views(project.graph), project.binds_views and node.is_view
+    drops_views = project.traits.drops_dependent_views
+    binds_views = project.traits.binds_views and node.is_view
     if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
         return {}
     return {
@@ -104,7 +98,7 @@ def definition_inputs(
 
 
 def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
-    """Return what a node reads through views: the nearest ancestors behind them that are no views."""
+    """Return the nodes and sources that a node reads through views: the nearest ancestors that are not views."""
     leaves: dict[str, None] = {}
     stack = [parent for parent in node.parents if _is_view(graph, parent)]
     seen = set(stack)

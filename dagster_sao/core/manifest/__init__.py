@@ -1,1 +1,1 @@
-"""What dbt's manifest says of a project: nodes, who reads whom, and what each node asks for."""
+"""The project as dbt's manifest has it: nodes, which node reads which, and the settings of each node."""

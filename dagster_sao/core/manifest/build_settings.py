@@ -1,4 +1,4 @@
-"""What a node's config says of how dbt builds it, read from its entry in the manifest. Pure."""
+"""The settings of a node's config that change how dbt builds it, read from its manifest entry. Pure."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What a node's config says of how dbt builds it."""
+    """The settings of a node that change how dbt builds it."""
 
     refuses_full_refresh: bool = False
-    """`full_refresh: false`: dbt does none, whatever it is told."""
+    """`full_refresh: false`: dbt does not do a full refresh, whatever the flags."""
     fails_on_configuration_change: bool = False
     batches: Batches | None = None
     """Of a microbatch model."""
@@ -51,7 +51,7 @@ NO_SETTINGS = BuildSettings()
 
 
 def read_build_settings(props: Mapping[str, Any]) -> BuildSettings:
-    """Return what the config of a manifest's node says of how dbt builds it."""
+    """Return the build settings of a manifest entry."""
     config = props.get("config") or {}
     return BuildSettings(
         refuses_full_refresh=config.get("full_refresh") is False,

@@ -1,4 +1,4 @@
-"""When what was built from sources counts as old, told by how old the sources themselves may be."""
+"""When a build expires, by how old the sources above it may be."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ https://docs.getdbt.com/reference/resource-configs/freshness
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from dagster_sao.core.durations import LONGEST_DAYS, parse_duration, shown
 from dagster_sao.core.errors import InvalidPolicyError
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 
 DEFAULT_UNTRACKED_INTERVAL = timedelta(hours=1)
 _PERIODS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
@@ -308,8 +308,7 @@ class _Reader:
                 raise self._invalid(f"`meta.dagster_sao` is a mapping of settings, not {_quoted(found)}")
             settings.update(found)
         for name in sorted(map(shown, set(settings) - known)):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean `{close[0]}`?" if close else ""
+            hint = did_you_mean(nearest_names(name, known, most=1), quote="`")
             self._warn(f"`meta.dagster_sao.{name}` is not a setting and has no effect.{hint}")
         return settings
 

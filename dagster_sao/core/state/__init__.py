@@ -1,1 +1,1 @@
-"""What happened so far, as values."""
+"""The state of an environment, as values."""

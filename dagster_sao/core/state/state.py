@@ -1,4 +1,4 @@
-"""What happened so far, as values: last builds, tokens, failed attempts, verdicts. Read from Dagster elsewhere."""
+"""The state, as values: last builds, tokens, failed attempts, verdicts. Other modules read it from Dagster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from enum import Enum
 from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.durations import doubled
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=6)
@@ -21,8 +22,7 @@ def retry_wait(attempts: int) -> timedelta:
     >>> [str(retry_wait(attempts)) for attempts in (1, 2, 100)]
     ['0:05:00', '0:10:00', '6:00:00']
     """
-    doublings = min(attempts - 1, 20)
-    return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
+    return doubled(FIRST_RETRY, attempts, LONGEST_RETRY)
 
 
 BatchRange = tuple[datetime, datetime]
@@ -44,8 +44,8 @@ class LastBuild:
     data_version: str
     run_id: str
     shape: str = ""
-    """What its columns follow from: its code, and the shapes of its parents."""
-    definition_inputs: Mapping[str, str] = field(default_factory=dict)
+    """A digest that determines its columns: of its code, and of the shapes of its parents."""
+    view_bindings: Mapping[str, str] = field(default_factory=dict)
     """For a view: the markers of the parents that its stored definition is bound to."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """For a view: the signatures of its parents' columns that its stored definition is bound to, where they are known."""
@@ -53,21 +53,21 @@ class LastBuild:
     """For a view: the columns that it was created anew for, since its rows may be others from then on."""
     replaced_in: str = ""
     """The run that last replaced its relation, which another run may since have added rows to."""
-    leaves: Mapping[str, str] = field(default_factory=dict)
-    """With `lag_tolerance`: the versions of what it reads through views."""
+    view_leaf_versions: Mapping[str, str] = field(default_factory=dict)
+    """With `lag_tolerance`: the versions of the nodes and sources that it reads through views."""
     history: VersionHistory = ()
-    planned_code: str = ""
-    """What the plan knew of the code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """The code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
-    """What the run saw of it."""
+    """The evidence that the run collected."""
     attempt_id: str = ""
-    """What tells it from everything else that wrote the relation (`Writer`); empty where nobody noted it."""
+    """The id that the relation's `Writer` carries too; empty where none was noted."""
     stirred: Mapping[str, int] = field(default_factory=dict)
     """The parents that moved during the run of the build before it and not since, each with how many times in a row."""
 
     @property
     def code(self) -> str:
-        """What identifies the code that was run, as far as the rows depend on it."""
+        """The digest of the code that was run, as far as the rows depend on it."""
         return code_digest(self.fingerprint, self.evidence)
 
     @property
@@ -97,7 +97,7 @@ class SourceState:
 
 
 class FailureKind(str, Enum):
-    """What failed."""
+    """The kind of a failure."""
 
     BUILD = "build"
     INTERRUPTED = "interrupted"
@@ -123,13 +123,13 @@ class FailedAttempt:
     consumed: Mapping[str, str] = field(default_factory=dict)
     kind: FailureKind = FailureKind.BUILD
     limited_by: str = ""
-    """What dbt was told, such as `--empty`."""
+    """The option that limited it, such as `--empty`."""
     missing_batches: tuple[BatchRange, ...] = ()
     """Of a microbatch model: the batches that failed, or were not built whole."""
     batches_unknown: bool = False
     """Of a microbatch model: whether any batch may be missing."""
     left: str = ""
-    """The data version of what it left in the warehouse, where dbt goes on with what reads it; it equals no other."""
+    """The data version of the rows that it left, if dbt continues with its children; it equals no other."""
     origin: str = ""
     """When it was interrupted: what the node followed from in the end (`core.origins`), by which a sensor waits."""
     after: str | None = None
@@ -164,7 +164,7 @@ class FailedAttempt:
         return self.kind is FailureKind.LIMITED and self._is_before(now, self.limited_until)
 
     def _is_before(self, now: datetime, end: datetime) -> bool:
-        # Where the clock was set back by more than the wait, it is over: nobody knows how long it would be.
+        # If the clock was set back by more than the wait, the wait is over: there is no telling how long it would be.
         return self.failed_at - (end - self.failed_at) < now < end
 
     @property
@@ -179,7 +179,7 @@ class Writer:
 
     attempt_id: str
     node: str
-    """The unique id of what was built, which may belong to another project."""
+    """The unique id of the node, which may belong to another project."""
     run_id: str
     at: datetime
     elsewhere: str = ""
@@ -189,11 +189,11 @@ class Writer:
     is_open: bool = False
     """Whether the attempt is under way: what comes of it is not known yet."""
     data_version: str = ""
-    """What it wrote, where equal versions mean equal rows and nobody disturbed it."""
+    """The version that it wrote, if equal versions mean equal rows and nothing disturbed it."""
     turns: int = 0
     """How many builds in a row, this one included, were there only because another writer had overwritten the relation."""
     failure: FailedAttempt | None = None
-    """What is recorded of the attempt when it failed."""
+    """The record of the attempt, if it failed."""
 
     @property
     def retry_at(self) -> datetime:
@@ -217,7 +217,7 @@ def interruption(
 
 
 class VerdictStatus(str, Enum):
-    """What a test answered, in dbt's words."""
+    """The answer of a test, in dbt's words."""
 
     PASS = "pass"  # noqa: S105 (not a password)
     WARN = "warn"
@@ -241,10 +241,10 @@ class Verdict:
     """How many rows failed it, where dbt says so."""
     attempts: int = 1
     """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
-    planned_code: str = ""
-    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """Its code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
-    """What the run saw of it."""
+    """The evidence that the run collected."""
 
     @property
     def is_failing(self) -> bool:
@@ -262,14 +262,14 @@ _FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
 @dataclass(frozen=True, slots=True)
 class FunctionState:
-    """What is known of a user-defined function in this environment."""
+    """The state of a user-defined function in this environment."""
 
     code: str
     """The digest of the code that the warehouse has it from; empty where that is not known."""
     at: datetime
     run_id: str
-    planned_code: str = ""
-    """What the plan knew of its code (`Project.planned_code`): dbt may have read newer files than its manifest."""
+    manifest_code_mark: str = ""
+    """Its code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     failed_code: str = ""
     """The digest of the code that could not be created at last; empty when it could."""
     attempts: int = 0
@@ -288,7 +288,7 @@ class FunctionState:
 
 @dataclass(frozen=True, slots=True)
 class StateSnapshot:
-    """All that a decision needs to know of the past, by unique id."""
+    """The state that decisions depend on, by unique id."""
 
     builds: Mapping[str, LastBuild] = field(default_factory=dict)
     sources: Mapping[str, SourceState] = field(default_factory=dict)
@@ -310,12 +310,20 @@ class StateSnapshot:
     columns: Mapping[str, str] = field(default_factory=dict)
     """The signatures of the columns of sources, and of nodes as their last build left them, where they are known."""
     listed: frozenset[str] = frozenset()
-    """Sources and nodes whose columns the warehouse lists. Those of a node that was just built are seen at the next look."""
+    """Sources and nodes whose columns the warehouse lists. A node that was just built is listed the next time."""
     writers: Mapping[str, Writer] = field(default_factory=dict)
     """Who wrote the relations of nodes last, where anybody noted it."""
 
+    def history(self, unique_id: str) -> VersionHistory:
+        """Return the latest versions of a source or a node, oldest first."""
+        if unique_id in self.sources:
+            source = self.sources[unique_id]
+            return tuple((source.version_of(token), moment) for token, moment in source.history)
+        build = self.builds.get(unique_id)
+        return build.history if build is not None else ()
+
     def other_writer(self, unique_id: str) -> Writer | None:
-        """Return who has written a node's relation since its last build, None where nobody is known to have."""
+        """Return who has written a node's relation since its last build, None if nobody is known to."""
         build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
         if build is None or writer is None or writer.attempt_id == build.attempt_id:
             return None

@@ -1,6 +1,6 @@
-"""The automation condition of dbt models: true when the plan of the whole project says that the model is to be built.
+"""The automation condition of dbt models: true when the plan of the whole project builds the model.
 
-It holds no rule: the decision, and its reason, come from `core.decide`. It composes with Dagster's own conditions, as in
+It has no rules of its own: the decision and its reason come from `core.decision`. It composes with Dagster's own conditions, as in
 `state_aware() & ~dg.AutomationCondition.in_progress()`.
 """
 
@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.decision.decide import Decision
-from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
-from dagster_sao.orchestration.private.dagster_internals import AutomationContext, condition_result
+from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
 from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
 from dagster_sao.orchestration.state.read_state import take_snapshot
 
@@ -38,7 +39,7 @@ class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
 
     @property
     def description(self) -> str:
-        """What the UI says of it."""
+        """The description in the UI."""
         return "The model would come out different: its code changed, or new data arrived upstream"
 
     @property
@@ -62,8 +63,8 @@ class StateAwareCondition(dg.AutomationCondition[dg.AssetKey]):
 def state_aware() -> StateAwareCondition:
     """Return the condition that requests a dbt model when, and only when, its build would come out different.
 
-    It is false while a tick would build nothing new, and within `build_after`. It does not look at runs in progress: the
-    project's automation sensor does. With other sensors, add `& ~dg.AutomationCondition.in_progress()`.
+    It is false within `build_after`, and while nothing changed. It ignores runs in progress: the project's automation
+    sensor considers them. With other sensors, add `& ~dg.AutomationCondition.in_progress()`.
     """
     return StateAwareCondition()
 
@@ -77,7 +78,7 @@ def is_state_aware(condition: dg.AutomationCondition[Any] | None) -> bool:
 
 @contextmanager
 def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
-    """Let the conditions that are evaluated within answer from `plan`."""
+    """Evaluate the conditions within the block by `plan`."""
     token = _tick_decisions.set(_by_key(plan, keys))
     try:
         yield
@@ -95,7 +96,7 @@ def project_behind(metadata: Mapping[str, Any]) -> OrchestratedProject | None:
 def project_of(asset_graph: Any, key: dg.AssetKey) -> OrchestratedProject:  # noqa: ANN401 (private in Dagster)
     """Return the dbt project of an asset.
 
-    Raises DagsterInvalidDefinitionError for an asset that is no dbt model of a state-aware project.
+    Raises DagsterInvalidDefinitionError for an asset that is not a dbt model of a state-aware project.
     """
     project = project_behind(asset_graph.get(key).metadata)
     if project is None:

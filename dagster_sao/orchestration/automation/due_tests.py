@@ -1,4 +1,4 @@
-"""Which of the tests that are due a tick of the automation sensor asks for, and how a run is told."""
+"""Which of the due tests a tick of the automation sensor requests, and how the request names them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.state.event_log import RunActivity
+from dagster_sao.orchestration.state.run_activity import RunActivity
 
 
 def tests_of_targets(graph: ProjectGraph, targets: AbstractSet[str]) -> frozenset[str]:
-    """Return the tests that a sensor decides about: those about a node that it targets, and those about sources alone."""
+    """Return the tests that a sensor decides about: tests of a node that it targets, and tests of sources alone."""
     if targets >= graph.nodes.keys():
         return frozenset(graph.tests)
     return frozenset(
@@ -33,7 +33,7 @@ def tests_of_targets(graph: ProjectGraph, targets: AbstractSet[str]) -> frozense
 
 @dataclass
 class AskedTests:
-    """The tests that a sensor asked for. In memory: after a restart, one is perhaps asked for once more."""
+    """The tests that a sensor requested. In memory: after a restart, a test is perhaps requested once more."""
 
     _asked: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
@@ -46,10 +46,10 @@ class AskedTests:
         waiting: AbstractSet[str],
         now: datetime,
     ) -> tuple[list[str], int]:
-        """Return the tests to ask for now, and how many others wait for a run. `waiting` are nodes that wait themselves.
+        """Return the tests to request now, and how many others wait for a run. `waiting` are nodes that wait themselves.
 
-        One that a run is about to run, or whose data a run is about to replace, waits for that run. One that came out of its
-        run without an answer is asked for again after five minutes, or when there is something new to test.
+        A test waits for a run that will run it or replace its data. A test that its run left without a result is requested
+        again after five minutes, or when there is something new to test.
         """
         graph = plan.graph
         busy = {*activity.building, *graph.descendants(activity.building), *waiting}
@@ -78,9 +78,9 @@ def run_request(
     known_checks: AbstractSet[dg.AssetCheckKey],
     tags: Mapping[str, str],
 ) -> dg.RunRequest | None:
-    """Return the request of one run that builds and tests, None when there is nothing to do.
+    """Return the request of one run for all builds and tests, None when there are none.
 
-    A test that Dagster shows is asked for as its check. Any other follows from the nodes of the run, or is named in a tag.
+    The request selects the check of a test that Dagster shows. Any other test follows from the nodes, or a tag names it.
     """
     nodes, tests = list(builds), list(tests)
     if not nodes and not tests:
@@ -93,19 +93,19 @@ def run_request(
     if named:
         tags = {**tags, TESTS_TAG: json.dumps(sorted(named))}
     if not nodes and not checks:
-        # Dagster takes a run without assets for a run of all; these are decided about again, and left alone.
+        # A run without assets is a run of all for Dagster. The run decides again about these nodes, and reuses them.
         nodes = _carriers(graph, named)
     return dg.RunRequest(asset_selection=[keys[uid] for uid in nodes], asset_check_keys=checks, tags=tags)
 
 
 def _follows(test: ProjectTest, nodes: AbstractSet[str], graph: ProjectGraph, mask: int) -> bool:
-    """Return whether a run of `nodes` decides about a test by itself."""
+    """Return whether a run of `nodes` decides about a test without a request."""
     is_gate = test.is_error and bool(graph.gates.masks.get(test.unique_id, 0) & mask)
     return is_gate or not nodes.isdisjoint(test.about)
 
 
 def _carriers(graph: ProjectGraph, tests: Iterable[str]) -> list[str]:
-    """Return nodes to start a run with whose tests are no checks: those tested, else those below, else any one."""
+    """Return nodes for a run whose tests are not checks: the tested ones, else those below, else any one."""
     about = {uid for test in tests for uid in graph.tests[test].about}
     found = {uid for uid in about if uid in graph.nodes}
     below = {child for uid in about - found for child in graph.children.get(uid, ())}
@@ -113,7 +113,7 @@ def _carriers(graph: ProjectGraph, tests: Iterable[str]) -> list[str]:
 
 
 def _signature(test: ProjectTest, plan: Plan, project: Project, state: StateSnapshot) -> str:
-    """Return what is another when there is something new to test, or the test was answered."""
+    """Return a value that changes when there is something new to test, or the test has a new result."""
     verdict = state.verdicts.get(test.unique_id)
     versions = [plan.versions.get(uid) for uid in test.reads]
     return digest([project.fingerprints[test.unique_id].digest, versions, verdict.at.isoformat() if verdict else None])

@@ -1,8 +1,8 @@
 """The automation sensor: one bulk plan per tick for a whole dbt project.
 
-A subclass of Dagster's automation condition sensor, so that it looks and is switched like one and Dagster's default sensor
-leaves its assets alone. Its tick does not evaluate conditions one by one: it makes one plan, asks for one run, and returns
-the evaluations that the UI shows. Conditions that a user composed are evaluated by Dagster, with the same plan behind them.
+It subclasses Dagster's automation condition sensor, so that the UI shows and switches it like one, and Dagster's default
+sensor leaves its assets alone. A tick does not evaluate conditions one by one: it makes one plan, requests one run, and
+returns the evaluations for the UI. Dagster evaluates the conditions that a user composed, on the same plan.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.decision.decide import Action, Decision, Reason, Request
+from dagster_sao.core.decision.decide import Reason, Request
 from dagster_sao.core.decision.origins import origins
-from dagster_sao.core.decision.plan import Plan, make_plan
+from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.plan_tests import TestScope
-from dagster_sao.core.state.state import FIRST_RETRY, FailureKind, StateSnapshot, retry_wait
+from dagster_sao.core.decision.planner import make_plan
+from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
-from dagster_sao.orchestration.private.dagster_internals import (
+from dagster_sao.orchestration.private.automation import (
     AutomationConditionEvaluation,
     evaluate_conditions,
     evaluation_node,
@@ -35,26 +37,12 @@ from dagster_sao.orchestration.private.dagster_internals import (
     sensor_result,
 )
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.state.event_log import (
-    EndedRun,
-    RunActivity,
-    event_log_state,
-    run_activity,
-    tick_instance,
-)
+from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.redaction import masked
 
 _CURSOR_LAYOUT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """What a tick does with one node: the decision, and what else may hold it back."""
-
-    decision: Decision
-    requested: bool
-    waits: str = ""
 
 
 class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
@@ -72,10 +60,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self.project = project
         self._options = {"target": target, **options}
         self._reasons: dict[str, str] = {}
-        self.requested: dict[str, str] = {}
-        """What each node was last asked to be built from; lost with the process, which only costs a wait."""
-        self.unanswered: dict[str, tuple[EndedRun, int]] = {}
-        """The last run for each node that said nothing of it, and how many in a row; lost with the process, as above."""
+        self.requested_nodes = RequestedNodes()
         self.asked_tests = AskedTests()
         with warnings.catch_warnings():
             # That it runs in the user's code server is beta in Dagster, and chosen here on purpose.
@@ -85,7 +70,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self._evaluation_fn = sensor_evaluation(name, self._tick)
 
     def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> StateAwareAutomationSensor:  # noqa: ANN401, ARG002
-        """Return a copy with other metadata, which Dagster asks for when definitions are merged."""
+        """Return a copy with other metadata, which Dagster needs to merge definitions."""
         options = self._options if metadata is None else {**self._options, "metadata": metadata}
         return StateAwareAutomationSensor(self.name, project=self.project, **options)
 
@@ -98,15 +83,15 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         choices, evaluations, conditions_cursor = tick.run()
         evaluations = [*evaluations, *self._changed_evaluations(choices, tick.loaded)]
         requests = tick.run_requests(choices)
-        skip_reason = None if requests else _nothing_to_build(choices, tick.waiting_tests)
+        skip_reason = None if requests else nothing_to_build(choices.values(), tick.waiting_tests)
         return sensor_result(requests, _write_cursor(conditions_cursor), evaluations, skip_reason=skip_reason)
 
     def _changed_evaluations(
-        self, choices: Mapping[str, _Choice], loaded: LoadedProject
+        self, choices: Mapping[str, Choice], loaded: LoadedProject
     ) -> list[AutomationConditionEvaluation[Any]]:
-        """Return the evaluations to store: of what is requested, and where the reason is another than before.
+        """Return the evaluations to store: of the requested nodes, and of nodes with another reason than before.
 
-        The first tick of a process knows no reasons; what it reuses it leaves out, since thousands of rows cost seconds.
+        The first tick of a process knows no reasons. It leaves out reused nodes, since thousands of rows take seconds.
         """
         is_first = not self._reasons
         evaluations = []
@@ -149,16 +134,15 @@ class _Tick:
         self._asked: set[str] = set()
         self._tests: list[str] = []
         self.waiting_tests = 0
-        """How many tests are due and wait for a run."""
-        self._origins_now: Mapping[str, str] | None = None
+        """How many due tests wait for a run."""
 
-    def run(self) -> tuple[Mapping[str, _Choice], Sequence[AutomationConditionEvaluation[Any]], str | None]:
-        """Return what is done with each node, Dagster's evaluations of composed conditions, and their cursor."""
+    def run(self) -> tuple[Mapping[str, Choice], Sequence[AutomationConditionEvaluation[Any]], str | None]:
+        """Return the choice for each node, Dagster's evaluations of composed conditions, and their cursor."""
         started = time.perf_counter()
         selected, composed = self._targets()
         for run_id in end_dead_runs(self._instance):
-            self._context.log.warning(f"Run {run_id} was ended: its process gave no sign of life for two minutes.")
-        # Runs first, then events: a run that is seen as finished then has its events seen too.
+            self._context.log.warning(f"Ended run {run_id}: its process has had no heartbeat for two minutes.")
+        # Read runs before events, so that the events of a run that has finished are read too.
         activity = run_activity(
             self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
@@ -171,9 +155,10 @@ class _Tick:
         if composed:
             asked, evaluations, cursor = self._evaluate_composed(plan, composed)
             plan = self._plan(state, (selected - composed) | asked, dict.fromkeys(asked, Request.BUILD), tests)
-        choices = self._choices(plan, state, activity)
+        wiped_at = event_log_state(self._instance, self._project).wipes(self._keys)
+        facts = Facts(plan, state, activity, cache(lambda: origins(self.loaded.project, state)), wiped_at, self._now)
+        choices = self._sensor.requested_nodes.choose(facts)
         self._asked = asked
-        self._remember(state, choices)
         waiting = {uid for uid, choice in choices.items() if choice.waits}
         self._tests, self.waiting_tests = self._sensor.asked_tests.due(
             plan, self.loaded.project, state, activity, waiting, self._now
@@ -187,8 +172,8 @@ class _Tick:
             )
         return choices, evaluations, cursor
 
-    def run_requests(self, choices: Mapping[str, _Choice]) -> list[dg.RunRequest]:
-        """Return one request for everything that is to be built and tested, or none."""
+    def run_requests(self, choices: Mapping[str, Choice]) -> list[dg.RunRequest]:
+        """Return one request for all nodes to build and tests to run, or none."""
         builds = [uid for uid, choice in choices.items() if choice.requested]
         tags = {PROJECT_TAG: self._project.name}
         asked = sorted(self._asked & set(builds))
@@ -231,106 +216,26 @@ class _Tick:
             )
         return {self._keys.unique_ids[key] for key in requested}, evaluations, cursor
 
-    def _choices(self, plan: Plan, state: StateSnapshot, activity: RunActivity) -> Mapping[str, _Choice]:
-        graph = self.loaded.project.graph
-        # A node below one that is being built would be built twice: it waits for that run.
-        below = graph.descendants(activity.building) if activity.building else set()
-        choices = {}
-        waiting: set[str] = set()
-        for uid, decision in plan.decisions.items():
-            waits = ""
-            waits_for = [parent for parent in graph.nodes[uid].parents if parent in waiting]
-            if decision.builds and uid in activity.building:
-                waits = f"Run {activity.building[uid][:8]} is building it"
-            elif decision.builds and uid in below:
-                waits = "A run is building one of its upstreams"
-            elif decision.builds and waits_for:
-                waits = f"Waits for {', '.join(graph.label(parent) for parent in waits_for)}"
-            elif decision.builds:
-                waits = self._waits_after(uid, state, activity.ended.get(uid))
-            else:
-                self._sensor.unanswered.pop(uid, None)
-            if waits or waits_for:
-                waiting.add(uid)
-            choices[uid] = _Choice(decision, requested=decision.builds and not waits, waits=waits)
-        return choices
 
-    def _waits_after(self, uid: str, state: StateSnapshot, run: EndedRun | None) -> str:
-        """Return why a node waits that a run was asked for, and that came out of it neither built nor failed.
-
-        Without this, a run that dies before it records anything, or that sees another environment than this process,
-        would be asked for again at every tick: it is after 5 minutes, doubling up to 6 hours. Other code or data than it was
-        asked for ends the wait.
-        """
-        before, times = self._sensor.unanswered.get(uid, (None, 0))
-        run = run or before
-        if run is None:
-            return ""
-        is_news = self._sensor.requested.get(uid, "") not in {"", self._origins(state)[uid]}
-        if is_news or self._is_answered(uid, state, run):
-            self._sensor.unanswered.pop(uid, None)
-            return ""
-        if before is None or before.run_id != run.run_id:
-            times += 1
-        self._sensor.unanswered[uid] = run, times
-        wait = retry_wait(times)
-        # Not either where the clock was set back since: nobody knows for how long that would be.
-        if not run.ended_at - wait < self._now < run.ended_at + wait:
-            return ""
-        return f"The last run for it ended without building it. Retries at {run.ended_at + wait:%H:%M:%S} UTC"
-
-    def _is_answered(self, uid: str, state: StateSnapshot, run: EndedRun) -> bool:
-        """Return whether a run, or another one since, tells what became of a node: it was built, it failed, or it is held.
-
-        Runs are told apart by their ids: machines have several clocks.
-        """
-        build = state.builds.get(uid)
-        # Wiping the history of what the run built asks for it anew.
-        wiped_at = event_log_state(self._instance, self._project).wiped_at(self._keys.by_unique_id[uid])
-        if (build and build.run_id == run.run_id) or (wiped_at and wiped_at >= run.created_at):
-            return True
-        # What failed has a wait of its own, and the run skipped what is below it.
-        at_or_above = {uid} | self.loaded.project.graph.ancestors([uid])
-        has_failed = any(
-            failure.run_id == run.run_id and failure.kind in {FailureKind.BUILD, FailureKind.LIMITED}
-            for failed, failure in state.failures.items()
-            if failed in at_or_above
-        )
-        return has_failed or any(
-            verdict.run_id == run.run_id and verdict.is_failing and self._held(uid, test)
-            for test, verdict in state.verdicts.items()
-        )
-
-    def _held(self, uid: str, test: str) -> bool:
-        """Return whether a failing test held a node: it gates the node, or it did before it was removed."""
-        graph = self.loaded.project.graph
-        return graph.gates.gates(test, uid) or test not in graph.tests
-
-    def _origins(self, state: StateSnapshot) -> Mapping[str, str]:
-        if self._origins_now is None:
-            self._origins_now = origins(self.loaded.project, state)
-        return self._origins_now
-
-    def _remember(self, state: StateSnapshot, choices: Mapping[str, _Choice]) -> None:
-        asked = [uid for uid, choice in choices.items() if choice.requested]
-        self._sensor.requested.update({uid: self._origins(state)[uid] for uid in asked})
+_open_instance: dg.DagsterInstance | None = None
 
 
-def _nothing_to_build(choices: Mapping[str, _Choice], waiting_tests: int) -> str:
-    """Return a tick's one line when it asks for nothing: how many models and tests are held back, and by what."""
-    actions = [choice.decision.action for choice in choices.values()]
-    held_back = {
-        "held after a failure": actions.count(Action.HOLD),
-        "skipped below it": actions.count(Action.SKIP),
-        "waiting for a run": sum(bool(choice.waits) for choice in choices.values()),
-    }
-    parts = [f"{count} {why}" for why, count in held_back.items() if count]
-    if waiting_tests:
-        parts.append(f"{waiting_tests} tests waiting for a run")
-    return "; ".join([f"0 of {len(choices)} models to build", *parts]) + "."
+def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Return the instance of a tick, in a code server one for the life of the process.
+
+    Dagster opens an instance for every tick. This takes longer than the rest of a quiet tick, and discards the state that
+    was read from the last one. The daemon, too, keeps one instance open.
+    """
+    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
+    ref = context.instance_ref
+    if ref is None:  # somebody else opened it and closes it
+        return context.instance
+    if _open_instance is None or _open_instance.get_ref() != ref:
+        _open_instance = dg.DagsterInstance.from_ref(ref)
+    return _open_instance
 
 
-def _evaluation(key: dg.AssetKey, choice: _Choice, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
+def _evaluation(key: dg.AssetKey, choice: Choice, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
     timestamp = time.time()
     value = choice.requested
     path = key.to_user_string()
@@ -342,7 +247,7 @@ def _evaluation(key: dg.AssetKey, choice: _Choice, loaded: LoadedProject) -> Aut
     return evaluation_node(key, "state_aware", unique_id=path, value=value, timestamp=timestamp, children=children)
 
 
-def _parent_lines(choice: _Choice, loaded: LoadedProject) -> list[str]:
+def _parent_lines(choice: Choice, loaded: LoadedProject) -> list[str]:
     if choice.decision.reason is not Reason.NEW_DATA:
         return []
     return [f"{loaded.project.graph.label(parent)} has changed" for parent in choice.decision.parents]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.materializations import heeds_full_refresh
-from dagster_sao.core.decision.view_rules import drops_dependent_views, is_dropped, is_materialized_view
+from dagster_sao.core.decision.view_rules import is_dropped, is_materialized_view
 from dagster_sao.core.manifest.build_settings import in_utc
 from dagster_sao.core.manifest.functions import needed
 from dagster_sao.core.manifest.graph import ProjectGraph
@@ -154,7 +154,8 @@ class Invocations:
 
         dbt notes the views that are dropped with a table, and not those that are dropped with a materialized view.
         """
-        if not (drops_dependent_views(self._graph) and current.full_refresh and uid in self._graph.nodes):
+        drops_views = self._loaded.project.traits.drops_dependent_views
+        if not (drops_views and current.full_refresh and uid in self._graph.nodes):
             return False
         replaced = {one for one in current.nodes if is_materialized_view(self._graph.nodes[one])}
         return bool(replaced) and is_dropped(uid, self._graph) and not replaced.isdisjoint(self._graph.ancestors([uid]))

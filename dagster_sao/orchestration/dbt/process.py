@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.invocation_folders import mark_folder
 from dagster_sao.orchestration.dbt.traces import TraceFile
 from dagster_sao.orchestration.dbt.watchdog import ENDED
+from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import masked_lines
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.private.dagster_internals import DbtCliInvocation, mask_stdout
@@ -149,7 +150,7 @@ class DbtProcess:
         changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
         # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
         changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
-        with _environment(changes):
+        with temporary_environment(changes):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )
@@ -342,22 +343,3 @@ def _signal_name(number: int) -> str:
 def _patience() -> tuple[float, float]:
     """Return how long a watchdog waits for a heartbeat, and for dbt to end: together less than a lease lasts."""
     return leases.LEASE_SECONDS * 2 / 3, leases.LEASE_SECONDS / 6
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or remove those that are None, for a process that is started in the block."""
-    before = {name: os.environ.get(name) for name in changes}
-    _set(changes)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

@@ -15,33 +15,19 @@ from dagster.components.resolved.model import Resolver
 from dagster.components.scaffold.scaffold import scaffold_with
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, DbtProjectComponent
 
-from dagster_sao.core.errors import InvalidJobError
-from dagster_sao.orchestration.dbt.executable import find_dbt
-from dagster_sao.orchestration.definitions.build import build_sensors, finish_project, finisher, refuse_unusable_assets
-from dagster_sao.orchestration.definitions.jobs import build_jobs
-from dagster_sao.orchestration.definitions.selections import warn_of_other_selections
+from dagster_sao.orchestration.definitions.assembly import assemble, execute, orchestrate
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
-from dagster_sao.orchestration.definitions.translator import models_of, state_aware_spec
+from dagster_sao.orchestration.definitions.translator import state_aware_spec
 from dagster_sao.orchestration.private.dagster_internals import (
     DbtProjectComponentScaffolder,
     DbtProjectManager,
     RemoteGitDbtProjectManager,
     forget_translations,
 )
-from dagster_sao.orchestration.project.dbt_arguments import (
-    DbtSettings,
-    check_no_selection,
-    project_with,
-    read_arguments,
-    settings_of,
-    together,
-    with_environment,
-)
+from dagster_sao.orchestration.project.dbt_arguments import settings_of
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject, Selection
-from dagster_sao.orchestration.project.parsing import ensure_manifest, is_stale, prepare_manifest
+from dagster_sao.orchestration.project.parsing import is_stale, prepare_manifest
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, read_run_config
-from dagster_sao.orchestration.runs.execution import execute_dbt_assets
-from dagster_sao.orchestration.sources.age_checks import build_freshness_checks
 
 
 @scaffold_with(DbtProjectComponentScaffolder)
@@ -88,62 +74,44 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources, the two sensors and the jobs of the project."""
-        find_dbt()
         # Templates in the arguments are values at run time; those that do not need a run have theirs now.
         vars(self)["_known_cli_args"] = [_resolved(arg, context.resolution_context) for arg in self.cli_args]
-        ensure_manifest(self.dbt_project, self._orchestrated_project.variables)
-        warn_of_other_selections(self._orchestrated_project)
-        loaded = self._orchestrated_project.load()
-        refuse_unusable_assets(loaded)
-        defs = super().build_defs_from_state(context, state_path)
-        given = next(asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition))
-        others = [asset for asset in defs.assets or () if asset is not given]
-        models = models_of(self._orchestrated_project, loaded, given, have_conditions=True)
-        sources = finish_project(self._orchestrated_project, loaded, self.state_aware)
-        sensors = build_sensors(self._orchestrated_project, models, self.state_aware)
-        checks = build_freshness_checks(self._orchestrated_project, loaded)
-        return dg.Definitions.merge(
-            dg.Definitions(assets=[*others, models, *sources], asset_checks=checks, sensors=sensors),
-            self._build_jobs(models),
+        return assemble(
+            self._orchestrated_project,
+            self.state_aware,
+            lambda _: (
+                super(StateAwareDbtProjectComponent, self).build_defs_from_state(context, state_path).assets or ()
+            ),
+            have_conditions=True,
+            config=self.config_cls or dg.Config,
         )
 
     def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         """Build what is to be built of the selected assets, and report the rest as reused."""
-        yield from execute_dbt_assets(
+        yield from execute(
             context,
             dbt,
             self._orchestrated_project,
+            self.state_aware,
             args=self.get_cli_args(context),
             config=read_run_config(context),
-            finish=finisher(self.include_metadata),
-            kept_dbt_folders=self.state_aware.kept_dbt_folders,
+            include_metadata=self.include_metadata,
         )
-
-    def _build_jobs(self, models: dg.AssetsDefinition) -> dg.Definitions:
-        settings = self.state_aware
-        if settings.jobs and not issubclass(self.config_cls or dg.Config, StateAwareRunConfig):
-            msg = (
-                f"The jobs of the dbt project {self._orchestrated_project.name} need a run config that derives from"
-                f" StateAwareRunConfig: let the `op_config_schema` of {type(self).__name__} do so, or leave out its jobs."
-            )
-            raise InvalidJobError(msg)
-        return build_jobs(self._orchestrated_project, models, settings.jobs, schedules_enabled=settings.sensors_enabled)
 
     @cached_property
     def dbt_project(self) -> DbtProject:
         """The dbt project as its runs build it: with their variables, target and profile."""
-        return project_with(self._given_project, self._settings[0])
+        return self._orchestrated_project.dbt_project
 
     @cached_property
     def _orchestrated_project(self) -> OrchestratedProject:
-        settings, environment = self._settings
-        return OrchestratedProject(
-            self.dbt_project,
+        return orchestrate(
+            self._given_project,
             self.translator,
-            variables=settings.variables,
+            arguments=("cli_args", self._known_cli_args),
+            others={"the `project`": settings_of(self._given_project)},
             selection=Selection(self.select, self.exclude, self.selector),
             probe_target=self.state_aware.probe_target,
-            environment=environment,
         )
 
     @cached_property
@@ -167,18 +135,6 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
     @cached_property
     def _known_cli_args(self) -> list[Any]:
         return list(self.cli_args)
-
-    @cached_property
-    def _settings(self) -> tuple[DbtSettings, str]:
-        """The variables, target and profile of runs, and the name of their environment."""
-        check_no_selection(self._known_cli_args, "cli_args")
-        given = together(
-            [
-                ("`cli_args`", read_arguments(self._known_cli_args, "cli_args")),
-                ("the `project`", settings_of(self._given_project)),
-            ]
-        )
-        return with_environment(self._given_project, given)
 
 
 class _Translation:

@@ -15,28 +15,23 @@ from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError, InvalidJobError
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.selection import ALL, NodeSelection, is_stateful, resolve_selection
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOptions, StateAwareRunConfig, problem_of
 
 
 @dataclass
-class StateAwareJob(dg.Resolvable):
-    """A job that builds of a selection what needs it and reports the rest as reused.
+class StateAwareJob(RunOptions, dg.Resolvable):
+    """A job that builds the models of a selection that need it, and reports the rest as reused.
 
-    With `state_aware` false it builds all that it selects, and updates the same state.
+    Beside the options below it takes those of a run (`RunOptions`). With `state_aware` false it builds everything selected,
+    and updates the same state.
     """
 
     name: Annotated[str, Resolver.default(description="The job's name in Dagster.", examples=["nightly"])]
     _: KW_ONLY
-    select: Annotated[
-        str,
-        Resolver.default(description="What to build, in dbt's selection syntax.", examples=["tag:nightly", "+orders"]),
-    ] = ALL
-    exclude: Annotated[str, Resolver.default(description="What of it not to build.", examples=["tag:slow"])] = ""
-    selector: Annotated[str, Resolver.default(description="A yaml selector in place of select and exclude.")] = ""
     schedule: Annotated[
         str | None,
         Resolver.default(
-            description="When the job runs, as cron has it. None: when it is started.", examples=["0 * * * *"]
+            description="A cron expression. Without one, the job runs when you start it.", examples=["0 * * * *"]
         ),
     ] = None
     timezone: Annotated[
@@ -45,63 +40,28 @@ class StateAwareJob(dg.Resolvable):
     ] = None
     schedule_enabled: Annotated[
         bool | None,
-        Resolver.default(description="Whether the schedule runs from the start. By default as the project's sensors."),
+        Resolver.default(description="Whether the schedule is on from the start. By default as the project's sensors."),
     ] = None
-    state_aware: Annotated[
-        bool,
-        Resolver.default(description="Whether to build only what needs it. If not, all that is selected is built."),
-    ] = True
-    full_refresh: Annotated[
-        bool, Resolver.default(description="Whether to build everything selected anew, incremental models too.")
-    ] = False
-    refresh_sources: Annotated[
-        bool,
-        Resolver.default(description="Whether to look first for new data in the sources above the selection."),
-    ] = True
-    test_strategy: Annotated[
-        TestStrategy, Resolver.default(description="When tests are run: immediate, deferred or skip.")
-    ] = TestStrategy.IMMEDIATE
-    retries: Annotated[int, Resolver.default(description="How often a run tries again what failed.")] = 0
-    retry_delay_seconds: Annotated[
-        float, Resolver.default(description="Seconds before the first retry. Each later one waits twice as long.")
-    ] = 30.0
-    fail_fast: Annotated[
-        bool, Resolver.default(description="Whether to start no further model after the first failure.")
-    ] = False
-    threads: Annotated[int | None, Resolver.default(description="How many models dbt builds at once.")] = None
-    target: Annotated[str | None, Resolver.default(description="The target of the dbt profile to build in.")] = None
-    vars: Annotated[dict[str, Any], Resolver.default(description="Values of `var()`, over those of the project.")] = (
-        field(default_factory=dict)
-    )
-    state: Annotated[
-        str | None,
-        Resolver.default(description="A folder with the manifest of another environment, for `state:` and `defer`."),
-    ] = None
-    defer: Annotated[
-        bool, Resolver.default(description="Whether to read what is not built here from the environment of `state`.")
-    ] = False
-    favor_state: Annotated[
-        bool, Resolver.default(description="With defer: whether to read it from there also where it exists here.")
-    ] = False
     in_process: Annotated[
         bool,
         Resolver.default(
-            description="Whether a run is one process. A job has one step, so that the code location's executor would"
-            " start a second process for it, or a pod, which is of use where that step is given resources of its own."
+            description="Run the job's only step in the run's process. If false, the code location's executor starts a process"
+            " or a pod for it, which helps only if the step gets resources of its own."
         ),
     ] = True
     tags: Annotated[dict[str, str], Resolver.default(description="Tags of the job and its runs.")] = field(
         default_factory=dict
     )
     description: Annotated[
-        str | None, Resolver.default(description="What the UI says of the job. By default what it builds.")
+        str | None,
+        Resolver.default(description="The job's description in the UI. By default a sentence about what it builds."),
     ] = None
 
     @property
     def selection(self) -> NodeSelection:
         """What of the project the job is about."""
         state = Path(self.state) if self.state else None
-        return NodeSelection(self.select, self.exclude, self.selector, state=state)
+        return NodeSelection(self.select or ALL, self.exclude, self.selector, state=state)
 
 
 # As Dagster names what makes a definition from its parts.
@@ -125,7 +85,8 @@ def build_jobs(
         try:
             definitions.append(_define(project, models, job, schedules_enabled=schedules_enabled))
         except (DagsterSaoError, ValidationError) as error:
-            msg = f"The job '{job.name}' cannot be defined: {_sentence(error)}"
+            problem = problem_of(error) if isinstance(error, ValidationError) else str(error)
+            msg = f"The job '{job.name}' cannot be defined: {problem}"
             raise InvalidJobError(msg) from error
     return dg.Definitions.merge(*definitions)
 
@@ -187,34 +148,12 @@ def _assets(
 
 def _run_config(job: StateAwareJob, *, stateful: bool) -> dict[str, Any]:
     """Return the config that a run of the job has unless it is told another, with every field."""
+    options = {name: getattr(job, name) for name in RUN_OPTIONS}
     # What the job selects are its assets, unless only the run can know.
     selection = job.selection if stateful else NodeSelection()
-    config = StateAwareRunConfig(
-        state_aware=job.state_aware,
-        select=selection.select,
-        exclude=selection.exclude,
-        selector=selection.selector,
-        full_refresh=job.full_refresh,
-        refresh_sources=job.refresh_sources,
-        test_strategy=job.test_strategy,
-        retries=job.retries,
-        retry_delay_seconds=job.retry_delay_seconds,
-        fail_fast=job.fail_fast,
-        vars=job.vars,
-        target=job.target,
-        threads=job.threads,
-        state=job.state,
-        defer=job.defer,
-        favor_state=job.favor_state,
-    )
+    options |= {"select": selection.select, "exclude": selection.exclude, "selector": selection.selector}
+    config = StateAwareRunConfig(**options)
     return {name: value.name if isinstance(value, Enum) else value for name, value in config.model_dump().items()}
-
-
-def _sentence(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"`{first['loc'][0]}` is {first['input']!r}. {first['msg']}."
 
 
 def _description(project: OrchestratedProject, job: StateAwareJob) -> str:

@@ -1,1 +1,1 @@
-"""What is written to Dagster's event log: the words, the masking, and writing in bulk."""
+"""Writing to Dagster's event log: the vocabulary, the records, the masking, and writing in bulk."""

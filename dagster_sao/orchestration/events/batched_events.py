@@ -19,17 +19,17 @@ from dagster_sao.orchestration.private.dagster_internals import (
     tell_listeners,
 )
 
-# What a statement holds easily, and SQLite writes while others wait.
+# Small enough for one statement, and for one write of SQLite while others wait.
 _AT_ONCE = 500
 
 
 def store_step_events(
     context: dg.AssetExecutionContext, contents: Iterable[dg.AssetObservation | dg.AssetCheckEvaluation]
 ) -> Sequence[dg.DagsterEvent]:
-    """Store what a step says of assets, much of it at once, and return the events, which the step yields in its place.
+    """Store observations and check results of a step in bulk, and return the events, which the step yields in their place.
 
-    Of what is yielded as it is, Dagster stores each by itself, which takes several transactions: 6 ms of CPU on SQLite, and
-    as many round trips to a server. An event that is yielded counts as stored.
+    Dagster stores each result that a step yields by itself, in several transactions: 6 ms of CPU on SQLite, and as many round
+    trips to a server. It takes a yielded event as already stored.
     """
     step: Any = _EventsOfStep(context)
     events = [
@@ -46,7 +46,7 @@ def store_step_events(
 
 
 class _EventsOfStep:
-    """Stands in for a step where Dagster makes events of it, and keeps them instead of logging them one by one."""
+    """Stands in for a step where Dagster creates events, and collects them instead of logging them one by one."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._step = step_context(context)
@@ -85,9 +85,9 @@ def _store(storage: EventLogStorage, entries: Sequence[dg.EventLogEntry]) -> Non
 
 
 def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[dg.EventLogEntry]) -> None:
-    """Store events as `store_event` does: in the file of their run, and in the one for questions across runs.
+    """Store events as `store_event` does: in the file of their run, and in the index across runs.
 
-    The latter's table of assets is left alone: that they exist, it was told by the run that planned them.
+    The index's table of assets needs no update: planning the run added the assets.
     """
     inserts = [storage.prepare_insert_event(entry) for entry in entries]
     with storage.run_connection(entries[0].run_id) as connection:

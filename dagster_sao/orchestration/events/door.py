@@ -1,4 +1,4 @@
-"""Where what this package tells Dagster goes out: events, logs, errors and dbt's own words, without secrets.
+"""Everything that this package sends to Dagster passes here, without secrets: events, logs, errors and dbt's messages.
 
 Dagster stores all of it for good, and shows it to everybody who may open the UI.
 """
@@ -20,29 +20,29 @@ from dagster_sao.orchestration.events.event_schema import BUILD_KEY, ELSEWHERE_K
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import without_quoted_lines
+from dagster_sao.warehouse.profiles import learn_profiles
 from dagster_sao.warehouse.redaction import MaskedStream, learn, masked, masked_values, secrets_in
-from dagster_sao.warehouse.session import learn_profiles
 
-# State, which is read again: digests and ids, no text of others.
+# State that is read back: digests and ids, without foreign text.
 _RECORDS = frozenset({BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY, "unique_id", "invocation_id"})
-# What the run reads of an event of dbt: names and words of dbt's own.
+# The parts of dbt's events that the run reads: names and values of dbt itself.
 _UNTOUCHED = frozenset({"node_info", "status", "invocation_id", "name", "ts", "level", "code"})
 _WITH_METADATA = (dg.AssetMaterialization, dg.AssetObservation, dg.AssetCheckEvaluation, dg.AssetCheckResult)
 
 
 def learn_secrets(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
-    """Let the door know the secrets of a project's profiles, environment and variables. Never fails."""
+    """Learn the secrets of a project's profiles, environment and variables. Never fails."""
     learn_profiles(dbt_project.project_dir, dbt_project.profiles_dir)
     learn(secrets_in(dict(variables), environment_of_dbt(dbt_project.project_dir)))
 
 
 class SecretError(Exception):
-    """Stands in for an error whose text, or the text of whose causes, holds a secret."""
+    """Stands in for an error with a secret in its message or in the message of a cause."""
 
 
 @contextmanager
 def errors_masked() -> Iterator[None]:
-    """Let no error leave with a secret in its message or in the message of a cause: Dagster stores them all."""
+    """Mask the secrets in the message of an error and in the messages of its causes: Dagster stores them all."""
     try:
         yield
     except Exception as error:
@@ -63,7 +63,7 @@ def _masked_failure(error: dg.Failure) -> dg.Failure:
 
 class _Mask(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the message. Nothing is left out."""
+        """Mask the message. Drops no record."""
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             told = "".join(traceback.format_exception(record.exc_info[1]))
@@ -78,7 +78,7 @@ _MASK = _Mask()
 
 
 def mask_log(log: Any) -> None:  # noqa: ANN401 (a logger, Dagster's or Python's)
-    """Let a logger, and the one that dagster-dbt uses, keep secrets to themselves."""
+    """Mask the messages of a logger, and of the one that dagster-dbt uses."""
     log.addFilter(_MASK)
     dg.get_dagster_logger().addFilter(_MASK)
 
@@ -113,14 +113,14 @@ def masked_event(event: Any) -> Any:  # noqa: ANN401 (any of Dagster's events)
 
 @contextmanager
 def stdout_masked() -> Iterator[None]:
-    """Keep secrets, and quoted lines of YAML files, out of what dagster-dbt copies to stdout of dbt's words."""
+    """Keep secrets, and quoted lines of YAML files, out of the messages of dbt that dagster-dbt copies to stdout."""
     stream: Any = MaskedStream(sys.stdout, without_quoted_lines)
     with redirect_stdout(stream):
         yield
 
 
 def masked_lines(lines: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
-    """Return what dbt writes, a text or an event each, with its words masked; its names and results stay."""
+    """Return the lines of dbt, each a text or an event, with masked messages. Names and results stay."""
     return lambda: (masked(line) if isinstance(line, str) else _masked_dbt_event(line) for line in lines())
 
 

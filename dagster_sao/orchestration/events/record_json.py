@@ -25,6 +25,7 @@ _LAYOUT = 1
 
 def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environment: str = "") -> dict[str, Any]:
     """Return a build record as JSON; empty parts are left out."""
+    # Keys keep the words under which they were first stored, whatever the attributes are called now.
     record = {
         "layout": _LAYOUT,
         "started_at": build.started_at.isoformat(),
@@ -35,11 +36,11 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "data_version": build.data_version,
         "run_id": build.run_id,
         "shape": build.shape,
-        "definition_inputs": dict(build.definition_inputs),
+        "definition_inputs": dict(build.view_bindings),
         "columns": dict(build.columns),
         "definition": build.definition,
-        "leaves": dict(build.leaves),
-        "planned_code": build.planned_code,
+        "leaves": dict(build.view_leaf_versions),
+        "planned_code": build.manifest_code_mark,
         "replaced_in": build.replaced_in,
         "evidence": _evidence_to_json(build.evidence),
         "attempt_id": build.attempt_id,
@@ -64,11 +65,11 @@ def build_from_json(record: object) -> LastBuild | None:
             data_version=record["data_version"],
             run_id=record["run_id"],
             shape=record.get("shape") or "",
-            definition_inputs=_strings(record.get("definition_inputs")),
+            view_bindings=_strings(record.get("definition_inputs")),
             columns=_strings(record.get("columns")),
             definition=str(record.get("definition") or ""),
-            leaves=_strings(record.get("leaves")),
-            planned_code=str(record.get("planned_code") or ""),
+            view_leaf_versions=_strings(record.get("leaves")),
+            manifest_code_mark=str(record.get("planned_code") or ""),
             replaced_in=str(record.get("replaced_in") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
             attempt_id=str(record.get("attempt_id") or ""),
@@ -138,7 +139,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "versions": dict(verdict.versions),
         "failures": verdict.failures,
         "attempts": verdict.attempts,
-        "planned_code": verdict.planned_code,
+        "planned_code": verdict.manifest_code_mark,
         "evidence": _evidence_to_json(verdict.evidence),
     }
     return {name: value for name, value in record.items() if value not in (None, "", {})}
@@ -158,7 +159,7 @@ def verdict_from_json(record: object) -> Verdict | None:
             versions=_strings(record.get("versions")),
             failures=int(failures) if failures is not None else None,
             attempts=int(record["attempts"]),
-            planned_code=str(record.get("planned_code") or ""),
+            manifest_code_mark=str(record.get("planned_code") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
         )
     except (KeyError, TypeError, ValueError):
@@ -166,20 +167,20 @@ def verdict_from_json(record: object) -> Verdict | None:
 
 
 def function_to_json(state: FunctionState) -> dict[str, Any]:
-    """Return what is known of a function as JSON."""
+    """Return the state of a function as JSON."""
     return {
         "layout": _LAYOUT,
         "code": state.code,
         "at": state.at.isoformat(),
         "run_id": state.run_id,
-        "planned_code": state.planned_code,
+        "planned_code": state.manifest_code_mark,
         "failed_code": state.failed_code,
         "attempts": state.attempts,
     }
 
 
 def function_from_json(record: object) -> FunctionState | None:
-    """Return what a record says of a function, None for one that this version cannot read: it counts as never created."""
+    """Return the state of a function, None for a record that this version cannot read: it counts as never created."""
     if not isinstance(record, Mapping) or record.get("layout") != _LAYOUT:
         return None
     try:
@@ -187,7 +188,7 @@ def function_from_json(record: object) -> FunctionState | None:
             code=str(record["code"]),
             at=_moment(record["at"]),
             run_id=str(record["run_id"]),
-            planned_code=str(record["planned_code"]),
+            manifest_code_mark=str(record["planned_code"]),
             failed_code=str(record["failed_code"]),
             attempts=int(record["attempts"]),
         )
@@ -205,7 +206,7 @@ def _batches_to_json(batches: tuple[BatchRange, ...]) -> list[list[str]]:
 
 
 def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
-    """Return what a run saw as JSON, with what is false or empty left out."""
+    """Return the evidence of a run as JSON, without false and empty parts."""
     reads = evidence.reads
     record: dict[str, Any] = {
         "untracked": list(evidence.untracked),
@@ -221,7 +222,7 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
 
 
 def _evidence_from_json(record: object) -> Evidence:
-    """Return what a run saw. Raises TypeError for a record of another form."""
+    """Return the evidence of a run. Raises TypeError for a record of another form."""
     if not record:
         return Evidence()
     if not isinstance(record, Mapping):
@@ -243,7 +244,7 @@ def history_to_json(history: VersionHistory) -> list[list[str]]:
 
 
 def _history_from_json(history: object) -> VersionHistory:
-    # Only how long ago a change was follows from it: unreadable is as good as none.
+    # It only shows how long ago a change was, so an unreadable history counts as none.
     if not isinstance(history, list):
         return ()
     try:

@@ -1,8 +1,7 @@
-"""Runs that ended without a word.
+"""Runs whose process died.
 
-Dagster learns of a worker that was killed from its run monitoring, which cannot tell for runs that are processes of the
-code server, and is off by default. Until then the run is under way for everybody, and the models that it was to build are
-asked of no other.
+Dagster detects a killed worker by its run monitoring, which is off by default and does not cover runs that are processes of
+the code server. Until then the run counts as under way, and no tick requests the models that it was to build.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from dagster_sao.orchestration.private.dagster_internals import StepEventStatus
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report as failed what gives no sign of life for two minutes though a step is under way or nothing is left to do.
+    """Report runs as failed that have had no heartbeat for two minutes while a step is under way, or after their last step.
 
-    Returns the ids of these runs. A run whose other steps may be under way is left to Dagster.
+    Returns the ids of these runs. Leaves a run to Dagster whose other steps may be under way.
     """
     ended = []
-    # Without leases nothing is built, and runs say so; who only looks cannot know of any that died.
+    # Without leases no run builds anything, and each reports why. A reader then cannot detect dead runs.
     with suppress(LeaseError):
         for sign, run_id in lapsed_signs(instance).items():
             run = instance.get_run_by_id(run_id)
@@ -39,7 +38,7 @@ def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, sign: str) -> boo
     under_way = [step for step in steps.values() if step.status is StepEventStatus.IN_PROGRESS]
     if not under_way:
         return _steps(instance, run) <= steps.keys()
-    # One that waits to be tried again counts as under way, and no process of it is alive.
+    # A step that waits for a retry counts as under way, without a live process.
     attempts = [step.step_key for step in under_way if step.partial_attempt_start is not None]
     return any(sign_of_life(run.run_id, key) == sign for key in attempts)
 
@@ -50,7 +49,7 @@ def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    message = "The process of this run has ended without a word: it gave no sign of life for two minutes."
+    message = "The run's process died without reporting: no heartbeat for two minutes."
     if run.status is dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, message)
     else:

@@ -1,8 +1,8 @@
 """One writer per relation, across runs and processes: a table of leases in the database of the Dagster instance.
 
-A run claims what it is about to build in one transaction, holds it with a heartbeat, and lets go of each relation when its
-build is recorded. It never holds a lease while it waits for another one, so no order of claims can deadlock. The leases of
-a process that is killed run out by themselves. So does its sign of life, by which others can tell.
+A run claims what it is about to build in one transaction, keeps the leases by a heartbeat, and releases each relation when
+its build is recorded. It never holds a lease while it waits for another one, so no order of claims can deadlock. The leases
+of a killed process expire. So does its sign of life, by which other processes detect that it died.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_sao.core.code.versions import digest
-from dagster_sao.orchestration.leases.tables import NOW, ROWS_PER_STATEMENT, TableError, open_table, reason_of, retried
+from dagster_sao.orchestration.leases.tables import NOW, TableError, in_parts, open_table, reason_of, retried
 
 LEASE_SECONDS = 60.0
 """How long a lease lasts without a heartbeat."""
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _LEASES = sa.Table(
     "dagster_sao_leases",
     sa.MetaData(),
-    # MySQL cannot index longer ones, and a digest tells relations apart as well.
+    # A digest, since MySQL cannot index longer names.
     sa.Column("relation", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(64), nullable=False, index=True),
     sa.Column("run_id", sa.String(255), nullable=False),
@@ -44,26 +44,26 @@ _IS_SIGN = _LEASES.c.relation.like(f"{_SIGN_OF_LIFE}%")
 
 
 class LeaseError(TableError):
-    """The leases cannot be kept, so nothing may be built."""
+    """The leases cannot be kept, so no run may build anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What came of asking for relations."""
+    """The result of claiming relations."""
 
     granted: frozenset[str]
     held_by: Mapping[str, str]
-    """What another holds, with the id of its run."""
+    """The relations that another process holds, each with the id of its run."""
 
 
 class Leases:
     """The leases of one process of a run."""
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
-        """Take none yet. Raises LeaseError when the instance's database can hold none."""
+        """Claim nothing yet. Raises LeaseError when the instance's database cannot keep leases."""
         self._engine = open_table(instance, _LEASES, LeaseError)
         self._run_id = run_id
-        # A step that is tried again is another process of the same run.
+        # The retry of a step is another process of the same run.
         self._owner = uuid.uuid4().hex
         self._held: set[str] = set()
         self._signs: set[str] = set()
@@ -71,11 +71,11 @@ class Leases:
 
     @property
     def held(self) -> frozenset[str]:
-        """What this process holds."""
+        """The relations that this process holds."""
         return frozenset(self._held)
 
     def claim(self, relations: Iterable[str]) -> Claim:
-        """Take those of `relations` that nobody else holds, all in one transaction.
+        """Claim the relations among `relations` that no other process holds, all in one transaction.
 
         Raises LeaseError when the database does not answer.
         """
@@ -88,31 +88,31 @@ class Leases:
         return claim
 
     def holders(self, relations: Iterable[str]) -> Mapping[str, str]:
-        """Return the relations that another process holds, with the id of its run."""
+        """Return the relations that another process holds, each with the id of its run."""
         return _retried(lambda: self._holders_once(sorted(set(relations) - self._held)))
 
     def renew(self) -> bool:
-        """Let what is held last longer. Returns False when some of it was lost to another process."""
+        """Extend the leases that are held. Returns False when another process has taken some of them."""
         with self._lock:
             kept = self._held | self._signs
             return self._renew(sorted(kept))
 
     def keep(self, relations: Iterable[str]) -> bool:
-        """Renew those of `relations` that are held. Returns False when some of them were lost to another process.
+        """Renew the leases among `relations` that are held. Returns False when another process has taken some of them.
 
-        Asked before dbt starts and before a build is recorded: a process that was frozen may not know yet that its leases
-        lapsed. Raises LeaseError when the database does not answer.
+        Called before dbt starts and before a build is recorded: a process that was frozen may not have noticed yet that its
+        leases expired. Raises LeaseError when the database does not answer.
         """
         kept = sorted(self._held.intersection(relations))
         return _retried(lambda: self._renew(kept))
 
     @property
     def owner(self) -> str:
-        """What tells this process from all others that hold leases."""
+        """The id of this process among all that hold leases."""
         return self._owner
 
     def write(self, relations: Collection[str], action: Callable[[sa.Connection], None]) -> None:
-        """Take an action in a transaction in which this process holds `relations`.
+        """Run an action in a transaction in which this process holds `relations`.
 
         Raises LeaseError when it has lost one of them, or the database does not answer.
         """
@@ -133,9 +133,9 @@ class Leases:
         *,
         then: Callable[[sa.Connection, Collection[str]], None] | None = None,
     ) -> None:
-        """Let go of `relations`, by default of all that is held. One that cannot be released runs out by itself.
+        """Release `relations`, by default all that are held. A lease that cannot be released expires.
 
-        `then` is called in the same transaction, with those that this process still held.
+        Calls `then` in the same transaction, with the relations that this process still held.
         """
         given = sorted(self._held if relations is None else self._held & set(relations))
         with self._lock:
@@ -145,8 +145,8 @@ class Leases:
         try:
             with self._engine.begin() as connection:
                 released: set[str] = set()
-                for part in _parts(given):
-                    # Where one was lost, none of the others with it counts as held.
+                for part in in_parts(given):
+                    # Where one lease was lost, the others of this part do not count as held either.
                     if connection.execute(sa.delete(_LEASES).where(self._mine(part))).rowcount == len(part):
                         released.update(part)
                 if then is not None:
@@ -158,12 +158,12 @@ class Leases:
     def heartbeat(
         self, lost: Callable[[str], None], *, step_key: str = "", renewed: Callable[[], None] = lambda: None
     ) -> Iterator[None]:
-        """Renew what is held as long as the block runs, and the step's sign of life; what is held is released at its end.
+        """Renew the leases and the step's sign of life while the block runs, and release the leases at its end.
 
-        The sign is left to lapse: the process may still be killed before Dagster knows that the step has ended.
+        The sign of life is left to expire: the process may be killed before Dagster records that the step has ended.
 
         Calls `lost` with a sentence, in another thread, once the leases cannot be kept: then nothing more may be written.
-        Calls `renewed` there each time that they were renewed.
+        Calls `renewed` in that thread after each renewal.
         Raises LeaseError when the database does not answer at the start.
         """
         sign = sign_of_life(self._run_id, step_key)
@@ -191,7 +191,7 @@ class Leases:
                 renewed_at = time.monotonic()
                 renewed()
             except SQLAlchemyError as error:
-                # Before they run out: what is being written must have ended by then.
+                # Stop before they expire: dbt must have ended by then.
                 if time.monotonic() - renewed_at >= LEASE_SECONDS / 2:
                     lost(f"The leases cannot be renewed in the Dagster instance's database: {reason_of(error)}")
                     return
@@ -204,34 +204,34 @@ class Leases:
 
     def _renew_in(self, connection: sa.Connection, kept: list[str]) -> bool:
         until, renewed = _now(connection) + LEASE_SECONDS, 0
-        for part in _parts(kept):
-            # Not all that is still there: what could not be released is to run out.
+        for part in in_parts(kept):
+            # Only these leases: one that could not be released is to expire.
             renewal = sa.update(_LEASES).where(self._mine(part)).values(expires_at=until)
             renewed += connection.execute(renewal).rowcount
         return renewed == len(kept)
 
-    def _mine(self, relations: list[str]) -> sa.ColumnElement[bool]:
+    def _mine(self, relations: Sequence[str]) -> sa.ColumnElement[bool]:
         return sa.and_(_LEASES.c.owner == self._owner, _LEASES.c.relation.in_(relations))
 
     def _show(self, sign: str) -> None:
         with self._engine.begin() as connection:
-            # That of an attempt before.
+            # Replace the sign of an earlier attempt.
             connection.execute(sa.delete(_LEASES).where(_LEASES.c.relation == sign))
             self._insert(connection, [sign], _now(connection))
 
     def _claim_once(self, wanted: list[str]) -> Claim:
         with self._engine.begin() as connection:
-            # A write first: on SQLite it locks out every other writer until the end of the transaction.
+            # Begin with a write: on SQLite it locks out every other writer until the end of the transaction.
             now = _now(connection)
             connection.execute(sa.delete(_LEASES).where(_LEASES.c.expires_at < now, ~_IS_SIGN))
             _cap(connection, now)
             taken = dict(_rows(connection, wanted))
             free = [relation for relation in wanted if relation not in taken]
-            for part in _parts(free):
+            for part in in_parts(free):
                 self._insert(connection, part, now)
         return Claim(frozenset(free), taken)
 
-    def _insert(self, connection: sa.Connection, relations: list[str], now: float) -> None:
+    def _insert(self, connection: sa.Connection, relations: Sequence[str], now: float) -> None:
         lease = {"owner": self._owner, "run_id": self._run_id, "expires_at": now + LEASE_SECONDS}
         connection.execute(sa.insert(_LEASES), [{"relation": relation, **lease} for relation in relations])
 
@@ -243,14 +243,14 @@ class Leases:
 
 
 def sign_of_life(run_id: str, step_key: str) -> str:
-    """Return what a step of a run holds from its beginning to its end."""
+    """Return the key that a step of a run holds from its beginning to its end."""
     return _SIGN_OF_LIFE + digest([run_id, step_key])
 
 
 def lapsed_signs(instance: dg.DagsterInstance) -> Mapping[str, str]:
-    """Return the signs of life that nobody renewed for two minutes, each with the id of its run.
+    """Return the signs of life that were not renewed for two minutes, each with the id of its run.
 
-    By then the process is dead, or knows itself that it has lost its leases. Raises LeaseError as `Leases` does.
+    By then the process is dead, or has noticed that it lost its leases. Raises LeaseError as `Leases` does.
     """
 
     def read() -> Mapping[str, str]:
@@ -281,21 +281,16 @@ def forget_sign(instance: dg.DagsterInstance, sign: str) -> None:
 
 
 def _cap(connection: sa.Connection, now: float) -> None:
-    """Let no lease end later than one that is taken now: one that was taken before the clock was set back would."""
+    """Shorten every lease that would outlast a new one, because the clock was set back after it was claimed."""
     latest = now + LEASE_SECONDS
     connection.execute(sa.update(_LEASES).where(_LEASES.c.expires_at > latest).values(expires_at=latest))
 
 
 def _rows(connection: sa.Connection, relations: list[str], *, after: float = 0.0) -> Iterator[tuple[str, str]]:
-    for part in _parts(relations):
+    for part in in_parts(relations):
         wanted = sa.and_(_LEASES.c.relation.in_(part), _LEASES.c.expires_at >= after)
         found = connection.execute(sa.select(_LEASES.c.relation, _LEASES.c.run_id).where(wanted))
         yield from ((str(relation), str(run_id)) for relation, run_id in found)
-
-
-def _parts(relations: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(relations), ROWS_PER_STATEMENT):
-        yield relations[start : start + ROWS_PER_STATEMENT]
 
 
 def _now(connection: sa.Connection) -> float:

@@ -1,15 +1,15 @@
 """Who wrote each relation last: a table in the database of the Dagster instance, beside the leases.
 
-A node's record says what its last build wrote. Another node with the same alias, another target of one schema, or an attempt
-that failed may have written the relation since. So each attempt puts its id there before dbt starts, under the lease; the
-record of its build carries the same id. What came of it is added in the transaction that ends the lease.
+The record of a node is about its last build. Another node with the same alias, another target with the same schema, or a
+failed attempt may have written the relation since. So each attempt stores its id in the table before dbt starts, under the
+lease, and the record of its build carries the same id. The transaction that ends the lease adds the result.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, 
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
 from dagster_sao.orchestration.project.orchestrated import LoadedProject
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
@@ -41,13 +41,13 @@ _WRITERS = sa.Table(
 
 
 class WriterError(TableError):
-    """Who wrote the relations cannot be kept."""
+    """The last writers of relations cannot be kept."""
 
 
 def relation_keys(loaded: LoadedProject) -> Mapping[str, str]:
-    """Return what tells the relation of each node from all others, whichever node, target or project writes it.
+    """Return a key for the relation of each node, the same for each node, target and project that writes the relation.
 
-    Empty where nobody knows which warehouse the names are about. A node without a relation has none.
+    Empty where the warehouse of the names is not known. A node without a relation has no key.
     """
     place = loaded.warehouse
     if not place:
@@ -67,7 +67,7 @@ def _name(node: Node, adapter: str) -> object:
 
 
 class WriterTable:
-    """The last writers of relations, as one project and environment sees them."""
+    """The last writers of relations, from the view of one project and environment."""
 
     def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
         """Read nothing yet. `state_name` tells the project and its environment from others."""
@@ -76,7 +76,7 @@ class WriterTable:
         self._engine: sa.Engine | None = None
 
     def read(self, loaded: LoadedProject) -> Mapping[str, Writer]:
-        """Return who wrote the nodes' relations last; nothing of what nobody noted. Raises WriterError."""
+        """Return the last writer of each node's relation, where one was noted. Raises WriterError."""
         if self._engine is None:
             self._engine = find_table(self._instance, _WRITERS)
         engine = self._engine
@@ -91,7 +91,7 @@ class WriterTable:
                 is_open = is_held(connection, _WRITERS.c.lease, _WRITERS.c.owner).label("is_open")
                 return [
                     row
-                    for part in _parts(sorted(of_relation))
+                    for part in in_parts(sorted(of_relation))
                     for row in connection.execute(_selection(part).add_columns(is_open))
                 ]
 
@@ -123,10 +123,10 @@ def with_writers(
     read_again: Callable[[], Mapping[str, Writer]],
     wiped_at: Mapping[str, datetime],
 ) -> StateSnapshot:
-    """Return a state with who wrote the relations last, and with what failed or was interrupted on their word.
+    """Return a state with the last writers of relations, and the failures and interruptions that they show.
 
-    `writers` were read before the builds of `state` were. Where they do not fit, `read_again` tells whether a run was at work
-    in between, of which nothing is concluded.
+    `writers` were read before the builds of `state`. Where the two differ, `read_again` shows whether a run was writing in
+    between. Nothing is concluded about such a run.
     """
     if any(_is_other(state, uid, writer) for uid, writer in writers.items()):
         now = read_again()
@@ -154,7 +154,7 @@ class _Attempt:
 
 
 class RunWriters:
-    """The attempts of one run, as the table of writers knows them."""
+    """The attempts of one run in the table of writers."""
 
     def __init__(  # noqa: PLR0913, PLR0917 (what tells an attempt from others)
         self,
@@ -174,10 +174,10 @@ class RunWriters:
         self._state_name, self._run_id = state_name, run_id
         self._attempts: dict[str, _Attempt] = {}
         self._before: dict[str, Any] = {}
-        """The rows that were there before the attempts of this round, by relation."""
+        """The rows from before the attempts of this round, by relation."""
 
     def attempt_id(self, unique_id: str) -> str:
-        """Return the id of the attempt to build a node that is under way; empty for a node without a relation."""
+        """Return the id of the attempt to build a node; empty where none is under way, or the node has no relation."""
         attempt = self._attempts.get(unique_id)
         return attempt.id if attempt is not None else ""
 
@@ -197,16 +197,16 @@ class RunWriters:
             self._leases.write({attempt.lease for attempt in self._attempts.values()}, self._note)
 
     def built(self, unique_id: str, build: LastBuild) -> None:
-        """End the lease of a node whose build is recorded, and note what it wrote."""
+        """End the lease of a node whose build is recorded, and note the version that it wrote."""
         attempt = self._attempts.pop(unique_id, None)
         lease = self._lease_of[unique_id]
-        # A view looks its parents up in the schema of its own target.
+        # The rows of a view depend on the schema of its own target.
         told = {"data_version": build.data_version} if unique_id in self._is_copied else {}
         ended = [replace(attempt, record={**attempt.record, **told})] if attempt is not None else []
         self._leases.release([lease], then=lambda connection, released: _end(connection, ended if released else []))
 
     def end(self, failures: Mapping[str, FailedAttempt], untouched: Collection[str]) -> None:
-        """End all leases of the run, and note what failed. What dbt left untouched has the writer that it had before."""
+        """End all leases of the run, and note failures. A relation that dbt left untouched keeps its former writer."""
         attempts, self._attempts = self._attempts, {}
         failed = [
             replace(attempt, record={**attempt.record, "failure": failure_to_json(failures[uid])})
@@ -224,14 +224,11 @@ class RunWriters:
     def _note(self, connection: sa.Connection) -> None:
         attempts = sorted(self._attempts.values(), key=lambda attempt: attempt.relation)
         self._before = {}
-        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
-            part = attempts[first : first + ROWS_PER_STATEMENT]
-            relations = [attempt.relation for attempt in part]
-            self._before.update({row.relation: row for row in connection.execute(_selection(relations))})
-            connection.execute(sa.delete(_WRITERS).where(_WRITERS.c.relation.in_(relations)))
-            # Where two nodes have one relation, the second writes last.
-            rows = {attempt.relation: self._row(attempt) for attempt in part}
-            connection.execute(sa.insert(_WRITERS), list(rows.values()))
+        # Where two nodes have one relation, the second writes last.
+        rows = {attempt.relation: self._row(attempt) for attempt in attempts}
+        for part in in_parts(list(rows)):
+            self._before.update({row.relation: row for row in connection.execute(_selection(part))})
+        replace_rows(connection, _WRITERS, _WRITERS.c.relation, list(rows.values()))
 
     def _row(self, attempt: _Attempt) -> Mapping[str, str]:
         return {
@@ -243,12 +240,14 @@ class RunWriters:
         }
 
     def _take_back(self, connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
-        attempts = list(attempts)
-        for first in range(0, len(attempts), ROWS_PER_STATEMENT):
-            part = attempts[first : first + ROWS_PER_STATEMENT]
+        for part in in_parts(list(attempts)):
             is_ours = _WRITERS.c.attempt_id.in_([attempt.id for attempt in part])
+            # Another node with the same relation may have written after the attempt.
+            still_ours = [
+                str(relation) for (relation,) in connection.execute(sa.select(_WRITERS.c.relation).where(is_ours))
+            ]
             connection.execute(sa.delete(_WRITERS).where(is_ours))
-            rows = [self._before[attempt.relation] for attempt in part if attempt.relation in self._before]
+            rows = [self._before[relation] for relation in still_ours if relation in self._before]
             if rows:
                 connection.execute(sa.insert(_WRITERS), [dict(row._mapping) for row in rows])  # noqa: SLF001
 
@@ -260,10 +259,5 @@ def _end(connection: sa.Connection, attempts: Iterable[_Attempt]) -> None:
         connection.execute(sa.update(_WRITERS).where(is_it).values(record=sa.bindparam("new")), rows)
 
 
-def _selection(relations: list[str]) -> sa.Select[Any]:
+def _selection(relations: Sequence[str]) -> sa.Select[Any]:
     return sa.select(_WRITERS).where(_WRITERS.c.relation.in_(relations))
-
-
-def _parts(relations: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(relations), ROWS_PER_STATEMENT):
-        yield relations[start : start + ROWS_PER_STATEMENT]

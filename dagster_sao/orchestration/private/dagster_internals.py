@@ -1,6 +1,6 @@
-"""Everything that is imported from Dagster's and dagster-dbt's internals, and nothing else is.
+"""All imports from the internals of Dagster and dagster-dbt, except those for automation, which are in `automation`.
 
-`tests/orchestration/private/test_dagster_internals.py` names each of these, so that an upgrade which moves one fails there first.
+`tests/orchestration/private/test_dagster_internals.py` names each of them, so that an upgrade which moves one fails there first.
 """
 
 from __future__ import annotations
@@ -14,15 +14,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
-from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
-from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
-from dagster._core.definitions.declarative_automation.serialized_objects import (
-    AutomationConditionEvaluation,
-    AutomationConditionNodeSnapshot,
-)
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
 from dagster._core.event_api import EventRecordsFilter
 from dagster._core.events import BATCH_WRITABLE_EVENTS, DagsterEventType, EngineEventData
 from dagster._core.execution.context.system import StepExecutionContext
@@ -32,10 +24,6 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
 from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._daemon.asset_daemon import (
-    asset_daemon_cursor_from_instigator_serialized_cursor,
-    asset_daemon_cursor_to_instigator_serialized_cursor,
-)
 from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.asset_utils import (
     DAGSTER_DBT_MANIFEST_METADATA_KEY,
@@ -56,8 +44,6 @@ __all__ = [
     "BATCH_WRITABLE_EVENTS",
     "FINISHED_STATUSES",
     "NOT_FINISHED_STATUSES",
-    "AutomationConditionEvaluation",
-    "AutomationContext",
     "DagsterEventType",
     "DbtCliInvocation",
     "DbtEventIterator",
@@ -70,11 +56,8 @@ __all__ = [
     "StepEventStatus",
     "all_check_keys",
     "build_dbt_specs",
-    "condition_result",
     "database_engine",
     "dbt_resource",
-    "evaluate_conditions",
-    "evaluation_node",
     "events_after",
     "events_of_run",
     "expect_no_check_results",
@@ -92,8 +75,6 @@ __all__ = [
     "repository_of",
     "schema_revisions",
     "select_unique_ids",
-    "sensor_evaluation",
-    "sensor_result",
     "step_context",
     "step_key",
     "switched_sensors",
@@ -120,7 +101,7 @@ def events_after(
 
 
 def events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:
-    """Return what a run said of itself, what it materialized, and what it observed, oldest first."""
+    """Return the events of a run about itself, its materializations and its observations, oldest first."""
     types = {
         DagsterEventType.ENGINE_EVENT,
         DagsterEventType.ASSET_MATERIALIZATION,
@@ -132,14 +113,14 @@ def events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.Even
 def wipes_after(instance: dg.DagsterInstance, cursor: str | None) -> tuple[Mapping[dg.AssetKey, float], str]:
     """Return when assets' histories were wiped after `cursor` (None: ever), and the cursor for the next time.
 
-    Unlike other asset events, on SQLite a wipe is only in the log of events without a run, which counts ids of its own.
+    Unlike other asset events, on SQLite a wipe is only in the log of events without a run, which has its own ids.
     """
     found = instance.get_records_for_run(RUNLESS_RUN_ID, cursor, of_type=DagsterEventType.ASSET_WIPED)
     return {record.asset_key: record.timestamp for record in found.records if record.asset_key}, found.cursor
 
 
 def read_value(instance: dg.DagsterInstance, key: str) -> str | None:
-    """Return what is kept under a key in the instance's key-value store."""
+    """Return the value of a key in the instance's key-value store, None for no value."""
     return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
 
 
@@ -158,7 +139,7 @@ def schema_revisions(instance: dg.DagsterInstance) -> tuple[str | None, str | No
 
 
 def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
-    """Return whether the sensors run that somebody switched on or off, or that ran already, by name."""
+    """Return, by name, whether each sensor runs that was ever switched on or off, or that ran already."""
     if instance.schedule_storage is None:  # an ephemeral instance
         return {}
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
@@ -166,7 +147,7 @@ def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
 
 
 def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[[dg.DagsterEvent], None]) -> None:
-    """Let `listener` hear of each event of a run that this process executes, when it is recorded."""
+    """Call `listener` with each event of a run that this process executes, when it is recorded."""
 
     def hear(entry: dg.EventLogEntry) -> None:
         if entry.dagster_event is not None:
@@ -176,15 +157,15 @@ def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[
 
 
 def tell_listeners(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> None:
-    """Let those who listen to a run hear of an event that was stored past the instance."""
+    """Pass an event that was stored directly to the listeners of its run."""
     for hear in instance._subscribers[entry.run_id]:
         hear(entry)
 
 
 def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:
-    """Return the database that the instance keeps its runs in, None where that is no SQL database.
+    """Return the database that the instance keeps its runs in, None where it is not a SQL database.
 
-    Its transactions are real ones: Dagster's own connections to PostgreSQL commit every statement by itself.
+    Its transactions span several statements: Dagster's own connections to PostgreSQL commit each statement.
     """
     storage = instance.run_storage
     if not isinstance(storage, SqlRunStorage):
@@ -211,13 +192,13 @@ def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSpec]], None]) -> dg.AssetsDefinition:
-    """Return assets whose specs are checked, also when Dagster makes others of them: `check` raises what it objects to."""
+    """Return assets whose specs are checked, also when Dagster derives others from them: `check` raises an error."""
 
     class Checked(dg.AssetsDefinition):
         @staticmethod
         def dagster_internal_init(**attributes: Any) -> dg.AssetsDefinition:  # noqa: ANN401 (Dagster's own)
             with warnings.catch_warnings():
-                # What Dagster itself passes on.
+                # Dagster passes these arguments on itself.
                 warnings.simplefilter("ignore", dg.BetaWarning)
                 made = Checked(**attributes)
             check(made.specs)
@@ -227,10 +208,10 @@ def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSp
 
 
 def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
-    """Return a copy of a translator that has translated nothing yet.
+    """Return a copy of a translator without its memory.
 
-    dagster-dbt keeps in a translator every spec that it ever made, by the address of its manifest. A copy for each
-    manifest ends with it, and leaves the user's own as it is.
+    dagster-dbt keeps in a translator every spec that it ever made, by the address of its manifest. A copy for each manifest
+    ends with the manifest, and leaves the user's translator as it is.
     """
     fresh = copy.copy(translator)
     forget_translations(fresh)
@@ -267,17 +248,17 @@ def step_context(context: dg.AssetExecutionContext) -> StepExecutionContext:
 def report_engine_event(
     instance: dg.DagsterInstance, run: dg.DagsterRun, message: str, metadata: Mapping[str, Any]
 ) -> None:
-    """Write a message with metadata into a run's log: the one kind of event that is about the run, not an asset."""
+    """Write a message with metadata into a run's log: the only kind of event that is about the run, not an asset."""
     instance.report_engine_event(message, run, EngineEventData(metadata=metadata))
 
 
 def expect_no_check_results(context: dg.AssetExecutionContext) -> None:
-    """Keep Dagster from logging the checks of a step that end without a result of their own as missing outputs."""
+    """Keep Dagster from logging the checks of a step without a result of their own as missing outputs."""
     context.log.addFilter(lambda record: "did not yield or return expected outputs" not in record.getMessage())
 
 
 def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
-    """Return the metadata of such an event; of any other kind nothing."""
+    """Return the metadata of an event about a run; nothing for any other event."""
     data = event.event_specific_data
     return data.metadata if isinstance(data, EngineEventData) else {}
 
@@ -300,9 +281,9 @@ def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | 
 
 @contextmanager
 def on_one_connection(storage: SqliteEventLogStorage) -> Iterator[SqliteEventLogStorage]:
-    """Yield a storage of events that does all it is told across runs in a single transaction.
+    """Yield an event storage that does all its work on the index across runs in one transaction.
 
-    Dagster opens the file anew for each question and each event, which costs more than either.
+    Dagster opens the file for each query and each event, which takes longer than the query or event.
     """
     with storage.index_connection() as connection:
         shared = copy.copy(storage)
@@ -310,125 +291,6 @@ def on_one_connection(storage: SqliteEventLogStorage) -> Iterator[SqliteEventLog
         yield shared
 
 
-def evaluation_node(  # noqa: PLR0913 (one argument for each thing that the UI shows)
-    key: dg.AssetKey,
-    name: str,
-    *,
-    unique_id: str,
-    value: bool,
-    timestamp: float,
-    children: Sequence[AutomationConditionEvaluation[Any]] = (),
-) -> AutomationConditionEvaluation[Any]:
-    """Return a node of an evaluation tree. The UI shows only names, so `name` carries the reason."""
-    return AutomationConditionEvaluation(
-        condition_snapshot=AutomationConditionNodeSnapshot(
-            class_name="StateAwareCondition",
-            description=name,
-            unique_id=unique_id,
-            label=name if children else None,
-            name=name,
-            operator_type="and" if children else "identity",
-        ),
-        start_timestamp=timestamp,
-        end_timestamp=timestamp,
-        true_subset=SerializableEntitySubset(key=key, value=value),
-        candidate_subset=SerializableEntitySubset(key=key, value=True),
-        subsets_with_metadata=[],
-        child_evaluations=list(children),
-    )
-
-
-class _ResultWithReason(dg.AutomationResult[dg.AssetKey]):
-    """The result of a condition whose evaluation has a node of its own for the reason."""
-
-    def __init__(self, context: AutomationContext[Any], *, value: bool, reason: str) -> None:
-        subset = context.candidate_subset if value else context.get_empty_subset()
-        super().__init__(context, true_subset=subset)
-        self._reason = reason
-
-    @property
-    def value_hash(self) -> str:
-        # Dagster writes an evaluation only when this changes, and the reason is part of it.
-        return f"{super().value_hash}{self._reason}"
-
-    @property
-    def serializable_evaluation(self) -> AutomationConditionEvaluation[Any]:
-        evaluation = super().serializable_evaluation
-        node = evaluation_node(
-            self.key,
-            self._reason,
-            unique_id=f"{self.condition_unique_id}-reason",
-            value=not self.true_subset.is_empty,
-            timestamp=self.end_timestamp,
-        )
-        evaluation.child_evaluations = [node]
-        return evaluation
-
-
-def condition_result(context: AutomationContext[Any], *, value: bool, reason: str) -> dg.AutomationResult[Any]:
-    """Return the result of a condition for the entity of `context`, with its reason as a child node."""
-    return _ResultWithReason(context, value=value, reason=reason)
-
-
-def evaluate_conditions(
-    sensor: dg.AutomationConditionSensorDefinition,
-    context: dg.SensorEvaluationContext,
-    keys: Iterable[dg.AssetKey],
-    cursor: str | None,
-) -> tuple[set[dg.AssetKey], Sequence[AutomationConditionEvaluation[Any]], str]:
-    """Let Dagster evaluate the conditions of `keys`.
-
-    Returns the keys that are requested, the evaluations that changed and the cursor for the next time.
-    """
-    if context.repository_def is None:
-        msg = "An automation sensor can only be evaluated within a repository."
-        raise dg.DagsterInvariantViolationError(msg)
-    graph = context.repository_def.asset_graph
-    try:
-        before = asset_daemon_cursor_from_instigator_serialized_cursor(cursor, graph)
-    except Exception:  # noqa: BLE001 (whatever another version of Dagster may have written)
-        context.log.warning("What conditions remembered was written by another version and is started anew.")
-        before = asset_daemon_cursor_from_instigator_serialized_cursor(None, graph)
-    tick = AutomationTickEvaluationContext(
-        evaluation_id=before.evaluation_id,
-        instance=context.instance,
-        asset_graph=graph,
-        cursor=before,
-        materialize_run_tags=sensor.run_tags,
-        observe_run_tags={},
-        auto_observe_asset_keys=set(),
-        asset_selection=dg.AssetSelection.assets(*keys).without_checks(),
-        emit_backfills=False,
-        logger=context.log,
-    )
-    requests, after, evaluations = tick.evaluate()
-    requested = {key for request in requests for key in request.asset_selection or ()}
-    return requested, evaluations, asset_daemon_cursor_to_instigator_serialized_cursor(after)
-
-
-def sensor_evaluation(
-    name: str, tick: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
-) -> Callable[[dg.SensorEvaluationContext], Any]:
-    """Return `tick` as a sensor's evaluation function."""
-
-    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return tick(context)
-
-    return wrap_sensor_evaluation(name, evaluate)
-
-
-def sensor_result(
-    run_requests: Sequence[dg.RunRequest],
-    cursor: str,
-    evaluations: Sequence[AutomationConditionEvaluation[Any]],
-    *,
-    skip_reason: str | None = None,
-) -> dg.SensorResult:
-    """Return a tick's result with evaluations, which the public constructor accepts but does not document."""
-    hidden: Mapping[str, Any] = {"automation_condition_evaluations": evaluations}
-    return dg.SensorResult(run_requests=list(run_requests), skip_reason=skip_reason, cursor=cursor, **hidden)
-
-
 def mask_stdout(invocation: DbtCliInvocation, masked: Callable[[Callable[[], Iterator[Any]]], Any]) -> None:
-    """Let what dbt writes go through `masked` before dagster-dbt copies it to the logs of the run."""
+    """Pass the output of dbt through `masked` before dagster-dbt copies it to the logs of the run."""
     invocation._stream_stdout = masked(invocation._stream_stdout)  # type: ignore[method-assign]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from dagster_sao.core.errors import InvalidSelectionError
-from dagster_sao.warehouse.dbt_private.internals import ensure_flags
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
+from dagster_sao.warehouse.dbt_private.config import ensure_flags
 
 _MEMBERS = (
     "nodes",
@@ -225,8 +225,7 @@ def check_methods(names: Iterable[str]) -> None:
             msg = "The method `selector:` in a selection needs dbt 1.12 or newer. Give the yaml selector as `selector`."
             raise InvalidSelectionError(msg)
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else f" It has {', '.join(known)}."
+            hint = did_you_mean(nearest_names(name, known, most=1)) or f" It has {', '.join(known)}."
             msg = f"dbt's selection has no method '{name}'.{hint}"
             raise InvalidSelectionError(msg)
 

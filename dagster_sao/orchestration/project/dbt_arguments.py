@@ -19,7 +19,7 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import prepare_arguments
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
-from dagster_sao.warehouse.session import default_target
+from dagster_sao.warehouse.profiles import default_target
 
 _OPTIONS = {"--vars": "--vars", "--target": "--target", "-t": "--target", "--profile": "--profile"}
 _OWN_FOLDER = "dagster_sao"

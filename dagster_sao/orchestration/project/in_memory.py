@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.session import WarehouseSession
 
@@ -22,7 +23,7 @@ def refuse_what_does_not_survive(project: OrchestratedProject, loaded: LoadedPro
     lost = [
         node
         for uid, node in graph.nodes.items()
-        if graph.adapter_type == "duckdb"
+        if traits_of(graph.adapter_type).is_embedded
         and str(loaded.manifest["nodes"][uid].get("database")).lower() == _MEMORY
         and node.materialized != _SURVIVES
     ]

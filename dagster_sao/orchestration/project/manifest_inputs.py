@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from dagster_sao.core.code.versions import digest
+from dbt_dagster_sao.digests import SECRET_PREFIX
 
 _PATHS = {
     "model-paths": ("models",),
@@ -47,7 +48,7 @@ _MAY_CALL_ENV_VAR = (".sql", ".py", ".md", ".yml", ".yaml")
 _ENV_VAR = re.compile(rb"""\benv_var\b(?:\s*\(\s*(?:(['"])([\w.-]*)\1\s*(.?))?)?""", re.DOTALL)
 _ANY_OF_DBTS = "DBT_*"
 # Secrets do not come into a manifest; the others are of a run, not of the project.
-_NOT_READ = ("DBT_ENV_SECRET", "DBT_ENV_CUSTOM_ENV_", "DBT_INDIRECT_SELECTION", "DBT_TARGET_PATH", "DBT_LOG_")
+_NOT_READ = (SECRET_PREFIX, "DBT_ENV_CUSTOM_ENV_", "DBT_INDIRECT_SELECTION", "DBT_TARGET_PATH", "DBT_LOG_")
 # The clock of a file system may stand still this long: a file that was just written is read again.
 _CLOCK_NS = 2_000_000_000
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from dagster_sao.core.code.known_relations import unknown_relation_warnings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
-from dagster_sao.core.manifest.graph import Source, check_manifest_version
+from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import (
     SettingWarning,
     SourcePolicy,
@@ -30,8 +31,10 @@ from dagster_sao.core.manifest.policy import (
     read_source_policy,
     read_test_interval,
 )
+from dagster_sao.core.manifest.read_graph import check_manifest_version
 from dagster_sao.core.project import Project
 from dagster_sao.orchestration.events.door import learn_secrets
+from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence as sentence  # noqa: PLC0414 (others import it from here)
 from dagster_sao.orchestration.private.dagster_internals import (
     fresh_translator,
@@ -45,7 +48,6 @@ from dagster_sao.orchestration.project.parsing import (
     input_files,
     is_ours_to_parse,
     read_note,
-    write_atomically,
 )
 from dagster_sao.orchestration.project.seed_files import large_seed_checksums, seed_columns
 from dagster_sao.orchestration.project.surroundings import imported_modules, surroundings_of, warehouse_of
@@ -177,6 +179,11 @@ class OrchestratedProject:
     def name(self) -> str:
         """The dbt project's name."""
         return self.dbt_project.name
+
+    @property
+    def translator(self) -> DagsterDbtTranslator:
+        """How dbt resources become assets, as the user gave it. A manifest is translated by a copy of its own."""
+        return self._translator
 
     @property
     def state_name(self) -> str:
@@ -341,14 +348,16 @@ def load_manifest(
         graph=graph,
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
-        stars=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
-        binds_views=traits_of(graph.adapter_type).binds_views,
+        selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        traits=traits_of(graph.adapter_type).relations,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
         value=fingerprinter.value_now,
     )
     if len(cache) > known:
-        write_atomically(_cache_path(dbt_project), json.dumps(cache))
+        # It only saves time.
+        with suppress(OSError):
+            write_json(_cache_path(dbt_project), cache)
     loaded = LoadedProject(
         manifest=manifest,
         project=project,

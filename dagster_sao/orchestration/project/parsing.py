@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
+from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import prepare_arguments, using_dagster_dev
 from dagster_sao.orchestration.project.dbt_arguments import has_own_manifest
@@ -235,17 +236,9 @@ def _write_note(dbt_project: DbtProject, before: ParseInputs) -> None:
             for name, found in files.items()
         },
     }
-    write_atomically(dbt_project.manifest_path.parent / _NOTE_FILE, json.dumps(content))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that only saves time: one that cannot be written is left out."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        return
+    # It only saves time.
+    with suppress(OSError):
+        write_json(dbt_project.manifest_path.parent / _NOTE_FILE, content)
 
 
 def _invocation(manifest_path: Path) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +14,7 @@ from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.manifest_diff import Comparison, compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration.private.dbt_selection import SELECTOR_METHOD, DbtSelector, check_methods, finds_selectors
 from dagster_sao.orchestration.project.orchestrated import (
     LoadedProject,
@@ -108,16 +108,6 @@ def is_stateful(project: OrchestratedProject, selection: NodeSelection) -> bool:
     return bool(_methods(selection, _selector_name(selection, selectors), selectors) & _STATEFUL)
 
 
-def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the names that `name` may be a misspelling of, the nearest first, at most three.
-
-    >>> nearest_names("ordres", ["orders", "customers", "stg_orders"])
-    ['orders', 'stg_orders']
-    """
-    by_folded = {one.lower(): one for one in known}
-    return [by_folded[one] for one in difflib.get_close_matches(name.lower(), by_folded, n=_NAMED)]
-
-
 def find_node(loaded: LoadedProject, text: str) -> str:
     """Return the unique id of the node or source that `text` names.
 
@@ -134,7 +124,7 @@ def find_node(loaded: LoadedProject, text: str) -> str:
         msg = f"{len(found)} nodes of {graph.project_name} are named '{text}': name one of {', '.join(sorted(found))}."
         raise UnknownNodeError(msg)
     near = nearest_names(text, (name for names in _names(loaded).values() for name in names))
-    msg = f"There is no node or source '{text}' in {graph.project_name}.{_hint(near)}"
+    msg = f"There is no node or source '{text}' in {graph.project_name}.{did_you_mean(near)}"
     raise UnknownNodeError(msg)
 
 
@@ -145,10 +135,6 @@ def _names(loaded: LoadedProject) -> Mapping[str, set[str]]:
         for uid, node in graph.nodes.items()
     }
     return {**names, **{uid: {source.label} for uid, source in graph.sources.items()}}
-
-
-def _hint(near: list[str]) -> str:
-    return f" Did you mean {' or '.join(f'{name!r}' for name in near)}?" if near else ""
 
 
 def _selectors(project: OrchestratedProject, manifest: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -163,7 +149,7 @@ def _selector_name(selection: NodeSelection, selectors: Mapping[str, Mapping[str
         msg = f"The yaml selector '{selection.selector}' cannot be combined with select or exclude: give one or the other."
         raise InvalidSelectionError(msg)
     elif selection.selector not in selectors:
-        near = _hint(nearest_names(selection.selector, selectors))
+        near = did_you_mean(nearest_names(selection.selector, selectors))
         msg = f"There is no yaml selector '{selection.selector}' in {FILE}.{near}"
         raise InvalidSelectionError(msg)
     else:
@@ -221,7 +207,7 @@ def _nothing(selection: NodeSelection, name: str, loaded: LoadedProject) -> str:
 def _hint_for(text: str, loaded: LoadedProject) -> str:
     word = text.strip("@+0123456789 ")
     names = [node.name for node in loaded.project.graph.nodes.values()]
-    return _hint(nearest_names(word, names)) if word.isidentifier() and word not in names else ""
+    return did_you_mean(nearest_names(word, names)) if word.isidentifier() and word not in names else ""
 
 
 class _Resolver:

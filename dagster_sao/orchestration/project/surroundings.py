@@ -13,7 +13,7 @@ from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.orchestration.project.python_modules import ImportedModules
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
-from dagster_sao.warehouse.session import module_folders, place_of, target_values
+from dagster_sao.warehouse.profiles import module_folders, place_of, target_values
 
 
 def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:

@@ -6,7 +6,6 @@ failed parse.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from dagster_sao.core.errors import InvalidSelectionError
+from dagster_sao.core.suggestions import did_you_mean, nearest_names
 
 FILE = "selectors.yml"
 _REFERENCE = "selector"
@@ -96,8 +96,7 @@ def selectors_of_words(text: str, selectors: Mapping[str, Mapping[str, Any]]) ->
     for pattern in _references_in_words(text):
         matched = _matching(pattern, selectors)
         if not matched:
-            near = difflib.get_close_matches(pattern, selectors, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(nearest_names(pattern, selectors, most=1))
             msg = f"There is no yaml selector '{pattern}' in {FILE}.{hint}"
             raise InvalidSelectionError(msg)
         found.update(matched)

@@ -20,8 +20,8 @@ from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
-from dagster_sao.orchestration.state.event_log import run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations
 from dagster_sao.warehouse.session import WarehouseSession

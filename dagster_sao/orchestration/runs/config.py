@@ -1,17 +1,15 @@
-"""What a run can be told: in the launchpad, in a job's config, and by the command line."""
+"""The options of a run, defined once: launchpad, jobs, Python and command line derive from `RunOptions`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a config at run time.
 from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import dagster as dg
-from pydantic import Field
-
-MOST_RETRIES = 100
-MOST_THREADS = 1000
-LONGEST_RETRY_DELAY = 86_400.0
+from dagster.components.resolved.model import Resolver
+from pydantic import Field, ValidationError, create_model
 
 
 class TestStrategy(str, Enum):
@@ -27,54 +25,190 @@ class TestStrategy(str, Enum):
     """Not at all."""
 
 
-class StateAwareRunConfig(dg.Config):
-    """The config of a run of a project's models."""
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """What the type of an option does not tell."""
 
-    state_aware: bool | None = Field(
+    least: float | None = None
+    most: float | None = None
+    needs: str = ""
+    """Another option, without which this one has no meaning."""
+    is_dbts: bool = False
+    """Whether it is one of `dbt build`'s own flags, by the same name."""
+    flags: tuple[str, ...] = ()
+    """Its names on the command line, where `--its-name` is not the only one or not the right one."""
+
+
+@dataclass(kw_only=True)
+class RunOptions:
+    """The options of a run. Each is defined here and nowhere else: its name, type, default and description."""
+
+    state_aware: Annotated[
+        bool,
+        Resolver.default(
+            description="Build only what needs it and report the rest as reused. If false, build everything selected."
+        ),
+    ] = True
+    select: Annotated[
+        str,
+        Resolver.default(
+            description="What to build, in dbt's selection syntax. Empty: everything.",
+            examples=["tag:nightly", "+orders"],
+        ),
+        _Details(flags=("-s", "--select", "--models")),
+    ] = ""
+    exclude: Annotated[
+        str,
+        Resolver.default(description="What to leave out, in dbt's selection syntax.", examples=["tag:slow"]),
+    ] = ""
+    selector: Annotated[
+        str, Resolver.default(description="The name of a YAML selector, instead of `select` and `exclude`.")
+    ] = ""
+    full_refresh: Annotated[
+        bool,
+        Resolver.default(description="Rebuild everything selected from scratch, incremental models too."),
+        _Details(is_dbts=True),
+    ] = False
+    force: Annotated[
+        list[str],
+        Resolver.default(
+            description="What to build even if nothing changed, in dbt's selection syntax.", examples=[["tag:finance"]]
+        ),
+    ] = field(default_factory=list)
+    refresh_sources: Annotated[
+        bool, Resolver.default(description="Probe the sources above the selection for new data first.")
+    ] = True
+    test_strategy: Annotated[
+        TestStrategy,
+        Resolver.default(
+            description="When to run tests: `immediate` (in dbt's order), `deferred` (after all models) or `skip`."
+        ),
+    ] = TestStrategy.IMMEDIATE
+    retries: Annotated[
+        int,
+        Resolver.default(description="How often to retry failed nodes within the run."),
+        _Details(least=0, most=100),
+    ] = 0
+    retry_delay_seconds: Annotated[
+        float,
+        Resolver.default(description="Seconds before the first retry. Each later retry waits twice as long."),
+        _Details(least=0, most=86_400, flags=("--retry-delay",)),
+    ] = 30.0
+    fail_fast: Annotated[
+        bool,
+        Resolver.default(description="Start no more models after the first failure."),
+        _Details(is_dbts=True, flags=("-x", "--fail-fast")),
+    ] = False
+    vars: Annotated[
+        dict[str, Any],
+        Resolver.default(
+            description="Values of `var()`, which override the project's.", examples=[{"day": "2026-01-01"}]
+        ),
+    ] = field(default_factory=dict)
+    target: Annotated[
+        str | None, Resolver.default(description="The target of the dbt profile."), _Details(flags=("-t", "--target"))
+    ] = None
+    threads: Annotated[
+        int | None,
+        Resolver.default(description="How many models dbt builds at once. By default the number in the profile."),
+        _Details(least=1, most=1000, is_dbts=True),
+    ] = None
+    state: Annotated[
+        str | None,
+        Resolver.default(
+            description="A folder with another environment's manifest, for `state:` selection and `defer`."
+        ),
+    ] = None
+    defer: Annotated[
+        bool,
+        Resolver.default(description="Read parents that are not built here from the environment of `state`."),
+        _Details(needs="state", is_dbts=True),
+    ] = False
+    favor_state: Annotated[
+        bool,
+        Resolver.default(description="With `defer`: read them from there even if they exist here."),
+        _Details(needs="defer", is_dbts=True),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOption:
+    """One option of a run, as each surface needs it."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+    least: float | None
+    most: float | None
+    needs: str
+    is_dbts: bool
+    flags: tuple[str, ...]
+
+
+def _read(one: Any) -> RunOption:  # noqa: ANN401 (a field of a dataclass has a type of its own kind)
+    annotated, *notes = get_args(one.type)
+    description = next(note.description for note in notes if isinstance(note, Resolver))
+    details = next((note for note in notes if isinstance(note, _Details)), _Details())
+    default = one.default if one.default_factory is MISSING else one.default_factory()
+    return RunOption(
+        one.name,
+        annotated,
+        default,
+        str(description),
+        least=details.least,
+        most=details.most,
+        needs=details.needs,
+        is_dbts=details.is_dbts,
+        flags=details.flags,
+    )
+
+
+RUN_OPTIONS: Mapping[str, RunOption] = {one.name: _read(one) for one in fields(RunOptions)}
+"""The options of a run by name, in the order in which they are shown."""
+
+
+def _launchpad_field(option: RunOption) -> tuple[Any, Any]:
+    has_own_copy = isinstance(option.default, (list, dict))
+    default: dict[str, Any] = {"default_factory": type(option.default)} if has_own_copy else {"default": option.default}
+    return option.type, Field(**default, description=option.description, ge=option.least, le=option.most)
+
+
+if TYPE_CHECKING:
+
+    class _LaunchpadOptions(RunOptions, dg.Config):
+        """The options as fields of a config."""
+
+else:
+    _LaunchpadOptions = create_model(
+        "_LaunchpadOptions",
+        __base__=dg.Config,
+        __module__=__name__,
+        **{option.name: _launchpad_field(option) for option in RUN_OPTIONS.values()},
+    )
+
+
+class StateAwareRunConfig(_LaunchpadOptions):
+    """The config of a run of a project's models: `RunOptions`, where being state-aware may follow from who starts it."""
+
+    state_aware: bool | None = Field(  # type: ignore[assignment]  # None only here, see the description
         default=None,
         description=(
-            "Whether to build only what needs it and report the rest as reused. By default yes in a run of a sensor or a"
-            " state-aware job, no in one that you start by hand."
+            f"{RUN_OPTIONS['state_aware'].description} By default true in a run of a sensor or a state-aware job, and"
+            " false in a run that you start by hand."
         ),
     )
-    select: str = Field(
-        default="", description="What to build of the run's assets, in dbt's selection syntax. Empty: all."
-    )
-    exclude: str = Field(default="", description="What of it not to build, in dbt's selection syntax.")
-    selector: str = Field(default="", description="A yaml selector in place of select and exclude.")
-    full_refresh: bool = Field(default=False, description="Build everything selected anew, incremental models too.")
-    force: list[str] = Field(
-        default_factory=list,
-        description="What to build also when nothing changed, each in dbt's selection syntax.",
-    )
-    refresh_sources: bool = Field(
-        default=True, description="Whether to look first for new data in the sources above the selection."
-    )
-    test_strategy: TestStrategy = Field(default=TestStrategy.IMMEDIATE, description="When tests are run.")
-    retries: int = Field(
-        default=0, ge=0, le=MOST_RETRIES, description="How often to try again what failed, within the run."
-    )
-    retry_delay_seconds: float = Field(
-        default=30.0,
-        ge=0,
-        le=LONGEST_RETRY_DELAY,
-        description="Seconds before the first retry. Each later one waits twice as long.",
-    )
-    fail_fast: bool = Field(default=False, description="Start no further model after the first failure.")
-    vars: dict[str, Any] = Field(default_factory=dict, description="Values of `var()`, over those of the project.")
-    target: str | None = Field(default=None, description="The target of the dbt profile to build in.")
-    threads: int | None = Field(default=None, gt=0, le=MOST_THREADS, description="How many models dbt builds at once.")
-    state: str | None = Field(
-        default=None,
-        description="A folder with the manifest of another environment, for `state:` selection and `defer`.",
-    )
-    defer: bool = Field(default=False, description="Read what is not built here from the environment of `state`.")
-    favor_state: bool = Field(default=False, description="With defer: read it from there also where it exists here.")
 
     @property
     def state_path(self) -> Path | None:
         """The folder of another environment's manifest."""
         return Path(self.state) if self.state else None
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return the first option that a config refused, as a sentence."""
+    first = error.errors()[0]
+    return f"`{first['loc'][0]}` is {first['input']!r}. {first['msg']}."
 
 
 def read_run_config(context: dg.AssetExecutionContext) -> StateAwareRunConfig:

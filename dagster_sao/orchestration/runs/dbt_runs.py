@@ -11,9 +11,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.decision.decide import Action, Decision, Reason, upstream_failed, upstream_test_failed
+from dagster_sao.core.decision.decide import Action, Decision, Reason
 from dagster_sao.core.decision.decide_functions import FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
+from dagster_sao.core.decision.messages import upstream_failed, upstream_test_failed
 from dagster_sao.core.decision.view_rules import is_materialized_view
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import FunctionState, VerdictStatus

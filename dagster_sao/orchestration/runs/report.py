@@ -28,6 +28,7 @@ from dagster_sao.orchestration.events.event_schema import (
     verdict_metadata,
 )
 from dagster_sao.orchestration.project.orchestrated import AssetKeys
+from dagster_sao.warehouse.adapters import traits_of
 
 _LONGEST_TABLE = 500
 _NAMED = 5
@@ -225,7 +226,7 @@ class RunReport:
             text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
         if self.is_untraced:
             text += ". dbt did not record what it read, so all that its templates may read counts as their code"
-            if self.graph.adapter_type == "duckdb":
+            if traits_of(self.graph.adapter_type).is_embedded:
                 text += ". A change of its DuckDB file that was undone right before or after dbt would go unseen"
         return f"{text}.", {
             # First: the UI shows the beginning of an event.

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_sao.core.decision.decide import Request
-from dagster_sao.core.decision.plan import Mode, Plan, make_run_plan
+from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope, tests_of_selection
+from dagster_sao.core.decision.planner import make_run_plan
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject

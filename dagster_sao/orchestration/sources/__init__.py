@@ -1,1 +1,1 @@
-"""The freshness sensor: what the warehouse says of sources and relations, recorded."""
+"""The freshness sensor: probes sources, watches relations, and records what it finds."""

@@ -1,4 +1,4 @@
-"""`warn_after` and `error_after` as an asset check on each source, from the same answers that detect new data."""
+"""`warn_after` and `error_after` as an asset check on each source, from the observations that detect new data."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotation of `context` at run time.
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ from dagster_sao.warehouse.probes.registry import SourceProber
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the check of a source says."""
+    """The result of the check of a source."""
 
     passed: bool
     severity: dg.AssetCheckSeverity
@@ -44,12 +44,12 @@ class CheckResult:
 def freshness_result(
     source: Source, observation: Observation, policy: SourcePolicy, state: SourceState | None, now: datetime
 ) -> CheckResult:
-    """Return what the check of a source says of an observation. An age that cannot be told is a warning."""
+    """Return the result of the check of a source after an observation. An unknown age is a warning."""
     freshness = _freshness(observation, policy, state, now)
     if freshness is None:
         problem = observation.error or observation.warning or f"{source.label} cannot be tracked"
         return CheckResult(
-            passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Its age cannot be told: {problem}"
+            passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"Its age is unknown: {problem}"
         )
     is_warning = freshness.status is FreshnessStatus.WARN
     return CheckResult(
@@ -71,7 +71,7 @@ def stale_at(
 def _freshness(
     observation: Observation, policy: SourcePolicy, state: SourceState | None, now: datetime
 ) -> SourceFreshness | None:
-    """Return how old the data is. Data without a loaded-at time is as old as the last change that was seen."""
+    """Return the age of the data. Data without a loaded-at time is as old as the last change that was seen."""
     if observation.token is None:
         return None
     is_same = state is not None and told_by_probe(state.token) == observation.token
@@ -80,7 +80,7 @@ def _freshness(
 
 
 class FreshnessReports:
-    """Reports the check of a source when its answer changed. Starts from what the instance knows."""
+    """Reports the check of a source when its result changed. Starts from the results in the instance."""
 
     def __init__(self, instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject) -> None:
         """Read the latest result of each check."""
@@ -91,7 +91,7 @@ class FreshnessReports:
     def news(
         self, unique_id: str, key: dg.AssetKey, result: CheckResult, *, is_new_data: bool
     ) -> Iterator[dg.AssetCheckEvaluation]:
-        """Yield the evaluation to report of a source, if any: that data still is as fresh or stale as it was is no news."""
+        """Yield the evaluation to report for a source, if any. An unchanged result without new data is not reported again."""
         before, self._said[unique_id] = self._said.get(unique_id), (result.passed, result.severity)
         if is_new_data or before != self._said[unique_id]:
             yield dg.AssetCheckEvaluation(
@@ -105,7 +105,7 @@ class FreshnessReports:
 
 
 def build_freshness_checks(project: OrchestratedProject, loaded: LoadedProject) -> list[dg.AssetChecksDefinition]:
-    """Return the checks of a project's sources, for definitions. Executed by hand, they ask the warehouse anew."""
+    """Return the checks of a project's sources, for definitions. Executed by hand, they probe the warehouse."""
     sources = checked_sources(project, loaded)
     if not sources:
         return []

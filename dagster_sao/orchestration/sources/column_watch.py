@@ -1,4 +1,4 @@
-"""Notes the columns of what is read: of sources, and of what views are bound to."""
+"""Notes the columns of sources and of the relations that views are bound to."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dagster_sao.warehouse.relations.listing import Existence, Presence
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
 Recheck = Callable[[], tuple[StateSnapshot, Collection[str]]]
-"""Returns the state, and the nodes that runs are writing, as they are after the warehouse was asked."""
+"""Returns the state, and the nodes that runs are writing, as they are after the warehouse was queried."""
 
 
 def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
-    """Return the sources that are read, and what views are bound to, where the warehouse lists columns."""
+    """Return the sources that some node reads and the parents of views, where the warehouse lists columns."""
     project = loaded.project
     graph = project.graph
     if not traits_of(graph.adapter_type).lists_columns:
         return {}
     found: dict[str, Node | Source] = {uid: source for uid, source in graph.sources.items() if graph.children[uid]}
-    if project.binds_views:
+    if project.traits.binds_views:
         read = {parent for node in graph.nodes.values() if node.is_view for parent in node.parents}
         found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
-    # A file that is read as a table is in no catalog.
+    # No catalog lists a file that is read as a table.
     return {
         uid: relation
         for uid, relation in found.items()
@@ -37,7 +37,7 @@ def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
 
 
 def unseen_columns(loaded: LoadedProject, state: StateSnapshot, nodes: Iterable[str]) -> dict[str, Node | Source]:
-    """Return what at or above `nodes` is there and has columns that nobody has seen as they are."""
+    """Return the sources and nodes at or above `nodes` that exist and whose current columns are unknown."""
     graph, wanted = loaded.project.graph, set(nodes)
     read = wanted | graph.ancestors(wanted)
     return {
@@ -57,7 +57,7 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
 ) -> None:
     """Keep the columns in `found`, which the warehouse listed after `state` was read.
 
-    What could not be seen this time is unknown until it is.
+    Columns that could not be listed this time are unknown until a later listing.
     """
     before = read_columns(instance, project.state_name)
     seen, hidden = dict(before.seen), set(before.hidden)
@@ -69,7 +69,7 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
             hidden.add(uid)
     if seen == before.seen and hidden == before.hidden:
         return
-    # A run may have started meanwhile: what it built is then not what was listed.
+    # A run may have started meanwhile and replaced what was listed.
     after, building = recheck()
     moved = [uid for uid in seen if uid in building or _build_of(uid, after) != _build_of(uid, state)]
     for uid in moved:
@@ -81,7 +81,7 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
 def _bound(
     loaded: LoadedProject, state: StateSnapshot, seen: Mapping[str, tuple[str, str]], before: Columns
 ) -> dict[str, tuple[str, Mapping[str, str]]]:
-    """Return what each view was created on, of what the run built that created it: it is seen only after the run."""
+    """Return the columns that each view was created on, of the parents that the same run built: they are listed after the run."""
     graph, builds = loaded.project.graph, state.builds
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     for uid, build in builds.items():

@@ -1,4 +1,4 @@
-"""What a source's probe becomes in the event log: a materialization of its asset, only when the token changed."""
+"""New data of a source in the event log: a materialization of its asset, only when the token changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dagster_sao.warehouse.probes.registry import Observation
 
 
 class Observer(Protocol):
-    """What looks at sources, such as a `SourceProber`."""
+    """Probes sources, as `SourceProber` does."""
 
     def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
         """Yield `(unique id, Observation)` of each source."""
@@ -36,7 +36,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProbedSource:
-    """One source with what the warehouse said of it."""
+    """One source with its observation."""
 
     source: Source
     observation: Observation
@@ -89,10 +89,10 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     now: datetime,
     untracked_at: str | None = None,
 ) -> Iterator[str]:
-    """Probe sources and record what is new, before a run reads them. Yields what cannot be known, a sentence each.
+    """Probe sources and record their new data, before a run reads them. Yields a sentence for each source with a problem.
 
-    A source that cannot be tracked counts as updated at `untracked_at`, or every `untracked_interval`.
-    Raises WarehouseError when the warehouse cannot be asked at all.
+    A source that is not tracked counts as updated at `untracked_at`, or every `untracked_interval`.
+    Raises WarehouseError when the warehouse cannot be queried at all.
     """
     by_id = {source.unique_id: source for source in sources}
     for unique_id, observation in prober.observe(sources):

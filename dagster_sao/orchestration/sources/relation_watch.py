@@ -1,4 +1,4 @@
-"""Looks after the models' relations: one that is gone, or that something else altered, is noted and reported once."""
+"""Watches the models' relations: notes and reports once each relation that is missing or was altered outside Dagster."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dagster_sao.orchestration.project.orchestrated import LoadedProject, Orches
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
-    Relation,
-    Relations,
+    RelationNote,
+    RelationNotes,
     build_id,
     read_baselines,
     read_checkpoints,
-    read_relations,
+    read_relation_notes,
     write_baselines,
     write_checkpoints,
-    write_relations,
+    write_relation_notes,
 )
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.duckdb_content import database_stat
@@ -40,14 +40,14 @@ from dagster_sao.warehouse.relations.names import parse_relation_name
 # PostgreSQL counts a change up to 10 seconds after its commit.
 _COUNTED_AFTER = timedelta(seconds=15)
 _LOOK_EVERY = timedelta(minutes=5)
-# A materialization of the project's own may leave none, and would be built again for ever.
+# A custom materialization may leave no relation, and would be built again for ever.
 _LEAVES_A_RELATION = frozenset({"table", "view", "incremental", "snapshot", "seed", "materialized_view"})
 _CHEAP = frozenset({ProbeKind.POSTGRES, ProbeKind.DUCKLAKE})
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What there is to look at."""
+    """The input of one look at relations."""
 
     instance: dg.DagsterInstance
     prober: SourceProber
@@ -55,12 +55,12 @@ class _Look:
     state: StateSnapshot
     nodes: Sequence[Node]
     counted: frozenset[str]
-    """The nodes whose tokens tell of all that the run which built them wrote, hooks and `on-run-end` included."""
+    """The nodes whose tokens include everything that the run which built them wrote, also in hooks and `on-run-end`."""
     now: datetime
 
 
 class RelationWatch:
-    """What a freshness sensor remembers of the models' relations."""
+    """The memory of a freshness sensor about the models' relations."""
 
     def __init__(self, project: OrchestratedProject) -> None:
         """Look at nothing yet."""
@@ -69,9 +69,9 @@ class RelationWatch:
         self._looked_at: datetime | None = None
         self._seen: object = None
         self._run_ends: dict[str, datetime] = {}
-        """By id, of the runs that made the last builds."""
+        """The ends of the runs that made the last builds, by run id."""
         self._again_at: datetime | None = None
-        """When what has not moved is to be looked at all the same."""
+        """When to look again although nothing has moved."""
 
     def look(  # noqa: PLR0913, PLR0917 (what a tick knows)
         self,
@@ -83,11 +83,11 @@ class RelationWatch:
         now: datetime,
         recheck: Recheck,
     ) -> list[dg.AssetObservation]:
-        """Note what became of the relations that were built and that no run is writing, and return what is news.
+        """Note the state of the relations that were built and that no run is writing, and return the news.
 
-        The columns of sources are noted too.
+        Notes the columns of sources too.
 
-        Raises WarehouseError when the warehouse cannot be asked, and WarehouseBusyError while a writer holds it.
+        Raises WarehouseError when the warehouse cannot be queried, and WarehouseBusyError while a writer holds it.
         """
         skipped = set(building)
         nodes = [
@@ -111,7 +111,7 @@ class RelationWatch:
         look = _Look(instance, prober, loaded, state, nodes, counted, now)
         file = prober.session.duckdb_file
         count = checkpoints(file) if file is not None else None
-        before = read_relations(instance, self._project.state_name)
+        before = read_relation_notes(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
         note_columns(instance, self._project, loaded, state, columns, recheck)
@@ -127,12 +127,12 @@ class RelationWatch:
                 seen[uid] = relation
             if relation.absences and not relation.is_missing:
                 waits.append(_again_at(build, relation))
-        # What a run is writing is not looked at, so what was noted of it stays until its build is recorded.
+        # Keep the notes about relations that a run is writing until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
         if file is not None and count is not None and self._is_older_copy(instance, file, count):
             seen.update(_restored(look, seen, f"restored at checkpoint {count}"))
         if seen != before.seen:
-            write_relations(instance, self._project.state_name, Relations(seen))
+            write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
         if file is not None and count is not None:
             write_checkpoints(instance, self._project.state_name, {str(file): count})
         self._seen, self._again_at = stamp, min(waits, default=None)
@@ -145,23 +145,23 @@ class RelationWatch:
         return count < read_checkpoints(instance, self._project.state_name).get(str(file), 0)
 
     def _is_counted(self, instance: dg.DagsterInstance, build: LastBuild, now: datetime) -> bool:
-        """Return whether a token that is read now tells of all that the run of a build wrote."""
+        """Return whether a token that is read now includes everything that the run of a build wrote."""
         if now < build.ended_at + _COUNTED_AFTER:
             return False
         if build.run_id not in self._run_ends:
             record = instance.get_run_record_by_id(build.run_id)
             if record is not None and record.end_time is None:
                 return False
-            # Of a deleted run nobody knows more.
+            # The end of a deleted run is unknown.
             self._run_ends[build.run_id] = (
                 from_timestamp(record.end_time or 0) if record is not None else build.ended_at
             )
         return now >= self._run_ends[build.run_id] + _COUNTED_AFTER
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
-        """Return for each relation that was read its token if it was altered since its build, else None."""
+        """Return, for each relation that was read, its token if it was altered since its build, else None."""
         is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
-        if self._baselines is None or is_due:  # a job may have looked meanwhile
+        if self._baselines is None or is_due:  # a job may have written them meanwhile
             self._baselines = read_baselines(look.instance, self._project.state_name)
         baselines = self._baselines
         if is_due:
@@ -193,14 +193,14 @@ def note_checkpoints(instance: dg.DagsterInstance, project: OrchestratedProject,
         write_checkpoints(instance, project.state_name, {**noted, str(file): count})
 
 
-def _restored(look: _Look, seen: Mapping[str, Relation], mark: str) -> dict[str, Relation]:
+def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[str, RelationNote]:
     """Return all relations of the session's own database, those that a run is writing too, as put back."""
     session, found = look.prober.session, {}
     for uid, build in look.state.builds.items():
         node = look.loaded.project.graph.nodes.get(uid)
         name = parse_relation_name((node and node.relation_name) or "", session.adapter_type)
         if name is not None and name.database in {"", session.database}:
-            known = seen.get(uid) or Relation(build_id(build))
+            known = seen.get(uid) or RelationNote(build_id(build))
             found[uid] = replace(known, is_restored=True, alteration=mark)
     return found
 
@@ -213,9 +213,9 @@ def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
     state: StateSnapshot,
     nodes: Sequence[Node],
 ) -> dict[str, str]:
-    """Return the tokens of the nodes' relations that something else altered since their last build, as a look would find them.
+    """Return the tokens of the nodes' relations that were altered outside Dagster since their last build.
 
-    Raises WarehouseError when the warehouse cannot be asked.
+    Raises WarehouseError when the warehouse cannot be queried.
     """
     look = _Look(instance, prober, loaded, state, nodes, frozenset(), clock.now())
     baselines = read_baselines(instance, project.state_name)
@@ -230,7 +230,9 @@ def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
     return {uid: token for uid, token in _tokens(look, watched) if token != known[uid]}
 
 
-def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relations) -> Iterable[dg.AssetObservation]:
+def _news(
+    key: dg.AssetKey, node: Node, relation: RelationNote | None, before: RelationNotes
+) -> Iterable[dg.AssetObservation]:
     if relation is None or relation == before.seen.get(node.unique_id):
         return
     if relation.is_missing:
@@ -241,16 +243,16 @@ def _news(key: dg.AssetKey, node: Node, relation: Relation | None, before: Relat
         message = "Altered outside of Dagster"
     else:
         message = (
-            f"{node.relation_name} was built again and is still not to be seen. Let the sensor's role see it. Until"
+            f"{node.relation_name} was built again, but the sensor still does not find it. Let the sensor's role see it. Until"
             f" then it is built again after {format_duration(retry_wait(relation.absences))} at the earliest"
         )
     yield dg.AssetObservation(key, description=message, metadata=outcome_metadata(Outcome.NOTICED, message))
 
 
 def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, counted: frozenset[str]) -> object:
-    """Return what changes when there is anything new to see; None where only a look can tell.
+    """Return a value that changes whenever a look could find news; None where only a look can show it.
 
-    A local DuckDB file tells without being opened, which would stop a build from starting.
+    The metadata of a local DuckDB file shows it without opening the file, which would stop a build from starting.
     """
     stat, is_settled = database_stat(prober.session, clock.now_ns())
     if not is_settled:
@@ -265,12 +267,12 @@ def _leaves_a_relation(node: Node) -> bool:
 
 
 def _is_watched(node: Node, look: _Look) -> bool:
-    """Return whether alterations of a node's rows can be told, at a price that is worth it."""
+    """Return whether alterations of a node's rows can be detected at a low price, or the user asked for it."""
     asked = look.loaded.project.policy(node.unique_id).external_changes
     if node.is_view or asked is ExternalChanges.IGNORE:
         return False
     kind = look.prober.probe_of(_as_source(node, look)).kind
-    # Reading all rows of all models is only done where somebody asked for it.
+    # Only read all rows of a model where the user asked for it.
     return kind in _CHEAP or (asked is not None and kind != ProbeKind.UNTRACKED)
 
 
@@ -295,13 +297,13 @@ def _as_source(node: Node, look: _Look) -> Source:
     )
 
 
-def _relation(build: LastBuild, presence: Presence, before: Relation | None, now: datetime) -> Relation:
-    """Return what is out of order with a relation: what this look could not tell stays as it was.
+def _relation(build: LastBuild, presence: Presence, before: RelationNote | None, now: datetime) -> RelationNote:
+    """Return the note about a relation. Where this look found no answer, the note stays.
 
-    What is missing once more after it was built for that is perhaps only hidden from the sensor, and counts as missing
-    after a wait, lest it be built at every tick.
+    A relation that is missing again after it was rebuilt may only be hidden from the sensor. It counts as missing after a
+    wait, so that not every tick builds it.
     """
-    fresh = Relation(build_id(build), absences=before.absences if before else 0)
+    fresh = RelationNote(build_id(build), absences=before.absences if before else 0)
     if presence is Presence.UNKNOWN:
         return before or fresh
     known = before if before is not None and before.built_at == fresh.built_at else fresh
@@ -312,5 +314,5 @@ def _relation(build: LastBuild, presence: Presence, before: Relation | None, now
     return replace(known, is_missing=True, absences=known.absences + 1)
 
 
-def _again_at(build: LastBuild, relation: Relation) -> datetime:
+def _again_at(build: LastBuild, relation: RelationNote) -> datetime:
     return build.ended_at + retry_wait(relation.absences)

@@ -1,4 +1,4 @@
-"""Which sources a tick asks: not those that nobody waits for, nor too often, nor at once after a failure."""
+"""Which sources a tick probes: those whose new data could lead to a build, not too often, and after a wait if they failed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from dagster_sao.core.durations import doubled
 from dagster_sao.core.manifest.policy import SourcePolicy
 
-FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(minutes=10)
+_FIRST_RETRY = timedelta(seconds=30)
+_LONGEST_RETRY = timedelta(minutes=10)
 
 
 @dataclass
@@ -21,14 +22,14 @@ class _Failure:
 
 @dataclass
 class ProbeSchedule:
-    """When each source is asked next. In memory: after a restart, each is asked once more."""
+    """When to probe each source next. In memory: after a restart, each is probed once more."""
 
     _asked_at: dict[str, datetime] = field(default_factory=dict)
     _stale_at: dict[str, datetime] = field(default_factory=dict)
     _failures: dict[str, _Failure] = field(default_factory=dict)
 
     def is_due(self, unique_id: str, policy: SourcePolicy, now: datetime, *, is_wanted: bool) -> bool:
-        """Return whether a source is asked at `now`: its answer is wanted, or its freshness is about to get worse."""
+        """Return whether to probe a source at `now`: its new data could lead to a build, or its freshness gets worse."""
         asked_at, failure = self._asked_at.get(unique_id), self._failures.get(unique_id)
         if failure is not None and now < failure.retry_at:
             return False
@@ -40,7 +41,7 @@ class ProbeSchedule:
         return is_wanted or failure is not None or (stale_at is not None and now >= stale_at)
 
     def answered(self, unique_id: str, now: datetime, stale_at: datetime | None = None) -> None:
-        """Note that a source was asked, and when its freshness gets worse with no new data."""
+        """Note that a source was probed, and when its freshness gets worse without new data."""
         self._asked_at[unique_id] = now
         self._failures.pop(unique_id, None)
         self._stale_at.pop(unique_id, None)
@@ -48,12 +49,11 @@ class ProbeSchedule:
             self._stale_at[unique_id] = stale_at
 
     def failed(self, unique_id: str, message: str, now: datetime) -> None:
-        """Note that a source could not be asked: it is tried again after 30 seconds, doubling up to 10 minutes."""
+        """Note that the probe of a source failed: the next one is after 30 seconds, doubling up to 10 minutes."""
         before = self._failures.get(unique_id)
         count = before.count + 1 if before else 1
-        wait = min(FIRST_RETRY * (1 << min(count - 1, 10)), LONGEST_RETRY)
         self._asked_at[unique_id] = now
-        self._failures[unique_id] = _Failure(message, now + wait, count)
+        self._failures[unique_id] = _Failure(message, now + doubled(_FIRST_RETRY, count, _LONGEST_RETRY), count)
 
     def failing(self, unique_ids: Iterable[str]) -> dict[str, str]:
         """Return what the last answer of those sources was that could not be asked."""

@@ -1,4 +1,4 @@
-"""The freshness sensor: one per dbt project. Asks the warehouse what changed and records it."""
+"""The freshness sensor, one per dbt project: probes the sources in the warehouse and records new data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.decision.sources_worth_asking import wanted_sources
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.sources_worth_asking import wanted_sources
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event
@@ -28,8 +28,9 @@ from dagster_sao.orchestration.sources.age_checks import FreshnessReports, fresh
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
-from dagster_sao.orchestration.state.event_log import RunActivity, run_activity
 from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.probes.settings import place
@@ -44,35 +45,35 @@ _NAMED_SOURCES = 5
 
 @dataclass
 class _Tick:
-    """What one tick asks, and what it found."""
+    """The plan of one tick, and what it found."""
 
     now: datetime
     loaded: LoadedProject
     state: StateSnapshot
     sources: list[Source]
-    """Those that can be probed."""
+    """The sources that can be probed."""
     due: list[Source]
-    """Those that are asked, in this order."""
+    """The sources to probe, in this order."""
     wanted: set[str]
-    """Those of which a node below could act on the answer."""
+    """The sources whose new data could lead to a build now."""
     seen: set[str] = field(default_factory=set)
     events: list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
     failing: dict[str, str] = field(default_factory=dict)
-    """What the last answer was of the sources that cannot be asked, by label."""
+    """The last error of each failing source, by label."""
     cost: Cost = field(default_factory=Cost)
 
     @property
     def left(self) -> list[Source]:
-        """The sources there was no time for."""
+        """The sources that the tick had no time for."""
         return [source for source in self.due if source.unique_id not in self.seen]
 
 
 class FreshnessProber:
-    """A project's warm session, kept between ticks and opened anew when the manifest or the profile changed."""
+    """The open session of a project, kept between ticks and reopened when the manifest or the profile changed."""
 
     def __init__(self, project: OrchestratedProject, tick_seconds: float) -> None:
-        """Connect to nothing yet. `tick_seconds` is the time that a tick may take."""
+        """Connect to nothing yet. `tick_seconds` is the time budget of a tick."""
         self._project = project
         self._tick_seconds = tick_seconds
         self._prober: SourceProber | None = None
@@ -83,22 +84,22 @@ class FreshnessProber:
         self._warned: set[str] = set()
 
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Probe the sources and report those with a new token. Never raises for what the warehouse or a source does."""
+        """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
         started = time.monotonic()
         cursor, note = _read_cursor(context.cursor)
         try:
             loaded = self._project.refresh(context.log)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
-            if at_work and loaded.project.graph.adapter_type == "duckdb":
+            if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
                 return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
             tick = self._probe(context, loaded, activity.building, cursor, started)
         except WarehouseBusyError as error:
             return dg.SensorResult(
-                skip_reason=f"{sentence(error)} Nothing is lost: the next tick looks again.", cursor=context.cursor
+                skip_reason=f"{sentence(error)} Nothing is lost: the next tick probes again.", cursor=context.cursor
             )
         except WarehouseError as error:
-            self._prober = None  # what the profile says may have changed
+            self._prober = None  # the profile may have changed
             return dg.SensorResult(skip_reason=sentence(error), cursor=context.cursor)
         summary = _summary(tick)
         context.log.info(f"{summary} It took {tick.cost}.")
@@ -156,7 +157,7 @@ class FreshnessProber:
         return self._prober
 
     def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
-        """Take what a source answered. What is wrong with it in a way that nobody foresaw is this source's failure."""
+        """Process the observation of a source. An unforeseen error is a failure of this source alone."""
         try:
             self._absorb(tick, probed, log)
         except Exception as error:  # noqa: BLE001 (times of any year, texts of any kind)
@@ -199,8 +200,8 @@ class FreshnessProber:
         try:
             return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)
         except WarehouseError as error:
-            # What the sources said is not lost for it.
-            context.log.warning(f"The models' relations could not be looked at: {sentence(error)}")
+            # Keep what the sources' probes found.
+            context.log.warning(f"The models' relations could not be checked: {sentence(error)}")
             return []
 
     def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:
@@ -222,7 +223,7 @@ def build_freshness_sensor(
         name=name,
         minimum_interval_seconds=interval_seconds,
         default_status=default_status,
-        description=f"Asks the warehouse which sources of the dbt project {project.name} have new data, and records it.",
+        description=f"Probes the sources of the dbt project {project.name} in the warehouse, and records new data.",
     )
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         mask_log(context.log)
@@ -233,7 +234,7 @@ def build_freshness_sensor(
 
 
 def _leaves_alone(at_work: Mapping[str, str]) -> str:
-    """Return why the warehouse is left alone: on DuckDB a reader would stop a build or a test from starting."""
+    """Return why the tick probes nothing: on DuckDB a reader would stop a build or a test from starting."""
     run_id = next(iter(at_work.values()))
     return f"Run {run_id[:8]} is writing to the DuckDB database. Its sources are probed when the run has ended."
 
@@ -262,7 +263,7 @@ def _summary(tick: _Tick) -> str:
         parts.append(f"{len(tick.left)} left for the next tick")
     due = {source.unique_id for source in tick.due}
     if resting := [s for s in tick.sources if s.unique_id not in due | tick.wanted]:
-        parts.append(f"{len(resting)} not asked, since nothing below may be built yet")
+        parts.append(f"{len(resting)} not probed, since nothing below may be built yet")
     return "; ".join(parts) + "."
 
 
@@ -274,7 +275,7 @@ def _names(labels: Sequence[str]) -> str:
 
 
 def _read_cursor(cursor: str | None) -> tuple[str | None, str]:
-    """Return where to start, and a note when the cursor cannot be read, which costs nothing."""
+    """Return the source to start with, and a note when the cursor cannot be read. No state is lost then."""
     if not cursor:
         return None, ""
     try:

@@ -1,4 +1,4 @@
-"""The token of a source whose data Dagster itself reports: an asset materializes it, or observes it. Reads no event log."""
+"""The token of a source whose data Dagster reports itself: an asset materializes or observes it. Does not read the event log."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dagster_sao.orchestration.events.record_json import environment_of
 
 IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
 CODE_VERSION_TAG = "dagster/code_version"
-"""Dagster writes it wherever it computes a data version."""
+"""Dagster writes this tag wherever it computes a data version."""
 
 
 def materialized_token(record: dg.EventLogRecord, metadata: Mapping[str, Any]) -> str:
-    """Return the token that a materialization of a source stands for.
+    """Return the token of a materialization of a source.
 
-    It is the data version where this package or the user gave it. Dagster computes a version of its own from the code
-    version and the inputs' versions: with a constant code version and no inputs it never moves, so the event counts.
+    It is the data version where this package or the user gave it. Dagster computes its own version from the code version and
+    the versions of the inputs. With a constant code version and no inputs it never moves, so the event counts instead.
     """
     materialization = record.asset_materialization
     tags = (materialization.tags if materialization else None) or {}
     version = tags.get(DATA_VERSION_TAG)
-    # The version of one partition does not tell whether another one moved.
+    # The version of one partition does not show whether another one moved.
     is_whole = materialization is not None and materialization.partition is None
     return version if version and is_whole and _is_given(tags, metadata) else _event(record)
 
 
 def observed_token(record: dg.EventLogRecord) -> str | None:
-    """Return the token that an observation of a source stands for, None where it does not report a data version."""
+    """Return the token of an observation of a source, None where it does not report a data version."""
     observation = record.event_log_entry.asset_observation
     version = observation.tags.get(DATA_VERSION_TAG) if observation else None
     if observation is None or not version:
@@ -42,8 +42,8 @@ def _is_given(tags: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
     if PROBE_KEY in metadata:
         return True
     if BUILD_KEY in metadata:
-        # A model of another project. Which of its environments the source names is not known: versions of two may be
-        # equal while their rows are not.
+        # A model of another project. The source may name any of its environments, where equal versions can have different
+        # rows.
         return not environment_of(metadata[BUILD_KEY])
     return tags.get(IS_USER_PROVIDED_TAG) == "true" or CODE_VERSION_TAG not in tags
 

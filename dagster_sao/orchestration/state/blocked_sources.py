@@ -1,4 +1,4 @@
-"""The sources that nothing is built from, since they are older than they may be."""
+"""The sources that block what is below them, since they are older than their `error_after`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dagster_sao.orchestration.project.probed_sources import checked_sources
 def blocked_sources(
     instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject
 ) -> frozenset[str]:
-    """Return the sources that nothing is built from, as they asked for: those older than their `error_after`."""
+    """Return the sources with `blocking` set that are older than their `error_after`."""
     blocking = {
         key: source.unique_id
         for key, source in checked_sources(project, loaded).items()

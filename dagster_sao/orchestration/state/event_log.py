@@ -1,4 +1,4 @@
-"""The event log as state: read in bulk once, then only what is new.
+"""The event log as state: read completely once, then only new events.
 
 Dagster's event log is the only store. A node's materialization carries its build record, its observation a failed
 attempt; a source's materialization carries its token. Only the freshness sensor and the runs write there.
@@ -6,9 +6,8 @@ attempt; a source's materialization carries its token. Only the freshness sensor
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -34,8 +33,6 @@ from dagster_sao.orchestration.events.event_schema import (
     ELSEWHERE_KEY,
     FAILURE_KEY,
     HISTORY_KEY,
-    PROJECT_TAG,
-    TESTS_TAG,
     GivenNode,
     from_timestamp,
     given_metadata,
@@ -53,7 +50,6 @@ from dagster_sao.orchestration.events.record_json import (
 from dagster_sao.orchestration.leases.writers import WriterTable
 from dagster_sao.orchestration.private.dagster_internals import (
     FINISHED_STATUSES,
-    NOT_FINISHED_STATUSES,
     DagsterEventType,
     RunsFilter,
     events_after,
@@ -63,7 +59,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
     report_engine_event,
     wipes_after,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject, state_name
+from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject, state_name
 from dagster_sao.orchestration.state.asset_tokens import materialized_token, observed_token
 from dagster_sao.orchestration.state.functions import FunctionTable
 from dagster_sao.orchestration.state.relation_notes import build_mark
@@ -72,13 +68,13 @@ from dagster_sao.orchestration.state.verdicts import VerdictTable
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
-# Most have a data version or none has; a version that is not found only looks like new data.
+# Most observations of an asset have a data version, or none has. A version that is not found only looks like new data.
 _OBSERVATIONS = 10
 
 
 @dataclass
 class _Assets:
-    """What the event log says of each asset, by unique id."""
+    """The state of each asset in the event log, by unique id."""
 
     builds: dict[str, LastBuild] = field(default_factory=dict)
     sources: dict[str, SourceState] = field(default_factory=dict)
@@ -90,13 +86,13 @@ class _Assets:
     materialized: dict[str, int] = field(default_factory=dict)
     """The id of the newest materialization that was read."""
     observed: dict[str, tuple[int, SourceState]] = field(default_factory=dict)
-    """Of sources that Dagster assets load: the id of the newest observation with a data version, and what it says."""
+    """For sources that Dagster assets load: the id of the newest observation with a data version, and its state."""
     unsettled: set[str] = field(default_factory=set)
-    """The ended runs that may have left a failure, and were read."""
+    """The ended runs that may have left a failure and were read."""
 
 
 class EventLogState:
-    """The state of one project in one Dagster instance, kept up to date by reading what is new."""
+    """The state of one project in one Dagster instance, kept up to date by reading new events."""
 
     def __init__(
         self,
@@ -123,9 +119,9 @@ class EventLogState:
         self._lock = threading.Lock()
 
     def snapshot(self, keys: AssetKeys, now: datetime) -> StateSnapshot:
-        """Return the state of the nodes and sources of `keys`, as it is now: what is read later does not show in it."""
+        """Return the state of the nodes and sources of `keys` as it is now. Later reads do not change the returned value."""
         with self._lock:
-            # First, so that what is wiped from here on is seen the next time.
+            # Read this first, so that the next read sees what is wiped from here on.
             wiped, self._wipes = wipes_after(self._instance, self._wipes)
             self._wiped_at.update(wiped)
             newest = maximum_event_id(self._instance)
@@ -144,7 +140,7 @@ class EventLogState:
             )
 
     def _standing_verdicts(self, keys: AssetKeys) -> Mapping[str, Verdict]:
-        """Return the verdicts but for those on what was wiped since: with an asset's history goes what was tested of it."""
+        """Return the verdicts without those on assets that were wiped since: wiping an asset's history wipes its tests too."""
         verdicts = self.verdicts.read()
         wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
         if not wiped:
@@ -158,7 +154,7 @@ class EventLogState:
     def unsettle(self, run: dg.DagsterRun, project: Project, nodes: Sequence[str], state: StateSnapshot) -> None:
         """Note that a run gives nodes to dbt. `state` was read under the lease.
 
-        What it then leaves without a word was interrupted, unless somebody has built it since.
+        A node that the run then reports nothing about was interrupted, unless another run has built it since.
         """
         found = origins(project, state)
         given = []
@@ -170,16 +166,16 @@ class EventLogState:
         self._instance.add_run_tags(run.run_id, {self._unsettled_tag: "yes"})
 
     def place(self, unique_id: str) -> tuple[str, int]:
-        """Return what tells the last build of a node from others, and which attempt since then the next one is.
+        """Return the mark of a node's last build, and the number of the next attempt since that build.
 
-        Also where somebody asked to forget the build or the attempts: they are in the log all the same.
+        A build or attempt that a user reset counts too: it is still in the log.
         """
         failure = self._assets.failures.get(unique_id)
         return build_mark(self._assets.builds.get(unique_id)), failure.sequence + 1 if failure is not None else 1
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
-        """Forget the runs that `snapshot` read whose failures were all made good since, and `ended_well`, which left none."""
-        # Where there are none, what has happened since need not be read: in a large project, a lot.
+        """Mark runs as settled whose failures were all made good since, and `ended_well`, which left none."""
+        # Without unsettled runs there is no need to read new events, which in a large project takes long.
         if self._assets.unsettled:
             self.snapshot(keys, now)
         with self._lock:
@@ -193,13 +189,8 @@ class EventLogState:
         known = self._assets.records.get(unique_id, {})
         return {name: record for name, record in known.items() if name != self._environment}
 
-    def wiped_at(self, key: dg.AssetKey) -> datetime | None:
-        """Return when the history of an asset was last wiped, as far as `snapshot` has seen."""
-        timestamp = self._wiped_at.get(key)
-        return from_timestamp(timestamp) if timestamp is not None else None
-
     def wipes(self, keys: AssetKeys) -> Mapping[str, datetime]:
-        """Return when the history of each node or source was last wiped, as far as `snapshot` has seen."""
+        """Return when the history of each node or source was last wiped, as of the last read."""
         wiped = {uid: at for key, at in self._wiped_at.items() if (uid := keys.unique_ids.get(key))}
         return {uid: from_timestamp(at) for uid, at in wiped.items()}
 
@@ -233,7 +224,7 @@ class EventLogState:
                 self._absorb_run(run_id, from_timestamp(run.end_time or run.update_timestamp.timestamp()), kind)
 
     def _absorb_run(self, run_id: str, ended_at: datetime, kind: FailureKind) -> None:
-        """Learn what failed in an ended run, and what it left without a word: that was interrupted."""
+        """Add the failures of an ended run. A node that the run reported nothing about was interrupted."""
         silent: dict[str, FailedAttempt] = {}
         for record in events_of_run(self._instance, run_id):
             silent.update(self._given_to_dbt(record))
@@ -248,7 +239,7 @@ class EventLogState:
             self._absorb_failure(unique_id, found, run_id)
 
     def _given_to_dbt(self, record: dg.EventLogRecord) -> Iterator[tuple[str, FailedAttempt]]:
-        """Yield the nodes that a run gave to dbt, each with the failure that it is if nothing more is said of it."""
+        """Yield the nodes that a run gave to dbt, each with the failure to add if the run reports nothing more about it."""
         event = record.event_log_entry.dagster_event
         for node in given_nodes(metadata_of_engine_event(event)) if event else ():
             key = self._keys.by_unique_id.get(node.unique_id) if self._keys else None
@@ -282,7 +273,7 @@ class EventLogState:
         self._assets.observed[unique_id] = record.storage_id, state
 
     def _observed_sources(self) -> Iterator[tuple[str, SourceState]]:
-        """Yield the sources that Dagster assets load and that are observed too: each moves with either."""
+        """Yield the sources that are both loaded by Dagster assets and observed: a new load or a new observation is new data."""
         for unique_id, (_, observed) in self._assets.observed.items():
             loaded = self._assets.sources.get(unique_id)
             if loaded is None:
@@ -302,7 +293,7 @@ class EventLogState:
         return known.get(self._environment)
 
     def _absorb_build(self, unique_id: str, build: LastBuild | None) -> None:
-        # A materialization that somebody reported without building says nothing of what was read.
+        # A materialization that somebody reported by hand has no record of what a build read.
         if build is None:
             self._assets.builds.pop(unique_id, None)
             return
@@ -312,7 +303,7 @@ class EventLogState:
             del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
 
     def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
-        """Learn of a failure. Returns whether the observation is what a run says of a node."""
+        """Add a failure. Returns whether the observation reports what became of a node in a run."""
         unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
         if unique_id is None or observation is None:
             return False
@@ -359,89 +350,8 @@ def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) 
     return states.setdefault(instance, state)
 
 
-_open_instance: dg.DagsterInstance | None = None
-
-
-def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
-    """Return the instance of a tick, in a code server one for the life of the process.
-
-    Dagster opens it anew for every tick, which costs more than the rest of a tick that finds nothing, and ends the state
-    that was read from it. The daemon, too, keeps its own open as long as it lives.
-    """
-    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
-    ref = context.instance_ref
-    if ref is None:  # somebody else opened it and closes it
-        return context.instance
-    if _open_instance is None or _open_instance.get_ref() != ref:
-        _open_instance = dg.DagsterInstance.from_ref(ref)
-    return _open_instance
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that a sensor of this package asked for and that has ended."""
-
-    created_at: datetime
-    ended_at: datetime
-    run_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunActivity:
-    """What runs of the project are doing, and what they just did."""
-
-    building: Mapping[str, str]
-    """The nodes in the selection of an unfinished run, with the run's id."""
-    testing: Mapping[str, str]
-    """The tests that an unfinished run was asked for by name, with the run's id."""
-    ended: Mapping[str, EndedRun]
-    """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
-
-
-def run_activity(
-    instance: dg.DagsterInstance,
-    loaded: LoadedProject,
-    project_name: str,
-    repository: dg.RepositoryDefinition | None,
-    since: datetime,
-) -> RunActivity:
-    """Return what unfinished runs will write and test, and what runs that ended after `since` were asked for."""
-    keys, check_keys = loaded.keys, loaded.check_keys
-    building: dict[str, str] = {}
-    testing: dict[str, str] = {}
-    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
-        for key in _selected_keys(run, repository):
-            if key in keys.unique_ids:
-                building[keys.unique_ids[key]] = run.run_id
-        testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
-    ended: dict[str, EndedRun] = {}
-    recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
-    for record in reversed(instance.get_run_records(recent)):
-        if record.dagster_run.is_finished and record.end_time is not None:
-            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
-            ended.update(
-                {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
-            )
-    return RunActivity(building, testing, ended)
-
-
-def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:
-    """Yield the tests that a run was asked for by name."""
-    yield from json.loads(run.tags.get(TESTS_TAG, "[]"))
-    if run.asset_check_selection:
-        yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
-
-
-def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
-    if run.asset_selection is not None:
-        return run.asset_selection
-    if repository is None or not repository.has_job(run.job_name):
-        return ()
-    return repository.get_job(run.job_name).asset_layer.executable_asset_keys
-
-
 def _is_followed_by(failure: FailedAttempt, build: LastBuild | None) -> bool:
-    """Return whether a node was built after an attempt, which knew the last build before it. Clocks differ between machines."""
+    """Return whether a node was built after an attempt. Compares builds where possible: clocks differ between machines."""
     if failure.after is not None:
         return build is not None and build_mark(build) != failure.after
     return build is not None and build.ended_at > failure.failed_at

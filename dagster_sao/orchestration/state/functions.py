@@ -1,7 +1,7 @@
-"""User-defined functions in a run: which dbt has created, and from which code the warehouse has each one.
+"""User-defined functions in a run: which ones dbt has created, and the code of each function in the warehouse.
 
-The latter is kept in a table of the Dagster instance's database: a function has no asset whose events could hold it. It is
-not known from before dbt replaces a function until dbt has said that it did.
+The code is kept in a table of the Dagster instance's database, since a function has no asset whose events could hold it. It
+is unknown from before dbt replaces a function until dbt has reported the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FunctionState
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import function_from_json, function_to_json
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, open_table, replace_rows, retried
 
 _FUNCTION = "function"
 
@@ -34,11 +34,11 @@ _FUNCTIONS = sa.Table(
 
 
 class FunctionTableError(TableError):
-    """What is known of functions cannot be kept."""
+    """The state of functions cannot be kept."""
 
 
 class FunctionTable:
-    """What is known of the functions of one project and environment."""
+    """The state of the functions of one project and environment."""
 
     def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
         """Read nothing yet. `state_name` tells the project and its environment from others."""
@@ -47,7 +47,7 @@ class FunctionTable:
         self._engine: sa.Engine | None = None
 
     def read(self) -> Mapping[str, FunctionState]:
-        """Return the state of each function; none where nobody has written any. Raises FunctionTableError."""
+        """Return the state of each function that was ever written. Raises FunctionTableError."""
         if self._engine is None:
             self._engine = find_table(self._instance, _FUNCTIONS)
         engine = self._engine
@@ -74,15 +74,11 @@ class FunctionTable:
             for uid, state in sorted(states.items())
         ]
 
-        def replace_rows() -> None:
+        def write_once() -> None:
             with engine.begin() as connection:
-                for first in range(0, len(rows), ROWS_PER_STATEMENT):
-                    part = rows[first : first + ROWS_PER_STATEMENT]
-                    keys = [row["function_key"] for row in part]
-                    connection.execute(sa.delete(_FUNCTIONS).where(_FUNCTIONS.c.function_key.in_(keys)))
-                    connection.execute(sa.insert(_FUNCTIONS), part)
+                replace_rows(connection, _FUNCTIONS, _FUNCTIONS.c.function_key, rows)
 
-        retried(replace_rows, "What is known of functions cannot be kept", FunctionTableError)
+        retried(write_once, "What is known of functions cannot be kept", FunctionTableError)
 
     def _rows(self, engine: sa.Engine) -> list[Any]:
         with engine.connect() as connection:
@@ -99,12 +95,12 @@ class RunFunctions:
         self._states: dict[str, FunctionState] = {}
         self._unwritten: dict[str, FunctionState] = {}
         self.created: set[str] = set()
-        """Those that this round has created, under its leases."""
+        """The functions that this round has created, under its leases."""
         self.failed: set[str] = set()
-        """Those that dbt could not create in this round."""
+        """The functions that dbt could not create in this round."""
 
     def begin(self, states: Mapping[str, FunctionState]) -> None:
-        """Begin a round: what was created in one before may have been replaced by others since."""
+        """Begin a round: another run may have replaced functions since the last round."""
         self._states = dict(states)
         self.created, self.failed = set(), set()
 
@@ -121,7 +117,7 @@ class RunFunctions:
         self.created.add(uid)
         known = self._states.get(uid)
         if known is None or known.code != code or known.failed_code:
-            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.planned_code(uid)))
+            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.manifest_code_mark(uid)))
 
     def fail(self, functions: Iterable[str]) -> None:
         """Note that dbt could not create functions."""
@@ -131,15 +127,15 @@ class RunFunctions:
             self._note(uid, before.failed(self._project.fingerprints[uid].digest, clock.now(), self._run_id))
 
     def failed_among(self, functions: Iterable[str]) -> tuple[str, ...]:
-        """Return those of `functions` that dbt could not create."""
+        """Return the functions among `functions` that dbt could not create."""
         return tuple(uid for uid in functions if uid in self.failed)
 
     def missing_among(self, functions: Iterable[str]) -> list[str]:
-        """Return those of `functions` that dbt has not created."""
+        """Return the functions among `functions` that dbt has not created."""
         return [uid for uid in functions if uid not in self.created]
 
     def write(self) -> None:
-        """Keep what was noted. Raises FunctionTableError."""
+        """Write what was noted. Raises FunctionTableError."""
         unwritten, self._unwritten = self._unwritten, {}
         self._table.write(unwritten)
 

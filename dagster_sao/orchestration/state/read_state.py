@@ -1,4 +1,4 @@
-"""All that a decision needs to know of the past and the present, from where each part of it is kept."""
+"""The complete state of a project for a decision, collected from the places where its parts are kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.state.blocked_sources import blocked_sources
 from dagster_sao.orchestration.state.event_log import event_log_state
-from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relations
-from dagster_sao.orchestration.state.resets import read_forgotten
+from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relation_notes
+from dagster_sao.orchestration.state.resets import read_resets
 
 
 def take_snapshot(
@@ -22,13 +22,13 @@ def take_snapshot(
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""
     log_state = event_log_state(instance, project)
-    # Before and after: what a run notes in between is then seen to be under way.
+    # Read the writers before and after the log: a run that writes in between then counts as under way.
     writers = log_state.writers.read(loaded)
     state = log_state.snapshot(loaded.keys, now)
     state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))
-    state = read_forgotten(instance, project.state_name).hide(state)
+    state = read_resets(instance, project.state_name).hide(state)
     state = read_columns(instance, project.state_name).added_to(state)
-    relations = read_relations(instance, project.state_name)
+    relations = read_relation_notes(instance, project.state_name)
     return replace(
         state,
         missing_relations=relations.missing(state.builds),

@@ -1,38 +1,29 @@
-"""What was last seen of relations: which models' are missing, which something else altered, and which columns they have.
+"""Notes about relations: which models' relations are missing or were altered outside Dagster, and which columns they have.
 
-Kept as small documents in the instance's key-value store, written only when they change: they say how things are, and
-the event log would keep how they ever were.
+The notes are documents in the instance's key-value store: they hold the present state, while the event log would keep every
+earlier one.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
-from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
-
-_RELATIONS = "dagster_sao/relations/"
-_BASELINES = "dagster_sao/baselines/"
-_COLUMNS = "dagster_sao/columns/"
-_MOVED = "dagster_sao/moved_in_run/"
-_CHECKPOINTS = "dagster_sao/checkpoints/"
-_LAYOUT = 1
+from dagster_sao.orchestration.state.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class RelationNote:
     """What is out of order with one node's relation since a build of it."""
 
     built_at: str
-    """The end of that build: what was seen after another says nothing of this one."""
+    """The end of that build. A note from after one build does not count for another."""
     is_missing: bool = False
     alteration: str | None = None
-    """Where something else altered its rows, the token they have since."""
+    """The token of its rows, where they were altered outside Dagster."""
     is_restored: bool = False
     """Whether it comes from an older copy of its database."""
     absences: int = 0
@@ -40,15 +31,15 @@ class Relation:
 
     @property
     def is_out_of_order(self) -> bool:
-        """Return whether there is anything to remember of it."""
+        """Return whether there is anything to note."""
         return self.is_missing or self.is_restored or self.alteration is not None or self.absences > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Relations:
+class RelationNotes:
     """The relations of a project that are not as their last build left them, by unique id."""
 
-    seen: Mapping[str, Relation] = field(default_factory=dict)
+    seen: Mapping[str, RelationNote] = field(default_factory=dict)
 
     def missing(self, builds: Mapping[str, LastBuild]) -> frozenset[str]:
         """Return the nodes whose relation is missing since their last build."""
@@ -62,25 +53,25 @@ class Relations:
         """Return the nodes whose rows were altered since their last build, with their token."""
         return {uid: relation.alteration for uid, relation in self._current(builds) if relation.alteration is not None}
 
-    def _current(self, builds: Mapping[str, LastBuild]) -> Iterator[tuple[str, Relation]]:
+    def _current(self, builds: Mapping[str, LastBuild]) -> Iterator[tuple[str, RelationNote]]:
         for uid, relation in self.seen.items():
             if uid in builds and relation.built_at == build_id(builds[uid]):
                 yield uid, relation
 
 
 def build_id(build: LastBuild) -> str:
-    """Return what tells a build of a node from its others."""
+    """Return the id of a build among the builds of its node."""
     return build.ended_at.isoformat()
 
 
 def build_mark(build: LastBuild | None) -> str:
-    """Return what tells a build from any other, of whichever run; empty for none."""
+    """Return the mark of a build, which no other build of any run has; empty for no build."""
     return f"{build.run_id} {build_id(build)}" if build else ""
 
 
 @dataclass
 class Baselines:
-    """The tokens of relations when they were first looked at after a build, each with that build."""
+    """The tokens of relations at the first look after a build, each with that build."""
 
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -95,14 +86,14 @@ class Columns:
     """The signatures of columns, each with the build after which it was seen: an empty one for sources."""
 
     seen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Of sources and nodes."""
+    """The signatures of sources and nodes."""
     bound: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
-    """Of what a view was created on in the run that built both: by view, with the view's build, then by parent."""
+    """The signatures that a view was created on, of parents that the same run built: by view, with its build, then by parent."""
     hidden: frozenset[str] = frozenset()
-    """What was seen once and could not be seen at the last look."""
+    """The sources and nodes whose columns were seen once, but could not be listed at the last look."""
 
     def added_to(self, state: StateSnapshot) -> StateSnapshot:
-        """Return the state with what is known of columns."""
+        """Return the state with the known columns."""
         builds = dict(state.builds)
         for uid, (built_at, columns) in self.bound.items():
             if uid in builds and build_id(builds[uid]) == built_at:
@@ -120,9 +111,9 @@ def _mark(unique_id: str, state: StateSnapshot) -> str:
     return build_id(build) if build is not None else ""
 
 
-def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
-    """Return what was last seen of columns; nothing, when it was written by another version."""
-    content = _read(instance, _COLUMNS + project_name)
+def read_columns(instance: dg.DagsterInstance, state_name: str) -> Columns:
+    """Return the noted columns; none where another version wrote them."""
+    content = Document.COLUMNS.read(instance, state_name)
     try:
         seen = {uid: (str(mark), str(signature)) for uid, (mark, signature) in content.get("seen", {}).items()}
         bound = {uid: (str(mark), dict(columns)) for uid, (mark, columns) in content.get("bound", {}).items()}
@@ -131,10 +122,10 @@ def read_columns(instance: dg.DagsterInstance, project_name: str) -> Columns:
         return Columns()
 
 
-def write_columns(instance: dg.DagsterInstance, project_name: str, columns: Columns) -> None:
-    """Keep what was seen of columns."""
+def write_columns(instance: dg.DagsterInstance, state_name: str, columns: Columns) -> None:
+    """Write the noted columns."""
     content = {"seen": dict(columns.seen), "bound": dict(columns.bound), "hidden": sorted(columns.hidden)}
-    _write(instance, _COLUMNS + project_name, content)
+    Document.COLUMNS.write(instance, state_name, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +133,16 @@ class MovedInRun:
     """The parents of nodes that moved during the run of their last build, with their versions at its end, by node."""
 
     seen: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
-    """Each with what tells that build from others."""
+    """Each with the mark of that build."""
 
     def current(self, builds: Mapping[str, LastBuild]) -> dict[str, Mapping[str, str]]:
-        """Return what is said of the last builds."""
+        """Return the notes about the last builds."""
         return {uid: moved for uid, (mark, moved) in self.seen.items() if mark == build_mark(builds.get(uid))}
 
 
-def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
-    """Return what moved in runs; nothing, when it was written by another version."""
-    content = _read(instance, _MOVED + project_name)
+def read_moved(instance: dg.DagsterInstance, state_name: str) -> MovedInRun:
+    """Return what moved in runs; nothing where another version wrote it."""
+    content = Document.MOVED_IN_RUN.read(instance, state_name)
     try:
         return MovedInRun({uid: (str(mark), dict(moved)) for uid, (mark, moved) in content.items()})
     except (TypeError, ValueError):
@@ -160,69 +151,56 @@ def read_moved(instance: dg.DagsterInstance, project_name: str) -> MovedInRun:
 
 def write_moved(
     instance: dg.DagsterInstance,
-    project_name: str,
+    state_name: str,
     builds: Mapping[str, LastBuild],
     moved: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Keep what moved in a run that built just the nodes of `moved`, beside what is known of the other last builds."""
-    before = read_moved(instance, project_name)
+    """Write what moved in a run that built exactly the nodes of `moved`, beside the notes about the other last builds."""
+    before = read_moved(instance, state_name)
     seen = {uid: (build_mark(builds[uid]), dict(found)) for uid, found in before.current(builds).items()}
     seen.update({uid: (build_mark(builds[uid]), dict(found)) for uid, found in moved.items()})
     seen = {uid: (mark, found) for uid, (mark, found) in seen.items() if found}
     if seen != before.seen:
-        _write(instance, _MOVED + project_name, seen)
+        Document.MOVED_IN_RUN.write(instance, state_name, seen)
 
 
-def read_relations(instance: dg.DagsterInstance, project_name: str) -> Relations:
-    """Return what was last seen; nothing, when it was written by another version."""
-    seen = _read(instance, _RELATIONS + project_name)
+def read_relation_notes(instance: dg.DagsterInstance, state_name: str) -> RelationNotes:
+    """Return the notes; none where another version wrote them."""
+    seen = Document.RELATIONS.read(instance, state_name)
     try:
-        return Relations({uid: Relation(**relation) for uid, relation in seen.items()})
+        return RelationNotes({uid: RelationNote(**relation) for uid, relation in seen.items()})
     except TypeError:
-        return Relations()
+        return RelationNotes()
 
 
-def write_relations(instance: dg.DagsterInstance, project_name: str, relations: Relations) -> None:
-    """Keep what was seen."""
-    _write(instance, _RELATIONS + project_name, {uid: asdict(relation) for uid, relation in relations.seen.items()})
+def write_relation_notes(instance: dg.DagsterInstance, state_name: str, relations: RelationNotes) -> None:
+    """Write the notes."""
+    Document.RELATIONS.write(instance, state_name, {uid: asdict(relation) for uid, relation in relations.seen.items()})
 
 
-def read_baselines(instance: dg.DagsterInstance, project_name: str) -> Baselines:
-    """Return the baselines that were kept; none, when they were written by another version."""
-    tokens = _read(instance, _BASELINES + project_name)
+def read_baselines(instance: dg.DagsterInstance, state_name: str) -> Baselines:
+    """Return the baselines; none where another version wrote them."""
+    tokens = Document.BASELINES.read(instance, state_name)
     try:
         return Baselines({uid: (str(built_at), str(token)) for uid, (built_at, token) in tokens.items()})
     except (TypeError, ValueError):
         return Baselines()
 
 
-def write_baselines(instance: dg.DagsterInstance, project_name: str, baselines: Baselines) -> None:
-    """Keep baselines."""
-    _write(instance, _BASELINES + project_name, baselines.tokens)
+def write_baselines(instance: dg.DagsterInstance, state_name: str, baselines: Baselines) -> None:
+    """Write the baselines."""
+    Document.BASELINES.write(instance, state_name, baselines.tokens)
 
 
-def read_checkpoints(instance: dg.DagsterInstance, project_name: str) -> dict[str, int]:
+def read_checkpoints(instance: dg.DagsterInstance, state_name: str) -> dict[str, int]:
     """Return the highest count of checkpoints that each DuckDB file had; none, when another version wrote it."""
-    content = _read(instance, _CHECKPOINTS + project_name)
+    content = Document.CHECKPOINTS.read(instance, state_name)
     try:
         return {file: int(count) for file, count in content.items()}
     except (TypeError, ValueError):
         return {}
 
 
-def write_checkpoints(instance: dg.DagsterInstance, project_name: str, counts: Mapping[str, int]) -> None:
+def write_checkpoints(instance: dg.DagsterInstance, state_name: str, counts: Mapping[str, int]) -> None:
     """Keep counts of checkpoints."""
-    _write(instance, _CHECKPOINTS + project_name, counts)
-
-
-def _read(instance: dg.DagsterInstance, key: str) -> Mapping[str, Any]:
-    try:
-        document = json.loads(read_value(instance, key) or "{}")
-        content = document["content"] if document.get("layout") == _LAYOUT else {}
-    except (AttributeError, KeyError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write(instance: dg.DagsterInstance, key: str, content: Mapping[str, Any]) -> None:
-    write_value(instance, key, json.dumps({"layout": _LAYOUT, "content": content}))
+    Document.CHECKPOINTS.write(instance, state_name, counts)

@@ -1,47 +1,42 @@
-"""What a user asked to forget: the builds and failures that no decision looks at any more.
+"""Resets by a user: the builds and failures that no decision considers any more.
 
-Dagster's history stays as it is. What is forgotten is named by what tells it from any other, so that the next build or
-failure of the node counts again, whatever a clock says.
+Dagster's history stays as it is. A reset names the build and the failure that it hides, so that the next build or failure of
+the node counts again, whatever a clock shows.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, StateSnapshot
-from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
+from dagster_sao.orchestration.state.documents import Document
 from dagster_sao.orchestration.state.relation_notes import build_mark
-
-_KEY = "dagster_sao/forgotten/"
-_LAYOUT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What is forgotten of one node."""
+class Reset:
+    """The reset of one node."""
 
     at: str
     """When, for people."""
     build: str = ""
-    """The build, empty for none."""
+    """The mark of the hidden build, empty for none."""
     failure: str = ""
-    """The failed attempt, empty for none."""
+    """The mark of the hidden failure, empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
-class ForgottenNodes:
-    """What is forgotten of a project's nodes, by unique id."""
+class Resets:
+    """The resets of a project's nodes, by unique id."""
 
-    nodes: Mapping[str, Forgotten] = field(default_factory=dict)
+    nodes: Mapping[str, Reset] = field(default_factory=dict)
 
     def hide(self, state: StateSnapshot) -> StateSnapshot:
-        """Return the state without what is forgotten."""
+        """Return the state without the builds and failures that were reset."""
         if not self.nodes:
             return state
         return replace(
@@ -51,47 +46,43 @@ class ForgottenNodes:
         )
 
     def _hides_build(self, unique_id: str, build: LastBuild) -> bool:
-        forgotten = self.nodes.get(unique_id)
-        return forgotten is not None and forgotten.build == build_mark(build)
+        reset = self.nodes.get(unique_id)
+        return reset is not None and reset.build == build_mark(build)
 
     def _hides_failure(self, unique_id: str, failure: FailedAttempt) -> bool:
-        forgotten = self.nodes.get(unique_id)
-        return forgotten is not None and forgotten.failure == _failure_mark(failure)
+        reset = self.nodes.get(unique_id)
+        return reset is not None and reset.failure == _failure_mark(failure)
 
 
-def read_forgotten(instance: dg.DagsterInstance, project_name: str) -> ForgottenNodes:
-    """Return what is forgotten; nothing, when it was written by another version."""
+def read_resets(instance: dg.DagsterInstance, state_name: str) -> Resets:
+    """Return the resets; none where another version wrote them."""
+    content = Document.RESETS.read(instance, state_name)
     try:
-        document: Any = json.loads(read_value(instance, _KEY + project_name) or "{}")
-        nodes = document["nodes"] if document.get("layout") == _LAYOUT else {}
-        return ForgottenNodes({uid: Forgotten(**entry) for uid, entry in nodes.items()})
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return ForgottenNodes()
+        return Resets({uid: Reset(**entry) for uid, entry in content.items()})
+    except TypeError:
+        return Resets()
 
 
-def forget(
-    instance: dg.DagsterInstance, project_name: str, unique_ids: Iterable[str], state: StateSnapshot, now: datetime
+def reset_nodes(
+    instance: dg.DagsterInstance, state_name: str, unique_ids: Iterable[str], state: StateSnapshot, now: datetime
 ) -> list[str]:
-    """Forget the builds and failures of nodes, as `state` knows them. Returns the nodes of which there was any."""
-    before = read_forgotten(instance, project_name).nodes
+    """Hide the builds and failures of nodes, as `state` has them. Returns the nodes that had any."""
+    before = read_resets(instance, state_name).nodes
     found = {}
     for uid in unique_ids:
         build, failure = state.builds.get(uid), state.failures.get(uid)
         if build is not None or failure is not None:
-            found[uid] = _forgotten(build, failure, before.get(uid), now)
+            found[uid] = _reset(build, failure, before.get(uid), now)
     if found:
-        nodes = {**before, **found}
-        document = {"layout": _LAYOUT, "nodes": {uid: asdict(entry) for uid, entry in nodes.items()}}
-        write_value(instance, _KEY + project_name, json.dumps(document))
+        content = {uid: asdict(entry) for uid, entry in {**before, **found}.items()}
+        Document.RESETS.write(instance, state_name, content)
     return list(found)
 
 
-def _forgotten(
-    build: LastBuild | None, failure: FailedAttempt | None, before: Forgotten | None, now: datetime
-) -> Forgotten:
-    # What was forgotten earlier and has no successor stays so.
-    before = before or Forgotten(at="")
-    return Forgotten(
+def _reset(build: LastBuild | None, failure: FailedAttempt | None, before: Reset | None, now: datetime) -> Reset:
+    # A build or failure that was hidden earlier and has no successor stays hidden.
+    before = before or Reset(at="")
+    return Reset(
         at=now.isoformat(),
         build=build_mark(build) if build else before.build,
         failure=_failure_mark(failure) if failure else before.failure,

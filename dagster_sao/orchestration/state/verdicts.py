@@ -1,7 +1,7 @@
 """The verdicts of tests, in a table of the Dagster instance's database.
 
-They are state, not history: a row per test and environment, that outlives the run which wrote it and the switch that hides
-asset checks. Each write gives a row a new number, so a process that has read the table once reads only what is new.
+They are state, not history: one row per test and environment, which outlives its run and does not depend on asset checks.
+Each write gives a row a new number, so a process that has read the table once reads only new rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.state.state import Verdict
 from dagster_sao.orchestration.events.record_json import verdict_from_json, verdict_to_json
-from dagster_sao.orchestration.leases.tables import ROWS_PER_STATEMENT, TableError, find_table, open_table, retried
+from dagster_sao.orchestration.leases.tables import TableError, find_table, open_table, replace_rows, retried
 
 # A row with a lower number may be committed after one with a higher number.
 _OVERLAP = 200
@@ -40,7 +40,7 @@ class VerdictError(TableError):
 
 
 class VerdictTable:
-    """The verdicts of one project and environment, kept up to date by reading what is new."""
+    """The verdicts of one project and environment, kept up to date by reading new rows."""
 
     def __init__(self, instance: dg.DagsterInstance, state_name: str) -> None:
         """Read nothing yet. `state_name` tells the project and its environment from others."""
@@ -56,7 +56,7 @@ class VerdictTable:
         open_table(self._instance, _VERDICTS, VerdictError)
 
     def read(self) -> Mapping[str, Verdict]:
-        """Return all verdicts by test; none where nobody has written any. Raises VerdictError."""
+        """Return all verdicts by test. Raises VerdictError."""
         if self._engine is None:
             self._engine = find_table(self._instance, _VERDICTS)
         engine = self._engine
@@ -72,10 +72,10 @@ class VerdictTable:
         self._known, self._read = {}, {}
 
     def write(self, verdicts: Mapping[str, Verdict], known_tests: Container[str] | None = None) -> None:
-        """Keep verdicts in the place of those that their tests had. Raises VerdictError.
+        """Write verdicts in the place of the former ones of their tests. Raises VerdictError.
 
         With other arguments a generic test has another unique id and the same name, under which Dagster shows it. So the
-        verdicts of namesakes that are not among the project's `known_tests` are forgotten: should one come back, it is run
+        verdicts of namesakes that are not among the project's `known_tests` are removed: should one come back, it is run
         again, and what is shown is its own answer.
         """
         records: dict[str, Mapping[str, Any]] = {}
@@ -85,7 +85,7 @@ class VerdictTable:
         self._replace({**records, **{uid: {_TEST: uid, **verdict_to_json(v)} for uid, v in verdicts.items()}})
 
     def forget(self, tests: Iterable[str]) -> None:
-        """Let tests count as never run. Raises VerdictError."""
+        """Remove the verdicts of tests, which then count as never run. Raises VerdictError."""
         self._replace({uid: {_TEST: uid} for uid in tests})
 
     def _new_rows(self, engine: sa.Engine) -> list[tuple[int, str]]:
@@ -121,17 +121,13 @@ class VerdictTable:
             for uid, record in sorted(records.items())
         ]
 
-        def replace() -> None:
+        def write_once() -> None:
             with engine.begin() as connection:
-                for first in range(0, len(rows), ROWS_PER_STATEMENT):
-                    part = rows[first : first + ROWS_PER_STATEMENT]
-                    keys = [row["test_key"] for row in part]
-                    connection.execute(sa.delete(_VERDICTS).where(_VERDICTS.c.test_key.in_(keys)))
-                    connection.execute(sa.insert(_VERDICTS), part)
+                replace_rows(connection, _VERDICTS, _VERDICTS.c.test_key, rows)
 
-        retried(replace, "The verdicts of tests cannot be kept", VerdictError)
+        retried(write_once, "The verdicts of tests cannot be kept", VerdictError)
 
 
 def _name(unique_id: str) -> str:
-    """Return what the unique ids of a generic test have in common, whatever its arguments."""
+    """Return the common part of the unique ids of a generic test, whatever its arguments."""
     return unique_id.rsplit(".", 1)[0]

@@ -1,1 +1,1 @@
-"""Everything that is imported from dbt and its adapters to talk to a database, and nothing else is."""
+"""The only modules that import dbt and its adapters to reach a database."""

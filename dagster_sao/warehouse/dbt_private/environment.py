@@ -1,4 +1,4 @@
-"""The environment that a dbt process of a project sees, and which of dbt's settings stand in it."""
+"""The environment variables that dbt sees in a project, and the settings of dbt among them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_ONE_RUN = (
     "DEFER_STATE", "ARTIFACT_STATE_PATH", "FAVOR_STATE", "FAVOR_STATE_MODE", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "FAIL_FAST",
     "WRITE_JSON",
 )  # fmt: skip
-"""Settings with which dbt does something else than it is asked for: other nodes, other rows, or without a record."""
+"""Settings that make dbt do something else than a run planned: other nodes, other rows, or no record."""
 _OF_ALL_RUNS = {
     "INDIRECT_SELECTION": "empty", "FAIL_FAST": "false", "WRITE_JSON": "true", "QUIET": "false", "LOG_LEVEL": "info",
     "LOG_LEVEL_FILE": "debug",
@@ -82,7 +82,7 @@ def settings_of_all_runs(environ: Mapping[str, str], executable: str) -> Mapping
     found.update({name: None for one in (*_OF_ALL_RUNS, *_OF_DAGSTER) if (name := f"DBT_ENGINE_{one}") in environ})
     found[_DBT_STATE_OFF] = "true"
     # dbt-core 1.x warns of a setting that only the plugin knows, so it is given where it matters.
-    if environ.get(_DBT_STATE) or not is_own_dbt(executable):
+    if environ.get(_DBT_STATE) or not _is_own_dbt(executable):
         found[_DBT_STATE] = "false"
     return found
 
@@ -101,7 +101,7 @@ def dbt_state_switch(environ: Mapping[str, str]) -> str:
     return "" if (environ.get(_DBT_STATE_OFF) or "").lower() in _YES else "the package dbt-state"
 
 
-def is_own_dbt(executable: str) -> bool:
+def _is_own_dbt(executable: str) -> bool:
     """Return whether an executable is the dbt that this Python environment installed, or is not there."""
     path = shutil.which(executable)
     return path is None or Path(path).absolute().parent in {
@@ -114,7 +114,7 @@ def is_own_dbt(executable: str) -> bool:
 def other_dbt(executable: str) -> str:
     """Return a sentence when an executable is another version of dbt than the one that Python imports, else nothing."""
     path = shutil.which(executable)
-    if path is None or is_own_dbt(executable):
+    if path is None or _is_own_dbt(executable):
         return ""
     try:
         own = version("dbt-core")

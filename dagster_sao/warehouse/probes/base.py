@@ -1,4 +1,4 @@
-"""What a probe is and what it answers about one source. Plain values, safe to keep."""
+"""The protocol of a probe, and its result for one source. Plain values, safe to keep."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ProbeKind:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known about a source's data at one moment."""
+    """The result of probing a source at one moment."""
 
     token: str | None
-    """Opaque: equal to an earlier one only if the data is the same. None when it cannot be told."""
+    """Opaque: equal to an earlier one only if the data is the same. None when nothing proves that."""
     kind: str
     """How it was found, as people read it. `ProbeKind.UNTRACKED`: the source counts as updated now and then."""
     loaded_at: datetime | None = None
@@ -46,15 +46,15 @@ class Observation:
 
 
 class Probe(Protocol):
-    """One way of knowing whether a source's data changed."""
+    """One way to detect that a source's data changed."""
 
     @property
     def kind(self) -> str:
-        """The name of this way, as people read it."""
+        """The name of the probe, as people read it."""
         ...
 
     def claims(self, source: Source) -> bool:
-        """Return whether this probe answers for `source`. Asks nobody: the manifest and the target say it."""
+        """Return whether this probe answers for `source`, from the manifest and the target alone. Sends no statement."""
         ...
 
     def observe(self, sources: Sequence[Source], expired: Callable[[], bool]) -> Iterator[tuple[str, Observation]]:

@@ -52,14 +52,14 @@ class FileProbe:
 
     def _look(self, source: Source) -> Observation:
         location = relation_sql(source)
-        patterns = read_paths(location)
+        patterns = _read_paths(location)
         if patterns is None:
             return untracked(source, f"reads {location}, whose files cannot be told from its text", _REMEDY)
         if any(_REMOTE.match(pattern) for pattern in patterns):
             return untracked(source, f"reads the remote {location}", _REMEDY)
         now = self._now_ns()
         try:
-            found = stat_files(sorted({path for pattern in patterns for path in expand(self._project_dir, pattern)}))
+            found = stat_files(sorted({path for pattern in patterns for path in _expand(self._project_dir, pattern)}))
         except OSError as error:
             sentence = f"{place(source)} reads {location}, which cannot be looked at: {error.strerror}. Correct its permissions"
             return Observation(None, ProbeKind.FILE, error=sentence)
@@ -69,12 +69,12 @@ class FileProbe:
         return Observation(_token(found, now), ProbeKind.FILE, loaded_at=_utc(newest))
 
 
-def read_paths(location: str) -> list[str] | None:
+def _read_paths(location: str) -> list[str] | None:
     """Return the paths and globs that a FROM item reads, or None when it reads something else too.
 
-    >>> read_paths("read_csv(['a.csv', 'b/*.csv'], delim='|')")
+    >>> _read_paths("read_csv(['a.csv', 'b/*.csv'], delim='|')")
     ['a.csv', 'b/*.csv']
-    >>> read_paths("(select * from 'a.csv' join customers using (id))") is None
+    >>> _read_paths("(select * from 'a.csv' join customers using (id))") is None
     True
     """
     try:
@@ -105,7 +105,7 @@ def _arguments(function: exp.Expression) -> list[str]:
     return texts if len(texts) == len(items) else []
 
 
-def expand(project_dir: Path, pattern: str) -> Iterator[str]:
+def _expand(project_dir: Path, pattern: str) -> Iterator[str]:
     """Yield the files of a path or glob with DuckDB's rules: hidden files count, `**` is any depth.
 
     A relative path starts at the project, as in dbt. A directory (Delta, Iceberg) stands for all files below it.

@@ -24,10 +24,8 @@ from dagster_sao.warehouse.queries.timestamps import parse_timestamp
 from dagster_sao.warehouse.session import WarehouseSession
 
 # As text, a thousand names are some 100 kB; Snowflake ends at 1 MB.
-TABLES_PER_STATEMENT = 1000
+_TABLES_PER_STATEMENT = 1000
 
-# BigQuery looks in the region of the first table only, and Redshift asks schema by schema anyway.
-_ASKED_BY_SCHEMA = frozenset({"bigquery", "redshift"})
 _REMEDY = "Give it one of them, or set `meta.dagster_sao.trust_metadata: true` if that is enough for you"
 
 _Q = TypeVar("_Q")
@@ -45,7 +43,7 @@ class _Table:
 
 
 class MetadataProbe:
-    """Ask dbt for last-modified times, and for the kinds of relations whose time moved: that of a view proves nothing."""
+    """Read last-modified times through dbt, and the kinds of relations whose time moved: a view's time proves nothing."""
 
     kind = ProbeKind.METADATA
 
@@ -106,9 +104,9 @@ class MetadataProbe:
         if not self._session.has_batched_last_modified:
             yield from ([table] for table in tables)
             return
-        depth = 2 if self._session.adapter_type in _ASKED_BY_SCHEMA else 1
+        depth = 2 if self._session.traits.times.is_asked_by_schema else 1
         for group in _grouped(tables, lambda table: table.name[:depth]):
-            yield from (group[i : i + TABLES_PER_STATEMENT] for i in range(0, len(group), TABLES_PER_STATEMENT))
+            yield from (group[i : i + _TABLES_PER_STATEMENT] for i in range(0, len(group), _TABLES_PER_STATEMENT))
 
     def _answers(
         self, questions: Iterable[_Q], ask: Callable[[_Q], _A], expired: Callable[[], bool]
@@ -117,7 +115,7 @@ class MetadataProbe:
         return ask_in_rounds(self._session, deque(questions), lambda: ask, expired)
 
     def _unsound(self, source: Source) -> str | None:
-        why = why_unsound(source, self._session.adapter_type, shows_redshift_tables=self._session.shows_redshift_tables)
+        why = why_unsound(source, self._session.adapter_type, is_sound_here=self._session.has_sound_times)
         return None if why is None or _is_trusted(source) else why
 
     def _refused(self, table: _Table, error: StatementError) -> Iterator[tuple[str, Observation]]:

@@ -14,13 +14,14 @@ from dagster_sao.warehouse.probes.base import Observation, Probe, ProbeKind
 from dagster_sao.warehouse.probes.settings import place
 from dagster_sao.warehouse.session import WarehouseSession
 
-ENTRY_POINT_GROUP = "dagster_sao.probes"
+_ENTRY_POINT_GROUP = "dagster_sao.probes"
 
 
-def load_third_party_probes(session: WarehouseSession) -> tuple[list[ThirdPartyProbe], list[str]]:
+def load_third_party_probes(session: WarehouseSession) -> tuple[list[Probe], list[str]]:
     """Return the installed probes that are for the session's adapter, by name, and a sentence for each broken one."""
-    probes, problems = [], []
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value)):
+    probes: list[Probe] = []
+    problems: list[str] = []
+    for entry in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value)):
         try:
             probe = entry.load()(session)
         except Exception as error:  # noqa: BLE001  # another package's code
@@ -30,11 +31,11 @@ def load_third_party_probes(session: WarehouseSession) -> tuple[list[ThirdPartyP
             )
         else:
             if probe is not None:
-                probes.append(ThirdPartyProbe(entry, probe, session))
+                probes.append(_ThirdPartyProbe(entry, probe, session))
     return probes, problems
 
 
-class ThirdPartyProbe:
+class _ThirdPartyProbe:
     """Another package's probe, with its mistakes kept to its own sources."""
 
     def __init__(self, entry: EntryPoint, probe: Probe, session: WarehouseSession) -> None:

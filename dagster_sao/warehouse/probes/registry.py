@@ -1,10 +1,13 @@
-"""Which probe answers for which source. A new way of knowing is one more row in `SourceProber`."""
+"""Choose the probe that answers for a source, and run all probes. A new probe is one more row of `_PROBES`."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from operator import itemgetter
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.warehouse.errors import WarehouseError, reason
@@ -23,50 +26,86 @@ from dagster_sao.warehouse.session import WarehouseSession
 __all__ = ["Observation", "Probe", "ProbeKind", "SourceProber"]
 
 
-# Counters, snapshots and times that only go forward: equal tokens prove that nothing happened in between.
-_NEVER_RETURNS = frozenset({ProbeKind.DUCKLAKE, ProbeKind.FILE, ProbeKind.METADATA, ProbeKind.POSTGRES})
+class _Rank(IntEnum):
+    """Which probe answers for a source: the first by rank that claims it (docs/probes.md)."""
+
+    OWNER = 1
+    OTHER_PACKAGE = 2
+    OPTED_OUT = 3
+    WAREHOUSE = 4
+    NOBODY = 5
+
+
+class _Price(IntEnum):
+    """Which probe runs first: the results that cost nothing are there even when the warehouse is down or time is short."""
+
+    NOTHING = 1
+    FILES = 2
+    CATALOG = 3
+    QUERIES = 4
+    UNKNOWN = 5
+
+
+_Make = Callable[[WarehouseSession, Callable[[], int]], Probe]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One probe of this package."""
+
+    make: _Make
+    rank: _Rank
+    price: _Price
+    never_returns: bool = False
+    """Whether its tokens only go forward, as counters, snapshots and times do: two equal tokens prove that nothing happened
+    in between."""
+
+
+# Of one rank, the first that claims a source answers. DuckLake lies in DuckDB, and its snapshots cost less than a hash.
+_PROBES = (
+    _Entry(LoadedAtProbe, _Rank.OWNER, _Price.QUERIES),
+    _Entry(lambda _session, _now: OptedOutProbe(), _Rank.OPTED_OUT, _Price.NOTHING),
+    _Entry(FileProbe, _Rank.WAREHOUSE, _Price.FILES, never_returns=True),
+    _Entry(lambda session, _now: DuckLakeProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(DuckDBContentProbe, _Rank.WAREHOUSE, _Price.CATALOG),
+    _Entry(lambda session, _now: PostgresProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(lambda session, _now: MetadataProbe(session), _Rank.WAREHOUSE, _Price.CATALOG, never_returns=True),
+    _Entry(lambda session, _now: UntrackedProbe(session.adapter_type), _Rank.NOBODY, _Price.NOTHING),
+)
 
 
 class SourceProber:
-    """Look at sources again and again. Keeps what makes the next look cheap, so keep one per session."""
+    """Probe sources again and again. It keeps what makes the next look cheap, so keep one per session."""
 
     def __init__(self, session: WarehouseSession, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.session = session
-        third_party, problems = load_third_party_probes(session)
+        others, problems = load_third_party_probes(session)
         self.problems: Sequence[str] = tuple(problems)
         """A sentence for each probe of another package that cannot be used."""
-        loaded_at = LoadedAtProbe(session, now_ns)
-        opted_out = OptedOutProbe()
-        files = FileProbe(session, now_ns)
-        # DuckLake first: it lies in DuckDB, and its snapshots cost less than a hash of the rows.
-        of_adapter: tuple[Probe, ...] = (
-            DuckLakeProbe(session),
-            DuckDBContentProbe(session, now_ns),
-            PostgresProbe(session),
-            MetadataProbe(session),
-        )
-        untracked = UntrackedProbe(session.adapter_type)
-        self._witnesses: tuple[Probe, ...] = (files, *(probe for probe in of_adapter if probe.kind in _NEVER_RETURNS))
-        # Who answers: the first that claims a source (semantics: Sources without a usable token).
-        self._order: tuple[Probe, ...] = (loaded_at, *third_party, opted_out, files, *of_adapter, untracked)
-        # Who is asked first: what costs nothing is known even when the warehouse is down or the time is short,
-        # and a probe of another package can be slow.
-        self._turns: tuple[Probe, ...] = (opted_out, untracked, files, *of_adapter, loaded_at, *third_party)
+        seats: list[tuple[Probe, _Rank, _Price, bool]] = [
+            *((entry.make(session, now_ns), entry.rank, entry.price, entry.never_returns) for entry in _PROBES),
+            *((probe, _Rank.OTHER_PACKAGE, _Price.UNKNOWN, False) for probe in others),
+        ]
+        seats.sort(key=itemgetter(1))
+        self._order: Sequence[Probe] = [probe for probe, *_ in seats]
+        self._turns: Sequence[Probe] = [probe for probe, *_ in sorted(seats, key=itemgetter(2))]
+        self._witnesses: Sequence[Probe] = [probe for probe, *_, never_returns in seats if never_returns]
 
     def probe_of(self, source: Source) -> Probe:
-        """Return the probe that answers for `source`. Asks nobody."""
+        """Return the probe that answers for `source`, without a statement."""
         return next(probe for probe in self._order if probe.claims(source))
 
     def can_return(self, source: Source) -> bool:
-        """Return whether a source's token may be what it was although its rows were others in between. Asks nobody."""
-        return self.probe_of(source).kind not in {*_NEVER_RETURNS, ProbeKind.UNTRACKED}
+        """Return whether a source's token may be the old one although its rows changed in between. Sends no statement."""
+        probe = self.probe_of(source)
+        return probe not in self._witnesses and probe.kind != ProbeKind.UNTRACKED
 
     def has_witness(self, source: Source) -> bool:
-        """Return whether `witnesses` may tell something about a source. Asks nobody."""
+        """Return whether `witnesses` may have a result for a source. Sends no statement."""
         return any(probe.claims(source) for probe in self._witnesses) or self.is_in_file(source)
 
     def is_in_file(self, source: Source) -> bool:
-        """Return whether a source lies in the DuckDB file that dbt builds into. Asks nobody.
+        """Return whether a source lies in the DuckDB file that dbt builds into. Sends no statement.
 
         The file is no witness for `witnesses`, as dbt writes it too. But its state as dbt opens it says what dbt read.
         """
@@ -81,7 +120,7 @@ class SourceProber:
         return file is not None and os.path.realpath(file) == path
 
     def file_state(self) -> str:
-        """Return what every later write to that file makes another, as dbt records it; empty where nobody can tell.
+        """Return the state of that file as dbt records it, which every later write changes; empty where it cannot be read.
 
         Waits for the next tick of the file system's clock after a write, for two seconds at most.
         """
@@ -91,15 +130,15 @@ class SourceProber:
     @property
     def witness_lags(self) -> bool:
         """Whether a witness may show a change some time after its commit: equal witnesses alone prove nothing then."""
-        return self.session.adapter_type == "postgres"
+        return self.session.traits.has_counters
 
     @property
     def waits_for_dbt(self) -> bool:
-        """Whether nothing can be asked while dbt builds: a DuckDB file has one writer or many readers."""
-        return self.session.adapter_type == "duckdb"
+        """Whether no statement can run while dbt builds: a DuckDB file has one writer or many readers."""
+        return self.session.traits.is_embedded
 
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
-        """Return, by unique id, what cannot return to what it was once a source's rows have changed, where there is such.
+        """Return witnesses by unique id: values that never return to an old one after a source's rows changed.
 
         Two equal answers prove that nothing happened in between, which equal tokens of those `can_return` do not.
         Raises WarehouseError and WarehouseBusyError like `observe`.
@@ -120,7 +159,7 @@ class SourceProber:
         """Yield `(unique id, Observation)` per source as soon as it is known, no connection open meanwhile.
 
         Ends early, between two statements, once `time.monotonic()` passes `deadline` (seconds): sources not yielded
-        have not been looked at. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
+        have not been probed. Raises WarehouseError when the warehouse cannot be reached, and WarehouseBusyError
         while a writer holds a DuckDB file; what was yielded before stays true.
         """
 
@@ -139,7 +178,7 @@ class SourceProber:
     def _kept_apart(
         self, probe: Probe, group: Sequence[Source], expired: Callable[[], bool]
     ) -> Iterator[tuple[str, Observation]]:
-        """Yield a probe's answers. What goes wrong with one source in a way that nobody foresaw is that source's failure."""
+        """Yield a probe's results. An unexpected error counts only against the source that causes it."""
         answered: set[str] = set()
         try:
             for unique_id, observation in probe.observe(group, expired):

@@ -1,4 +1,4 @@
-"""What a manifest's source entry says about probing, read once and named. Pure."""
+"""The settings of a source that decide how it is probed, read from its entry in the manifest. Pure."""
 
 # ruff: noqa: ANN401  # values of a profile or manifest, of any type until they are looked at
 
@@ -50,7 +50,7 @@ def settings_of(source: Source) -> SourceSettings:
 
 
 def place(source: Source) -> str:
-    """Return how messages begin: the source and its file.
+    """Return the beginning of messages about a source: its name and its file.
 
     >>> place(Source("source.p.raw.x", "raw", "x", "models/sources.yml"))
     'raw.x (models/sources.yml)'

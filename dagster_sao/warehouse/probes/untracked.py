@@ -1,4 +1,4 @@
-"""Sources of which nothing tells whether they changed: the answer says why, and what would help."""
+"""Sources whose changes nothing can detect: the warning gives the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dagster_sao.warehouse.probes.settings import SourceSettings, place, setting
 
 
 class UntrackedProbe:
-    """Answer for every source that nobody else answers for. Costs nothing."""
+    """Answer for every source that no other probe claims. Costs nothing."""
 
     kind = ProbeKind.UNTRACKED
 
@@ -61,7 +61,7 @@ def untracked(source: Source, why: str, remedy: str = "Give it one of them to ha
 
 
 def untracked_view(source: Source) -> Observation:
-    """Return the answer for a view whose freshness nothing tells."""
+    """Return the result for a view whose changes nothing can detect."""
     warning = (
         f"{source.label} is a view with no 'loaded_at_field' or 'loaded_at_query', so it is always considered fresh"
     )

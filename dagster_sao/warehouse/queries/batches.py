@@ -1,4 +1,4 @@
-"""Ask many questions in few statements, and find the one that the warehouse refuses."""
+"""Send many questions in few statements, and find the one that the warehouse refuses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dagster_sao.warehouse.queries.parallel import ask_in_rounds
 from dagster_sao.warehouse.session import WarehouseSession
 
 # DuckDB's file is locked meanwhile; a thousand small questions take about half a second.
-QUESTIONS_PER_CONNECTION = 1000
+_QUESTIONS_PER_CONNECTION = 1000
 
 
 class Question(Protocol):
-    """What can be asked together with others of its database."""
+    """A question that can share a statement with others of its database."""
 
     @property
     def unique_id(self) -> str:
-        """The source that it is about."""
+        """The unique id of its source."""
         ...
 
     @property
@@ -34,7 +34,7 @@ A = TypeVar("A")
 
 
 class ChunkRunner(Generic[Q, A]):
-    """Ask questions in chunks, one statement each. Remembers the refused ones, so that they cost others nothing."""
+    """Send questions in chunks, one statement each. Refused ones are remembered, so that they do not delay others."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ChunkRunner(Generic[Q, A]):
         Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError, and what `begin` raises.
         """
         waiting = deque(self._chunks(questions))
-        most = max(QUESTIONS_PER_CONNECTION // self._size, 1)
+        most = max(_QUESTIONS_PER_CONNECTION // self._size, 1)
         rounds = ask_in_rounds(self._session, waiting, self._begin, expired, most_per_connection=most)
         for chunk, answers in rounds:
             if not isinstance(answers, StatementError):

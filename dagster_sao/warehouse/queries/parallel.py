@@ -1,4 +1,4 @@
-"""Ask independent questions with several connections at once. Knows connections, nothing of sources or SQL."""
+"""Send independent questions over several connections at once. Nothing here knows sources or SQL."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def _results(futures: Sequence[Future[_Answers[Q, A]]]) -> Iterator[tuple[Q, A |
         if future.exception() is None:
             yield from future.result()
     for error in errors:
-        # One connection too many for the server is no failure while another works: its questions are still waiting.
+        # If the server refuses one connection while another works, nothing failed: the questions are still waiting.
         if len(errors) == len(futures) or not isinstance(error, WarehouseError):
             raise error

@@ -1,33 +1,25 @@
-"""Whether a last-modified time moves with every change of a table's rows. Read from the adapters' own queries. Pure.
+"""Whether a last-modified time moves with every change of a table's rows. Pure.
 
-What is not known to be sound is not: a time that misses a delete would silently hide it.
+A time that is not known to be sound counts as unsound: one that misses a delete would silently hide it.
 """
 
 from __future__ import annotations
 
 from dagster_sao.core.manifest.graph import Source
-
-# Read from the macro `get_relation_last_modified` of each adapter, or the API that it calls instead.
-_SOUND = frozenset({"bigquery", "databricks", "snowflake"})
-_REASONS = {
-    "fabric": "the time that dbt reads from fabric is that of the last DDL, which misses inserts, updates and deletes",
-    "redshift": "the time that dbt reads from redshift without `datasharing: true` is that of the last insert,"
-    " which misses deletes",
-    "sqlserver": "the time that dbt reads from sqlserver is that of the last DDL, which misses inserts, updates and deletes",
-    "teradata": "the time that dbt reads from teradata is that of the last ALTER, which misses inserts, updates and deletes",
-    "vertica": "the time that dbt reads from vertica is that of its creation, which misses every later change",
-}
+from dagster_sao.warehouse.adapters import traits_of
 
 
-def why_unsound(source: Source, adapter_type: str, *, shows_redshift_tables: bool) -> str | None:
-    """Return why the last-modified time of this source's adapter proves nothing, None where it does."""
-    if adapter_type == "bigquery" and (source.identifier or "").endswith("*"):
+def why_unsound(source: Source, adapter_type: str, *, is_sound_here: bool) -> str | None:
+    """Return why the last-modified time of this source's adapter proves nothing, None where it does.
+
+    `is_sound_here` tells whether the target makes the times sound (`TimeTraits.sound_if`).
+    """
+    times = traits_of(adapter_type).times
+    if times.moves_for_wildcards and (source.identifier or "").endswith("*"):
         return "the time of a BigQuery wildcard table is always now"
-    if adapter_type in _SOUND or shows_redshift_tables:
+    if times.are_sound or is_sound_here:
         return None
-    return _REASONS.get(
-        adapter_type, f"the last-modified time of {adapter_type} is not known to move with every change"
-    )
+    return times.flaw or f"the last-modified time of {adapter_type} is not known to move with every change"
 
 
 def why_unsound_kind(kinds: tuple[str, ...]) -> str | None:

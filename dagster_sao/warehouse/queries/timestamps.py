@@ -24,7 +24,7 @@ class Timestamp:
 
 
 def parse_timestamp(text: str) -> Timestamp | None:
-    """Return the timestamp or date in an ISO text, or None if it is none.
+    """Return the timestamp or date in an ISO text, None for any other text.
 
     The text of an instant is the same in every zone, and trailing zeros do not count. Without a zone UTC is assumed,
     as dbt does.

@@ -1,1 +1,1 @@
-"""Which relations exist, and what their database says of them."""
+"""The relations that exist, and what their database reports about them."""

@@ -1,4 +1,4 @@
-"""What `stat` alone tells about files. Nothing is opened, so no lock of DuckDB is ever taken or dropped."""
+"""The state of files, from `stat` alone. Nothing is opened, so no lock of DuckDB is ever taken or dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 # Two writes within one tick of the file system's clock leave the same times. 2 s is the coarsest in use (FAT).
 SETTLED_AFTER_NS = 2_000_000_000
 # Where times have a sub-second part the tick is that of the kernel, at most 10 ms.
-FINE_SETTLED_AFTER_NS = 20_000_000
+_FINE_SETTLED_AFTER_NS = 20_000_000
 _SECOND_NS = 1_000_000_000
 
 
@@ -24,19 +24,14 @@ class FileStat:
     mtime_ns: int
     ctime_ns: int
 
-    @property
-    def changed_ns(self) -> int:
-        """When content or entry last changed."""
-        return max(self.mtime_ns, self.ctime_ns)
-
     def is_settled(self, now_ns: int, after_ns: int = SETTLED_AFTER_NS) -> bool:
         """Whether any later write would leave another stat. A time in the future is never settled."""
-        return now_ns - self.changed_ns >= after_ns
+        return now_ns - max(self.mtime_ns, self.ctime_ns) >= after_ns
 
     def is_settled_for_its_clock(self, now_ns: int) -> bool:
         """Whether `is_settled` holds for the resolution that this file's own times show."""
         coarse = self.mtime_ns % _SECOND_NS == 0
-        return self.is_settled(now_ns, SETTLED_AFTER_NS if coarse else FINE_SETTLED_AFTER_NS)
+        return self.is_settled(now_ns, SETTLED_AFTER_NS if coarse else _FINE_SETTLED_AFTER_NS)
 
 
 def stat_files(paths: Iterable[str | Path]) -> tuple[FileStat, ...]:

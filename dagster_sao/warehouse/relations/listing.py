@@ -1,4 +1,4 @@
-"""Which relations exist, and their columns. What cannot be seen is unknown: one permission error must rebuild nothing."""
+"""List relations and their columns. A relation that cannot be seen is unknown: one permission error must rebuild nothing."""
 
 # ruff: noqa: S608  # names from the manifest, quoted, in a read-only connection
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.warehouse.adapters import Catalog, traits_of
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.queries.parallel import ask_in_rounds
 from dagster_sao.warehouse.relations.names import listed_name, parse_relation_name
@@ -23,16 +24,12 @@ from dagster_sao.warehouse.session import WarehouseSession
 _NO_RELATION = "its relation has no plain name"
 _EMPTY = "the warehouse lists nothing in its schema, which is also what a role sees that may not look into it"
 
-_POSTGRES_TYPES = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized_view"}
 # A view keeps the type and the collation that a column had, and its place in `*`.
 _POSTGRES_COLUMNS = (
     "select md5(coalesce(string_agg("
     "format('%I %s %s', a.attname, format_type(a.atttypid, a.atttypmod), a.attcollation), ',' order by a.attnum), ''))"
     " from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped"
 )
-_INFORMATION_SCHEMA_TYPES = {"BASE TABLE": "table", "VIEW": "view", "MATERIALIZED VIEW": "materialized_view"}
-
-
 _SNOWFLAKE_COLUMNS = (
     "md5(listagg(concat_ws(' ', column_name, data_type, coalesce(character_maximum_length, -1),"
     " coalesce(numeric_precision, -1), coalesce(numeric_scale, -1)), ',')"
@@ -52,37 +49,27 @@ class Presence(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Existence:
-    """What is known of one node's relation."""
+    """Whether one node's relation exists, and its columns."""
 
     presence: Presence
-    relation_type: str | None = None
-    """`table`, `view` or `materialized_view`, where it exists and the warehouse says so. Not always what dbt configured."""
     reason: str | None = None
-    """Why it is unknown, a clause without an end."""
+    """Why it is unknown, as a clause without a full stop."""
     columns: str | None = None
     """The signature of its columns, their names and types in order, where the warehouse lists them."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
-    """What a listing says of one relation."""
-
-    kind: str | None
-    columns: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Listing:
-    """The relations of one schema, by name."""
+    """The relations of one schema."""
 
-    relations: Mapping[str, _Listed]
+    relations: Mapping[str, str | None]
+    """By name, each with the signature of its columns where the listing has them."""
     doubt: str | None = None
     """Why a relation may exist that is not among them."""
 
     def of(self, identifier: str) -> Existence:
         if identifier in self.relations:
-            listed = self.relations[identifier]
-            return Existence(Presence.EXISTS, listed.kind, columns=listed.columns)
+            return Existence(Presence.EXISTS, columns=self.relations[identifier])
         if self.doubt is not None:
             return Existence(Presence.UNKNOWN, reason=self.doubt)
         return Existence(Presence.MISSING)
@@ -111,7 +98,7 @@ def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]
         if name is not None
     }
     wanted = {schema for schema, _ in places.values()}
-    listings = _LISTERS.get(adapter_type, _list_by_schema)(session, wanted) if wanted else {}
+    listings = _LISTERS[traits_of(adapter_type).catalog](session, wanted) if wanted else {}
     found = {
         uid: listings[places[uid][0]].of(places[uid][1])
         if uid in places
@@ -138,7 +125,7 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
     listings = dict.fromkeys(wanted - reachable, elsewhere)
     # `pg_class` shows every relation to everyone, `information_schema` only what the role may use.
     sql = (
-        f"select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, c.relkind::text, ({_POSTGRES_COLUMNS})"
+        f"select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, ({_POSTGRES_COLUMNS})"
         " from pg_namespace n left join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'f', 'v', 'm')"
         f" where n.nspname = any({name_array(sorted({schema for _, schema in reachable}))})"
     )
@@ -147,12 +134,12 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
             rows = session.execute(sql)
     except StatementError as error:
         return {**listings, **_unlisted(reachable, error)}
-    found: dict[str, dict[str, _Listed]] = {}
+    found: dict[str, dict[str, str | None]] = {}
     closed = set()
-    for schema, is_open, name, kind, columns in rows:
+    for schema, is_open, name, columns in rows:
         relations = found.setdefault(schema, {})
         if name is not None:
-            relations[name] = _Listed(_POSTGRES_TYPES[kind], _signature(columns))
+            relations[name] = _signature(columns)
         if not is_open:
             closed.add(schema)
     for key in reachable:
@@ -187,8 +174,8 @@ def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set
     # Only this database: an attached PostgreSQL would list all of its tables.
     within = f"where lower(database_name) = {_literal(database)}"
     relations = (
-        f"select schema_name as s, table_name as n, 'table' as kind from duckdb_tables() {within}"
-        f" union all select schema_name, view_name, 'view' from duckdb_views() {within}"
+        f"select schema_name as s, table_name as n from duckdb_tables() {within}"
+        f" union all select schema_name, view_name from duckdb_views() {within}"
     )
     columns = (
         "select schema_name as s, table_name as n, md5(string_agg("
@@ -196,13 +183,11 @@ def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set
         f" from duckdb_columns() {within} group by all"
     )
     with_columns = (
-        "select lower(r.s), lower(r.n), r.kind, c.signature"
+        "select lower(r.s), lower(r.n), c.signature"
         f" from ({relations}) r left join ({columns}) c on c.s = r.s and c.n = r.n"
     )
     try:
-        return _group(
-            schemas, _ask(session, with_columns, f"select lower(s), lower(n), kind, null from ({relations}) r")
-        )
+        return _group(schemas, _ask(session, with_columns, f"select lower(s), lower(n), null from ({relations}) r"))
     except StatementError as error:
         return _unlisted(schemas, error)
 
@@ -225,14 +210,11 @@ def _list_snowflake_database(session: WarehouseSession, schemas: set[_Schema]) -
         f" where table_schema in ({within}) group by table_schema, table_name"
     )
     with_columns = (
-        f"select s.schema_name, t.table_name, t.table_type, c.signature {relations}"
+        f"select s.schema_name, t.table_name, c.signature {relations}"
         f" left join ({columns}) c on c.table_schema = t.table_schema and c.table_name = t.table_name {wanted}"
     )
-    without = f"select s.schema_name, t.table_name, t.table_type, null {relations} {wanted}"
-    rows = [
-        (schema, name, _INFORMATION_SCHEMA_TYPES.get(kind, None if kind is None else str(kind).lower()), columns)
-        for schema, name, kind, columns in _ask(session, with_columns, without)
-    ]
+    without = f"select s.schema_name, t.table_name, null {relations} {wanted}"
+    rows = _ask(session, with_columns, without)
     visible = {row[0] for row in rows}
     # A dropped schema and one that the role may not see look the same.
     return {
@@ -247,9 +229,7 @@ def _list_by_schema(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sc
 
 def _list_schema(session: WarehouseSession, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
     (schema,) = schemas
-    relations = {
-        listed_name(name, session.adapter_type): _Listed(kind) for name, kind in session.list_relations(*schema)
-    }
+    relations = dict.fromkeys(listed_name(name, session.adapter_type) for name in session.list_relations(*schema))
     return {schema: _Listing(relations, None if relations else _EMPTY)}
 
 
@@ -266,14 +246,12 @@ def _list_in_rounds(
     return listings
 
 
-def _group(
-    schemas: set[_Schema], rows: Iterable[tuple[str, str | None, str | None, str | None]]
-) -> dict[_Schema, _Listing]:
-    """Return the listings of schemas of one database, from rows of schema, name (null in an empty one), type and columns."""
-    found: dict[str, dict[str, _Listed]] = {schema: {} for _, schema in schemas}
-    for schema, name, kind, columns in rows:
+def _group(schemas: set[_Schema], rows: Iterable[tuple[Any, ...]]) -> dict[_Schema, _Listing]:
+    """Return the listings of schemas of one database, from rows of schema, name (null in an empty schema) and columns."""
+    found: dict[str, dict[str, str | None]] = {schema: {} for _, schema in schemas}
+    for schema, name, columns in rows:
         if schema in found and name is not None:
-            found[schema][name] = _Listed(kind, _signature(columns))
+            found[schema][name] = _signature(columns)
     return {key: _Listing(found[key[1]]) for key in schemas}
 
 
@@ -297,8 +275,9 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-_LISTERS: Mapping[str, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {
-    "postgres": _list_postgres,
-    "duckdb": _list_duckdb,
-    "snowflake": _list_snowflake,
+_LISTERS: Mapping[Catalog, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {
+    Catalog.DBT: _list_by_schema,
+    Catalog.DUCKDB: _list_duckdb,
+    Catalog.POSTGRES: _list_postgres,
+    Catalog.SNOWFLAKE: _list_snowflake,
 }

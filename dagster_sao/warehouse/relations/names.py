@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dagster_sao.warehouse.adapters import Folding, NameTraits, traits_of
+
 # A doubled quote inside of a quoted part stands for one; brackets are T-SQL's.
 _PART = re.compile(
     r'"(?P<double>(?:[^"]|"")+)"|`(?P<back>(?:[^`]|``)+)`|\[(?P<square>(?:[^\]]|\]\])+)\]|(?P<bare>[^\s."`\[\]\'()]+)'
 )
-# In bytes; PostgreSQL cuts longer ones.
-_LONGEST_POSTGRES_NAME = 63
-_FOLDS_UP = frozenset({"snowflake", "oracle"})
-_IGNORES_CASE = frozenset({"duckdb", "databricks", "spark", "sqlserver", "fabric", "redshift", "athena", "trino"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class RelationName:
 
 
 def parse_relation_name(text: str, adapter_type: str) -> RelationName | None:
-    """Return the relation that a dbt `relation_name` means on an adapter, None when the text is no plain name.
+    """Return the relation that a dbt `relation_name` means on an adapter, None when the text is not a plain name.
 
     Names that an adapter compares without regard to case come in lower case.
 
@@ -38,10 +36,11 @@ def parse_relation_name(text: str, adapter_type: str) -> RelationName | None:
     >>> parse_relation_name("read_csv('x.csv')", "duckdb") is None
     True
     """
+    names = traits_of(adapter_type).names
     parts: list[str] = []
     position = 0
     while match := _PART.match(text, position):
-        parts.append(_kept(match, adapter_type))
+        parts.append(_kept(match, names))
         position = match.end()
         if position == len(text):
             break
@@ -57,22 +56,25 @@ def parse_relation_name(text: str, adapter_type: str) -> RelationName | None:
 
 def listed_name(text: str, adapter_type: str) -> str:
     """Return a name from the database's own list, so that it can be compared with a parsed one."""
-    if adapter_type == "postgres":
-        return text.encode()[:_LONGEST_POSTGRES_NAME].decode(errors="ignore")
-    return text.lower() if adapter_type in _IGNORES_CASE else text
+    return _comparable(text, traits_of(adapter_type).names)
 
 
-def _kept(match: re.Match[str], adapter_type: str) -> str:
+def _comparable(text: str, names: NameTraits) -> str:
+    if names.longest is not None:
+        text = text.encode()[: names.longest].decode(errors="ignore")
+    return text.lower() if names.ignores_case else text
+
+
+def _kept(match: re.Match[str], names: NameTraits) -> str:
     if match["bare"] is not None:
-        return listed_name(_folded(match["bare"], adapter_type), adapter_type)
+        return _comparable(_folded(match["bare"], names.folding), names)
     for group, quote in (("double", '"'), ("back", "`"), ("square", "]")):
         if match[group] is not None:
-            return listed_name(match[group].replace(quote * 2, quote), adapter_type)
+            return _comparable(match[group].replace(quote * 2, quote), names)
     raise AssertionError  # one of the alternatives matched
 
 
-def _folded(bare: str, adapter_type: str) -> str:
-    if adapter_type in _FOLDS_UP:
-        return bare.upper()
-    # BigQuery keeps bare names as they are written.
-    return bare if adapter_type == "bigquery" else bare.lower()
+def _folded(bare: str, folding: Folding) -> str:
+    if folding is Folding.NONE:
+        return bare
+    return bare.upper() if folding is Folding.UPPER else bare.lower()

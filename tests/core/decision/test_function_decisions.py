@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from dagster_sao.core.decision.decide_functions import FunctionSituation, decide_function
-from dagster_sao.core.decision.plan import Mode, make_plan
+from dagster_sao.core.decision.plan import Mode
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.functions import Function
 from dagster_sao.core.state.state import FunctionState

@@ -9,6 +9,7 @@ import pytest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.decision.materializations import Steps, steps
 from dagster_sao.core.manifest.build_settings import Batches, BuildSettings, read_build_settings
+from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild
 
 
@@ -67,7 +68,7 @@ def test_settings_are_read_from_the_config():
 def needed(settings, last_build, failure):
     return steps(
         "incremental",
-        "duckdb",
+        RelationTraits(),
         settings,
         "daily",
         changes=(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_sao.core.decision.decide import Request
-from dagster_sao.core.decision.plan import make_run_plan
+from dagster_sao.core.decision.planner import make_run_plan
 from dagster_sao.core.state.state import VerdictStatus
 from tests.core.graphs import World, graph
 

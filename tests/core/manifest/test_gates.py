@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.orchestration.private.dbt_selection import _dbt_manifest
-from dagster_sao.warehouse.dbt_private.internals import ensure_flags
+from dagster_sao.warehouse.dbt_private.config import ensure_flags
 from tests.conftest import CORE_PROJECT
 from tests.core.manifests import data_test, manifest, model, source
 

@@ -6,7 +6,8 @@ import pytest
 
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.core.manifest.graph import NodeKind, build_graph
+from dagster_sao.core.manifest.graph import NodeKind
+from dagster_sao.core.manifest.read_graph import build_graph
 from tests.core.manifests import manifest, model, seed, source
 
 

@@ -11,7 +11,7 @@ from dbt.graph.selector import NodeSelector
 
 from dagster_sao.core.decision.decide import Action, Decision, Reason
 from dagster_sao.core.errors import InvalidSelectionError
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.orchestration.dbt import commands
 from dagster_sao.orchestration.dbt.commands import Invocations
 from dagster_sao.orchestration.private.dbt_selection import DbtSelector, WordSelector

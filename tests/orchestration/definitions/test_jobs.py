@@ -166,7 +166,7 @@ def test_what_only_a_run_can_know_is_selected_by_the_run(tmp_path):
             "The selection 'state:modified' uses `state:` and needs a state to compare with",
         ),
         ({"retries": -1}, "`retries` is -1. Input should be greater than or equal to 0."),
-        ({"threads": 0}, "`threads` is 0. Input should be greater than 0."),
+        ({"threads": 0}, "`threads` is 0. Input should be greater than or equal to 1."),
         ({"timezone": "Europe/Oslo"}, "`timezone` and `schedule_enabled` need a `schedule`"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -29,8 +30,8 @@ BUILD = LastBuild(
     data_version="v",
     run_id="run",
     shape="s",
-    definition_inputs={"model.shop.stg": "m"},
-    leaves={"source.shop.raw.orders": "7"},
+    view_bindings={"model.shop.stg": "m"},
+    view_leaf_versions={"source.shop.raw.orders": "7"},
     history=(("u", NOW - timedelta(hours=1)), ("v", NOW)),
 )
 BARE = LastBuild(NOW, NOW, Fingerprint({}), {}, "v", "run")
@@ -124,3 +125,16 @@ def test_a_build_counts_though_its_history_cannot_be_read():
 @pytest.mark.parametrize("history", [None, "text", [[1]], [["a", "yesterday"]], [7], {}])
 def test_a_token_counts_though_its_history_cannot_be_read(history):
     assert source_state("a", NOW, history) == SourceState("a", NOW)
+
+
+def test_a_build_keeps_the_keys_that_are_stored():
+    record = build_to_json(replace(BUILD, manifest_code_mark="c"))
+    assert (
+        record.items()
+        >= {
+            "shape": "s",
+            "definition_inputs": {"model.shop.stg": "m"},
+            "leaves": {"source.shop.raw.orders": "7"},
+            "planned_code": "c",
+        }.items()
+    )

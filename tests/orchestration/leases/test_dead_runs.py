@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_is_ended_after_two_minutes(instance):
     assert end_dead_runs(instance) == [run.run_id]
     assert status(instance, run) is dg.DagsterRunStatus.FAILURE
     messages = [entry.dagster_event.message for entry in instance.all_logs(run.run_id) if entry.dagster_event]
-    assert any("gave no sign of life for two minutes" in (message or "") for message in messages)
+    assert any("no heartbeat for two minutes" in (message or "") for message in messages)
     assert end_dead_runs(instance) == []
 
 

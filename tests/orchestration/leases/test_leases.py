@@ -385,3 +385,28 @@ def test_the_last_writer_is_noted_with_the_lease(instance):
     # What dbt left untouched has the writer that it had.
     attempt("shop.big").end({}, "abc")
     assert WriterTable(instance, "shop.big").read(loaded) == seen
+
+
+@pytest.mark.parametrize("built", [[], ["twin"]], ids=["both untouched", "one of them built"])
+def test_two_nodes_with_one_relation_leave_its_last_writer(instance, built):
+    loaded, state, now = shop("a", "twin"), StateSnapshot(), datetime.now(timezone.utc)
+    loaded.project.graph.nodes["twin"].relation_name = loaded.project.graph.nodes["a"].relation_name
+    loaded.warehouse = f"host of twins {len(built)}"
+    decisions = dict.fromkeys(["a", "twin"], Decision(Action.BUILD, Reason.NEW_DATA, ""))
+
+    def attempt(run_id, nodes):
+        leases = Leases(instance, run_id)
+        leases.claim(nodes)
+        writers = RunWriters(instance, loaded, leases, {"a": "a", "twin": "twin"}, "shop", run_id)
+        writers.begin(nodes, decisions, state)
+        return writers
+
+    first = attempt("first", ["a"])
+    first.built("a", LastBuild(now, now, Fingerprint({}), {}, "version", "run"))
+    second = attempt("second", ["a", "twin"])
+    for uid in built:
+        second.built(uid, LastBuild(now, now, Fingerprint({}), {}, "other", "run"))
+    second.end({}, ["a", "twin"])
+    assert expiry(instance) == []
+    writer = WriterTable(instance, "shop").read(loaded)["a"]
+    assert (writer.run_id, writer.data_version) == (("second", "other") if built else ("first", "version"))

@@ -15,7 +15,7 @@ import pytest
 from dagster_dbt import DbtProject
 
 import dagster_sao
-from dagster_sao.orchestration.private import dagster_internals
+from dagster_sao.orchestration.private import automation, dagster_internals
 
 # Module, name, and the parameters or attributes that we rely on.
 RELIED_ON = [
@@ -156,7 +156,8 @@ def test_it_is_where_it_was_and_takes_what_we_give(module, name, parameters, att
 def test_every_private_import_is_named_here():
     ours = {
         (m, n)
-        for m, n in imported(Path(dagster_internals.__file__))
+        for module in (automation, dagster_internals)
+        for m, n in imported(Path(module.__file__))
         if m and m.startswith(("dagster.", "dagster_dbt.", "dagster_shared."))
     }
     assert ours == {(module, name) for module, name, *_ in RELIED_ON}
@@ -170,7 +171,7 @@ def test_no_other_module_of_the_package_imports_what_is_private():
         for module, _ in imported(path)
         if module and module.startswith(("dagster._", "dagster_shared", "dagster_dbt."))
     }
-    assert {name for name, _ in strays} == {"private.py"}
+    assert {name for name, _ in strays} == {"automation.py", "dagster_internals.py"}
 
 
 def test_the_event_log_is_asked_in_the_way_we_ask():
@@ -211,10 +212,10 @@ def test_who_listens_to_a_run_is_where_we_tell_them():
 
 
 def test_a_sensor_result_takes_evaluations_though_it_does_not_say_so():
-    evaluation = dagster_internals.evaluation_node(
+    evaluation = automation.evaluation_node(
         dg.AssetKey("a"), "why", unique_id="x", value=True, timestamp=0.0, children=()
     )
-    result = dagster_internals.sensor_result([], "cursor", [evaluation])
+    result = automation.sensor_result([], "cursor", [evaluation])
     assert result.automation_condition_evaluations == [evaluation]
 
 

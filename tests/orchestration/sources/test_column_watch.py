@@ -49,7 +49,7 @@ class Noted:
 
 
 def has(columns):
-    return Existence(Presence.EXISTS, "table", columns=columns)
+    return Existence(Presence.EXISTS, columns=columns)
 
 
 HIDDEN = Existence(Presence.UNKNOWN, reason="permission denied")

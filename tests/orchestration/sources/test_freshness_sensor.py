@@ -14,7 +14,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
-from dagster_sao.core.decision.plan import make_plan
+from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from tests.conftest import run_dbt
@@ -155,7 +155,7 @@ def test_a_source_is_not_asked_while_what_reads_it_waits(depot):
     depot.ahead += timedelta(minutes=30)
     depot.load_orders()
     assert depot.tick().skip_message == (
-        "0 of 3 sources have new data; 1 not asked, since nothing below may be built yet."
+        "0 of 3 sources have new data; 1 not probed, since nothing below may be built yet."
     )
     depot.ahead += timedelta(days=1)
     assert depot.news() == {"orders"}
@@ -224,7 +224,7 @@ def test_a_source_that_cannot_be_asked_is_a_warning(depot):
     depot.write("alter table raw.orders rename to gone")
     ((name, passed, message),) = depot.checks()
     assert (name, passed) == ("orders", False)
-    assert message.startswith("Its age cannot be told: raw.orders (models/sources.yml)")
+    assert message.startswith("Its age is unknown: raw.orders (models/sources.yml)")
 
 
 def test_nothing_is_built_from_a_source_that_is_too_old_when_it_asks_for_that(depot):
@@ -271,7 +271,7 @@ def test_a_relation_that_no_build_makes_visible_is_no_hot_loop(depot):
         depot.log.build(STOCK, at=depot.now)  # which leaves nothing that can be seen
         (event,) = depot.tick().asset_events
         assert event.description == (
-            '"depot"."main"."stock" was built again and is still not to be seen. Let the sensor\'s role see it.'
+            '"depot"."main"."stock" was built again, but the sensor still does not find it. Let the sensor\'s role see it.'
             f" Until then it is built again after {minutes}m at the earliest"
         )
         assert depot.decision(STOCK)[0] == "reuse"

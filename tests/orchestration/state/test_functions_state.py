@@ -16,7 +16,7 @@ from dagster_sao.orchestration.state.functions import FunctionTable, RunFunction
 from tests.core.graphs import code
 from tests.orchestration.shops import NOW
 
-HAS = FunctionState(code("1").digest, NOW, "run 1", planned_code="plan")
+HAS = FunctionState(code("1").digest, NOW, "run 1", manifest_code_mark="plan")
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_dbt_still_has(name):
     module, _, path = name.partition(":")
     found = importlib.import_module(module)
     for part in path.split("."):
-        assert hasattr(found, part), f"dbt moved {name}: adapt dagster_sao/warehouse/dbt_private/internals.py"
+        assert hasattr(found, part), f"dbt moved {name}: adapt dagster_sao/warehouse/dbt_private"
         found = getattr(found, part)
 
 

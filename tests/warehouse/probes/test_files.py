@@ -9,7 +9,7 @@ import pytest
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
 from dagster_sao.warehouse import ProbeKind, SourceProber
-from dagster_sao.warehouse.probes.files import read_paths
+from dagster_sao.warehouse.probes.files import _read_paths
 from dagster_sao.warehouse.relations.file_stat import SETTLED_AFTER_NS
 
 
@@ -155,4 +155,4 @@ class Connected:
     ],
 )
 def test_only_paths_that_are_all_of_what_is_read_are_followed(location, paths):
-    assert read_paths(location) == paths
+    assert _read_paths(location) == paths

@@ -8,7 +8,8 @@ from contextlib import closing
 import duckdb
 import pytest
 
-from dagster_sao.core.manifest.graph import Source, build_graph
+from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import SourceProber, WarehouseSession
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.probes.base import Observation

@@ -121,7 +121,7 @@ def test_one_query_per_database_and_nothing_more_while_no_time_moves(look):
 
 
 def test_a_very_long_list_of_names_is_cut(look, monkeypatch):
-    monkeypatch.setattr(last_modified, "TABLES_PER_STATEMENT", 3)
+    monkeypatch.setattr(last_modified, "_TABLES_PER_STATEMENT", 3)
     warehouse = Warehouse()
     sources = [source(f"t{n}") for n in range(7)]
     warehouse.times |= {("sao", "raw", s.identifier): NOON for s in sources}
@@ -309,7 +309,7 @@ def test_bigquery_is_asked_one_by_one_unless_it_can_batch_and_then_by_dataset(lo
     ],
 )
 def test_a_table_of_another_format_is_named_so(extra, kind):
-    from dagster_sao.warehouse.dbt_private.internals import _kind_of
+    from dagster_sao.warehouse.dbt_private.adapter import _kind_of
 
     assert _kind_of(SimpleNamespace(**{"type": "table", "metadata": None, **extra})) == kind
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.core.manifest.graph import build_graph
+from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.warehouse import ProbeKind, SourceProber, WarehouseError, WarehouseSession
 from tests.support.postgres_server import PASSWORD
 from tests.warehouse.conftest import parse

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.warehouse import SourceProber, StatementError
+from dagster_sao.warehouse import SourceProber, StatementError, adapters
 from dagster_sao.warehouse import session as session_module
+from dagster_sao.warehouse.adapters import traits_of
 from tests.support.postgres_server import session_with
 
 pytest.importorskip("dbt.adapters.postgres")
@@ -79,9 +81,9 @@ def test_a_locked_table_is_one_sentence_and_the_others_are_answered(postgres_ser
 
 @pytest.fixture
 def short(monkeypatch):
-    preamble = session_module._PREAMBLES["postgres"][0].replace("15s", "200ms")
+    preamble = traits_of("postgres").preamble.replace("15s", "200ms")
     assert "200ms" in preamble
-    monkeypatch.setattr(session_module, "_PREAMBLES", {"postgres": (preamble,)})
+    monkeypatch.setitem(adapters._TRAITS, "postgres", replace(traits_of("postgres"), preamble=preamble))
 
 
 def test_a_query_that_hangs_is_one_sentence_and_the_others_are_answered(session, short):

@@ -78,3 +78,20 @@ def test_what_needs_no_warehouse_comes_first(shop):
     sources = shop.sources("fields.exact", "plain.orders", "files.customers", "plain.opted_out")
     order = [uid.split(".")[-1] for uid, _ in SourceProber(shop.session()).observe(sources)]
     assert order == ["opted_out", "customers", "orders", "exact"]
+
+
+RANKS = [
+    "LoadedAtProbe", "OptedOutProbe", "FileProbe", "DuckLakeProbe", "DuckDBContentProbe", "PostgresProbe", "MetadataProbe",
+    "UntrackedProbe",
+]  # fmt: skip
+TURNS = [
+    "OptedOutProbe", "UntrackedProbe", "FileProbe", "DuckLakeProbe", "DuckDBContentProbe", "PostgresProbe", "MetadataProbe",
+    "LoadedAtProbe",
+]  # fmt: skip
+WITNESSES = ["FileProbe", "DuckLakeProbe", "PostgresProbe", "MetadataProbe"]
+
+
+def test_probes_answer_by_rank_and_run_by_price(shop):
+    prober = SourceProber(shop.session())
+    seen = [[type(probe).__name__ for probe in probes] for probes in (prober._order, prober._turns, prober._witnesses)]
+    assert seen == [RANKS, TURNS, WITNESSES]

@@ -6,18 +6,21 @@ import threading
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.warehouse import Presence, SourceProber, StatementError, WarehouseError
+from dagster_sao.warehouse import Presence, SourceProber, StatementError, WarehouseError, adapters
 from dagster_sao.warehouse import session as session_module
+from dagster_sao.warehouse.adapters import Catalog, traits_of
 from dagster_sao.warehouse.queries import parallel, union
 from dagster_sao.warehouse.queries.parallel import ask_in_rounds
 from dagster_sao.warehouse.relations import listing
 from tests.support.polling import wait_for
 from tests.support.postgres_server import PASSWORD, session_with
 from tests.warehouse.conftest import parse
+from tests.warehouse.relations.test_listing import presences
 
 pytest.importorskip("dbt.adapters.postgres")
 
@@ -62,10 +65,10 @@ class Gate:
 @pytest.fixture
 def gate(postgres_server, monkeypatch):
     """A closed gate, and the patience to wait before it. No connection stays when it is gone."""
-    (preamble,) = session_module._PREAMBLES["postgres"]
+    preamble = traits_of("postgres").preamble
     patient = preamble.replace("'15s'", "'60s'").replace("'2s'", "'60s'")
     assert patient.count("60s") == 2
-    monkeypatch.setattr(session_module, "_PREAMBLES", {"postgres": (patient,)})
+    monkeypatch.setitem(adapters._TRAITS, "postgres", replace(traits_of("postgres"), preamble=patient))
     with closing(postgres_server.connect()) as keeper, keeper.cursor() as cursor:
         cursor.execute(f"create table if not exists {GATE} as select 1 as id")
         cursor.execute(f"grant select on {GATE} to public")
@@ -227,9 +230,8 @@ def test_a_server_that_is_down_is_one_error(postgres_server, tmp_path):
 
 
 def test_schemas_are_listed_at_once(postgres_server, tmp_path, gate, monkeypatch):
-    from test_existence import presences
-
-    monkeypatch.setattr(listing, "_LISTERS", {})  # as on an adapter of which nothing is known
+    # As on an adapter of which nothing is known.
+    monkeypatch.setattr(listing, "_LISTERS", dict.fromkeys(Catalog, listing._list_by_schema))
     postgres_server.ask("create schema at_a; create schema at_b", "create table at_a.t (); create table at_b.t ()")
     session_with(postgres_server, tmp_path)
     (tmp_path / "macros").mkdir()

@@ -10,6 +10,7 @@ import pytest
 
 from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.warehouse import Presence, StatementError, WarehouseBusyError, existing_relations
+from dagster_sao.warehouse.adapters import Catalog
 from dagster_sao.warehouse.relations import listing
 from tests.support.postgres_server import PASSWORD, session_with
 from tests.warehouse.conftest import parse
@@ -70,28 +71,28 @@ def looker(postgres, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("relation", "presence", "kind"),
+    ("relation", "presence"),
     [
-        ('"postgres"."made"."orders"', EXISTS, "table"),
-        ('"postgres"."made"."Orders Too"', EXISTS, "table"),
-        ('"made"."seen"', EXISTS, "view"),
-        ('"postgres"."made"."kept"', EXISTS, "materialized_view"),
-        ('"postgres"."made"."parts"', EXISTS, "table"),
-        ('"POSTGRES".MADE.Orders', EXISTS, "table"),
-        ('"postgres"."made"."Orders"', MISSING, None),
-        ('"postgres"."Made"."orders"', MISSING, None),
-        ('"postgres"."made"."an_index"', MISSING, None),
-        ('"postgres"."made"."a_type"', MISSING, None),
-        ('"postgres"."made_empty"."orders"', MISSING, None),
-        ('"postgres"."made_never"."orders"', MISSING, None),
-        ('"elsewhere"."made"."orders"', UNKNOWN, None),
-        ("read_csv('x')", UNKNOWN, None),
-        (None, UNKNOWN, None),
+        ('"postgres"."made"."orders"', EXISTS),
+        ('"postgres"."made"."Orders Too"', EXISTS),
+        ('"made"."seen"', EXISTS),
+        ('"postgres"."made"."kept"', EXISTS),
+        ('"postgres"."made"."parts"', EXISTS),
+        ('"POSTGRES".MADE.Orders', EXISTS),
+        ('"postgres"."made"."Orders"', MISSING),
+        ('"postgres"."Made"."orders"', MISSING),
+        ('"postgres"."made"."an_index"', MISSING),
+        ('"postgres"."made"."a_type"', MISSING),
+        ('"postgres"."made_empty"."orders"', MISSING),
+        ('"postgres"."made_never"."orders"', MISSING),
+        ('"elsewhere"."made"."orders"', UNKNOWN),
+        ("read_csv('x')", UNKNOWN),
+        (None, UNKNOWN),
     ],
 )
-def test_postgres_knows_what_exists(session, relation, presence, kind):
+def test_postgres_knows_what_exists(session, relation, presence):
     (seen,) = look(session, relation)
-    assert (seen.presence, seen.relation_type) == (presence, kind)
+    assert seen.presence == presence
     assert (seen.reason is not None) == (presence is UNKNOWN)
 
 
@@ -189,14 +190,14 @@ def test_duckdb_knows_what_exists_whatever_the_case(shop):
         '"shop"."never"."orders"',
         '"lake"."raw"."orders"',
     )
-    assert [(one.presence, one.relation_type) for one in seen] == [
-        (EXISTS, "table"),
-        (EXISTS, "table"),
-        (EXISTS, "table"),
-        (EXISTS, "view"),
-        (MISSING, None),
-        (MISSING, None),
-        (UNKNOWN, None),
+    assert [one.presence for one in seen] == [
+        EXISTS,
+        EXISTS,
+        EXISTS,
+        EXISTS,
+        MISSING,
+        MISSING,
+        UNKNOWN,
     ]
     assert seen[-1].reason == "the database lake is not attached"
 
@@ -242,7 +243,7 @@ def manifest_of_postgres(postgres, tmp_path_factory):
 @pytest.fixture
 def generic(monkeypatch):
     """As on an adapter of which nothing is known."""
-    monkeypatch.setattr(listing, "_LISTERS", {})
+    monkeypatch.setattr(listing, "_LISTERS", dict.fromkeys(Catalog, listing._list_by_schema))
 
 
 def test_any_adapter_lists_schema_by_schema(generic, postgres, tmp_path, manifest_of_postgres):
@@ -255,11 +256,11 @@ def test_any_adapter_lists_schema_by_schema(generic, postgres, tmp_path, manifes
         '"postgres"."made_empty"."orders"',
     )
     seen = look(session, *names)
-    assert [(one.presence, one.relation_type) for one in seen[:4]] == [
-        (EXISTS, "table"),
-        (EXISTS, "view"),
-        (EXISTS, "materialized_view"),
-        (MISSING, None),
+    assert [one.presence for one in seen[:4]] == [
+        EXISTS,
+        EXISTS,
+        EXISTS,
+        MISSING,
     ]
     # Nothing listed proves nothing: BigQuery lists nothing where permission is denied.
     assert seen[4].presence is UNKNOWN
@@ -313,9 +314,9 @@ class FakeSnowflake:
 def test_snowflake_is_asked_once_per_database_and_folds_bare_names_up():
     session = FakeSnowflake(
         SHOP=[
-            ("RAW", "ORDERS", "BASE TABLE", "of orders"),
-            ("RAW", "kept", "MATERIALIZED VIEW", None),
-            ("EMPTY", None, None, None),
+            ("RAW", "ORDERS", "of orders"),
+            ("RAW", "kept", None),
+            ("EMPTY", None, None),
         ],
         CLOSED=StatementError("Database 'CLOSED' does not exist or not authorized"),
     )
@@ -329,7 +330,6 @@ def test_snowflake_is_asked_once_per_database_and_folds_bare_names_up():
     )
     seen = look(session, *names)
     assert [one.presence for one in seen] == [EXISTS, EXISTS, MISSING, MISSING, UNKNOWN, UNKNOWN]
-    assert [one.relation_type for one in seen[:2]] == ["table", "materialized_view"]
     assert [one.columns is None for one in seen[:2]] == [False, True]
     assert "may not look into it" in seen[4].reason
     assert "not authorized" in seen[5].reason

@@ -1,106 +1,32 @@
-"""The only module that touches dbt's internals. `tests/warehouse/dbt_private/test_dbt_private.py` names each of them.
+"""A dbt adapter with connections of its own.
 
 dbt has no public way to hold an adapter: `dbtRunner` and dagster-dbt put theirs into the global `FACTORY` and take
-it away again. Here an adapter lives outside of it, with its own connections, so that neither disturbs the other.
+it away again. Here an adapter lives outside of it, so that neither disturbs the other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import re
 import threading
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dagster_sao.core.manifest.graph import Source
+from dagster_sao.warehouse.adapters import AdapterTraits, traits_of
+from dagster_sao.warehouse.dbt_private import duckdb
+from dagster_sao.warehouse.dbt_private.config import ensure_flags
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.read_only import NotAQueryError
 
-MEMORY = ":memory:"
-CONNECTION_NAME = "dagster_sao"
+_CONNECTION_NAME = "dagster_sao"
 
 # Of `adapter`, what a source's template may use: nothing of it sends a statement.
 _ASKS_NOTHING = frozenset({"quote", "quote_as_configured", "quote_seed_column"})
 # What in a template's context asks the warehouse, runs something there or writes a file.
 _ASKING_NAMES = frozenset({"run_query", "statement", "noop_statement", "run_query_as", "submit_python_job", "write"})
-
-_LAKE = "ducklake:"
-# What stands before a catalog that is a file.
-_CATALOG_SCHEMES = r"ducklake:((duckdb|sqlite):)?"
-
-# Building a configuration reads dbt's process-wide flags.
-_FLAGS_LOCK = threading.RLock()
-
-
-def load_config(
-    project_dir: Path,
-    profiles_dir: Path,
-    profile: str | None,
-    target: str | None,
-    variables: Mapping[str, Any],
-) -> Any:
-    """Return dbt's RuntimeConfig of a project and target, without a parse and without changing directory.
-
-    Raises whatever dbt raises for a broken project, profile or target.
-    """
-    # dbt keeps the environment in a context variable; a copied context leaves the caller's as it was.
-    return copy_context().run(_load_config, project_dir, profiles_dir, profile, target, dict(variables))
-
-
-def _load_config(
-    project_dir: Path,
-    profiles_dir: Path,
-    profile: str | None,
-    target: str | None,
-    variables: dict[str, Any],
-) -> Any:
-    from dbt.config.profile import Profile, read_profile
-    from dbt.config.project import load_raw_project
-    from dbt.config.renderer import ProfileRenderer
-    from dbt.config.runtime import RuntimeConfig, load_project
-    from dbt_common.context import set_invocation_context
-
-    set_invocation_context(dict(environment_of_dbt(project_dir)))
-    with _FLAGS_LOCK:
-        flags = _ensure_flags(project_dir, profiles_dir)
-        renderer = ProfileRenderer(variables)
-        named = renderer.render_value(load_raw_project(str(project_dir)).get("profile"))
-        chosen = Profile.from_raw_profiles(
-            raw_profiles=read_profile(str(profiles_dir)),
-            profile_name=Profile.pick_profile_name(profile, named),
-            renderer=renderer,
-            target_override=target,
-        )
-        # The version check is dbt's own business at the next build, not that of a look at the data.
-        project = load_project(str(project_dir), False, chosen, variables)  # noqa: FBT003  # positional in dbt
-        args = Namespace(**vars(flags))
-        args.vars, args.VARS = variables, variables
-        args.profile, args.target = chosen.profile_name, chosen.target_name
-        return RuntimeConfig.from_parts(project, chosen, args)
-
-
-def ensure_flags(project_dir: Path, profiles_dir: Path) -> None:
-    """Give dbt's functions the process-wide flags that they read, where no invocation has."""
-    with _FLAGS_LOCK:
-        _ensure_flags(project_dir, profiles_dir)
-
-
-def _ensure_flags(project_dir: Path, profiles_dir: Path) -> Any:
-    """Return dbt's global flags, setting them only where no invocation has: another thread may be in one."""
-    import dbt.flags
-
-    # dagster-dbt selects nodes under a part of the flags, and leaves it set. An invocation's are no Namespace.
-    flags = dbt.flags.get_flags()
-    if isinstance(flags, Namespace) or getattr(flags, "PROFILES_DIR", None) is None:
-        paths = Namespace(profiles_dir=str(profiles_dir), project_dir=str(project_dir))
-        dbt.flags.set_from_args(paths, None)
-    return dbt.flags.get_flags()
 
 
 class PrivateAdapter:
@@ -121,14 +47,19 @@ class PrivateAdapter:
         self.ducklakes: frozenset[str] = frozenset()
         load_plugin(self.type)
         adapter_class: Any = get_adapter_class_by_name(self.type)
-        self.is_in_memory: bool = self.type == "duckdb" and config.credentials.path == MEMORY
-        if self.type == "duckdb":
-            self.ducklakes = _ducklakes(config.credentials)
-            self.duckdb_file = _make_read_only(config.credentials, Path(config.project_root))
-            adapter_class = _with_own_database(adapter_class)
-        if self.type == "postgres":
+        self.is_in_memory: bool = self.traits.is_embedded and config.credentials.path == duckdb.MEMORY
+        if self.traits.is_embedded:
+            self.ducklakes = duckdb.ducklakes(config.credentials)
+            self.duckdb_file = duckdb.make_read_only(config.credentials, Path(config.project_root))
+            adapter_class = duckdb.with_own_database(adapter_class)
+        if self.traits.is_read_only_by_transaction:
             config.credentials.autocommit = False  # read only, and with time limits, is the transaction
         self._adapter: Any = adapter_class(config, get_mp_context())
+
+    @property
+    def traits(self) -> AdapterTraits:
+        """Everything that is special about the adapter's database."""
+        return traits_of(self.type)
 
     @property
     def is_motherduck(self) -> bool:
@@ -169,12 +100,12 @@ class PrivateAdapter:
         """Open this thread's connection now: dbt would wait for the first statement."""
         self._prepare_thread()
         connections = self._adapter.connections
-        if self.type == "duckdb":
+        if self.traits.is_embedded:
             type(connections).close_idle_database_of_dbt()
         connections.clear_thread_connection()
-        connection = connections.set_connection_name(CONNECTION_NAME)
+        connection = connections.set_connection_name(_CONNECTION_NAME)
         handle = connection.handle
-        if self.type == "postgres":
+        if self.traits.is_read_only_by_transaction:
             _read_only_for_good(handle)
 
     def release(self) -> None:
@@ -187,7 +118,7 @@ class PrivateAdapter:
             with contextlib.suppress(Exception):
                 connections.close(connection)
         connections.clear_thread_connection()
-        if self.type == "duckdb":
+        if self.traits.is_embedded:
             type(connections).drop_database()
 
     def run(self, sql: str, limit: int | None = None) -> list[tuple[Any, ...]]:
@@ -208,13 +139,12 @@ class PrivateAdapter:
             rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
         return [tuple(row) for row in rows]
 
-    def list_relations(self, database: str, schema: str) -> list[tuple[str, str | None]]:
-        """Return the relations of a schema, name and kind (`table`, `view`…), without functions."""
-        return self._listed(
-            self._adapter.Relation.create(
-                database=database, schema=schema, identifier="", quote_policy=self._config.quoting
-            )
+    def list_relations(self, database: str, schema: str) -> list[str]:
+        """Return the names of the relations of a schema, without functions."""
+        within = self._adapter.Relation.create(
+            database=database, schema=schema, identifier="", quote_policy=self._config.quoting
         )
+        return [name for name, _ in self._listed(within)]
 
     def render(self, unique_id: str, template: str) -> str:
         """Return a source's template as dbt renders it for `dbt source freshness`, without a statement being sent.
@@ -242,13 +172,14 @@ class PrivateAdapter:
 
         if not self._adapter.supports(Capability.TableLastModifiedMetadataBatch):
             return False
-        # BigQuery's batch is a loop over single requests, in which one missing table fails all, unless this is set.
-        return self.type != "bigquery" or bool(self._adapter.behavior.bigquery_use_batch_source_freshness.no_warn)
+        flag = self.traits.times.batch_flag
+        return not flag or bool(getattr(self._adapter.behavior, flag).no_warn)
 
     @property
-    def shows_redshift_tables(self) -> bool:
-        """Whether these times come from Redshift's SHOW TABLES (`datasharing: true`) instead of its query log."""
-        return self.type == "redshift" and bool(getattr(self._adapter, "use_show_apis", bool)())
+    def has_sound_times(self) -> bool:
+        """Whether the target makes these times sound: on Redshift, `datasharing: true` reads SHOW TABLES, not the query log."""
+        method = self.traits.times.sound_if
+        return bool(method) and bool(getattr(self._adapter, method, bool)())
 
     def last_modified(self, sources: Sequence[Source]) -> dict[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
@@ -309,8 +240,7 @@ class PrivateAdapter:
 
         if try_get_invocation_context() is None:
             set_invocation_context(dict(environment_of_dbt(Path(self._config.project_root))))
-        with _FLAGS_LOCK:
-            _ensure_flags(Path(self._config.project_root), Path(self._config.args.PROFILES_DIR))
+        ensure_flags(Path(self._config.project_root), Path(self._config.args.PROFILES_DIR))
 
     def _dbt_manifest(self) -> Any:
         # Macros and sources are a tenth of the cost of the whole manifest, and all that a source can name.
@@ -425,133 +355,3 @@ def _kind_of(relation: Any) -> str | None:
     # What Databricks calls a provider. Hive's listing has none, and only Delta tables have the history that is read.
     provider = (getattr(relation, "metadata", None) or {}).get("Provider") or "delta"
     return kind if kind != "table" or provider == "delta" else f"{provider} table"
-
-
-def _make_read_only(credentials: Any, project_dir: Path) -> Path | None:
-    """Turn a DuckDB target into one for looking only; return its database file, None where it has none."""
-    # Ours is one short look; the waiting is done by the session, which knows when to give up.
-    credentials.retries = None
-    credentials.keep_open = False
-    settings = dict(credentials.settings or {})
-    # `external_location: data/x.csv` is relative to the project, and this process may run anywhere.
-    paths = [str(project_dir), *str(settings.get("file_search_path") or "").split(",")]
-    credentials.settings = {**settings, "file_search_path": ",".join(path for path in paths if path)}
-    for attached in credentials.attach or []:
-        attached.path = _absolute(str(attached.path), project_dir)
-        if not attached.type and _is_ours(attached.path) and "read_only" not in (attached.options or {}):
-            attached.read_only = True
-        if _is_lake(attached.path):
-            attached.options = _with_absolute_data(attached.options or {}, project_dir)
-    if credentials.remote or not _is_ours(credentials.path):
-        return None
-    credentials.path = _absolute(credentials.path, project_dir)
-    if not credentials.is_motherduck:  # with an attached MotherDuck dbt-duckdb creates a schema on connecting
-        credentials.config_options = {**(credentials.config_options or {}), "access_mode": "READ_ONLY"}
-    return Path(credentials.path) if _is_local(credentials.path) else None
-
-
-def place_of(credentials: Any, project_dir: Path) -> str:
-    """Return where the relations of a target are: the path of a database file, else account or host and port."""
-    if credentials.type == "duckdb" and not credentials.remote and _is_ours(credentials.path):
-        path = _absolute(credentials.path, project_dir)
-        return path if _is_lake(path) else str(Path(path).resolve())
-    return f"{credentials.unique_field} {getattr(credentials, 'port', None) or ''}".strip()
-
-
-def _ducklakes(credentials: Any) -> frozenset[str]:
-    """Return the names of the databases that are lakes by their path, in lower case. Their catalog can be anywhere."""
-    attached = {
-        str(a.path): a.alias or credentials.path_derived_database_name(a.path) for a in credentials.attach or []
-    }
-    names = {**attached, str(credentials.path): credentials.database}
-    return frozenset(str(name).lower() for path, name in names.items() if _is_lake(path))
-
-
-def _with_absolute_data(options: Mapping[str, Any], project_dir: Path) -> dict[str, Any]:
-    """Return the options of a lake with a path to its files that is right in this process, wherever it runs."""
-    found = {name.lower(): value for name, value in options.items()}
-    path = str(found.get("data_path", ""))
-    if not path or not _is_local(path) or Path(path).is_absolute():
-        return dict(options)
-    # The catalog holds the relative path and refuses another one unless told that this is meant.
-    return {**found, "data_path": f"{project_dir / path}/", "override_data_path": True}
-
-
-def _is_ours(path: str) -> bool:
-    """Whether `READ_ONLY` is understood there."""
-    return _is_local(path) or _is_lake(path)
-
-
-def _is_lake(path: str) -> bool:
-    return path.lower().startswith(_LAKE)
-
-
-def _is_local(path: str) -> bool:
-    # `md:`, `ducklake:`, `s3://`, `postgres:…`; one letter before the colon is a Windows drive.
-    return path != MEMORY and len(path.split(":", 1)[0]) in {1, len(path)}
-
-
-def _absolute(path: str, project_dir: Path) -> str:
-    scheme = re.match(_CATALOG_SCHEMES, path, re.IGNORECASE)
-    file = path[scheme.end() :] if scheme else path
-    return f"{scheme[0] if scheme else ''}{project_dir / file}" if _is_local(file) else path
-
-
-def _with_own_database(adapter_class: Any) -> Any:
-    """Return dbt-duckdb's adapter with a database of its own.
-
-    dbt-duckdb keeps the open database on the class of its connection manager, and opening another one closes it:
-    on the shared class we would close the database of a dbt run in another thread of this process.
-    """
-    shared = adapter_class.ConnectionManager
-
-    class PrivateConnectionManager(shared):  # type: ignore[misc, valid-type]  # a base known at run time only
-        _ENV = None
-        _LOCK = threading.RLock()
-
-        @classmethod
-        def get_credentials(cls, credentials: Any) -> Any:
-            return _empty_if_missing(credentials)
-
-        @classmethod
-        def close_idle_database_of_dbt(cls) -> None:
-            # After a dbt invocation in this process its read-write database stays open, and no other configuration
-            # can be opened beside it. Without a handle nobody uses it, and dbt-duckdb opens it again when asked.
-            database = shared._ENV
-            if getattr(database, "handle_count", None) is None:
-                return
-            with database.lock:
-                if database.handle_count == 0:
-                    database.close()
-
-        @classmethod
-        def drop_database(cls) -> None:
-            with cls._LOCK:
-                if cls._ENV is not None:
-                    cls._ENV.close()
-                    cls._ENV = None
-
-    return type("PrivateDuckDBAdapter", (adapter_class,), {"ConnectionManager": PrivateConnectionManager})
-
-
-def _empty_if_missing(credentials: Any) -> Any:
-    """Return credentials with nothing in the place of files that have not been created.
-
-    DuckDB cannot open a missing file read-only. The first build creates it; until then no table exists, and sources
-    in external files can be read all the same.
-    """
-    attached = credentials.attach or []
-    there = [attachment for attachment in attached if not _is_missing(str(attachment.path))]
-    if len(there) == len(attached) and not _is_missing(credentials.path):
-        return credentials
-    empty = copy.copy(credentials)
-    empty.attach = there
-    if _is_missing(credentials.path):
-        empty.path = MEMORY
-        empty.config_options = {k: v for k, v in (credentials.config_options or {}).items() if k != "access_mode"}
-    return empty
-
-
-def _is_missing(path: str) -> bool:
-    file = re.sub(_CATALOG_SCHEMES, "", path, count=1, flags=re.IGNORECASE)
-    return _is_local(file) and not Path(file).exists()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
+import pytest
 
-from dagster_sao import StateAwareProject
+from dagster_sao import DbtBuildFailed, StateAwareProject
 
 PROJECT = Path(__file__).parent / "shop"
 ORDERS, STG, TOTALS = "model.corner_shop.orders", "model.corner_shop.stg_orders", "model.corner_shop.totals"
@@ -68,3 +70,47 @@ def open_shop(folder: Path) -> Shop:
         connection.execute("create table raw.orders (id integer, amount integer, loaded_at timestamp)")
     shop.load_orders(1, 1)
     return shop
+
+
+@dataclass
+class Day:
+    """What was planned and built in turn, and what was left in the target folder each time."""
+
+    shop: Shop
+    seen: dict[str, Any] = field(default_factory=dict)
+
+
+def eventful_day(shop: Shop) -> Day:
+    """Make a plan, a first build, the same again, new rows, and a model that breaks."""
+    day = Day(shop)
+    with pytest.MonkeyPatch.context() as patch, shop.instance() as instance:
+        for name, value in shop.environment.items():
+            patch.setenv(name, value)
+        project = shop.project(instance)
+
+        def events():
+            return instance.event_log_storage.get_maximum_record_id() or 0
+
+        def built(name, **options):
+            day.seen[name] = project.build(**options)
+            day.seen[f"{name} written"] = (shop.project_dir / "target" / "run_results.json").read_text()
+
+        before = events()
+        day.seen["plan"], day.seen["blind plan"] = project.plan(), project.plan(refresh_sources=False)
+        day.seen["events of the plans"] = events() - before
+        built("first")
+        day.seen["plan of the same"] = project.plan()
+        built("same")
+        shop.load_orders(2, 2)
+        day.seen["plan of new rows"] = project.plan("stg_orders+")
+        day.seen["recorded plan of new rows"] = project.plan("stg_orders+", refresh_sources=False)
+        built("new rows", select="orders totals")
+        day.seen["explained"] = {name: project.explain(name) for name in ("orders", "totals", "stg_orders")}
+        patch.setenv("CORNER_SHOP_NUMBER", "x")
+        broken = shop.project(instance)
+        with pytest.raises(DbtBuildFailed) as raised:
+            broken.build(select=["fragile", "below_fragile"])
+        day.seen["broken"] = raised.value
+        day.seen["broken written"] = (shop.project_dir / "target" / "run_results.json").read_text()
+        day.seen["broken explained"] = broken.explain("fragile")
+    return day

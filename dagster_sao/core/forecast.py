@@ -14,7 +14,7 @@ from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a plan is predicted to cost. All times are in seconds."""
+    """The predicted cost of a plan. All times are in seconds."""
 
     threads: int
     """How many nodes are built at once."""
@@ -25,15 +25,15 @@ class Forecast:
     wall_seconds: float = 0.0
     """From the start of the first to the end of the last build."""
     critical_path_seconds: float = 0.0
-    """What no number of threads can go below: the longest chain of builds that wait for each other."""
+    """The lower bound for any number of threads: the longest chain of builds that wait for each other."""
     widest_wave: int = 0
     """How many nodes of one wave of the plan there are at most."""
     saved_seconds: float = 0.0
-    """What the reused nodes took the last time they were built."""
+    """The time that the reused nodes took when they were last built."""
 
     @property
     def total_seconds(self) -> float:
-        """What one thread would need."""
+        """The time that one thread would need."""
         return sum(self.node_seconds.values())
 
     @property

@@ -12,9 +12,11 @@ from dbt.artifacts.schemas.run import RunResultsArtifact
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
 from dagster_sao.api import NodeStatus
-from dagster_sao.api.results import read_results
+from dagster_sao.api.results.read_results import read_results
 from dagster_sao.core.decision.decide import Action, Reason
-from tests.cli.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS
+from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS
+
+pytestmark = pytest.mark.usefixtures("corner_shop_environment")
 
 
 def statuses(results):

@@ -12,7 +12,9 @@ from dagster_dbt import dbt_assets
 
 from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.api import Severity
-from dagster_sao.api.doctor import LONG_UNCHANGED, Findings, Patient, examine
+from dagster_sao.api.doctor.examine import examine
+from dagster_sao.api.doctor.findings import Findings, Patient
+from dagster_sao.api.doctor.model_rules import LONG_UNCHANGED
 from dagster_sao.api.sources import Look
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.state.state import LastBuild, SourceState, StateSnapshot

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_sao.core.decision.decide import Action, Decision, Reason
-from dagster_sao.core.decision.forecast import make_forecast
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.plan_tests import TestDecisions
+from dagster_sao.core.forecast import make_forecast
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 from tests.core.graphs import START, _node, code, graph

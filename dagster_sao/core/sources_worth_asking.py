@@ -1,4 +1,4 @@
-"""Which sources are worth asking: those of which a node below could act on the answer."""
+"""Which sources to probe: only those whose new data could trigger a build now."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dagster_sao.core.state.state import StateSnapshot
 def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set[str]:
     """Return the sources whose new data could lead to a build now.
 
-    A node within its `build_after` does nothing about new data, and so nothing below it does. A view asks for what reads
-    it, and for itself when nothing does: its source is then shown as it is. A test asks for nothing while what it gates
-    waits: it comes before that.
+    A node within its `build_after` ignores new data, and so do the nodes below it. A view counts as its children do; one
+    without children counts, so that its source is shown as it is. A test does not count while the nodes that it gates
+    wait, because it runs right before them.
     """
     graph = project.graph
     wants: dict[str, bool] = {}

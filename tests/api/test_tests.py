@@ -16,7 +16,7 @@ from dagster_sao import StateAwareDbtTranslator
 from dagster_sao.api import TestStatus
 from dagster_sao.cli import main
 from dagster_sao.core.state.state import VerdictStatus
-from tests.cli.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, open_shop
+from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, open_shop
 
 SCHEMA = """
 sources:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from dagster_sao.core.decision.sources_worth_asking import wanted_sources
+from dagster_sao.core.sources_worth_asking import wanted_sources
 from tests.core.graphs import World, graph
 
 HOUR = timedelta(hours=1)

@@ -1,0 +1,1 @@
+"""The results of a run: values, and how they are read from its events."""

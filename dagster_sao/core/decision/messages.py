@@ -1,0 +1,76 @@
+"""The words of decisions that more than one row, or more than one table, uses. The contract is docs/semantics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dagster_sao.core.durations import format_duration
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, Writer
+
+_MOST_NAMED = 3
+_FAILURES = {
+    FailureKind.BUILD: "Its last build failed",
+    FailureKind.INTERRUPTED: "Its last build was interrupted",
+    FailureKind.LIMITED: "Its last build was limited",
+    FailureKind.TERMINATED: "Its last run was terminated",
+}
+
+
+def named(unique_ids: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return the names of nodes, sources or tests for a message, the first three of many.
+
+    >>> named(["a", "b", "c", "d"], {"a": "orders"})
+    'orders, b, c and 1 more'
+    """
+    names = [labels.get(unique_id, unique_id) for unique_id in unique_ids]
+    if len(names) > _MOST_NAMED:
+        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
+    return ", ".join(names)
+
+
+def upstream_failed(parents: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return the message about a node or test that reads something that failed.
+
+    >>> upstream_failed(["a"], {"a": "orders"})
+    'Upstream failed: orders'
+    """
+    return f"Upstream failed: {named(parents, labels)}"
+
+
+def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Return the message about a node that failed tests gate.
+
+    >>> upstream_test_failed(["t"], {"t": "not_null_orders_id"})
+    'Upstream test failed: not_null_orders_id'
+    """
+    return f"Upstream test failed: {named(tests, labels)}"
+
+
+def writer_label(writer: Writer) -> str:
+    """Return the name of whatever wrote a relation, with its project and environment where these differ."""
+    name = writer.node.split(".", 2)[-1]
+    return f"{name} of {writer.elsewhere}" if writer.elsewhere else name
+
+
+def failed_ago(failure: FailedAttempt, now: datetime) -> str:
+    """Return when the last attempt failed, and how."""
+    return f"{_FAILURES[failure.kind]} {format_duration(now - failure.failed_at)} ago"
+
+
+def retries(failure: FailedAttempt, now: datetime) -> str:
+    """Return when a failed attempt is retried."""
+    wait = format_duration(failure.retry_at - now)
+    if failure.kind is FailureKind.BUILD:
+        age = format_duration(now - failure.failed_at)
+        return f"Failed {age} ago with the same code and data. Retries in {wait}, or when either changes"
+    return f"{failed_ago(failure, now)}. Retries in {wait}, or when code or data changes"
+
+
+def incomplete(failure: FailedAttempt, now: datetime) -> str:
+    """Return why a relation holds only a part of its rows."""
+    if failure.kind is FailureKind.LIMITED:
+        return f"Its last build was limited by {failure.limited_by} {format_duration(now - failure.failed_at)} ago"
+    ranges = [f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in failure.missing_batches]
+    more = f" and {len(ranges) - _MOST_NAMED} more" if len(ranges) > _MOST_NAMED else ""
+    return f"Batches are missing: {', '.join(ranges[:_MOST_NAMED])}{more}"

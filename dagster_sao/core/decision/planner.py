@@ -1,0 +1,388 @@
+"""Makes plans: decides about each node of a selection, parents first, and works out the versions that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from dagster_sao.core.code.evidence import untracked_inputs
+from dagster_sao.core.code.versions import (
+    data_version,
+    function_versions,
+    proven_kind,
+    view_version,
+)
+from dagster_sao.core.decision.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
+from dagster_sao.core.decision.decide_functions import FunctionDecision, decide_functions
+from dagster_sao.core.decision.origins import origins
+from dagster_sao.core.decision.plan import Mode, Plan
+from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope
+from dagster_sao.core.decision.view_rules import (
+    changed_columns,
+    definition,
+    is_dropped,
+    replaces_relation,
+    shape,
+    unlisted_parents,
+    view_bindings,
+    view_leaves,
+    views_to_renew,
+)
+from dagster_sao.core.manifest.graph import Node, NodeKind
+from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.relation_versions import stored_version, superseded_at, version_in_relation
+from dagster_sao.core.state.state import LastBuild, StateSnapshot
+
+_LONGEST_GRACE = timedelta(minutes=5)
+_GRACE_SHARE = 0.05
+# The build id of builds that have not happened: no run has it.
+_PLANNED = "planned"
+
+
+def make_plan(  # noqa: PLR0913 (each is an input of the decision)
+    project: Project,
+    state: StateSnapshot,
+    *,
+    now: datetime,
+    selection: Iterable[str] | None = None,
+    requests: Mapping[str, Request] | None = None,
+    mode: Mode = Mode.SENSOR,
+    tests: TestScope | None = None,
+) -> Plan:
+    """Return the decisions for `selection` (all nodes by default) and its tests, given the state and the time.
+
+    Nodes outside the selection keep the version they have. `requests` names the nodes that the user asked for.
+    """
+    selected = set(project.graph.nodes) if selection is None else set(selection)
+    renewed: frozenset[str] = frozenset()
+    while True:
+        plan = _Planner(project, state, now, selected, requests or {}, mode, tests or TestScope(), renewed).plan()
+        found = views_to_renew(project, state, selected, plan.builds)
+        if found <= renewed:
+            return plan
+        renewed |= found
+
+
+def make_run_plan(  # noqa: PLR0913 (as of make_plan)
+    project: Project,
+    state: StateSnapshot,
+    *,
+    now: datetime,
+    selection: Iterable[str],
+    requests: Mapping[str, Request] | None = None,
+    mode: Mode = Mode.SENSOR,
+    tests: TestScope | None = None,
+) -> Plan:
+    """Return the decisions for `selection`, and for the views outside of it that building it drops, to any depth.
+
+    These are built with it, because no other run may do so soon. There are none where replacing a table does not affect
+    the views on it.
+    """
+    graph, selected = project.graph, set(selection)
+    below: set[str] = set()
+    if project.traits.drops_dependent_views:
+        outside = graph.descendants(selected) - selected
+        below = {uid for uid in outside if uid in state.builds and is_dropped(uid, graph)}
+    scope = (tests or TestScope()).of(selected, graph)
+    if requests:
+        scope = replace(scope, not_held=frozenset(below))
+    plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode, tests=scope)
+    stranded: set[str] = set()
+    for uid in (uid for uid in plan.builds if uid in below):
+        decision = plan.decisions[uid]
+        replaced = {parent for parent in decision.parents if parent in stranded | selected} & set(plan.builds)
+        if decision.reason is Reason.VIEW_INVALIDATED and replaced:
+            stranded.add(uid)
+    if below == stranded:
+        return plan
+    return make_plan(project, state, now=now, selection=selected | stranded, requests=requests, mode=mode, tests=scope)
+
+
+class _Planner:
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        project: Project,
+        state: StateSnapshot,
+        now: datetime,
+        selected: set[str],
+        requests: Mapping[str, Request],
+        mode: Mode,
+        tests: TestScope,
+        renewed: frozenset[str],
+    ) -> None:
+        self._project = project
+        self._graph = project.graph
+        self._state = state
+        self._now = now
+        self._selected = selected
+        self._requests = requests
+        self._mode = mode
+        self._renewed = renewed
+        self._drops_views = project.traits.drops_dependent_views
+        self._decisions: dict[str, Decision] = {}
+        self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
+        self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
+        self._code_changes: dict[str, tuple[str, ...]] = {}
+        self._untracked: dict[str, tuple[str, ...]] = {}
+        """By node: the inputs, through views too, whose changes cannot be detected."""
+        self._failed: set[str] = set(state.blocked)
+        """The nodes and sources that nothing is built from: they failed, or are held or skipped for a failure."""
+        self._tests = TestPlanner(
+            project,
+            state,
+            now,
+            tests.of(selected, self._graph),
+            requests,
+            self._decisions,
+            self._versions,
+            self._failed,
+            self._untracked,
+        )
+
+    def plan(self) -> Plan:
+        for unique_id, node in self._graph.nodes.items():
+            self._untracked[unique_id] = self._untracked_inputs(node)
+            if unique_id in self._selected:
+                self._decisions[unique_id] = decide(self._situation(node))
+            if self._is_failed(node):
+                self._failed.add(unique_id)
+            self._shapes[unique_id] = self._shape_after(node)
+            version = self._version_after(node)
+            # What is read from another environment has its version from there.
+            if version is not None and unique_id not in self._state.sources:
+                self._versions[unique_id] = version
+        tests = self._tests.plan()
+        return Plan(self._decisions, self._versions, self._graph, tests, self._decide_functions(tests))
+
+    def _decide_functions(self, tests: TestDecisions) -> Mapping[str, FunctionDecision]:
+        if not self._graph.functions:
+            return {}
+        builds = [uid for uid, decision in self._decisions.items() if decision.builds]
+        # The sensor's runs are all the runs that there are, whatever each of them builds.
+        everything = self._mode is Mode.SENSOR or self._selected >= self._graph.nodes.keys()
+        return decide_functions(
+            self._project,
+            self._state.functions,
+            self._now,
+            [*builds, *tests.runs],
+            self._failed,
+            everything=everything,
+        )
+
+    def _is_failed(self, node: Node) -> bool:
+        """Return whether nothing is built from a node, because no record describes what its relation holds."""
+        decision = self._decisions.get(node.unique_id)
+        failure = self._state.failures.get(node.unique_id)
+        continues = node.continues_on_error and failure is not None and bool(failure.left)
+        if decision is not None:
+            if continues and decision.reason is Reason.FAILED_UNCHANGED:
+                return False
+            return decision.action in {Action.HOLD, Action.SKIP}
+        if node.unique_id in self._state.sources:
+            return False  # read from another environment
+        if failure is not None:
+            return not continues
+        return node.is_view and not self._failed.isdisjoint(node.parents)
+
+    def _situation(self, node: Node) -> Situation:
+        uid = node.unique_id
+        policy = self._project.policy(uid)
+        writer = self._state.other_writer(uid)
+        last_build = self._state.builds.get(uid)
+        failed_tests = self._tests.holding(uid)
+        if last_build is not None:
+            self._code_changes[uid] = self._project.code_changes(
+                uid, last_build, parents_changed=self._has_changed_parents(node, last_build)
+            )
+        changed_columns = self._changed_columns(node)
+        unknown_columns = unlisted_parents(node, self._state) if uid in self._renewed else ()
+        return Situation(
+            now=self._now,
+            policy=policy,
+            fingerprint=self._project.fingerprints[uid],
+            last_build=last_build,
+            code_changes=self._code_changes.get(uid, ()),
+            is_view=node.is_view,
+            is_incremental=node.materialized == "incremental",
+            materialized=node.materialized,
+            traits=self._project.traits,
+            settings=node.settings,
+            relation_name=node.relation_name or node.name,
+            relation_missing=uid in self._state.missing_relations,
+            relation_restored=uid in self._state.restored_relations,
+            relation_altered=uid in self._state.altered_relations,
+            is_deterministic=last_build is not None and _is_deterministic(node, last_build),
+            # An attempt of its own that failed is known as that.
+            overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
+            request=self._requests.get(uid),
+            failure=self._state.failures.get(uid),
+            origin=self._origin(uid),
+            failed_tests=failed_tests,
+            tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
+            failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
+            invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
+            changed_columns=tuple(p for p in changed_columns if last_build and p in last_build.columns),
+            unknown_columns=(
+                *(p for p in changed_columns if last_build and p not in last_build.columns),
+                *unknown_columns,
+            ),
+            parent_versions=self._versions,
+            moved_in_run=self._state.moved_in_run.get(uid, {}),
+            parents=node.parents,
+            untracked=self._untracked[uid],
+            untracked_from=self._untracked_from(policy, last_build) if last_build else None,
+            first_change_at=self._first_change_at(node, last_build) if policy.lag_tolerance and last_build else None,
+            grace=self._grace(policy.build_after),
+            expiry_grace=self._grace(policy.rebuild_every),
+            labels=self._project.labels,
+            unique_id=uid,
+        )
+
+    def _origin(self, uid: str) -> str:
+        """Return what an interrupted node follows from: a sensor asks for it again after a wait, a job builds it now."""
+        failure = self._state.failures.get(uid)
+        if self._mode is Mode.JOB or failure is None or not failure.origin:
+            return ""
+        return self._origins[uid]
+
+    @cached_property
+    def _origins(self) -> Mapping[str, str]:
+        return origins(self._project, self._state)
+
+    def _has_changed_parents(self, node: Node, last_build: LastBuild) -> bool:
+        return any(changed_parents(node.parents, last_build.consumed, self._versions))
+
+    def _untracked_inputs(self, node: Node) -> tuple[str, ...]:
+        """Return the inputs of a node, through views too, whose changes cannot be detected."""
+        last_build = self._state.builds.get(node.unique_id)
+        if last_build is None:
+            return ()
+        own = untracked_inputs(self._project.fingerprints[node.unique_id], last_build.evidence)
+        through_views = [label for parent in node.parents if self._is_view(parent) for label in self._untracked[parent]]
+        return tuple(dict.fromkeys((*own, *through_views)))
+
+    def _untracked_from(self, policy: Policy, last_build: LastBuild) -> datetime:
+        """Return when such inputs count as updated: a job counts them at every run, as it does an untracked source."""
+        return self._now if self._mode is Mode.JOB else last_build.started_at + policy.untracked_interval
+
+    def _retry_at(self, tests: Iterable[str]) -> datetime:
+        return max(self._state.verdicts[test].retry_at for test in tests)
+
+    def _grace(self, interval: timedelta | None) -> timedelta:
+        if self._mode is Mode.SENSOR or interval is None:
+            return timedelta(0)
+        return min(interval * _GRACE_SHARE, _LONGEST_GRACE)
+
+    def _is_built(self, unique_id: str) -> bool:
+        decision = self._decisions.get(unique_id)
+        return decision is not None and decision.action is Action.BUILD
+
+    def _version_after(self, node: Node) -> str | None:
+        uid = node.unique_id
+        last_build = self._state.builds.get(uid)
+        failure = self._state.failures.get(uid)
+        if failure is not None and failure.left and not self._is_built(uid):
+            return failure.left
+        if node.is_view:
+            # New data passes through a view without building it; its old definition stays until it is built.
+            stored = last_build.code if last_build else None
+            code = self._code_after(uid) if self._is_built(uid) else stored
+            consumed = {**self._consumed(node), **self._functions_of(node)}
+            version = view_version(code, consumed, self._definition_after(node))
+            return version if self._is_built(uid) else version_in_relation(uid, version, self._state)
+        if self._is_built(uid):
+            is_proven = last_build is not None and last_build.evidence.is_deterministic
+            kind = proven_kind(node.kind, is_deterministic=is_proven)
+            return data_version(kind, self._code_after(uid), self._consumed(node), _PLANNED)
+        return stored_version(uid, last_build, self._project.policy(uid), self._state) if last_build else None
+
+    def _code_after(self, uid: str) -> str:
+        """Return the digest of the code of a node that this plan builds: the last build's, if the code is the same."""
+        last_build = self._state.builds.get(uid)
+        if last_build is not None and not self._code_changes.get(uid):
+            return last_build.code
+        return self._project.fingerprints[uid].digest
+
+    def _consumed(self, node: Node) -> Mapping[str, str]:
+        return {parent: self._versions[parent] for parent in node.parents if parent in self._versions}
+
+    def _functions_of(self, view: Node) -> Mapping[str, str]:
+        """Return the code of the functions that a view calls, after this plan: building it creates them."""
+        if not view.functions:
+            return {}
+        if self._is_built(view.unique_id):
+            code = {uid: self._project.fingerprints[uid].digest for uid in view.functions}
+        else:
+            code = {uid: state.code for uid, state in self._state.functions.items()}
+        return function_versions(view.functions, code)
+
+    def _shape_after(self, node: Node) -> str:
+        last_build = self._state.builds.get(node.unique_id)
+        if last_build is not None and not self._is_built(node.unique_id):
+            return last_build.shape
+        return shape(node, self._project, self._shapes, self._definition_after(node))
+
+    def _changed_columns(self, node: Node) -> Mapping[str, str]:
+        """Return the columns of a view's parents that it is not bound to; those of parents that are built are not known yet."""
+        known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
+        return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
+
+    def _definition_after(self, node: Node) -> str:
+        last_build = self._state.builds.get(node.unique_id)
+        return definition(last_build, self._changed_columns(node) if self._is_built(node.unique_id) else {})
+
+    def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
+        needed = self._view_bindings(node)
+        return (
+            *(p for p, marker in needed.items() if last_build.view_bindings.get(p) != marker),
+            *(uid for uid in (node.functions if node.is_view else ()) if not self._is_current(uid)),
+        )
+
+    def _is_current(self, function: str) -> bool:
+        return self._project.is_current_function(function, self._state.functions.get(function))
+
+    def _view_bindings(self, node: Node) -> Mapping[str, str]:
+        replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}
+        return view_bindings(node, self._project, self._shapes, replaced_in)
+
+    def _replaced_in(self, unique_id: str) -> str:
+        """Return the run that will have replaced a node's relation after this plan."""
+        last_build, decision = self._state.builds.get(unique_id), self._decisions.get(unique_id)
+        if decision is not None and decision.builds:
+            node, code = self._graph.nodes[unique_id], self._project.fingerprints[unique_id]
+            if replaces_relation(node, code, last_build, full_refresh=decision.full_refresh):
+                return _PLANNED
+        return last_build.replaced_in if last_build else ""
+
+    def _first_change_at(self, node: Node, last_build: LastBuild) -> datetime | None:
+        """Return when the first change appeared, below views too, that `last_build` has not consumed."""
+        direct = [parent for parent in node.parents if not self._is_view(parent)]
+        read = {
+            **{p: v for p, v in last_build.consumed.items() if not self._is_view(p)},
+            **last_build.view_leaf_versions,
+        }
+        moments = [
+            superseded_at(
+                read.get(parent, ""),
+                self._state.history(parent),
+                now=self._now,
+                read_at=last_build.started_at,
+                is_built_now=self._is_built(parent),
+            )
+            for parent in (*view_leaves(node, self._graph), *direct)
+            if self._versions.get(parent) not in (None, read.get(parent))
+        ]
+        return min(moments, default=None)
+
+    def _is_view(self, unique_id: str) -> bool:
+        node = self._graph.nodes.get(unique_id)
+        return node is not None and node.is_view
+
+
+def _is_deterministic(node: Node, last_build: LastBuild) -> bool:
+    """Return whether a build makes the same rows from the same code and data."""
+    kind = proven_kind(node.kind, is_deterministic=last_build.evidence.is_deterministic)
+    return kind in {NodeKind.DETERMINISTIC, NodeKind.SEED}

@@ -1,0 +1,14 @@
+"""Files that another process may read while this one writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file in one step: who reads it meanwhile finds the one before. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document))
+    temporary.replace(path)

@@ -1,0 +1,152 @@
+"""Dagster's internals behind automation conditions and sensors: evaluations in the UI, and the result of a tick.
+
+`tests/orchestration/private/test_dagster_internals.py` names each import, so that an upgrade which moves one fails there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+from dagster._core.definitions.declarative_automation.automation_context import AutomationContext
+from dagster._core.definitions.declarative_automation.serialized_objects import (
+    AutomationConditionEvaluation,
+    AutomationConditionNodeSnapshot,
+)
+from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+)
+
+__all__ = [
+    "AutomationConditionEvaluation",
+    "AutomationContext",
+    "condition_result",
+    "evaluate_conditions",
+    "evaluation_node",
+    "sensor_evaluation",
+    "sensor_result",
+]
+
+
+def evaluation_node(  # noqa: PLR0913 (one argument for each thing that the UI shows)
+    key: dg.AssetKey,
+    name: str,
+    *,
+    unique_id: str,
+    value: bool,
+    timestamp: float,
+    children: Sequence[AutomationConditionEvaluation[Any]] = (),
+) -> AutomationConditionEvaluation[Any]:
+    """Return a node of an evaluation tree. The UI shows only names, so `name` carries the reason."""
+    return AutomationConditionEvaluation(
+        condition_snapshot=AutomationConditionNodeSnapshot(
+            class_name="StateAwareCondition",
+            description=name,
+            unique_id=unique_id,
+            label=name if children else None,
+            name=name,
+            operator_type="and" if children else "identity",
+        ),
+        start_timestamp=timestamp,
+        end_timestamp=timestamp,
+        true_subset=SerializableEntitySubset(key=key, value=value),
+        candidate_subset=SerializableEntitySubset(key=key, value=True),
+        subsets_with_metadata=[],
+        child_evaluations=list(children),
+    )
+
+
+class _ResultWithReason(dg.AutomationResult[dg.AssetKey]):
+    """The result of a condition whose evaluation has a node of its own for the reason."""
+
+    def __init__(self, context: AutomationContext[Any], *, value: bool, reason: str) -> None:
+        subset = context.candidate_subset if value else context.get_empty_subset()
+        super().__init__(context, true_subset=subset)
+        self._reason = reason
+
+    @property
+    def value_hash(self) -> str:
+        # Dagster writes an evaluation only when this changes, and the reason is part of it.
+        return f"{super().value_hash}{self._reason}"
+
+    @property
+    def serializable_evaluation(self) -> AutomationConditionEvaluation[Any]:
+        evaluation = super().serializable_evaluation
+        node = evaluation_node(
+            self.key,
+            self._reason,
+            unique_id=f"{self.condition_unique_id}-reason",
+            value=not self.true_subset.is_empty,
+            timestamp=self.end_timestamp,
+        )
+        evaluation.child_evaluations = [node]
+        return evaluation
+
+
+def condition_result(context: AutomationContext[Any], *, value: bool, reason: str) -> dg.AutomationResult[Any]:
+    """Return the result of a condition for the entity of `context`, with its reason as a child node."""
+    return _ResultWithReason(context, value=value, reason=reason)
+
+
+def evaluate_conditions(
+    sensor: dg.AutomationConditionSensorDefinition,
+    context: dg.SensorEvaluationContext,
+    keys: Iterable[dg.AssetKey],
+    cursor: str | None,
+) -> tuple[set[dg.AssetKey], Sequence[AutomationConditionEvaluation[Any]], str]:
+    """Evaluate the conditions of `keys` as Dagster does.
+
+    Returns the requested keys, the changed evaluations and the next cursor.
+    """
+    if context.repository_def is None:
+        msg = "An automation sensor can only be evaluated within a repository."
+        raise dg.DagsterInvariantViolationError(msg)
+    graph = context.repository_def.asset_graph
+    try:
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(cursor, graph)
+    except Exception:  # noqa: BLE001 (whatever another version of Dagster may have written)
+        context.log.warning("What conditions remembered was written by another version and is started anew.")
+        before = asset_daemon_cursor_from_instigator_serialized_cursor(None, graph)
+    tick = AutomationTickEvaluationContext(
+        evaluation_id=before.evaluation_id,
+        instance=context.instance,
+        asset_graph=graph,
+        cursor=before,
+        materialize_run_tags=sensor.run_tags,
+        observe_run_tags={},
+        auto_observe_asset_keys=set(),
+        asset_selection=dg.AssetSelection.assets(*keys).without_checks(),
+        emit_backfills=False,
+        logger=context.log,
+    )
+    requests, after, evaluations = tick.evaluate()
+    requested = {key for request in requests for key in request.asset_selection or ()}
+    return requested, evaluations, asset_daemon_cursor_to_instigator_serialized_cursor(after)
+
+
+def sensor_evaluation(
+    name: str, tick: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+) -> Callable[[dg.SensorEvaluationContext], Any]:
+    """Return `tick` as a sensor's evaluation function."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return tick(context)
+
+    return wrap_sensor_evaluation(name, evaluate)
+
+
+def sensor_result(
+    run_requests: Sequence[dg.RunRequest],
+    cursor: str,
+    evaluations: Sequence[AutomationConditionEvaluation[Any]],
+    *,
+    skip_reason: str | None = None,
+) -> dg.SensorResult:
+    """Return a tick's result with evaluations, which the public constructor accepts but does not document."""
+    hidden: Mapping[str, Any] = {"automation_condition_evaluations": evaluations}
+    return dg.SensorResult(run_requests=list(run_requests), skip_reason=skip_reason, cursor=cursor, **hidden)

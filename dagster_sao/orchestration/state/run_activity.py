@@ -1,0 +1,77 @@
+"""What the runs of a project are doing, and what ended runs were requested for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_sao.orchestration.events.event_schema import PROJECT_TAG, TESTS_TAG, from_timestamp
+from dagster_sao.orchestration.private.dagster_internals import NOT_FINISHED_STATUSES, RunsFilter
+from dagster_sao.orchestration.project.orchestrated import LoadedProject
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that a sensor of this package asked for and that has ended."""
+
+    created_at: datetime
+    ended_at: datetime
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunActivity:
+    """What runs of the project are doing, and what they just did."""
+
+    building: Mapping[str, str]
+    """The nodes in the selection of an unfinished run, with the run's id."""
+    testing: Mapping[str, str]
+    """The tests that an unfinished run was asked for by name, with the run's id."""
+    ended: Mapping[str, EndedRun]
+    """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
+
+
+def run_activity(
+    instance: dg.DagsterInstance,
+    loaded: LoadedProject,
+    project_name: str,
+    repository: dg.RepositoryDefinition | None,
+    since: datetime,
+) -> RunActivity:
+    """Return what unfinished runs will write and test, and what runs that ended after `since` were asked for."""
+    keys, check_keys = loaded.keys, loaded.check_keys
+    building: dict[str, str] = {}
+    testing: dict[str, str] = {}
+    for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        for key in _selected_keys(run, repository):
+            if key in keys.unique_ids:
+                building[keys.unique_ids[key]] = run.run_id
+        testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
+    ended: dict[str, EndedRun] = {}
+    recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
+    for record in reversed(instance.get_run_records(recent)):
+        if record.dagster_run.is_finished and record.end_time is not None:
+            answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
+            ended.update(
+                {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
+            )
+    return RunActivity(building, testing, ended)
+
+
+def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:
+    """Yield the tests that a run was asked for by name."""
+    yield from json.loads(run.tags.get(TESTS_TAG, "[]"))
+    if run.asset_check_selection:
+        yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
+
+
+def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
+    if run.asset_selection is not None:
+        return run.asset_selection
+    if repository is None or not repository.has_job(run.job_name):
+        return ()
+    return repository.get_job(run.job_name).asset_layer.executable_asset_keys

@@ -1,0 +1,161 @@
+"""Read a dbt profile without connecting: its target, its place, its secrets."""
+
+# ruff: noqa: ANN401  # values of a profile, of any type until they are looked at
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dagster_sao.warehouse.dbt_private import config
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.warehouse.errors import WarehouseError, reason
+from dagster_sao.warehouse.redaction import learn, secrets_in
+
+_T = TypeVar("_T")
+
+
+def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -> str:
+    """Return the target of a profile that dbt uses when none is named. Raises WarehouseError for a broken profile."""
+    return _read(project_dir, profiles_dir, profile, None, {}, lambda loaded, _: str(loaded.target_name))
+
+
+def threads_of(project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None) -> int:
+    """Return how many nodes dbt builds at once with a profile. Raises WarehouseError for a broken profile."""
+    return _read(project_dir, profiles_dir, profile, target, {}, lambda loaded, _: int(loaded.threads))
+
+
+def target_values(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the values of `target` in dbt's Jinja, without secrets. Raises WarehouseError for a broken profile."""
+    return _read(project_dir, profiles_dir, profile, target, variables, lambda loaded, _: dict(loaded.to_target_dict()))
+
+
+def place_of(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> str:
+    """Return the account, host or file that tells the warehouse of a profile from others, whatever the target's name.
+
+    Raises WarehouseError for a broken profile.
+    """
+    return _read(
+        project_dir,
+        profiles_dir,
+        profile,
+        target,
+        variables,
+        lambda loaded, folder: config.place_of(loaded.credentials, folder),
+    )
+
+
+def module_folders(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> list[Path]:
+    """Return the folders from which Python models import modules: dbt-duckdb's `module_paths`, and the project's own.
+
+    Raises WarehouseError for a broken profile.
+    """
+
+    def folders(loaded: Any, folder: Path) -> list[Path]:
+        paths = getattr(loaded.credentials, "module_paths", None) or ()
+        return [*(folder / path for path in paths), folder]
+
+    return _read(project_dir, profiles_dir, profile, target, variables, folders)
+
+
+def _read(  # noqa: PLR0913, PLR0917 (what a profile leaves open)
+    project_dir: Path,
+    profiles_dir: Path,
+    profile: str | None,
+    target: str | None,
+    variables: Mapping[str, Any],
+    value: Callable[[Any, Path], _T],
+) -> _T:
+    """Return `value` of dbt's configuration and the project's folder. Raises WarehouseError for a broken profile."""
+    project_dir, profiles_dir = Path(project_dir).resolve(), Path(profiles_dir).resolve()
+    try:
+        return value(config.load_config(project_dir, profiles_dir, profile, target, variables), project_dir)
+    except Exception as error:  # noqa: BLE001  # dbt has many
+        raise cannot_load(error, project_dir, profiles_dir, target) from None
+
+
+def cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target: str | None) -> WarehouseError:
+    """Return the error for a project, profile or target that dbt cannot load, with the reason and the remedy."""
+    profiles = profiles_dir / "profiles.yml"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "dbt":
+        return WarehouseError(
+            "dbt is not installed beside dagster_sao. Install dbt-core and the adapter of your profile."
+        )
+    if not (project_dir / "dbt_project.yml").is_file():
+        return WarehouseError(f"There is no dbt_project.yml in {project_dir}. Correct the project directory.")
+    if not profiles.is_file():
+        return WarehouseError(f"There is no profiles.yml in {profiles_dir}. Correct the profiles directory.")
+    try:
+        raw = _yaml(profiles)
+    except ValueError as where:
+        return WarehouseError(f"{profiles} is not valid YAML{where}. Correct it and run `dbt debug`.")
+    learn(_secrets_of_profiles(raw, os.environ))
+    text = reason(error)
+    text = text.removeprefix("dbt encountered an error while trying to read your profiles.yml file. ")
+    text = text.removeprefix("Runtime Error ").rstrip(". ")
+    chosen = f" (target `{target}`)" if target else ""
+    if "Could not find adapter type" in text:
+        adapter = text.split("adapter type", 1)[1].strip(" !.`'\"").split()[0].strip("!.")
+        return WarehouseError(
+            f"The profile in {profiles}{chosen} needs the dbt adapter {adapter}, which is not installed."
+            f" Run `pip install dbt-{adapter}`, or correct `type`."
+        )
+    return WarehouseError(
+        f"The dbt profile in {profiles}{chosen} cannot be used: {text}. Correct it and run `dbt debug`."
+    )
+
+
+def learn_profiles(project_dir: Path, profiles_dir: Path) -> None:
+    """Let the door know the secrets of all targets in a profiles.yml, and of the environment. Never fails."""
+    environment = environment_of_dbt(project_dir)
+    learn(secrets_in({}, environment))
+    file = profiles_dir / "profiles.yml"
+    try:
+        stat = file.stat()
+        learn(_of_file(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns), tuple(sorted(environment.items()))))
+    except (OSError, ValueError):
+        return
+
+
+@lru_cache(maxsize=16)
+def _of_file(file: Path, _stamp: object, environment: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    try:
+        return frozenset(_secrets_of_profiles(_yaml(file), dict(environment)))
+    except ValueError:
+        # It cannot be parsed, and who says so may quote it: each line counts by itself.
+        found: set[str] = set()
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, colon, value = line.partition(":")
+            if colon:
+                found.update(secrets_in({name.strip(" -\t{\"'"): value.strip(" \"',}")}, dict(environment)))
+        return frozenset(found)
+
+
+def _secrets_of_profiles(raw: Any, environment: Mapping[str, str]) -> Iterator[str]:
+    return (secret for target in _targets(raw) for secret in secrets_in(target, environment))
+
+
+def _targets(raw: Any) -> list[Any]:
+    """Return the targets of all profiles, without their names: one called `by_token` is no secret."""
+    profiles = [profile for profile in raw.values() if isinstance(profile, dict)] if isinstance(raw, dict) else []
+    outputs = [profile["outputs"] for profile in profiles if isinstance(profile.get("outputs"), dict)]
+    return [target for targets in outputs for target in targets.values()]
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f" near line {mark.line + 1}" if mark else "") from None
