@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import dagster as dg
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, seconds_text, styled
+from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.api.explain.verdicts import decision_to_dict
+from dagster_sao.api.request import BuildRequest
+from dagster_sao.api.sources import ask_warehouse, with_new_tokens
 from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.forecast import Forecast
-from dagster_sao.core.state.state import Verdict
+from dagster_sao.core.forecast import Forecast, make_forecast
+from dagster_sao.core.state.state import StateSnapshot, Verdict
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.probed_sources import sources_above
+from dagster_sao.orchestration.project.selection import resolve_selection
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig
+from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
+from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.warehouse.profiles import threads_of
 
 
 @dataclass(frozen=True)
@@ -26,13 +38,22 @@ class DryRun:
     """What a build would do now. Nothing was written to find it out. Prints as a table."""
 
     project_name: str
-    plan: Plan
+    decided: RunPlan
+    """The decisions, from the function that a run decides with."""
     forecast: Forecast
     made_at: datetime
     notes: tuple[str, ...] = ()
     """What was not known when the decisions were made, such as sources that were never probed; one sentence each."""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    """The last answer of each test that was ever run, by unique id."""
+
+    @property
+    def plan(self) -> Plan:
+        """The decisions about nodes, tests and functions."""
+        return self.decided.plan
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """The last answer of each test that was ever run, by unique id."""
+        return self.decided.recorded.verdicts
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
@@ -178,3 +199,40 @@ def _decision_to_dict(unique_id: str, decision: Decision) -> dict[str, Any]:
         "batches_from": decision.batches_from.isoformat() if decision.batches_from else None,
         "eligible_at": decision.eligible_at.isoformat() if decision.eligible_at else None,
     }
+
+
+def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, request: BuildRequest) -> DryRun:
+    """Return what a build with this request would do now.
+
+    Raises ConflictingOptionsError when nothing that is selected is forced, else as `resolve_selection` does.
+    """
+    loaded, now = project.load(), clock.now()
+    config = request.run_config(project, {})
+    notes: list[str] = []
+    selected = resolve_selection(project, loaded, request.selection, warn=notes.append)
+    asked = asked_of_run(project, loaded, config, selected, state_aware=bool(config.state_aware))
+    if config.force and not asked.requests:
+        words = repr(" ".join(config.force))
+        msg = f"Nothing of what is selected is in force={words}. Select it too, or force something else."
+        raise ConflictingOptionsError(msg)
+    above = sources_above(project, loaded, selected)
+    state = take_snapshot(instance, project, loaded, now)
+    if config.refresh_sources:
+        look = ask_warehouse(project, loaded, above)
+        said = (observation.error or observation.warning for observation in look.observations.values())
+        notes.extend(dict.fromkeys(problem for problem in said if problem))
+        if look.problem:
+            notes.append(f"The warehouse could not be asked for new data: {look.problem}")
+        state = with_new_tokens(state, look, loaded, now)
+    if unknown := sorted(source.label for source in above if source.unique_id not in state.sources):
+        notes.append(f"Never probed, so whether they have new data is not known: {', '.join(unknown)}.")
+    decided = decide_run(RunInputs(asked, state, now))
+    own = project.dbt_project
+    threads = config.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
+    return DryRun(project.name, decided, make_forecast(decided.plan, state, threads), now, tuple(notes))
+
+
+def decide_everything(project: OrchestratedProject, loaded: LoadedProject, state: StateSnapshot, now: datetime) -> Plan:
+    """Return what a state-aware job of the whole project would decide from this state."""
+    config, nodes = StateAwareRunConfig(), loaded.project.graph.nodes.keys()
+    return decide_run(RunInputs(asked_of_run(project, loaded, config, nodes, state_aware=True), state, now)).plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,25 @@ def state_aware_projects(definitions: dg.Definitions) -> list[OrchestratedProjec
     """Return the state-aware dbt projects that definitions hold."""
     sensors = definitions.get_repository_def().sensor_defs
     return [sensor.project for sensor in sensors if isinstance(sensor, StateAwareAutomationSensor)]
+
+
+def choose_project(projects: Sequence[OrchestratedProject], name: str | None) -> OrchestratedProject:
+    """Return the project with a name, the only one where no name is given.
+
+    Raises InvalidProjectError when there is none, or several and no name.
+    """
+    if not projects:
+        msg = "These definitions hold no state-aware dbt project. Add one with build_state_aware_definitions."
+        raise InvalidProjectError(msg)
+    names = ", ".join(sorted(project.name for project in projects))
+    if name is None and len(projects) > 1:
+        msg = f"These definitions hold several dbt projects: {names}. Name one of them."
+        raise InvalidProjectError(msg)
+    for project in projects:
+        if name in (None, project.name):
+            return project
+    msg = f"These definitions hold no dbt project {name}, but {names}."
+    raise InvalidProjectError(msg)
 
 
 def _profiles_dir(project_dir: Path, given: Path | str | None) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,53 +10,43 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
-from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
+from dagster_sao.api.build import Listener, run_build
 from dagster_sao.api.doctor.examine import examine
 from dagster_sao.api.doctor.findings import Findings, Patient
-from dagster_sao.api.dry_run import DryRun
+from dagster_sao.api.dry_run import DryRun, decide_everything, make_dry_run
 from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
 from dagster_sao.api.explain.explanation_of_tests import TestExplanation, explain_test
+from dagster_sao.api.explain.named import find_named
 from dagster_sao.api.explain.node_state import NodeState, NodeStates, node_state, node_states
 from dagster_sao.api.explain.verdicts import TestState, test_state
 from dagster_sao.api.instance import check_schema, open_instance
-from dagster_sao.api.location import dbt_project, project_definitions, state_aware_projects
+from dagster_sao.api.location import choose_project, dbt_project, project_definitions, state_aware_projects
 from dagster_sao.api.request import BuildOptions, BuildRequest, Names, make_request, make_selection, with_build_options
-from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
-from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
-from dagster_sao.api.run_results import write_run_results
-from dagster_sao.api.sources import Look, SourceReports, ask_warehouse, source_reports, with_new_tokens
-from dagster_sao.core.decision.plan import Mode, Plan
-from dagster_sao.core.decision.planner import make_plan
-from dagster_sao.core.errors import InvalidProjectError, UnknownNodeError
-from dagster_sao.core.forecast import Forecast, make_forecast
-from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.api.results.values import BuildResults
+from dagster_sao.api.sources import (
+    Look,
+    SourceReports,
+    ask_warehouse,
+    source_reports,
+)
 from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.messages import one_line
-from dagster_sao.orchestration.private.dagster_internals import listen_to_run
 from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.project.selection import (
     NodeSelection,
     StateMode,
-    find_node,
     resolve_selection,
 )
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
-from dagster_sao.warehouse.profiles import threads_of
+from dagster_sao.orchestration.state.resets import reset_nodes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-from dagster_sao.orchestration.state.resets import reset_nodes
 
 _LOG = logging.getLogger("dagster_sao")
-_INTERRUPTED = "DagsterExecutionInterruptedError"
-_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
-
-Listener = Callable[[NodeResult | TestResult], None]
 
 
 class StateAwareProject:
@@ -142,7 +130,7 @@ class StateAwareProject:
     ) -> None:
         self._definitions = definitions
         self._variables = dict(variables)
-        self._project = _choose(state_aware_projects(definitions), name).variant(target, variables)
+        self._project = choose_project(state_aware_projects(definitions), name).variant(target, variables)
         self._given_instance = instance
         self._opened_instance: dg.DagsterInstance | None = None
         if instance is not None:
@@ -211,20 +199,7 @@ class StateAwareProject:
 
     def plan_request(self, request: BuildRequest) -> DryRun:
         """Return what a build with this request would do now."""
-        loaded, now = self._project.load(), clock.now()
-        notes: list[str] = []
-        selected = resolve_selection(self._project, loaded, request.selection, warn=notes.append)
-        state = take_snapshot(self.instance, self._project, loaded, now)
-        if request.options.refresh_sources:
-            look = self._look(loaded, selected)
-            said = (observation.error or observation.warning for observation in look.observations.values())
-            notes.extend(dict.fromkeys(problem for problem in said if problem))
-            if look.problem:
-                notes.append(f"The warehouse could not be asked for new data: {look.problem}")
-            state = with_new_tokens(state, look, loaded, now)
-        notes.extend(self._never_probed(loaded, selected, state))
-        made = request.plan(self._project, loaded, selected, state, now)
-        return DryRun(self.name, made, self._forecast(made, state, request), now, tuple(notes), state.verdicts)
+        return make_dry_run(self._project, self.instance, request)
 
     @with_build_options
     def build(
@@ -270,38 +245,15 @@ class StateAwareProject:
         self, request: BuildRequest, *, listener: Listener | None = None, log_level: str = "INFO"
     ) -> BuildResults:
         """Build as `request` says. `listener` hears what becomes of each node and asset check as soon as it is known."""
-        loaded, started_at = self._project.load(), clock.now()
-        selected = resolve_selection(self._project, loaded, request.selection)
-        run_id = str(uuid.uuid4())
-        if not selected:
-            # Dagster would take a run without a selection for a run of everything.
-            return read_results((), loaded, (), run_id=run_id, started_at=started_at, ended_at=started_at)
-        if listener is not None:
-            self._listen(run_id, loaded, listener)
-        keys = loaded.keys.by_unique_id
-        with marked_artifacts(run_id):
-            result = self._job().execute_in_process(
-                run_config=self._run_config(request, log_level),
-                instance=self.instance,
-                asset_selection=[keys[uid] for uid in selected],
-                run_id=run_id,
-                raise_on_error=False,
-            )
-        said = said_by_dbt(target_folder(self._project), run_id, started_at)
-        results = read_results(
-            result.all_events,
-            loaded,
-            selected,
-            run_id=run_id,
-            started_at=started_at,
-            ended_at=clock.now(),
-            error="" if result.success else _failure_of(result),
-            tests=said_of_tests(self.instance, run_id, loaded.project.graph),
-            said=said,
-            warnings=said_of_sources(self.instance, run_id),
+        return run_build(
+            self._project,
+            self._definitions,
+            self.instance,
+            request,
+            variables=self._variables,
+            listener=listener,
+            log_level=log_level,
         )
-        write_run_results(results, self._project, loaded, request, said)
-        return results
 
     def explain(self, name: str) -> Explanation | TestExplanation:
         """Return why a model, seed or snapshot was last built, or a test run, and what would become of it now.
@@ -309,9 +261,9 @@ class StateAwareProject:
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
         loaded, now = self._project.load(), clock.now()
-        uid = _find(loaded, name)
+        uid = find_named(loaded, name)
         state = take_snapshot(self.instance, self._project, loaded, now)
-        made = make_plan(loaded.project, state, now=now, mode=Mode.JOB)
+        made = decide_everything(self._project, loaded, state, now)
         if uid in loaded.project.graph.tests:
             return explain_test(loaded.project, uid, plan=made, state=state, now=now)
         return explain_node(self.instance, loaded, uid, plan=made, state=state, now=now)
@@ -322,7 +274,7 @@ class StateAwareProject:
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
         loaded = self._project.load()
-        uid = _find(loaded, name)
+        uid = find_named(loaded, name)
         state = take_snapshot(self.instance, self._project, loaded, clock.now())
         graph = loaded.project.graph
         return test_state(graph, uid, state) if uid in graph.tests else node_state(loaded, uid, state)
@@ -390,100 +342,3 @@ class StateAwareProject:
 
     def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
         return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))
-
-    def _job(self) -> dg.JobDefinition:
-        return self._definitions.resolve_implicit_global_asset_job_def()
-
-    def _run_config(self, request: BuildRequest, log_level: str) -> dg.RunConfig:
-        config = request.run_config(self._project, self._variables)
-        # Definitions with loggers of their own say by themselves what is logged where.
-        has_own = self._job().has_specified_loggers
-        loggers = {} if has_own else {"console": {"config": {"log_level": log_level}}}
-        return dg.RunConfig(ops=dict.fromkeys(self._op_names(), config), loggers=loggers)
-
-    def _op_names(self) -> set[str]:
-        keys = self._project.load().keys
-        nodes = {keys.by_unique_id[uid] for uid in keys.nodes}
-        found = self._definitions.get_repository_def().assets_defs_by_key
-        return {found[key].op.name for key in nodes if key in found}
-
-    def _forecast(self, plan: Plan, state: StateSnapshot, request: BuildRequest) -> Forecast:
-        own = self._project.dbt_project
-        threads = request.options.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
-        return make_forecast(plan, state, threads)
-
-    def _listen(self, run_id: str, loaded: LoadedProject, listener: Listener) -> None:
-        tests = {key: uid for uid, key in loaded.check_keys.items()}
-
-        def hear(event: dg.DagsterEvent) -> None:
-            result = heard_result(event, loaded, tests)
-            if result is not None:
-                listener(result)
-
-        listen_to_run(self.instance, run_id, hear)
-
-    def _never_probed(self, loaded: LoadedProject, selected: set[str], state: StateSnapshot) -> list[str]:
-        unknown = [s.label for s in sources_above(self._project, loaded, selected) if s.unique_id not in state.sources]
-        if not unknown:
-            return []
-        return [f"Never probed, so whether they have new data is not known: {', '.join(sorted(unknown))}."]
-
-
-def _choose(projects: list[OrchestratedProject], name: str | None) -> OrchestratedProject:
-    if not projects:
-        msg = "These definitions hold no state-aware dbt project. Add one with build_state_aware_definitions."
-        raise InvalidProjectError(msg)
-    names = ", ".join(sorted(project.name for project in projects))
-    if name is None and len(projects) > 1:
-        msg = f"These definitions hold several dbt projects: {names}. Name one of them."
-        raise InvalidProjectError(msg)
-    for project in projects:
-        if name in (None, project.name):
-            return project
-    msg = f"These definitions hold no dbt project {name}, but {names}."
-    raise InvalidProjectError(msg)
-
-
-def _find(loaded: LoadedProject, name: str) -> str:
-    """Return the unique id of the node or test of a name. Raises UnknownNodeError."""
-    graph = loaded.project.graph
-    if name in graph.tests:
-        return name
-    try:
-        uid = find_node(loaded, name)
-    except UnknownNodeError as error:
-        return _find_test(graph, name, error)
-    if uid in graph.sources:
-        msg = f"{graph.label(uid)} is a source, which is not built. `sources` tells what is known of it."
-        raise UnknownNodeError(msg)
-    return uid
-
-
-def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str:
-    """Return the unique id of the test of a name. Raises UnknownNodeError, what was said of nodes first."""
-    found = sorted(uid for uid, test in graph.tests.items() if test.name == name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        msg = f"{len(found)} tests of {graph.project_name} are named '{name}': name one of {', '.join(found)}."
-        raise UnknownNodeError(msg) from None
-    near = nearest_names(name, (test.name for test in graph.tests.values()))
-    if not near:
-        raise unknown
-    msg = f"{unknown}{did_you_mean(near, 'the test ')}"
-    raise UnknownNodeError(msg) from None
-
-
-def _failure_of(result: dg.ExecuteInProcessResult) -> str:
-    """Return what a run failed of, as one line."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
-            while error is not None and error.cause is not None and error.cls_name != _INTERRUPTED:
-                error = error.cause
-            if error is not None and error.cls_name == _INTERRUPTED:
-                return "Interrupted"
-            text = (failure.description if failure else None) or (error.message if error else "")
-            # The class of an error is for programmers.
-            return _CLASS.sub("", one_line(text))
-    return "The run failed before any model was built"

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -14,15 +13,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from pydantic import ValidationError
 
 from dagster_sao.api.errors import ConflictingOptionsError
-from dagster_sao.core.decision.decide import Request
-from dagster_sao.core.decision.plan import Mode, Plan
-from dagster_sao.core.decision.plan_tests import tests_of_selection
-from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.selection import NodeSelection, StateMode
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, StateAwareRunConfig, TestStrategy, problem_of
-from dagster_sao.orchestration.runs.explicit_requests import explicit_requests
-from dagster_sao.orchestration.runs.run_plan import RunPlanner, scope_of_tests
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,7 +23,6 @@ if TYPE_CHECKING:
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
 
-_DRY = "dry run"
 _E = TypeVar("_E", bound=Enum)
 _M = TypeVar("_M", bound=Callable[..., Any])
 
@@ -69,37 +61,6 @@ class BuildRequest:
             "state": str(project.dbt_project.project_dir / state) if state else None,
         }
         return self.options.model_copy(update=own)
-
-    def plan(
-        self,
-        project: OrchestratedProject,
-        loaded: LoadedProject,
-        selected: set[str],
-        state: StateSnapshot,
-        now: datetime,
-    ) -> Plan:
-        """Return what a run with this request would decide."""
-        planner = RunPlanner(
-            loaded,
-            frozenset(selected),
-            self._requests(project, loaded, selected),
-            Mode.JOB,
-            _DRY,
-            defers=self.options.defer,
-            favors_state=self.options.favor_state,
-        )
-        tests = set(tests_of_selection(loaded.project.graph, selected))
-        return planner.decide(
-            state, now, scope_of_tests(tests, self.options.test_strategy, state_aware=bool(self.options.state_aware))
-        )
-
-    def _requests(self, project: OrchestratedProject, loaded: LoadedProject, selected: set[str]) -> dict[str, Request]:
-        config = self.run_config(project, {})
-        requests = explicit_requests(project, loaded, selected, config, state_aware=bool(config.state_aware))
-        if config.force and not requests:
-            msg = f"Nothing of what is selected is in force={' '.join(config.force)!r}. Select it too, or force something else."
-            raise ConflictingOptionsError(msg)
-        return requests
 
 
 def make_request(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
@@ -20,11 +21,14 @@ from dagster_dbt import DbtProject
 from dagster_shared.serdes import serialize_value
 
 from dagster_sao import build_state_aware_definitions
+from dagster_sao.api.project import StateAwareProject
 from dagster_sao.core.code.versions import times_moved
 from dagster_sao.core.decision.decide import Decision
+from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, TESTS_TAG
+from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run
 from dagster_sao.orchestration.state.event_log import EventLogState
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.relation_notes import read_columns
@@ -280,7 +284,17 @@ class Station(ABC):
         self._is_disturbed = False
         known = self._seen()
         InProcessDbt.stage.broken.clear()
-        execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
+        shown = self._dry_run(asked)
+        decided: list[RunPlan] = []
+
+        def decide(inputs: RunInputs) -> RunPlan:
+            decided.append(decide_run(inputs))
+            return decided[-1]
+
+        with patch("dagster_sao.orchestration.runs.execution.decide_run", decide):
+            execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
+        if shown is not None and decided:
+            _assert_same_decisions(shown, decided[-1].plan)
         self._running, self._last = None, asked
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)
@@ -291,6 +305,13 @@ class Station(ABC):
         failed |= self._names & InProcessDbt.stage.broken
         self._deletable = asked.run.run_id
         self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
+
+    def _dry_run(self, asked: Run) -> Plan | None:
+        """Return what a dry run shows right before a run that somebody asks for; None where there is no such dry run."""
+        if asked.is_automated or not asked.names or asked.run.tags.get("dagster/parent_run_id"):
+            return None
+        project = StateAwareProject.from_definitions(self._definitions, instance=self._instance)
+        return project.plan(sorted(asked.names), state_aware=asked.decides).plan
 
     def _moved_under(self, run_id: str) -> AbstractSet[str]:
         """Return what a run built from data that moved meanwhile: once that is news, though it may have come back."""
@@ -345,3 +366,19 @@ class Station(ABC):
         names = set(names)
         ids = [uid for uid in (*graph.nodes, *graph.sources) if uid.rsplit(".", 1)[-1] in names]
         return {uid.rsplit(".", 1)[-1] for uid in graph.descendants(ids)}
+
+
+def _assert_same_decisions(shown: Plan, decided: Plan) -> None:
+    """See that a dry run showed what the run then decided."""
+    for what, said, done in (
+        ("nodes", shown.decisions, decided.decisions),
+        ("tests", shown.tests, decided.tests),
+        ("functions", shown.functions, decided.functions),
+    ):
+        before = {uid: (decision.action, decision.reason) for uid, decision in said.items()}
+        after = {uid: (decision.action, decision.reason) for uid, decision in done.items()}
+        different = {
+            uid: (before.get(uid), after.get(uid)) for uid in {*before, *after} if before.get(uid) != after.get(uid)
+        }
+        assert not different, f"wrong dry run: of these {what} it showed, and the run decided: {different}"
+    assert shown.in_order(shown.builds, shown.test_runs) == decided.in_order(decided.builds, decided.test_runs)

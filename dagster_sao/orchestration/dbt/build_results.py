@@ -1,4 +1,4 @@
-"""What dbt's results say of a build that its status does not: which batches failed, and what was left as it was."""
+"""Details of a build in dbt's results that its status hides: failed batches, and views that were not refreshed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _ONLY_ALTERED = frozenset({"CREATE INDEX", "DROP INDEX"})
 
 @dataclass(frozen=True, slots=True)
 class BatchResults:
-    """What became of the batches of one microbatch model."""
+    """The results of the batches of one microbatch model."""
 
     was_tried: bool
-    """Whether dbt wrote a result of the model. Otherwise any batch may have been lost."""
+    """Whether dbt wrote a result for the model. Otherwise any batch may have been lost."""
     failed: tuple[BatchRange, ...] | None = None
-    """The batches that failed; None where dbt came to none."""
+    """The batches that failed; None where dbt did not reach any."""
 
 
 def batch_results(results: Mapping[str, Mapping[str, Any]], unique_id: str) -> BatchResults:
-    """Return what a `run_results.json`, by unique id, says of the batches of a model."""
+    """Return the batches of a model from the results of a `run_results.json`, by unique id."""
     result = results.get(unique_id)
     if result is None:
         return BatchResults(was_tried=False)
@@ -41,9 +41,9 @@ def batch_results(results: Mapping[str, Mapping[str, Any]], unique_id: str) -> B
 
 
 def left_missing(before: FailedAttempt | None, batches: BatchResults | None) -> tuple[tuple[BatchRange, ...], bool]:
-    """Return the batches that are missing after an attempt that failed, and whether any may be.
+    """Return the batches that are missing after a failed attempt, and whether any other batch may be missing.
 
-    An attempt covers all batches that were missing `before` it, once dbt comes to them.
+    An attempt covers all batches that were missing `before` it, once dbt reaches them.
     """
     if batches is not None and batches.failed is not None:
         return batches.failed, False

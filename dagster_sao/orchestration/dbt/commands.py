@@ -1,4 +1,4 @@
-"""Which dbt invocations a run makes: what each builds, what it tests, and how dbt is told."""
+"""The dbt commands of a run: which nodes each builds, which tests it runs, and with which arguments."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WITHOUT_FUNCTIONS = frozenset({"run", "seed", "snapshot"})
 
 @dataclass
 class Invocation:
-    """One dbt command of a run: what it builds and what it tests, in dbt's order."""
+    """One dbt command of a run, with its nodes and tests in dbt's order."""
 
     nodes: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
     full_refresh: bool | None = None
-    """Whether dbt is told to; None where it makes no difference."""
+    """Whether the command has `--full-refresh`; None where it makes no difference."""
     batches: str | None = None
     """From which event time on microbatch models are built, empty for dbt's own; None where there are none."""
     uncalled: list[str] = field(default_factory=list)
@@ -42,18 +42,20 @@ class Invocation:
 class Invocations:
     """The dbt commands that carry out decisions."""
 
-    def __init__(self, loaded: LoadedProject, decisions: Mapping[str, Decision], words: SelectionWords) -> None:
+    def __init__(self, loaded: LoadedProject, words: SelectionWords) -> None:
         """Choose nothing yet."""
         self._words = words
         self._loaded = loaded
         self._graph: ProjectGraph = loaded.project.graph
-        self._decisions = decisions
 
-    def choose(self, order: Sequence[str]) -> list[Invocation]:
+    def choose(
+        self, order: Sequence[str], decisions: Mapping[str, Decision], uncalled: Sequence[str] = ()
+    ) -> list[Invocation]:
         """Return the commands that build and test what is in `order`, as `Plan.in_order` returns it.
 
         One is enough unless some nodes need a full refresh or earlier batches, or the selection is too long for a command line. Each holds a
-        piece of the order, so what reads a node, or is gated by a test, comes in the same or a later one.
+        piece of the order, so a reader of a node, or a node that a test gates, comes in the same command or a later one. `uncalled` are
+        functions to create that nothing in `order` calls.
         """
         builds = {uid for uid in order if uid in self._graph.nodes}
         # `dbt build` runs a unit test with its model only.
@@ -61,7 +63,13 @@ class Invocations:
         first = [Invocation(tests=alone)] if alone else []
         # A seed reads nothing, and many of them are refreshed where a model is not.
         seeds = [uid for uid in order if self._is_seed(uid)]
-        return [*first, *self._pieces([*seeds, *(uid for uid in order if uid not in {*alone, *seeds})])]
+        others = [uid for uid in order if uid not in {*alone, *seeds}]
+        chosen = [*first, *self._pieces([*seeds, *others], decisions)]
+        if uncalled:
+            # With the last: they may read what is built before.
+            chosen = chosen or [Invocation()]
+            chosen[-1].uncalled = list(uncalled)
+        return chosen
 
     def functions(self, nodes: Iterable[str], tests: Iterable[str], but: Iterable[str] = ()) -> list[str]:
         """Return the functions that `nodes` and `tests` call, in the order of their creation, without those of `but`."""
@@ -77,10 +85,10 @@ class Invocations:
         args: Sequence[str],
         functions: Sequence[str] = (),
     ) -> list[str]:
-        """Return the dbt arguments that build `nodes` and run `tests`: those of the invocation that still can be.
+        """Return the dbt arguments that build `nodes` and run `tests`, those of the invocation that still can be built and run.
 
-        `functions` are created before what calls them, for which dbt's own order cares. Raises InvalidSelectionError where dbt
-        cannot be told to do exactly this.
+        dbt's own order creates `functions` before their callers. Raises InvalidSelectionError where no arguments make dbt do
+        exactly this.
         """
         arguments = list(args)
         if functions and arguments[0] in _WITHOUT_FUNCTIONS:
@@ -101,7 +109,7 @@ class Invocations:
         exclude = self._words.excluded({*functions, *nodes, *tests}, selected)
         return [*arguments, "--exclude", " ".join(exclude)] if exclude else arguments
 
-    def _pieces(self, order: Iterable[str]) -> Iterator[Invocation]:
+    def _pieces(self, order: Iterable[str], decisions: Mapping[str, Decision]) -> Iterator[Invocation]:
         current, size = Invocation(), 0
         created: set[str] = set()  # the functions that this piece or one before it creates
         unit_tests: list[str] = []
@@ -114,7 +122,7 @@ class Invocations:
             words = [*map(self._words.word, of_node), self._words.word(uid)]
             called = self.functions([uid] if node else (), of_node if node else [uid], created)
             length = sum(len(word) + 1 for word in (*words, *map(self._words.word, called)))
-            refresh, batches = self._steps(uid)
+            refresh, batches = self._steps(uid, decisions)
             is_other_kind = _differ(refresh, current.full_refresh) or _differ(batches, current.batches)
             if is_other_kind or self._is_dropped_unseen(uid, current) or size + length > _LONGEST_SELECTION:
                 yield current
@@ -129,12 +137,12 @@ class Invocations:
         if current.nodes or current.tests:
             yield current
 
-    def _steps(self, uid: str) -> tuple[bool | None, str | None]:
-        """Return whether a node needs a full refresh, and from when on its batches; None each where it makes no difference."""
+    def _steps(self, uid: str, decisions: Mapping[str, Decision]) -> tuple[bool | None, str | None]:
+        """Return whether a node needs a full refresh, and the start of its batches; None each where it makes no difference."""
         node = self._graph.nodes.get(uid)
         if node is None:
             return None, None
-        decision = self._decisions[uid]
+        decision = decisions[uid]
         start = decision.batches_from
         return (
             decision.full_refresh if heeds_full_refresh(node.materialized) else None,
@@ -142,9 +150,9 @@ class Invocations:
         )
 
     def _is_dropped_unseen(self, uid: str, current: Invocation) -> bool:
-        """Return whether a node's relation is dropped by what an invocation builds, and dbt would take it for there.
+        """Return whether an invocation drops a node's relation, and dbt would assume that it is still there.
 
-        dbt notes which views a table takes along that it drops, and not which a materialized view does that it replaces.
+        dbt notes the views that are dropped with a table, and not those that are dropped with a materialized view.
         """
         drops_views = self._loaded.project.traits.drops_dependent_views
         if not (drops_views and current.full_refresh and uid in self._graph.nodes):
@@ -171,7 +179,7 @@ class Invocations:
 
     @cached_property
     def _is_whole(self) -> bool:
-        """Whether all of the dbt project is here, so that dbt's own word for everything means it."""
+        """Whether the graph has all of the dbt project, so that dbt's own word for everything means the same."""
         nodes = self._loaded.manifest["nodes"].values()
         buildable = sum(1 for node in nodes if node["resource_type"] in {"model", "seed", "snapshot"})
         tests = sum(1 for node in nodes if node["resource_type"] == "test")
@@ -187,5 +195,5 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _moment(moment: datetime) -> str:
-    """Return a moment as dbt reads it: in UTC, without saying so."""
+    """Return a moment as dbt reads it: in UTC, without a time zone."""
     return f"{in_utc(moment):%Y-%m-%dT%H:%M:%S}"

@@ -1,4 +1,4 @@
-"""Finds dbt where the environment that runs us has it, also when nobody activated that environment."""
+"""Finds dbt in the environment of this Python, also when that environment is not activated."""
 
 from __future__ import annotations
 

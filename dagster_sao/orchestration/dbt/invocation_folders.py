@@ -16,7 +16,7 @@ import dagster as dg
 from dagster_sao.orchestration.private.dagster_internals import RunsFilter
 
 MARK = "dagster_sao_run.json"
-"""In each folder: which run it belongs to. What has none is not ours to remove."""
+"""The file in each folder that names its run. A folder without it is not ours to remove."""
 DEFAULT_KEPT = 20
 MOST_KEPT = 1000
 # Databases limit the parameters of a statement.
@@ -24,7 +24,7 @@ _RUNS_AT_ONCE = 200
 
 
 def mark_folder(folder: Path, run_id: str) -> None:
-    """Note which run dbt writes a folder for. One that cannot be written is left to dbt, which says so."""
+    """Note the run that dbt writes a folder for. When the folder cannot be written, dbt reports it."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One dbt process of a run: started, watched over, and what it says turned into Dagster's events and build records."""
+"""One dbt process of a run: started, watched, and its log turned into events."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _KILLS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
 
 
 _TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
-"""What dbt logs of a test that ended: dbt-core the first, Fusion the second."""
+"""The log events of a test that ended: dbt-core has the first, Fusion the second."""
 _FUNCTION_EVENTS = frozenset({"LogFunctionResult", "NodeFinished"})
-"""As of tests, what dbt logs of a function."""
+"""The log events of a function that was created, in the same order."""
 
 
 _RESULTS = frozenset({"LogModelResult", "LogSeedResult", "LogSnapshotResult", *_TEST_EVENTS})
@@ -65,31 +65,31 @@ _RESULTS = frozenset({"LogModelResult", "LogSeedResult", "LogSnapshotResult", *_
 
 @dataclass(frozen=True, slots=True)
 class DbtEvent:
-    """What dbt logged of one node or test."""
+    """One event of dbt's log, about a node or test."""
 
     raw: Mapping[str, Any]
     asset_events: Callable[[], list[Any]]
-    """Returns what dagster-dbt makes of it."""
+    """Returns the events that dagster-dbt makes of it."""
 
     @property
     def is_result(self) -> bool:
-        """Whether it says how a node or test ended."""
+        """Whether it is the result of a node or test."""
         return self.raw["info"]["name"] in _RESULTS and bool(self.raw["data"].get("node_info"))
 
     @property
     def unique_id(self) -> str:
-        """Of which node or test a result is."""
+        """The node or test of a result."""
         return str(self.raw["data"]["node_info"].get("unique_id"))
 
     @property
     def resource_type(self) -> str:
-        """What kind of resource a result is of."""
+        """The kind of resource of a result."""
         return str(self.raw["data"]["node_info"].get("resource_type"))
 
 
 @dataclass(frozen=True, slots=True)
 class TestAnswer:
-    """What dbt answered of one test."""
+    """dbt's answer about one test."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -99,12 +99,12 @@ class TestAnswer:
 
 
 def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
-    """Return the answer of a test that an event of dbt holds, None where it holds none, or the test was skipped."""
+    """Return the answer about a test in an event of dbt's log; None where there is none, or the test was skipped."""
     data = event["data"]
     node = data.get("node_info") or {}
     if event["info"]["name"] not in _TEST_EVENTS or node.get("resource_type") not in {"test", "unit_test"}:
         return None
-    # Of a unit test, dbt-core logs the status in one of the two places only.
+    # dbt-core logs the status of a unit test in only one of the two places.
     word = str(data.get("status") or node.get("node_status"))
     try:
         status = VerdictStatus({"success": "pass"}.get(word, word))
@@ -115,7 +115,7 @@ def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
 
 
 def function_created_in(event: Mapping[str, Any]) -> str | None:
-    """Return the unique id of the function that, as an event of dbt says, was created; None for any other event."""
+    """Return the unique id of the function that dbt created, from an event of its log; None for any other event."""
     data = event["data"]
     node = data.get("node_info") or {}
     if event["info"]["name"] not in _FUNCTION_EVENTS or node.get("resource_type") != "function":
@@ -124,7 +124,7 @@ def function_created_in(event: Mapping[str, Any]) -> str | None:
 
 
 class DbtProcess:
-    """A dbt command that runs. Ends with its run, also when that is killed."""
+    """A dbt command that runs. It ends with its run, also when the run is killed."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class DbtProcess:
         loaded: LoadedProject,
         arguments: Sequence[str],
     ) -> None:
-        """Start dbt. The arguments name the tests to run: it adds none that read what is selected."""
+        """Start dbt. The arguments name the tests to run: dbt adds no other test of the selected nodes."""
         self._context = context
         self._project = project
         self._loaded = loaded
@@ -148,7 +148,7 @@ class DbtProcess:
                 " given it. Tell the run instead, in its config or with an option."
             )
         changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
-        # What dbt would read from a `.env` file is not there to be taken away, but an empty value counts as none.
+        # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
         changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
         with temporary_environment(changes):
             self.invocation: DbtCliInvocation = dbt.cli(
@@ -165,7 +165,7 @@ class DbtProcess:
         self.invocation.project = project.dbt_project
 
     def events(self) -> Iterator[DbtEvent]:
-        """Yield what dbt says, until it has ended."""
+        """Yield the events of dbt's log, until dbt has ended."""
         try:
             for event in self.invocation.stream_raw_events():
                 dbt_event = DbtEvent(event.raw_event, partial(self._asset_events, event))
@@ -189,7 +189,7 @@ class DbtProcess:
         )
 
     def leases_renewed(self) -> None:
-        """Tell the watchdog, in any thread, that the run is neither dead nor frozen: it ends dbt before the leases run out."""
+        """Send the watchdog a heartbeat, in any thread. Without one it ends dbt before the leases expire."""
         if self._watchdog is not None and self._watchdog.stdin is not None:
             # One that has ended, or is about to.
             with suppress(OSError, ValueError):
@@ -214,7 +214,7 @@ class DbtProcess:
         return sentence(error)
 
     def killed_by(self) -> str:
-        """Return in one sentence what killed dbt, which then says nothing of what it was building; empty for any other end."""
+        """Return in one sentence what killed dbt, which then reports nothing about its open builds; empty for any other end."""
         if self._watchdog is not None and self._watchdog.returncode == ENDED:
             return "dbt was ended because this run gave no sign of life: its process was frozen, or the machine was."
         code = self.invocation.process.returncode or 0
@@ -226,11 +226,11 @@ class DbtProcess:
         return f"dbt was killed by {_signal_name(number)}.{hint}"
 
     def statuses(self) -> Mapping[str, str]:
-        """Return the status of each node and test that dbt came to, by unique id: of a dbt that was killed, what it logged."""
+        """Return the status of each node and test that dbt reached, by unique id. A killed dbt has only its log."""
         return {unique_id: result["status"] for unique_id, result in self.results().items()} or self._logged
 
     def results(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the result of each node and test that dbt came to, by unique id; empty when it wrote none."""
+        """Return the result of each node and test that dbt reached, by unique id; empty when it wrote none."""
         try:
             results = self.invocation.get_artifact("run_results.json")["results"]
             return {result["unique_id"]: result for result in results if "status" in result}
@@ -238,7 +238,7 @@ class DbtProcess:
             return {}
 
     def known(self) -> AbstractSet[str] | None:
-        """Return the unique ids that dbt's own manifest has, None where it wrote none."""
+        """Return the unique ids in dbt's own manifest, None where it wrote none."""
         try:
             manifest = read_manifest(self.invocation.target_path / "manifest.json")
         except (OSError, ValueError, DagsterSaoError):
@@ -246,32 +246,32 @@ class DbtProcess:
         return {uid for kind in ("nodes", "unit_tests", "functions") for uid in manifest.get(kind) or ()}
 
     def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
-        """Return what tells the code that dbt itself read.
+        """Return the fingerprinter of the code that dbt itself read.
 
         `seed_checksums` are those of the large seed files that it loads, from before it started.
         """
         return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
 
     def compiled_sql(self, unique_id: str) -> str | None:
-        """Return the SQL that dbt compiled of a node or test that has ended, None where it wrote none."""
+        """Return the compiled SQL of a node or test that has ended, None where dbt wrote none."""
         return compiled_sql(self.invocation.target_path, self._loaded.manifest, unique_id)
 
     def is_traced(self) -> bool:
-        """Return whether dbt records what nodes read. Known once it logs a node: another dbt than expected does not."""
+        """Return whether dbt records the reads of nodes. Known once it logs a node: an unexpected dbt does not."""
         return self._traces.exists()
 
     def trace(self, unique_id: str) -> Trace | None:
-        """Return what a node or test that has ended read while dbt built it, None where dbt did not record it."""
+        """Return the recorded reads of a node or test that has ended, None where dbt recorded none."""
         return self._traces.get(unique_id)
 
     def file_read(self) -> FileRead | None:
-        """Return which state of which DuckDB file dbt read, None where dbt does not record what it does."""
+        """Return the DuckDB file that dbt read and its state, None where dbt does not record its reads."""
         return self._traces.file_read() if self._traces.exists() else None
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None or self._watchdog.stdin.closed:
             return
-        # Only of a dbt that has ended: one that goes on without a run that listens is to be ended.
+        # Only when dbt has ended: without its run, a dbt that goes on must be ended.
         message = b"done\n" if self.invocation.process.poll() is not None else b""
         self._watchdog.communicate(message)
 
@@ -282,10 +282,10 @@ def code_read_by_dbt(
     loaded: LoadedProject,
     seed_checksums: Mapping[str, str] | None = None,
 ) -> Fingerprinter | None:
-    """Return what tells the code that dbt read, which may be newer than the manifest that the plan was made from.
+    """Return the fingerprinter of the code that dbt read, which may be newer than the manifest of the plan.
 
     `seed_checksums` are those of the large seed files from before dbt started; without them the files are read now.
-    None where dbt wrote no manifest (`--no-write-json`): the plan's own is what is known.
+    None where dbt wrote no manifest (`--no-write-json`): then only the manifest of the plan is known.
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
@@ -297,9 +297,9 @@ def code_read_by_dbt(
 
 
 def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str) -> str | None:
-    """Return the SQL that dbt compiled of a node or test in one invocation, None where it wrote none.
+    """Return the compiled SQL of a node or test in one invocation, None where dbt wrote none.
 
-    The places are those of `ParsedNode.get_target_write_path` in dbt-core. Of a microbatch model it is that of one batch.
+    The places follow `ParsedNode.get_target_write_path` in dbt-core. For a microbatch model it is the SQL of one batch.
     """
     props: Mapping[str, Any] | None = manifest["nodes"].get(unique_id)
     if props is None or props.get("language") == "python":
@@ -319,12 +319,12 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
     if os.name != "posix" or process.poll() is not None:
         return None
     watchdog = subprocess.Popen(
-        # Nothing of the environment's packages: it starts in an instant.
+        # Without the packages of the environment it starts in an instant.
         [sys.executable, "-I", "-S", str(_WATCHDOG), *map(str, _patience())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Out of reach of what ends the run's own group of processes.
+        # In a session of its own: whatever ends the process group of the run does not end it.
         start_new_session=True,
     )
     if watchdog.stdin is not None:
@@ -341,5 +341,5 @@ def _signal_name(number: int) -> str:
 
 
 def _patience() -> tuple[float, float]:
-    """Return how long a watchdog bears a run's silence, and dbt's way to its end: less than a lease lasts, all in all."""
+    """Return how long a watchdog waits for a heartbeat, and for dbt to end: together less than a lease lasts."""
     return leases.LEASE_SECONDS * 2 / 3, leases.LEASE_SECONDS / 6

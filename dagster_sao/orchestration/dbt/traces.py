@@ -1,4 +1,4 @@
-"""The file in which dbt records what nodes read, as a run reads it while dbt goes on writing."""
+"""The file in which dbt records the reads of nodes. A run reads it while dbt goes on writing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class TraceFile:
         return self._path.exists()
 
     def get(self, unique_id: str) -> Trace | None:
-        """Return the trace of a node, None where the file holds none that is understood."""
+        """Return the trace of a node, None where the file has none that can be read."""
         if unique_id not in self._found:
             self._read_on()
         return self._found.get(unique_id)
 
     def file_read(self) -> FileRead:
-        """Return which state of which DuckDB file dbt read."""
+        """Return the DuckDB file that dbt read, and its state."""
         self._read_on()
         return file_read(self._file_events)
 

@@ -1,9 +1,9 @@
-"""Ends a dbt process whose run was killed or is frozen, so that it does not write on when the run's leases have run out.
+"""Ends a dbt process whose run was killed or is frozen, so that dbt stops writing before the leases of the run expire.
 
-Runs as a process of its own, beside the run, with the seconds of silence and of grace as arguments. Its standard input
-says all: first dbt's process id, then a line each time that the run renewed its leases, and at the end, when dbt has
-ended under the eyes of the run, a line `done`. An end without that line means that the run is gone, silence that it is
-frozen. Exits with `ENDED` when it ended dbt.
+Runs as a process of its own, beside the run, with the seconds of silence and of grace as arguments. It reads its
+standard input: first dbt's process id, then a line for each heartbeat of the run, and a line `done` once dbt has ended
+while the run was there. Without that line at the end of the input the run is gone; without a heartbeat it is frozen.
+Exits with `ENDED` when it ended dbt.
 """
 
 import os
@@ -18,7 +18,7 @@ _CHUNK = 65536
 
 
 def main(silence: float, grace: float) -> int:
-    """Wait for the run's end, or its silence, and end dbt if it is still there: first as ctrl-c does, which cancels its queries."""
+    """Wait until the run ends or is silent, then end dbt if it still runs: first as ctrl-c does, which cancels its queries."""
     said = _listen(silence)
     lines = said.split()
     if not lines or lines[-1] == b"done":
@@ -37,7 +37,7 @@ def main(silence: float, grace: float) -> int:
 
 
 def _listen(silence: float) -> bytes:
-    """Return what the run said, dbt's process id first, when it has ended or was silent for too long."""
+    """Return the input of the run, dbt's process id first, when the run has ended or was silent for too long."""
     said = b""
     while select.select([0], [], [], silence)[0]:
         chunk = os.read(0, _CHUNK)

@@ -1,12 +1,10 @@
-"""What a run knows of the sources above its selection: before it builds, and once more before it records what it built."""
+"""The sources above the selection of a run, probed before it builds, and once more before it records its builds."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
-
-import dagster as dg
+from typing import Any
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError
@@ -15,9 +13,10 @@ from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.private.dagster_internals import repository_of
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.project.orchestrated import sentence, source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
+from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
@@ -30,7 +29,7 @@ from dbt_dagster_sao.database_file import FileRead
 
 
 class _Heard:
-    """Passes on what a prober says, and remembers of which sources it gave a token."""
+    """Passes on the observations of a prober, and notes the sources with a token."""
 
     def __init__(self, prober: SourceProber) -> None:
         self._prober = prober
@@ -44,46 +43,34 @@ class _Heard:
 
 
 class RunCapture:
-    """Reads the state for one run. What it read is consumed by what the run builds, so it is read before dbt starts."""
+    """Reads the state for one run. Its builds consume the versions in it, so it is read before dbt starts."""
 
-    def __init__(  # noqa: PLR0913 (what a run looks at)
-        self,
-        context: dg.AssetExecutionContext,
-        project: OrchestratedProject,
-        loaded: LoadedProject,
-        selected: set[str],
-        *,
-        refresh: bool,
-        may_ask: bool,
-        state_aware: bool,
-    ) -> None:
-        """Ask nothing yet.
+    def __init__(self, setup: RunSetup) -> None:
+        """Probe nothing yet.
 
-        With `refresh` every source above `selected` is probed. Else those without a known state are, and with `may_ask` those
-        whose recorded state may have come back since.
+        With `refresh_sources` a run that no sensor started probes every source above it. Any other run probes those
+        without a known state and, unless `refresh_sources` is off, those whose recorded state may have come back since.
         """
-        self._context = context
-        self._project = project
-        self._loaded = loaded
-        self._selected = selected
-        self._refresh = refresh
-        self._may_ask = may_ask
-        self._state_aware = state_aware
+        self._context, self._project, self._loaded = setup.context, setup.project, setup.loaded
+        self._selected = set(setup.asked.selected)
+        self._may_ask = setup.config.refresh_sources
+        self._refresh = self._may_ask and not setup.is_automated
+        self._state_aware = setup.asked.state_aware
         self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None
         self._open_prober: SourceProber | None = None
         self._again = SecondLook(
-            loaded.project.graph,
-            {source.unique_id: source for source in probed_sources(project, loaded)},
+            setup.graph,
+            {source.unique_id: source for source in probed_sources(setup.project, setup.loaded)},
             self._prober,
-            context.log.warning,
-            context.run.run_id,
+            setup.context.log.warning,
+            setup.run_id,
         )
         self.problems: list[str] = []
         """A sentence for each source that could not be probed or is not tracked, or for all of them."""
 
     def look(self) -> None:
-        """Ask the warehouse and record what it says. What cannot be asked keeps its last state, with a warning."""
+        """Probe the warehouse and record the answers. A source that cannot be probed keeps its last state, with a warning."""
         now = clock.now()
         state = take_snapshot(self._context.instance, self._project, self._loaded, now)
         above = sources_above(self._project, self._loaded, self._selected)
@@ -94,7 +81,7 @@ class RunCapture:
         unseen = unseen_columns(self._loaded, state, self._selected)
         try:
             prober = self._prober() if above else None
-            # What a sensor recorded says nothing of what happened since, if it can return to what it was.
+            # A token that a sensor recorded proves nothing about the time since, if it can return to the same value.
             can_return = self._again.can_return(read, prober) if prober and self._may_ask else []
             witnessed = [source for source in can_return if prober and prober.has_witness(source)]
             asked = {source.unique_id for source in witnessed}
@@ -108,34 +95,32 @@ class RunCapture:
             self._again.distrust(self._again.sources)
             self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
 
-    def state(self, blocked: frozenset[str]) -> StateSnapshot:
-        """Return the state as it is recorded now; nothing is to be built from what is `blocked`."""
-        state = take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
-        return replace(state, blocked=state.blocked | blocked)
+    def state(self) -> StateSnapshot:
+        """Return the state as it is recorded now."""
+        return take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
 
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
-        """Note what dbt is about to read, as `state` has captured it."""
+        """Note the versions in `state` of everything that dbt is about to read."""
         read = read_directly(self._loaded.project.graph, nodes, tests)
         self._states = state.sources
         self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
 
     def is_due_again(self) -> bool:
-        """Return whether it is time to record what dbt has built, while it runs on."""
+        """Return whether to record the finished builds now, while dbt runs on."""
         return self._again.is_due()
 
     def look_again(self, file_read: FileRead | None) -> tuple[frozenset[str], Mapping[str, str]]:
-        """Look at what dbt has read once more, and return what of it moved, and what stands for what nobody can know.
+        """Probe once more what dbt has read. Return the sources that moved, and a token for each that gave no answer.
 
         `file_read` is what dbt read of its DuckDB file (`DbtProcess.file_read`).
 
-        What was found instead is recorded, as at any look. So is what cannot be known: it is news when it can be known again,
-        and not at every look until then.
+        The new tokens are recorded, as always. So are those of sources without an answer: they count as new once they answer
+        again, and not at every probe until then.
         """
         known = set(self._again.unknown)
         self._again.look(file_read)
         now = clock.now()
-        while self._again.news:
-            uid, seen = self._again.news.popitem()
+        for uid, seen in self._again.take_news().items():
             policy = source_policy(self._loaded, self._again.sources[uid])
             if (found := next_state_of(seen, policy, self._states.get(uid), now)) is not None:
                 self._record(uid, seen, found)
@@ -145,20 +130,18 @@ class RunCapture:
             )
         return frozenset(self._again.moved), dict(self._again.unknown)
 
-    def found_at_end(
-        self, state: StateSnapshot, built: Collection[str], *, has_hooks: bool
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the tokens of the sources that the run's builds read and that moved, and of the nodes that something altered.
+    def found_at_end(self, state: StateSnapshot, built: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the new tokens of sources that the builds of the run read, and the tokens of nodes altered outside Dagster.
 
-        Asked when dbt has ended, hooks and all: what moved in between may be what the run itself did. Without hooks, what
-        the second look found unmoved is not asked once more. Raises WarehouseError when the warehouse cannot be asked.
+        Probed when dbt has ended, with all hooks: the run itself may have changed them. Without hooks, a source that the
+        second look found unchanged is not probed again. Raises WarehouseError when the warehouse cannot be probed.
         """
         graph, read = self._loaded.project.graph, read_directly(self._loaded.project.graph, built, ())
         sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
         nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
         if not self._may_ask or not (sources or nodes):
             return {}, {}
-        prober, now, tokens = self._prober(), clock.now(), {}
+        prober, now, tokens, has_hooks = self._prober(), clock.now(), {}, self._has_hooks(built)
         asked = [s for s in sources if has_hooks or s.unique_id in self._again.moved or not prober.can_return(s)]
         for uid, seen in prober.observe(asked) if asked else ():
             policy = source_policy(self._loaded, self._again.sources[uid])
@@ -166,6 +149,13 @@ class RunCapture:
                 tokens[uid] = found.token
         alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
         return tokens, alterations
+
+    def _has_hooks(self, built: Iterable[str]) -> bool:
+        nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]
+        configs = (nodes[uid].get("config") or {} for uid in built)
+        return any(config.get("pre-hook") or config.get("post-hook") for config in configs) or any(
+            node.get("resource_type") == "operation" for node in nodes.values()
+        )
 
     def _record(self, uid: str, seen: Observation, state: SourceState) -> None:
         probed = ProbedSource(self._again.sources[uid], seen, 0.0)
@@ -178,7 +168,7 @@ class RunCapture:
             note_checkpoints(self._context.instance, self._project, file)
 
     def close(self) -> None:
-        """Let go of the warehouse."""
+        """Close the connection to the warehouse."""
         if self._session is not None:
             self._session.close()
 
@@ -191,7 +181,7 @@ class RunCapture:
     def _ask(
         self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
     ) -> set[str]:
-        """Record what the warehouse says of sources, and return those of which it said nothing."""
+        """Probe sources and record the answers. Return the sources without an answer."""
         prober, heard = self._prober(), _Heard(self._prober())
         if sources:
             counts_untracked = self._refresh and self._state_aware
@@ -212,7 +202,7 @@ class RunCapture:
         return {source.unique_id for source in sources} - heard.tokens
 
     def _warn(self, problem: str) -> None:
-        # What holds for a whole server is said once, not for each of its sources.
+        # A problem of a whole server is logged once, not for each of its sources.
         if problem not in self.problems:
             self.problems.append(problem)
             self._context.log.warning(problem)
@@ -239,18 +229,3 @@ class RunCapture:
         instance, repository = self._context.instance, repository_of(self._context)
         building = run_activity(instance, self._loaded, self._project.name, repository, now).building
         return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}
-
-
-def with_deferred_parents(
-    loaded: LoadedProject, state: StateSnapshot, selected: set[str], run_id: str, *, favors: bool
-) -> StateSnapshot:
-    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them.
-
-    These are what is not selected and not there, and with `favors` whatever is not selected.
-    """
-    graph = loaded.project.graph
-    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
-    unknown = SourceState(f"deferred {run_id}", clock.now())
-    there = set() if favors else state.builds.keys() - state.missing_relations
-    deferred = dict.fromkeys(read - selected - there, unknown)
-    return replace(state, sources={**state.sources, **deferred})

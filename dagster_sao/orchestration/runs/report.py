@@ -1,9 +1,9 @@
-"""What a run says of what it did not build, and of all it did in the end."""
+"""The events of a run that dbt does not cause, and the summary at its end."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -41,12 +41,12 @@ _SEVERITIES = {VerdictStatus.WARN: dg.AssetCheckSeverity.WARN}
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """What became of a test in a run."""
+    """The outcome of a test in a run."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
     what: str
-    """In dbt's words: pass, warn, fail, error; else reused or skipped."""
+    """pass, warn, fail or error as in dbt, or else reused or skipped."""
     why: str
     verdict: Verdict | None = None
     """The verdict that stands, None where there is none or it may no longer be true."""
@@ -70,25 +70,42 @@ class TestOutcome:
 
 @dataclass
 class RunReport:
-    """The events of a run that dbt does not cause, and what became of each node and test."""
+    """The events of a run that dbt does not cause, and the outcome of each node and test as a reader sees it."""
 
     log: Any
     graph: ProjectGraph
     keys: AssetKeys
     environment: str = ""
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What became of each node, and why: built, failed, reused, held, skipped."""
+    """The outcome of each node, and why: built, failed, reused, held, skipped."""
     tests: dict[str, TestOutcome] = field(default_factory=dict)
     functions: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What became of each function that was due, and why: created, failed, held, skipped."""
+    """The outcome of each function that was due, and why: created, failed, held, skipped."""
     seconds_saved: float = 0.0
     is_untraced: bool = False
     """Whether dbt built something without recording what it read."""
     source_problems: Sequence[str] = ()
     """A sentence for each source that could not be probed or is not tracked."""
 
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is an outcome of any node, test or function."""
+        return bool(self.outcomes or self.tests or self.functions)
+
+    def sources_had(self, problems: Sequence[str]) -> None:
+        """Note a sentence for each source that could not be probed or is not tracked."""
+        self.source_problems = tuple(problems)
+
+    def untraced(self) -> None:
+        """Note that dbt built something without recording what it read."""
+        self.is_untraced = True
+
+    def functions_were(self, what: str, functions: Iterable[str], why: str) -> None:
+        """Note the outcome of functions: created or failed."""
+        self.functions.update(dict.fromkeys(functions, (what, why)))
+
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
-        """Return what the run says of a node that it does not build."""
+        """Return the event of a node that is not built."""
         seconds = last_build.seconds if last_build is not None else None
         if seconds is not None and decision.action is Action.REUSE:
             self.seconds_saved += seconds
@@ -122,17 +139,17 @@ class RunReport:
         self.log.info("\n".join(lines))
 
     def not_started(self, uid: str, message: str) -> dg.AssetObservation:
-        """Return what the run says of a node that it did not come to."""
+        """Return the event of a node that the run did not reach."""
         self.outcomes[uid] = "skipped", message
         return self._observation(uid, message, outcome_metadata(Outcome.SKIPPED, message))
 
     def lost(self, uid: str, message: str) -> dg.AssetObservation:
-        """Return what the run says of a node whose lease ran out: it does not know what became of the node."""
+        """Return the event of a node whose lease expired: this run cannot know its outcome."""
         self.outcomes[uid] = "skipped", message
         return self._observation(uid, message, outcome_metadata(Outcome.LOST, message))
 
     def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
-        """Note what dbt answered of a test. One that was not decided about came along with another of its name."""
+        """Note dbt's answer about a test. A test without a decision ran with another of its name."""
         why = decision.message if decision is not None else "dbt ran it with others"
         self.tests[uid] = TestOutcome(verdict.status.value, why, verdict)
 
@@ -144,23 +161,23 @@ class RunReport:
             self.tests[uid] = TestOutcome("skipped", decision.message)
 
     def waits(self, uid: str, message: str) -> dg.AssetObservation:
-        """Return what the run says of a node that it cannot build yet."""
+        """Return the event of a node that the run cannot build yet."""
         self.log.info(f"{self.graph.label(uid)}: {message}")
         return self._observation(uid, message, outcome_metadata(Outcome.WAITS, message))
 
     def starts(self, uid: str) -> dg.AssetObservation:
-        """Return what the run says of a node that it waited for, when it builds it after all."""
+        """Return the event of a node that the run builds after it has waited."""
         message = "Starts after waiting"
         return self._observation(uid, message, outcome_metadata(Outcome.STARTS, message))
 
     def failed(self, uid: str, failure: FailedAttempt, message: str) -> dg.AssetObservation:
-        """Return what the run says of a node that failed."""
+        """Return the event of a node that failed."""
         self.outcomes[uid] = "failed", message
         record = failure_metadata(failure, self.environment)
         return self._observation(uid, message, {**outcome_metadata(Outcome.FAILED, message), **record})
 
     def limited(self, uid: str, failure: FailedAttempt, decision: Decision) -> dg.AssetObservation:
-        """Return what the run says of a node of which it built a part of the rows."""
+        """Return the event of a node that was built with a part of its rows."""
         message = (
             f"Built with {failure.limited_by}, so with a part of its rows. Not its last build: the next run without it builds"
             " it again"
@@ -170,7 +187,7 @@ class RunReport:
         return self._observation(uid, message, {**decided_metadata(Outcome.BUILT, decision, message), **record})
 
     def stuck(self) -> str:
-        """Return what an earlier failure keeps from being built, and which tests still fail; empty when there is nothing."""
+        """Return one sentence about the nodes that an earlier failure holds, and one about tests that still fail; empty without either."""
         stuck = [
             f"{self.graph.label(uid)} is {what} ({why})"
             for uid, (what, why) in (*self.outcomes.items(), *self.functions.items())
@@ -284,7 +301,7 @@ def verdict_evaluation(
 def reused_checks(
     checks: Mapping[str, dg.AssetCheckKey], decisions: Mapping[str, TestDecision], verdicts: Mapping[str, Verdict]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield the verdict of each test again that is reused: a check that is planned and not reported would show as skipped.
+    """Yield the verdict of each reused test again: Dagster shows a check that is planned and not reported as skipped.
 
     It is what the test answered when it was run, and says so. No materialization is named as tested: the latest may hold the
     same rows and yet be another than the one that the test read.

@@ -1,86 +1,206 @@
-"""What a run decides: one computation, which the run carries out and a dry run shows."""
+"""What a run decides: one computation, which the run executes and a dry run shows.
+
+`decide_run` is pure. Everything that it depends on is in its inputs; `asked_of_run` resolves the selections among them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_sao.core.decision.decide import Request
 from dagster_sao.core.decision.plan import Mode, Plan
-from dagster_sao.core.decision.plan_tests import TestScope
+from dagster_sao.core.decision.plan_tests import TestScope, tests_of_selection
 from dagster_sao.core.decision.planner import make_run_plan
-from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.runs.capture import with_deferred_parents
-from dagster_sao.orchestration.runs.config import TestStrategy
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.state.state import SourceState, StateSnapshot
+from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+
+_NO_RUN = "dry run"
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlanner:
-    """What a run was asked for, from which each of its plans follows."""
+class ChecksAsked:
+    """The tests that a run was asked for beside those of its nodes. By default there are none, and none is taken out."""
+
+    named: frozenset[str] = frozenset()
+    """The tests that the sensor named."""
+    planned: frozenset[str] = frozenset()
+    """The tests whose asset check is selected."""
+    deselected: frozenset[str] = frozenset()
+    """The tests whose asset is selected, and whose check is not."""
+    left_out: frozenset[str] = frozenset()
+    """The nodes whose asset is selected, and which the run's config leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedOfRun:
+    """Everything that a run was asked for. It is known before the run begins, and stays as it is."""
 
     loaded: LoadedProject
+    config: StateAwareRunConfig
     selected: frozenset[str]
     """The nodes of the run."""
-    requests: Mapping[str, Request]
-    """Those of them that are built in any case."""
-    mode: Mode
-    run_id: str
-    defers: bool = False
-    """Whether what is not built here is read from another environment."""
-    favors_state: bool = False
-    """Whether what is not selected is read from there also where it was built here."""
-
-    def captured(self, state: StateSnapshot) -> StateSnapshot:
-        """Return the state as the run reads it: with the versions of what it reads from another environment."""
-        if not self.defers:
-            return state
-        selected = set(self.selected)
-        return with_deferred_parents(self.loaded, state, selected, self.run_id, favors=self.favors_state)
-
-    def decide(
-        self,
-        state: StateSnapshot,
-        now: datetime,
-        tests: TestScope,
-        *,
-        todo: Collection[str] | None = None,
-        requests: Mapping[str, Request] | None = None,
-    ) -> Plan:
-        """Return the decisions about the nodes of the run, or of them about `todo`, and about its tests.
-
-        `requests` takes the place of the run's own where it tries something again.
-        """
-        return make_run_plan(
-            self.loaded.project,
-            self.captured(state),
-            now=now,
-            selection=self.selected if todo is None else todo,
-            requests=self.requests if requests is None else requests,
-            mode=self.mode,
-            tests=tests,
-        )
+    state_aware: bool = True
+    """Whether only the nodes that need it are built."""
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    """The nodes that are built in any case."""
+    tests: frozenset[str] = frozenset()
+    """The tests that the run decides about, beside those that gate what it builds."""
+    tests_again: frozenset[str] = frozenset()
+    """The tests that are run in any case."""
+    mode: Mode = Mode.JOB
+    run_id: str = _NO_RUN
 
 
-def scope_of_tests(
-    tests: Collection[str],
-    strategy: TestStrategy,
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come when it decides. The default is a run that begins."""
+
+    todo: frozenset[str] | None = None
+    """The nodes that are still to be decided; None for all."""
+    blocked: frozenset[str] = frozenset()
+    """The nodes from which nothing is built, after what has failed in the run."""
+    retried: frozenset[str] = frozenset()
+    """The nodes that failed in the run, and are tried again."""
+    open_tests: frozenset[str] | None = None
+    """The tests that are still to be decided; None for all."""
+    tests_again: frozenset[str] | None = None
+    """The tests that are run in any case; None for those that the run was asked for."""
+    answered: frozenset[str] = frozenset()
+    """The tests that have been run or reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """Everything that the decisions of a run follow from."""
+
+    asked: AskedOfRun
+    state: StateSnapshot
+    """The state as it is recorded."""
+    now: datetime
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """The decisions of a run, and the state that they were made from."""
+
+    plan: Plan
+    recorded: StateSnapshot
+    """The state as it is recorded, without what follows from failures of this run."""
+    captured: StateSnapshot
+    """The same with a version of each node that the run reads from another environment: builds consume these versions."""
+
+
+def decide_run(inputs: RunInputs) -> RunPlan:
+    """Return the decisions about the nodes and tests of a run: the run executes them, and a dry run shows them."""
+    asked, progress = inputs.asked, inputs.progress
+    recorded = replace(inputs.state, blocked=inputs.state.blocked | progress.blocked)
+    captured = _with_deferred_parents(asked, recorded, inputs.now)
+    plan = make_run_plan(
+        asked.loaded.project,
+        captured,
+        now=inputs.now,
+        selection=asked.selected if progress.todo is None else progress.todo,
+        # What failed a moment ago would be held, though the reason of its first attempt still holds.
+        requests={**dict.fromkeys(progress.retried, Request.BUILD), **asked.requests},
+        mode=asked.mode,
+        tests=_scope_of_tests(asked, progress),
+    )
+    return RunPlan(plan, recorded, captured)
+
+
+def asked_of_run(  # noqa: PLR0913 (what a run can be asked for)
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    config: StateAwareRunConfig,
+    selected: AbstractSet[str],
     *,
     state_aware: bool,
-    again: Collection[str] = (),
-    answered: Collection[str] = (),
-) -> TestScope:
-    """Return which of `tests`, those that a run was asked for, its next plan decides about, and how.
+    checks: ChecksAsked | None = None,
+    asked: Collection[str] = (),
+    failing: Collection[str] = (),
+    mode: Mode = Mode.JOB,
+    run_id: str = _NO_RUN,
+) -> AskedOfRun:
+    """Return what a run with this config was asked for, `selected` being its nodes.
 
-    A run that is not state-aware runs them all. `again` are tried again in any case, `answered` have been run.
+    `asked` are nodes that are built in any case, for a condition or because the run executes another one again;
+    `failing` are the tests that are run in any case. Raises InvalidSelectionError when a selection in `force` is invalid.
     """
+    forced: set[str] = set()
+    if state_aware and not config.full_refresh:
+        for select in config.force:
+            forced |= resolve_selection(project, loaded, NodeSelection(select, state=config.state_path))
+    tests = asked_tests(loaded.project.graph, selected, checks or ChecksAsked(), state_aware=state_aware)
+    return AskedOfRun(
+        loaded,
+        config,
+        frozenset(selected),
+        state_aware,
+        explicit_requests(config, selected, forced.union(asked), state_aware=state_aware),
+        tests,
+        tests.intersection(failing),
+        mode,
+        run_id,
+    )
+
+
+def explicit_requests(
+    config: StateAwareRunConfig, selected: AbstractSet[str], asked: AbstractSet[str], *, state_aware: bool
+) -> dict[str, Request]:
+    """Return the nodes that a run builds in any case: with a full refresh all of them anew, and those that are `asked`."""
+    if config.full_refresh:
+        return dict.fromkeys(selected, Request.FULL_REFRESH)
+    return dict.fromkeys(selected & asked if state_aware else selected, Request.BUILD)
+
+
+def asked_tests(
+    graph: ProjectGraph, selected: AbstractSet[str], checks: ChecksAsked, *, state_aware: bool
+) -> frozenset[str]:
+    """Return the tests that a run decides about, beside those that gate what it builds."""
+    found = set(tests_of_selection(graph, selected))
+    if not state_aware:
+        # Somebody took these checks out of the selection of their assets.
+        found -= checks.deselected
+    # What the run's config leaves out of its assets is left out with its tests.
+    found |= {uid for uid in checks.planned if checks.left_out.isdisjoint(graph.tests[uid].about)}
+    return frozenset(found | (checks.named & graph.tests.keys()))
+
+
+def _scope_of_tests(asked: AskedOfRun, progress: Progress) -> TestScope:
+    """Return the tests that a run's next plan decides about, and how. A run that is not state-aware runs them all."""
+    strategy = asked.config.test_strategy
     if strategy is TestStrategy.SKIP:
         return TestScope(tests=frozenset(), with_gates=False, before_builds=False)
+    tests = asked.tests if progress.open_tests is None else progress.open_tests
+    again = asked.tests_again if progress.tests_again is None else progress.tests_again
     return TestScope(
-        tests=frozenset(tests),
-        requested=frozenset(again if state_aware else tests),
-        answered=frozenset(answered),
-        with_gates=state_aware,
+        tests=tests,
+        requested=again if asked.state_aware else tests,
+        answered=progress.answered,
+        with_gates=asked.state_aware,
         before_builds=strategy is TestStrategy.IMMEDIATE,
     )
+
+
+def _with_deferred_parents(asked: AskedOfRun, state: StateSnapshot, now: datetime) -> StateSnapshot:
+    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them."""
+    config, graph = asked.config, asked.loaded.project.graph
+    if not config.defer:
+        return state
+    there = frozenset() if config.favor_state else state.builds.keys() - state.missing_relations
+    unknown = SourceState(f"deferred {asked.run_id}", now)
+    deferred = dict.fromkeys(deferred_parents(graph, asked.selected, there), unknown)
+    return replace(state, sources={**state.sources, **deferred})
+
+
+def deferred_parents(graph: ProjectGraph, selected: AbstractSet[str], there: AbstractSet[str]) -> set[str]:
+    """Return the nodes that a run reads from another environment: those that are neither selected nor `there`."""
+    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
+    return read - selected - there

@@ -1,7 +1,6 @@
-"""The second look of a run: whether what it read moved between its capture and what dbt built from it.
+"""The second look of a run: whether a source that it read moved after it was captured.
 
-Only tokens that can return need one: counters, snapshots and times that go forward are another at the next look whatever
-happened. A token that can return is compared again before anything is recorded, with a witness beside it where the
+Only tokens that can return need one: counters, snapshots and times only go forward, so the next probe sees any change. A token that can return is compared again before anything is recorded, with a witness beside it where the
 warehouse has one: the token may be what it was although dbt read something else. In the DuckDB file that dbt builds
 into, the witness is the file: it must be as it was before the token was read when dbt opens it, and then dbt alone writes.
 """
@@ -23,9 +22,9 @@ from dagster_sao.warehouse.errors import WarehouseBusyError
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dbt_dagster_sao.database_file import FileRead
 
-# Somebody looks into a DuckDB file right after dbt has left it.
+# Somebody may open a DuckDB file right after dbt has closed it.
 _BUSY_SECONDS, _BUSY_POLL_SECONDS = 30.0, 1.0
-# A look takes at most a twentieth of a run's time, and what was built waits at most a tenth of it for its record.
+# A look takes at most a twentieth of a run's time, and a build waits at most a tenth of it for its record.
 _COST_FACTOR, _WAIT_SHARE = 20, 0.1
 
 _T = TypeVar("_T")
@@ -45,9 +44,8 @@ class SecondLook:
     moved: set[str] = field(default_factory=set)
     """The sources that moved since they were captured."""
     unknown: dict[str, str] = field(default_factory=dict)
-    """The sources that could not be looked at again, each with the version that stands for not knowing."""
-    news: dict[str, Observation] = field(default_factory=dict)
-    """What was found instead of what was captured, where that was a token, until it is taken."""
+    """The sources that gave no answer at the second look, each with the version that says so."""
+    _news: dict[str, Observation] = field(default_factory=dict)
     _witnesses: dict[str, str] = field(default_factory=dict)
     _file_states: dict[str, str] = field(default_factory=dict)
     """Of sources in the DuckDB file: the state of the file from before the token was read that is captured."""
@@ -56,7 +54,7 @@ class SecondLook:
     _next: float = 0.0
 
     def can_return(self, unique_ids: Iterable[str], prober: SourceProber) -> list[Source]:
-        """Return those sources whose tokens prove nothing by being equal once more."""
+        """Return the sources whose tokens prove nothing when they are the same again."""
         found = (self.sources[uid] for uid in unique_ids if uid in self.sources)
         return [source for source in found if prober.can_return(source)]
 
@@ -69,13 +67,13 @@ class SecondLook:
             self._file_states.update(dict.fromkeys(in_file, prober.file_state()))
 
     def distrust(self, unique_ids: Iterable[str]) -> None:
-        """Take no witness for sources whose tokens could not be read after it: nobody knows what it stands for."""
+        """Drop the witnesses of sources whose tokens could not be read after them: there is no telling what they stand for."""
         for uid in unique_ids:
             self._witnesses.pop(uid, None)
             self._file_states.pop(uid, None)
 
     def begin(self, tokens: Mapping[str, str]) -> None:
-        """Start to watch the sources that dbt is about to read, each with the token that was captured of it."""
+        """Start to watch the sources that dbt is about to read, each with its captured token."""
         self._started = self._next = time.monotonic()
         self._captured = {
             uid: token
@@ -86,12 +84,12 @@ class SecondLook:
             try:
                 weak = {source.unique_id for source in self.can_return(self._captured, self.prober())}
             except DagsterSaoError:
-                return  # nobody knows how they are probed: the look will say why
+                return  # there is no telling how they are probed: the look reports why
             self._captured = {uid: token for uid, token in self._captured.items() if uid in weak}
             self._catch_up()
 
     def is_due(self) -> bool:
-        """Return whether what dbt has built is to be recorded now, while it runs on."""
+        """Return whether to record the finished builds now, while dbt runs on."""
         if not self._captured:
             return True
         try:
@@ -114,12 +112,12 @@ class SecondLook:
                 if state and seen.token == told_by_probe(self._captured[uid]):
                     self._file_states[uid] = state
         except DagsterSaoError:
-            return  # what has no state of the file counts as moved
+            return  # a source without a state of the file counts as moved
 
     def look(self, file_read: FileRead | None = None) -> None:
-        """Find out what of the watched sources moved since they were captured, and what cannot be known.
+        """Find the watched sources that moved since they were captured, and those that give no answer.
 
-        `file_read` is what dbt read of its DuckDB file, None where dbt does not record it: then the tokens are all there is.
+        `file_read` is the state of the DuckDB file as dbt read it, None where dbt does not record it: then only tokens count.
         """
         if not self._captured:
             return
@@ -136,13 +134,18 @@ class SecondLook:
         ended = time.monotonic()
         self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
 
+    def take_news(self) -> Mapping[str, Observation]:
+        """Return what was found instead of what was captured, each once."""
+        taken, self._news = self._news, {}
+        return taken
+
     def _compare(self, prober: SourceProber, unseen: set[str], file_read: FileRead | None) -> None:
         witnessed = [uid for uid in self._captured if uid in self._witnesses]
         found = _patient(lambda: prober.witnesses(self.sources[uid] for uid in witnessed)) if witnessed else {}
         moved = {uid for uid, witness in found.items() if witness != self._witnesses[uid]}
         proven = set() if prober.witness_lags else found.keys() - moved
         in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}
-        # With a `probe_target` the file can be another: the tokens are all there is then, too.
+        # With a `probe_target` it can be another file: then only tokens count, too.
         is_known = file_read is not None and (not file_read.path or prober.is_file(file_read.path))
         state = file_read.state if file_read is not None else ""
         written = {uid for uid in in_file if is_known and not (state and self._file_states.get(uid) == state)}
@@ -152,10 +155,10 @@ class SecondLook:
         for uid, seen in _patient(lambda: list(prober.observe(asked))) if asked else ():
             if seen.error is None and seen.token != told_by_probe(self._captured[uid]):
                 moved.add(uid)
-                self.news[uid] = seen
+                self._news[uid] = seen
             if seen.token is not None or uid in moved:
                 unseen.discard(uid)
-        # Nothing is known of one that cannot be read, and that is not built again until it can be.
+        # A source that cannot be read is unknown, and its children are not built again until it can be.
         self._say_written(written - unseen - moved)
         moved |= written - unseen
         self._file_states.update(dict.fromkeys(in_file, found_in))
@@ -173,13 +176,13 @@ class SecondLook:
     def _give_up(self, unseen: Iterable[str]) -> None:
         for uid in unseen:
             token = self._captured.pop(uid)
-            # One that could not be looked at before either already has a version that stands for not knowing.
+            # A source that gave no answer before either has such a version already.
             if not times_moved(token):
                 self.unknown[uid] = moved_version(token, self.run_id)
 
 
 def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str]) -> set[str]:
-    """Return what nodes and tests read themselves or through views: of what is further up, other builds say what they read."""
+    """Return what nodes and tests read, themselves or through views. Builds further up have records of their own."""
     found: set[str] = set()
     for uid in nodes:
         node = graph.nodes[uid]
@@ -193,7 +196,7 @@ def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str
 
 
 def _patient(look: Callable[[], _T]) -> _T:
-    """Return what a look finds, after waiting for whoever holds a DuckDB file. Raises WarehouseError."""
+    """Return the result of `look`, after waiting for another process that holds a DuckDB file. Raises WarehouseError."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

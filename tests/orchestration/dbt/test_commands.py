@@ -16,7 +16,6 @@ from dagster_sao.orchestration.dbt import commands
 from dagster_sao.orchestration.dbt.commands import Invocations
 from dagster_sao.orchestration.private.dbt_selection import DbtSelector, WordSelector
 from dagster_sao.orchestration.project.selection_words import SelectionWords, escaped
-from dagster_sao.warehouse.adapters import traits_of
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, function, manifest, model, with_functions
 from tests.support.dbt_version import DBT_VERSION
@@ -27,16 +26,16 @@ HERE = Path(__file__).parent
 since_functions = pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt has functions from 1.11 on")
 
 
-def invocations_of(world, *, refreshed=()):
-    graph = build_graph(world)
-    loaded = SimpleNamespace(
-        project=SimpleNamespace(graph=graph, traits=traits_of(graph.adapter_type).relations), manifest=world
-    )
-    decisions = {
+def invocations_of(world):
+    loaded = SimpleNamespace(project=SimpleNamespace(graph=build_graph(world)), manifest=world)
+    return Invocations(loaded, SelectionWords(world, WordSelector(world, HERE, HERE)))
+
+
+def decisions_of(world, *, refreshed=()):
+    return {
         uid: Decision(Action.BUILD, Reason.REQUESTED, "", full_refresh=node.name in refreshed)
-        for uid, node in graph.nodes.items()
+        for uid, node in build_graph(world).nodes.items()
     }
-    return Invocations(loaded, decisions, SelectionWords(world, WordSelector(world, HERE, HERE)))
 
 
 def shop(**config):
@@ -87,8 +86,35 @@ def test_functions_come_with_what_calls_them_in_the_order_of_creation(nodes, tes
 @since_functions
 def test_dbt_is_told_of_functions_by_a_command_that_creates_them(args, nodes, tests, functions, expected):
     chosen = invocations_of(shop())
-    (invocation,) = chosen.choose([*nodes, *tests]) or [commands.Invocation()]
+    (invocation,) = chosen.choose([*nodes, *tests], decisions_of(shop())) or [commands.Invocation()]
     assert chosen.arguments(invocation, nodes, tests, args, functions) == expected
+
+
+@pytest.mark.parametrize(
+    ("materialized", "refreshed", "order", "expected"),
+    [
+        ("table", {}, [A, T, B, C], [([A, B, C], [T], None)]),
+        # A table is created anew each time, whatever dbt is told.
+        ("table", {"b"}, [A, T, B, C], [([A, B, C], [T], None)]),
+        ("incremental", {}, [A, T, B, C], [([A, B, C], [T], False)]),
+        ("incremental", {"a", "b", "c"}, [A, T, B, C], [([A, B, C], [T], True)]),
+        ("incremental", {"b"}, [A, T, B, C], [([A], [T], False), ([B], [], True), ([C], [], False)]),
+        ("incremental", {"c"}, [A, T, B, C], [([A, B], [T], False), ([C], [], True)]),
+        ("incremental", {"c"}, [T], [([], [T], None)]),
+        ("incremental", {"c"}, [], []),
+    ],
+)
+def test_what_needs_a_full_refresh_is_a_command_of_its_own(materialized, refreshed, order, expected):
+    world = shop(materialized=materialized)
+    chosen = invocations_of(world).choose(order, decisions_of(world, refreshed=refreshed))
+    assert [(one.nodes, one.tests, one.full_refresh) for one in chosen] == expected
+
+
+@pytest.mark.parametrize(("order", "expected"), [([], [[F]]), ([A], [[F]]), ([A, B, C], [[], [F]])])
+def test_functions_that_nothing_calls_are_created_with_the_last_command(order, expected):
+    world = shop(materialized="incremental")
+    decisions = decisions_of(world, refreshed={"c"})
+    assert [one.uncalled for one in invocations_of(world).choose(order, decisions, [F])] == expected
 
 
 @since_functions
@@ -96,7 +122,7 @@ def test_a_function_that_nothing_calls_is_not_taken_for_everything():
     world = shop()
     world["functions"]["function.shop.lonely"] = function("lonely")
     chosen = invocations_of(world)
-    (invocation,) = chosen.choose([A, B, C, T])
+    (invocation,) = chosen.choose([A, B, C, T], decisions_of(world))
     assert "fqn:*" not in chosen.arguments(invocation, [A, B, C], [T], ["build"], [F, G])
 
 
@@ -104,9 +130,10 @@ def test_a_function_that_nothing_calls_is_not_taken_for_everything():
 @since_functions
 def test_each_piece_of_a_long_selection_is_short_with_the_functions_that_it_creates(monkeypatch, longest):
     monkeypatch.setattr(commands, "_LONGEST_SELECTION", longest)
-    chosen = invocations_of(shop(materialized="incremental"), refreshed={"c"})
+    world = shop(materialized="incremental")
+    chosen, decisions = invocations_of(world), decisions_of(world, refreshed={"c"})
     created = set()
-    for piece in chosen.choose([A, T, B, C]):
+    for piece in chosen.choose([A, T, B, C], decisions):
         functions = chosen.functions(piece.nodes, piece.tests, created)
         created |= set(functions)
         words = chosen.arguments(piece, piece.nodes, piece.tests, ["build"], functions)[-1].split()

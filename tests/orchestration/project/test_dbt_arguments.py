@@ -24,7 +24,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 )
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
-from dagster_sao.orchestration.runs.execution import _dbt_arguments
+from dagster_sao.orchestration.runs.setup import dbt_arguments
 from dagster_sao.warehouse.dbt_private.environment import other_dbt, settings_of_all_runs
 
 
@@ -128,7 +128,7 @@ def test_a_run_has_each_setting_once(project):
     own = project_with(project, DbtSettings({"r": 2, "s": 1}, target="prod"))
     orchestrated = OrchestratedProject(own, translator=None, variables={"r": 2, "s": 1})
     args = ["build", "--vars", "{r: 2}", "--target", "prod", "--no-partial-parse"]
-    made = _dbt_arguments(args, StateAwareRunConfig(), orchestrated)
+    made = dbt_arguments(args, StateAwareRunConfig(), orchestrated)
     assert made[:3] == ["build", "--no-partial-parse", "--vars"]
     assert json.loads(made[3]) == {"r": 2, "s": 1}
 

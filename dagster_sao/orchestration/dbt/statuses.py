@@ -1,4 +1,4 @@
-"""What dbt's statuses mean for what a run asked of it: which are builds, and why the others are not."""
+"""The meaning of dbt's statuses for a run: which of them are builds, and why the others are not."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _UNKNOWN = "unknown"
 
 
 def is_build(event: Mapping[str, Any]) -> bool:
-    """Return whether an event of dbt, of a node that ended, says that the node was built."""
+    """Return whether dbt built the node of an event about its end."""
     return str((event["data"].get("node_info") or {}).get("node_status")) in _BUILT
 
 
 def unaccounted(names: Mapping[str, str], statuses: Mapping[str, str], known: AbstractSet[str] | None) -> Iterator[str]:
-    """Yield a sentence for each reason why dbt, which ended well, did not do what it was asked for.
+    """Yield a sentence for each reason why dbt ended well and did not do what it was asked for.
 
-    `names` are those of what it did not do, by unique id; `statuses` what dbt reports; `known` what dbt's own manifest has, None
-    where it is not known.
+    `names` are the names of the nodes and tests that it left out, by unique id; `statuses` are dbt's own; `known` are the
+    unique ids in dbt's own manifest, None without one.
 
     >>> next(unaccounted({"model.shop.a": "a"}, {"model.shop.a": "reused"}, None))[:47]
     "dbt did nothing about a and reports 'reused': d"

@@ -1,4 +1,4 @@
-"""What a run sees of what dbt does: the code that dbt itself read, and the evidence of each build and test."""
+"""The code that dbt itself read in one command, and the evidence of each build and test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagster_sao.orchestration.dbt.process import DbtProcess
 
 
 class Sightings:
-    """What is seen of one dbt process. Nothing is read before dbt ended its first node: by then its manifest is written."""
+    """The code and evidence of one dbt process, read once its first node has ended: by then dbt has written its manifest."""
 
     def __init__(self, process: DbtProcess, unique_ids: Sequence[str], seed_checksums: Mapping[str, str]) -> None:
         """Take the process and the nodes and tests that it was given.
@@ -25,7 +25,7 @@ class Sightings:
         self._unique_ids = unique_ids
 
     def __call__(self, unique_id: str) -> tuple[Fingerprint | None, Evidence]:
-        """Return the code of a node or test that ended, None where it is not known, and what was seen of it."""
+        """Return the code of a node or test that ended (None where it is not known), and its evidence."""
         fingerprint = self._fingerprints.get(unique_id)
         if self._code is None or self._reader is None or fingerprint is None:
             return fingerprint, UNSEEN

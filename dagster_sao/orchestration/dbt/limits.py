@@ -1,4 +1,7 @@
-"""What limits the builds of a run to a part of the rows: `--empty`, `--sample`, event times. Such a build is not a last build."""
+"""The options that limit the builds of a run to a part of the rows: `--empty`, `--sample`, event times.
+
+Such a build is not a last build.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,21 @@ _OFF = frozenset({"", "0", "false", "f", "no", "n", "off", "none"})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What dbt is told that limits its builds, by name."""
+    """The options of a dbt command that limit its builds, by name."""
 
     given: Mapping[str, str]
 
     @property
     def text(self) -> str:
-        """The options, as one writes them."""
+        """The options as in a command."""
         return ", ".join(f"--{name}" for name in _LIMITS if name in self.given)
 
 
 def limits_of(arguments: Sequence[str], project_dir: Path) -> Limits | None:
-    """Return what limits a dbt command: its arguments, or the `.env` that dbt reads. None where nothing does.
+    """Return the limits in the arguments of a dbt command, or in the `.env` that dbt reads. None where there are none.
 
-    Of the process's own environment dbt is given none of it (`settings_of_one_run`), and from the `flags` of a project it
-    takes none.
+    dbt gets none from the environment of this process (`settings_of_one_run`), and takes none from the `flags` of a
+    project.
     """
     environ = environment_of_file(project_dir)
     found: dict[str, str] = {}
@@ -50,9 +53,9 @@ def limits_of(arguments: Sequence[str], project_dir: Path) -> Limits | None:
 
 
 def missing_after(limits: Limits, before: FailedAttempt | None, *, is_new: bool) -> tuple[tuple[BatchRange, ...], bool]:
-    """Return the batches of a microbatch model that are missing after a limited build, and whether any may be.
+    """Return the batches of a microbatch model that are missing after a limited build, and whether any other may be.
 
-    `is_new` tells whether the build may have created the relation: then all others are missing.
+    With `is_new` the build may have created the relation: then all other batches are missing.
     """
     missing = list(before.missing_batches) if before is not None else []
     was_unknown = before is not None and (before.batches_unknown or before.kind is FailureKind.INTERRUPTED)

@@ -1,0 +1,401 @@
+"""The dbt commands of a run, one after another: what each builds, and what its log and its end mean for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.decision.decide import Action, Decision, Reason
+from dagster_sao.core.decision.decide_functions import FunctionDecision
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
+from dagster_sao.core.decision.messages import upstream_failed, upstream_test_failed
+from dagster_sao.core.decision.view_rules import is_materialized_view
+from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.state.state import FunctionState, VerdictStatus
+from dagster_sao.orchestration.dbt.build_results import batch_results, not_refreshed
+from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
+from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, answer_in, function_created_in
+from dagster_sao.orchestration.dbt.sightings import Sightings
+from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
+from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
+from dagster_sao.orchestration.project.orchestrated import sentence
+from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
+from dagster_sao.orchestration.runs.capture import RunCapture
+from dagster_sao.orchestration.runs.claims import Claims
+from dagster_sao.orchestration.runs.config import TestStrategy
+from dagster_sao.orchestration.runs.outcomes import Outcomes
+from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
+from dagster_sao.orchestration.runs.report import RunReport
+from dagster_sao.orchestration.runs.setup import RunSetup
+from dagster_sao.orchestration.state.functions import RunFunctions
+
+_IN_NODES = frozenset({"model", "seed", "snapshot", "test"})
+"""The kinds of resources that a manifest has among its `nodes`."""
+
+
+class DbtRuns:
+    """Runs dbt for one run, and turns its log into events, records and outcomes."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 (who takes part in a run)
+        self,
+        setup: RunSetup,
+        outcomes: Outcomes,
+        recorder: Recorder,
+        report: RunReport,
+        claims: Claims,
+        capture: RunCapture,
+        invocations: Invocations,
+    ) -> None:
+        """Start no dbt yet."""
+        self._setup, self._outcomes, self._recorder, self._report = setup, outcomes, recorder, report
+        self._claims, self._capture, self._invocations = claims, capture, invocations
+        self._graph = setup.graph
+        self._labels = setup.loaded.project.labels
+        self._functions = RunFunctions(setup.log_state.functions, setup.loaded.project, setup.run_id)
+        self._functions_due: Mapping[str, FunctionDecision] = {}
+        self.target: Path | None = None
+        """The folder in which dbt writes a folder for each of its commands; None before the first."""
+
+    def begin(self, states: Mapping[str, FunctionState], due: Mapping[str, FunctionDecision] | None = None) -> None:
+        """Begin an attempt, with the states of functions and the decisions about them; None for those of the last one."""
+        self._functions.begin(states)
+        if due is not None:
+            self._functions_due = due
+
+    def run(self, invocation: Invocation, *, is_last: bool) -> Iterator[Any]:
+        """Run one command: build its nodes and run its tests, but for what cannot be after what has failed."""
+        outcomes = self._outcomes
+        if outcomes.is_stopped(fail_fast=self._setup.config.fail_fast):
+            yield from self.not_started(invocation.nodes)
+            return
+        yield from self._without_functions(invocation.nodes)
+        blocked, failed = self._blocked(), outcomes.failed
+        yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked - failed)
+        nodes = [uid for uid in invocation.nodes if uid not in blocked]
+        unknown = blocked - (failed - self._recorder.holding)
+        tests = [uid for uid in invocation.tests if unknown.isdisjoint(self._graph.tests[uid].about)]
+        functions = [*self._functions_for(nodes, tests), *invocation.uncalled]
+        if functions and not nodes:
+            # `dbt test` creates none, and `dbt build` does not run all tests.
+            yield from self._run_dbt(invocation, [], [], is_last=is_last, functions=functions)
+            functions = []
+        tests = [uid for uid in tests if not self._functions.failed_among(self._graph.tests[uid].functions)]
+        if nodes or tests:
+            yield from self._run_dbt(invocation, nodes, tests, is_last=is_last, functions=functions)
+        yield from self._report_unanswered(invocation.tests)
+        self._write_verdicts()
+
+    def not_started(self, nodes: Iterable[str]) -> Iterator[Any]:
+        """Report nodes that the run will not reach."""
+        why = self._outcomes.lost or "Not started: the run stops at the first failure (fail_fast)"
+        for uid in nodes:
+            self._outcomes.skip(uid)
+            yield self._report.not_started(uid, why)
+
+    # One command
+
+    def _functions_for(self, nodes: Sequence[str], tests: Sequence[str]) -> list[str]:
+        """Return the functions to create for nodes and tests: those that this attempt has not created."""
+        return self._invocations.functions(nodes, tests, self._functions.created | self._functions.failed)
+
+    def _run_dbt(
+        self,
+        invocation: Invocation,
+        nodes: Sequence[str],
+        tests: Sequence[str],
+        *,
+        functions: Sequence[str],
+        is_last: bool,
+    ) -> Iterator[Any]:
+        """Run dbt once: create functions, build nodes and run tests."""
+        setup, recorder = self._setup, self._recorder
+        arguments = self._invocations.arguments(invocation, nodes, tests, setup.arguments, functions)
+        # What is tried again has not failed for good.
+        if setup.config.fail_fast and is_last:
+            arguments.append("--fail-fast")
+        recorder.replace_functions(self._functions.start(functions))
+        recorder.attempt(nodes)
+        self._capture.expect(recorder.state, nodes, tests)
+        seeds = dict(seed_files(setup.project.dbt_project.project_dir, setup.loaded.manifest, nodes))
+        if not self._claims.still_holds([*nodes, *functions]):
+            yield from self._left_to_others(nodes)
+            return
+        process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments)
+        self._claims.watch(process)
+        self.target = process.invocation.target_path.parent
+        events = DbtEventIterator(self._events(process, nodes, [*tests, *functions], seeds), process.invocation)
+        for event in setup.finish(events):
+            yield event
+            # Dagster has stored it by now: others may build what this run has built.
+            if (uid := recorded_build(event)) is not None:
+                self._claims.writers.built(uid, self._outcomes.build(uid))
+        self._write_verdicts()
+        if not process.is_traced() and not self._outcomes.built.isdisjoint(nodes):
+            self._report.untraced()
+        yield from self._failures(process, nodes, functions)
+        yield from self._not_done(process, nodes, tests, functions)
+        try:
+            self._functions.write()
+        except DagsterSaoError as error:
+            # A function of which nothing is known is created again with the views that call it.
+            setup.context.log.warning(sentence(error))
+        self._claims.watch(None)
+
+    def _blocked(self) -> AbstractSet[str]:
+        """Return the nodes that failed in this run, and those that cannot be built after that."""
+        failed = self._outcomes.failed
+        below = failed | self._graph.descendants(self._recorder.holding) if failed else set()
+        if self._setup.config.test_strategy is not TestStrategy.IMMEDIATE:
+            return below
+        return below | (self._outcomes.gated_by(self._outcomes.failed_tests) - self._outcomes.built)
+
+    # What dbt logs
+
+    def _events(
+        self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
+    ) -> Iterator[Any]:
+        checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
+        seen = Sightings(process, [*nodes, *others], checksums)
+        ended: set[str] = set()
+        """The tests, and the nodes that dbt was not asked for, whose end has been read: dbt logs it in two ways."""
+        for event in self._proven(process, seeds):
+            if self._outcomes.lost:
+                continue  # others may be building by now: what dbt logs is no longer what the relations hold
+            if (function := function_created_in(event.raw)) is not None:
+                self._function_created(function, seen.code(function))
+            if (test := self._test_of(event)) is not None:
+                if test not in ended:
+                    ended.add(test)
+                    yield from self._answered(test, event, seen)
+            elif event.is_result:
+                uid = event.unique_id
+                if self._is_unasked(event, nodes):
+                    if uid not in ended:
+                        ended.add(uid)
+                        yield from self._not_asked_for(uid)
+                # dagster-dbt takes what dbt reuses for built.
+                elif uid not in self._graph.nodes or is_build(event.raw):
+                    yield from self._built(event, seen)
+
+    def _test_of(self, event: DbtEvent) -> str | None:
+        answer = answer_in(event.raw)
+        return answer.unique_id if answer is not None and answer.unique_id in self._graph.tests else None
+
+    def _answered(self, uid: str, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
+        """Record dbt's answer about a test. Where Dagster shows no check of it, the run's table alone has it."""
+        answer, test = answer_in(event.raw), self._graph.tests[uid]
+        if answer is None:
+            return
+        if self._functions.missing_among(test.functions):
+            answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
+        verdict = self._recorder.answered(test, answer, seen)
+        if (check := self._setup.checks.get(uid)) is not None:
+            yield from self._recorder.check_events(uid, check, verdict, event.asset_events)
+
+    def _built(self, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
+        for asset_event in event.asset_events():
+            if not isinstance(asset_event, dg.Output) or self._claims.still_holds([event.unique_id]):
+                yield self._recorded(asset_event, event, seen)
+
+    def _is_unasked(self, event: DbtEvent, nodes: Collection[str]) -> bool:
+        """Return whether dbt built something that it was not asked for. A test may run with another of its name."""
+        uid = event.unique_id
+        is_newer = event.resource_type in _IN_NODES and uid not in self._setup.loaded.manifest["nodes"]
+        return is_newer or (uid in self._graph.nodes and uid not in nodes and is_build(event.raw))
+
+    def _not_asked_for(self, uid: str) -> Iterator[Any]:
+        """Report what dbt did beside what it was asked for."""
+        if uid not in self._graph.nodes:
+            message = f"dbt ran {uid}, which is newer than this run's manifest: it is not recorded."
+            self._setup.context.log.warning(message)
+            return
+        why = (
+            f"dbt built {self._graph.label(uid)}, which this run did not ask for: the project has changed since this run's manifest"
+            " was parsed. Parse the project again, and reload the code location."
+        )
+        self._outcomes.error(why)
+        yield self._recorder.build_failed(uid, why)
+
+    def _recorded(self, asset_event: object, event: DbtEvent, seen: Sightings) -> object:
+        """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
+        if isinstance(asset_event, dg.Output):
+            uid = event.unique_id
+            if missing := self._not_created_for(uid, seen.code(uid)):
+                name = self._graph.label(uid)
+                why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
+                self._outcomes.error(why)
+                return self._recorder.build_failed(uid, why)
+            if why := self._not_refreshed(uid, event):
+                self._outcomes.error(f"{self._graph.label(uid)}: {why}.")
+                return self._recorder.build_failed(uid, why)
+            if self._setup.limits is not None and uid in self._graph.nodes:
+                return self._recorder.limited(uid, self._setup.limits)
+        return self._recorder.recorded(asset_event, event.raw, seen)
+
+    def _not_refreshed(self, uid: str, event: DbtEvent) -> str:
+        """Return why dbt did not refresh a materialized view that it calls a success; empty for any other node."""
+        node = self._graph.nodes.get(uid)
+        if node is None or not is_materialized_view(node):
+            return ""
+        state = self._recorder.state
+        was_there = uid in state.builds and uid not in state.missing_relations
+        is_created = self._outcomes.decision(uid).full_refresh
+        return not_refreshed(str(event.raw["data"].get("status") or ""), was_there=was_there and not is_created)
+
+    def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
+        """Return the names of the functions that a node calls and that dbt has not created before it.
+
+        `read` is the code that dbt read, which may call others than the plan's.
+        """
+        if uid not in self._graph.nodes:
+            return []
+        missing = self._functions.missing_among(self._graph.nodes[uid].functions)
+        planned = self._setup.loaded.project.fingerprints[uid].functions
+        return [self._graph.label(function) for function in missing] + sorted(
+            (read.functions if read else planned) - planned
+        )
+
+    def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+        if uid not in self._graph.functions:
+            return  # newer than the plan, in which nothing calls it
+        known = (code or self._setup.loaded.project.fingerprints[uid]).digest
+        self._functions.create(uid, known)
+        decision = self._functions_due.get(uid)
+        why = decision.message if decision is not None else "dbt created it with others"
+        self._report.functions_were("created", [uid], why)
+        self._recorder.function_created(uid, known)
+
+    def _proven(self, process: DbtProcess, seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
+        """Yield what dbt logs once it is certain that dbt read what was captured, so that no record claims more."""
+        waiting: list[DbtEvent] = []
+        for event in process.events():
+            waiting.append(event)
+            if not any(one.is_result for one in waiting) or self._capture.is_due_again():
+                yield from self._taken(process, waiting, seeds)
+                waiting = []
+        yield from self._taken(process, waiting, seeds)
+
+    def _taken(
+        self, process: DbtProcess, events: Sequence[DbtEvent], seeds: Mapping[str, SeedFile]
+    ) -> Iterator[DbtEvent]:
+        if any(event.is_result for event in events):
+            moved, unknown = self._capture.look_again(process.file_read())
+            loaded = frozenset(uid for uid, seed in seeds.items() if seed.has_moved)
+            self._recorder.looked_again(moved, unknown, loaded)
+        yield from events
+
+    # How dbt ended
+
+    def _without_functions(self, nodes: Iterable[str]) -> Iterator[dg.AssetObservation]:
+        """Record that nodes cannot be built because dbt could not create a function that they call."""
+        for uid in nodes:
+            failed = self._functions.failed_among(self._graph.nodes[uid].functions)
+            if failed and not self._outcomes.is_done(uid):
+                yield self._recorder.build_failed(uid, upstream_failed(failed, self._labels))
+
+    def _failures(self, process: DbtProcess, nodes: Sequence[str], functions: Sequence[str]) -> Iterator[Any]:
+        error = process.error()
+        if self._outcomes.lost:
+            yield from self._left_to_others(nodes)
+            return
+        if not error:
+            return
+        fail_fast = self._setup.config.fail_fast
+        self._outcomes.error(error)
+        if fail_fast:
+            self._outcomes.interrupt(nodes)
+        killed = process.killed_by()
+        results, statuses = process.results(), process.statuses()
+        # One that dbt skipped reads something that failed: so do its callers.
+        not_created = self._functions.missing_among(functions)
+        broken = [uid for uid in not_created if statuses.get(uid, "skipped" if killed else "error") != "skipped"]
+        self._functions.fail(broken)
+        self._report.functions_were("failed", broken, "dbt could not create it")
+        yield from self._without_functions(nodes)
+        for uid in nodes:
+            if self._outcomes.is_done(uid):
+                continue
+            status = statuses.get(uid)
+            if killed and status is None:
+                yield self._recorder.interrupted(uid, killed)
+            elif status != "skipped":
+                yield self._recorder.build_failed(uid, batches=batch_results(results, uid))
+        blocked = self._blocked()
+        for uid in nodes:
+            if not self._outcomes.is_done(uid):
+                is_below = uid in blocked or not fail_fast
+                yield from [self._skipped(uid)] if is_below else self.not_started([uid])
+
+    def _not_done(
+        self, process: DbtProcess, nodes: Sequence[str], tests: Sequence[str], functions: Sequence[str]
+    ) -> Iterator[Any]:
+        """Fail what dbt was asked for and did not do, though it ended well: otherwise runs would ask for it for ever."""
+        if process.error():
+            return
+        missing = [uid for uid in nodes if not self._outcomes.is_done(uid)]
+        unanswered = [uid for uid in tests if self._outcomes.verdict(uid) is None]
+        not_created = self._functions.missing_among(functions)
+        if not (missing or unanswered or not_created):
+            return
+        names = {uid: self._graph.label(uid) for uid in (*missing, *unanswered, *not_created)}
+        reasons = list(unaccounted(names, process.statuses(), process.known()))
+        self._outcomes.error(*reasons)
+        why = " ".join(reasons)
+        self._functions.fail(not_created)
+        self._report.functions_were("failed", not_created, why)
+        for uid in missing:
+            yield self._recorder.build_failed(uid, why)
+        for uid in unanswered:
+            yield from self._recorder.not_runnable(self._graph.tests[uid], self._setup.checks.get(uid), why)
+
+    def _skipped(self, uid: str) -> dg.AssetObservation:
+        """Report a node that is not built because of a failure in this run."""
+        self._outcomes.skip(uid)
+        gates = self._graph.gates
+        tests = tuple(sorted(test for test in self._outcomes.failed_tests if gates.gates(test, uid)))
+        if tests and self._setup.config.test_strategy is TestStrategy.IMMEDIATE:
+            message = upstream_test_failed(tests, self._labels)
+            return self._report.not_built(uid, Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, tests), None)
+        parents, stopping = self._graph.nodes[uid].parents, self._recorder.stopping
+        failed = [parent for parent in parents if parent in stopping]
+        message = upstream_failed(failed or parents, self._labels)
+        return self._report.not_built(uid, Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message), None)
+
+    def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:
+        """Report the tests that were due and that dbt did not reach: the relations that they read are not there to be tested."""
+        unknown = self._outcomes.failed | self._outcomes.skipped
+        for uid in tests:
+            if self._outcomes.verdict(uid) is not None:
+                continue
+            test = self._graph.tests[uid]
+            functions = self._functions.failed_among(test.functions)
+            if functions and test.model not in unknown:
+                # Without an answer it would be due again at once.
+                why = upstream_failed(functions, self._labels)
+                yield from self._recorder.not_runnable(test, self._setup.checks.get(uid), why)
+            else:
+                missing = [read for read in test.about if read in unknown] or test.about
+                message = upstream_failed(missing, self._labels)
+                self._report.not_run(uid, TestDecision(TestAction.SKIP, TestReason.UPSTREAM_FAILED, message), None)
+
+    def _left_to_others(self, nodes: Iterable[str]) -> Iterator[Any]:
+        """Report nodes whose leases expired: another run may be building them, or may have built them."""
+        for uid in nodes:
+            if not self._outcomes.is_done(uid):
+                self._outcomes.skip(uid)
+                yield self._report.lost(uid, self._outcomes.lost)
+
+    def _write_verdicts(self) -> None:
+        if self._outcomes.lost:
+            return
+        try:
+            self._setup.log_state.verdicts.write(self._outcomes.take_unwritten(), self._graph.tests)
+        except DagsterSaoError as error:
+            # A test without its verdict is run again: nothing counts as tested that was not.
+            self._setup.context.log.warning(f"{sentence(error)} Their tests are run again.")

@@ -1,0 +1,258 @@
+"""What a run was given: read once at its beginning, and the same until its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.decision.decide import Reason
+from dagster_sao.core.decision.plan import Mode
+from dagster_sao.core.errors import InvalidSelectionError
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.orchestration.dbt.limits import Limits, limits_of
+from dagster_sao.orchestration.events.event_schema import (
+    CONDITION_TAG,
+    PROJECT_TAG,
+    TESTS_TAG,
+    NodeEvent,
+    Outcome,
+    given_nodes,
+    node_event,
+)
+from dagster_sao.orchestration.private.dagster_internals import (
+    DbtEventIterator,
+    all_check_keys,
+    events_of_run,
+    metadata_of_engine_event,
+)
+from dagster_sao.orchestration.project.dbt_arguments import (
+    check_no_selection,
+    read_arguments,
+    vars_arguments,
+    without_hiding,
+    without_settings,
+)
+from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
+from dagster_sao.orchestration.state.event_log import EventLogState, event_log_state
+
+_PARENT_TAG = "dagster/parent_run_id"
+
+Finish = Callable[[DbtEventIterator[Any]], Iterable[Any]]
+"""What to do with the events of an invocation before they are yielded, such as fetching row counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """What a run was given. What becomes of it is in its `Outcomes`."""
+
+    context: dg.AssetExecutionContext
+    dbt: DbtCliResource
+    project: OrchestratedProject
+    loaded: LoadedProject
+    config: StateAwareRunConfig
+    arguments: tuple[str, ...]
+    """The dbt command, without what it selects."""
+    limits: Limits | None
+    """What limits the builds to a part of the rows."""
+    finish: Finish
+    asked: AskedOfRun
+    checks: Mapping[str, dg.AssetCheckKey]
+    """The asset check of each test that Dagster shows."""
+    planned_checks: frozenset[str]
+    """The tests whose result Dagster expects of this run."""
+    relations: Mapping[str, str]
+    """The name of the lease of each node and function."""
+    log_state: EventLogState
+
+    @property
+    def graph(self) -> ProjectGraph:
+        """The graph of the dbt project."""
+        return self.loaded.project.graph
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance of the run."""
+        instance: dg.DagsterInstance = self.context.instance
+        return instance
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.context.run.run_id
+
+    @property
+    def is_automated(self) -> bool:
+        """Whether a sensor of this package started the run."""
+        return self.asked.mode is Mode.SENSOR
+
+
+def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
+    context: dg.AssetExecutionContext,
+    dbt: DbtCliResource,
+    project: OrchestratedProject,
+    args: Sequence[str],
+    config: StateAwareRunConfig,
+    finish: Finish | None,
+) -> RunSetup:
+    """Return what a run was given. Raises InvalidSelectionError when a selection of its config or a dbt argument is invalid."""
+    arguments = dbt_arguments(args, config, project)
+    config = _as_told_to_dbt(config, arguments)
+    limits = limits_of(arguments, project.dbt_project.project_dir)
+    loaded = project.load()
+    log_state = event_log_state(context.instance, project)
+    log_state.verdicts.prepare()
+    known = all_check_keys(context)
+    checks = {uid: key for uid, key in loaded.check_keys.items() if key in known}
+    planned = frozenset(uid for uid, key in checks.items() if key in context.selected_asset_check_keys)
+    return RunSetup(
+        context,
+        dbt,
+        project,
+        loaded,
+        config,
+        tuple(arguments),
+        limits,
+        finish or iter,
+        _asked(context, project, loaded, config, log_state, checks, planned),
+        checks,
+        planned,
+        {uid: _relation(project, loaded.project.graph, uid) for uid in _written(loaded.project.graph)},
+        log_state,
+    )
+
+
+def _asked(  # noqa: PLR0913, PLR0917 (what a run can be asked for)
+    context: dg.AssetExecutionContext,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    config: StateAwareRunConfig,
+    log_state: EventLogState,
+    checks: Mapping[str, dg.AssetCheckKey],
+    planned: frozenset[str],
+) -> AskedOfRun:
+    keys, assets, tags = loaded.keys, context.selected_asset_keys, context.run.tags
+    is_automated = PROJECT_TAG in tags
+    nodes = {uid for key in assets if (uid := keys.unique_ids.get(key)) in keys.nodes}
+    selected = _selected(project, loaded, config, nodes, context.log.warning)
+    again = _failed_in_parent(context.instance, context.run, keys)
+    verdicts = log_state.verdicts.read() if again is not None else {}
+    return asked_of_run(
+        project,
+        loaded,
+        config,
+        selected,
+        state_aware=is_automated if config.state_aware is None else config.state_aware,
+        checks=ChecksAsked(
+            named=frozenset(json.loads(tags.get(TESTS_TAG, "[]"))),
+            planned=planned,
+            deselected=frozenset(uid for uid, key in checks.items() if key.asset_key in assets and uid not in planned),
+            left_out=frozenset({keys.unique_ids[key] for key in assets if key in keys.unique_ids} - selected),
+        ),
+        asked={*json.loads(tags.get(CONDITION_TAG, "[]")), *(again or ())},
+        failing=[uid for uid, verdict in verdicts.items() if verdict.is_failing],
+        mode=Mode.SENSOR if is_automated else Mode.JOB,
+        run_id=context.run.run_id,
+    )
+
+
+def _selected(
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    config: StateAwareRunConfig,
+    nodes: set[str],
+    warn: Callable[[str], None],
+) -> set[str]:
+    if not (config.select or config.exclude or config.selector):
+        return nodes
+    wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
+    return nodes & resolve_selection(project, loaded, wanted, warn=warn)
+
+
+def _written(graph: ProjectGraph) -> Iterable[str]:
+    return (*graph.nodes, *graph.functions)
+
+
+def _relation(project: OrchestratedProject, graph: ProjectGraph, uid: str) -> str:
+    if uid in graph.functions:
+        return digest([graph.adapter_type, "function", graph.functions[uid].relation_name.lower()])
+    return digest([graph.adapter_type, (graph.nodes[uid].relation_name or f"{project.name}.{uid}").lower()])
+
+
+def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:
+    """Return the dbt command of a run, without what it selects.
+
+    Raises InvalidSelectionError when `args` select something, or when `defer` has no `state`.
+    """
+    check_no_selection(args, "dbt_args")
+    arguments = without_hiding(without_settings(args, "--vars"))
+    if project.dbt_project.target is not None:
+        arguments = without_settings(arguments, "--target")
+    if project.dbt_project.profile is not None:
+        arguments = without_settings(arguments, "--profile")
+    # What is computed for a run, such as from its partition, is known here and nowhere else.
+    given = {name: v for name, v in read_arguments(args, "dbt_args").variables.items() if name not in config.vars}
+    arguments += vars_arguments({**project.variables, **given})
+    if config.full_refresh and "--full-refresh" not in arguments:
+        arguments.append("--full-refresh")
+    if config.threads is not None:
+        arguments += ["--threads", str(config.threads)]
+    if config.defer:
+        if config.state_path is None:
+            msg = "`defer` needs `state`: the folder with the manifest of the environment to defer to."
+            raise InvalidSelectionError(msg)
+        arguments += ["--defer", "--state", str(config.state_path)]
+        if config.favor_state:
+            arguments.append("--favor-state")
+    return arguments
+
+
+def _as_told_to_dbt(config: StateAwareRunConfig, arguments: Sequence[str]) -> StateAwareRunConfig:
+    """Return the config of a run with what its dbt command says of the same."""
+    # Of dbt's commands that build, only `build` runs tests.
+    strategy = config.test_strategy if arguments[:1] == ["build"] else TestStrategy.SKIP
+    full_refresh = config.full_refresh or "--full-refresh" in arguments
+    return config.model_copy(update={"test_strategy": strategy, "full_refresh": full_refresh})
+
+
+def _failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: AssetKeys) -> AbstractSet[str] | None:
+    """Return the nodes that failed in the run that this one executes again; None where it executes no other run again.
+
+    A person or Dagster's run retries did so. The nodes that were interrupted are among them, and those that the run held
+    for an earlier failure of the same code and data.
+    """
+    parent = run.tags.get(_PARENT_TAG)
+    if parent is None:
+        return None
+    failed: set[str] = set()
+    # Nothing is left of a run that was deleted since.
+    for record in events_of_run(instance, parent):
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        failed |= {node.unique_id for node in given_nodes(metadata_of_engine_event(event))}
+        uid = keys.unique_ids.get(event.asset_key) if event.asset_key is not None else None
+        if uid is None:
+            continue
+        if record.asset_materialization is not None:
+            failed.discard(uid)
+        elif (observation := record.event_log_entry.asset_observation) is not None:
+            reported = node_event(observation.metadata)
+            if reported.has_failed or _is_held(reported):
+                failed.add(uid)
+            elif reported.outcome is Outcome.SKIPPED:
+                failed.discard(uid)
+    return failed & keys.nodes
+
+
+def _is_held(reported: NodeEvent) -> bool:
+    return reported.outcome is Outcome.HELD and reported.reason_code == Reason.FAILED_UNCHANGED.value
