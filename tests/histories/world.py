@@ -274,6 +274,8 @@ class World(Station):
 
     def _environment(self, published: str = "") -> None:
         os.environ[ENVIRONMENT] = str(int(os.environ.get(ENVIRONMENT, "0")) + 1)
+        # Decisions read it at once, without another parse.
+        self.watch.learned(NODES)
         self._edited(published, has_effect=True)
 
     def _command_line(self, number: int) -> None:
