@@ -89,7 +89,7 @@ def everything(tmp_path_factory, manifest):
     """All good and bad sources in one look."""
     import shutil
 
-    from conftest import PROJECT, Shop
+    from tests.warehouse.conftest import PROJECT, Shop
 
     folder = tmp_path_factory.mktemp("everything") / "shop"
     shutil.copytree(PROJECT, folder)
