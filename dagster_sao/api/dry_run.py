@@ -24,11 +24,12 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
-from dagster_sao.orchestration.project.selection import resolve_selection
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
+from dagster_sao.orchestration.selection.resolve import resolve_selection
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.warehouse.profiles import threads_of
 

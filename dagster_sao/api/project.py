@@ -32,9 +32,10 @@ from dagster_sao.api.sources import (
 )
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
-from dagster_sao.orchestration.project.selection import (
+from dagster_sao.orchestration.selection.resolve import (
     NodeSelection,
     StateMode,
     resolve_selection,

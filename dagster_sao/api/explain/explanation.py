@@ -22,7 +22,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import node_event
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 
 @dataclass(frozen=True, slots=True)

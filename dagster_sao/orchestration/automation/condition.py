@@ -20,7 +20,8 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import AssetKeys
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.read_state import take_snapshot
 
 _Decisions = Mapping[dg.AssetKey, Decision]

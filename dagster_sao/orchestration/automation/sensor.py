@@ -36,7 +36,8 @@ from dagster_sao.orchestration.private.automation import (
     sensor_evaluation,
     sensor_result,
 )
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import take_snapshot
 from dagster_sao.orchestration.state.run_activity import run_activity

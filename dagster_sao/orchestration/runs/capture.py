@@ -12,8 +12,9 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import repository_of
-from dagster_sao.orchestration.project.orchestrated import sentence, source_policy
+from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup

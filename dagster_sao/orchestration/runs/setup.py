@@ -39,10 +39,11 @@ from dagster_sao.orchestration.project.dbt_arguments import (
     without_hiding,
     without_settings,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.project.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.project.loaded import AssetKeys, LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
+from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state.event_log import EventLogState, event_log_state
 
 _PARENT_TAG = "dagster/parent_run_id"

@@ -16,14 +16,11 @@ from dagster_sao.core.sources_worth_asking import wanted_sources
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event
-from dagster_sao.orchestration.project.orchestrated import (
-    LoadedProject,
-    OrchestratedProject,
-    profile_stamp,
-    sentence,
-    source_policy,
-)
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
+from dagster_sao.orchestration.project.read_files import profile_stamp
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
