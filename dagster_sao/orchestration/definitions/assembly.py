@@ -64,6 +64,7 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
         selection=selection,
         probe_target=probe_target,
         environment=environment,
+        dbt_args=args,
     )
 
 

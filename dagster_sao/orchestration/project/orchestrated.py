@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -37,6 +37,7 @@ class OrchestratedProject:
         loaded_by_dagster: Iterable[dg.AssetKey] = (),
         probe_target: str | None = None,
         environment: str = "",
+        dbt_args: Sequence[Any] = ("build",),
     ) -> None:
         """Read nothing of the project yet, only which secrets it has.
 
@@ -44,7 +45,8 @@ class OrchestratedProject:
         `variables` are those that runs pass to dbt with `--vars`. `loaded_by_dagster` are the assets of sources that an
         asset materializes: their state is what that asset records, and they are not probed. `probe_target` is the
         target of the profile that sources are probed with, by default the one that dbt builds with. `environment` names
-        the target of a variant whose state is its own.
+        the target of a variant whose state is its own. `dbt_args` is the dbt command of its runs, where the definitions
+        have it.
         """
         self.dbt_project = dbt_project
         self.loaded_by_dagster = frozenset(loaded_by_dagster)
@@ -52,6 +54,7 @@ class OrchestratedProject:
         self.variables = dict(variables or {})
         self.selection = selection or Selection()
         self.environment = environment
+        self.dbt_args = tuple(dbt_args)
         self._variants: dict[str, OrchestratedProject] = {}
         self._translator = translator
         self._lock = threading.RLock()
@@ -98,6 +101,7 @@ class OrchestratedProject:
                     loaded_by_dagster=self.loaded_by_dagster,
                     probe_target=settings.target if environment else self.probe_target,
                     environment=environment or self.environment,
+                    dbt_args=self.dbt_args,
                 )
             ensure_manifest(dbt_project, given)
             return self._variants[key]
