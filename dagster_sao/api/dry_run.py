@@ -30,7 +30,7 @@ from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.selection.resolve import resolve_selection
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.warehouse.profiles import threads_of
 
 
@@ -217,7 +217,7 @@ def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, req
         msg = f"Nothing of what is selected is in force={words}. Select it too, or force something else."
         raise ConflictingOptionsError(msg)
     above = sources_above(project, loaded, selected)
-    state = take_snapshot(instance, project, loaded, now)
+    state = read_state(instance, project, loaded, now)
     if config.refresh_sources:
         look = ask_warehouse(project, loaded, above)
         said = (observation.error or observation.warning for observation in look.observations.values())

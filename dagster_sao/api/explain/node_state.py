@@ -35,7 +35,7 @@ class NodeState:
     name: str
     asset_key: str
     build: LastBuild | None
-    """The last successful build, None when there is none, or it was forgotten."""
+    """The last successful build, None where there is none, or it was reset."""
     failure: FailedAttempt | None
     """The latest attempt, when it came after the last build and failed."""
     relation_missing: bool

@@ -39,7 +39,7 @@ from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_r
 from dagster_sao.orchestration.runs.setup import Finish as Finish  # noqa: PLC0414 (part of what is called here)
 from dagster_sao.orchestration.runs.setup import RunSetup, read_setup
 from dagster_sao.orchestration.selection.words import SelectionWords
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import write_moved
 from dagster_sao.warehouse.redaction import masked
 
@@ -239,7 +239,7 @@ class _Execution:
         except DagsterSaoError as error:
             setup.context.log.warning(f"What moved during this run is not known: {sentence(error)}")
             return
-        state = take_snapshot(setup.instance, setup.project, setup.loaded, clock.now())
+        state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
         moved = {uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds}
         write_moved(setup.instance, setup.project.state_name, state.builds, moved)
 

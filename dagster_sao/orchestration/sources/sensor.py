@@ -25,7 +25,7 @@ from dagster_sao.orchestration.sources.age_checks import FreshnessReports, fresh
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
@@ -117,7 +117,7 @@ class FreshnessProber:
         started: float,
     ) -> _Tick:
         now = clock.now()
-        state = take_snapshot(context.instance, self._project, loaded, now)
+        state = read_state(context.instance, self._project, loaded, now)
         sources = _starting_at(first, probed_sources(self._project, loaded))
         wanted = wanted_sources(loaded.project, state, now)
         due = [
@@ -192,7 +192,7 @@ class FreshnessProber:
     ) -> list[dg.AssetObservation]:
         def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
             at_work = self._activity(context, tick.loaded).building
-            return take_snapshot(context.instance, self._project, tick.loaded, clock.now()), at_work
+            return read_state(context.instance, self._project, tick.loaded, clock.now()), at_work
 
         try:
             return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)

@@ -18,7 +18,7 @@ from dagster_sao.orchestration.state.relation_notes import read_columns, read_mo
 from dagster_sao.orchestration.state.resets import read_resets
 
 
-def take_snapshot(
+def read_state(
     instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""
