@@ -22,7 +22,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # What the installation depends on. Compared by content: an environment may serve two checkouts.
 fingerprint = $$( (echo "$(CURDIR)"; cat pyproject.toml constraints.txt) | cksum)
 
-.PHONY: help setup dev example test test-slow test-duckdb test-dbt lint types contracts bench clean
+.PHONY: help setup dev example test test-fast test-slow test-duckdb test-dbt lint types contracts bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -58,6 +58,13 @@ example: setup ## Run the example from end to end and in a browser, with screens
 test: setup ## Run the tests, but for the slow ones and those of `make example`
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
+FAST := tests/core tests/sql dagster_sao/core dagster_sao/sql tests/orchestration/runs/test_run_plan.py \
+  tests/orchestration/automation/test_choices.py tests/orchestration/sources/test_schedule.py \
+  tests/orchestration/events/test_event_schema.py
+
+test-fast: setup ## Run the tests of pure rules, in seconds
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(FAST) $(PYTEST_ARGS)
+
 test-slow: setup ## Run the slow tests
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
 
@@ -79,9 +86,9 @@ test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with ol
 # installed without what it depends on: only metricflow is not in the environment yet. Of 1.13 there are only betas.
 NEW_DBTS := 1.12 1.13
 OLDEST := $(VENV)/oldest
-ON_OTHER_DBTS := --ignore-glob='*/conftest.py' tests/core tests/trace tests/histories/test_on_error.py \
+ON_OTHER_DBTS := tests/core/code tests/core/manifest tests/trace tests/histories/test_on_error.py \
   $(addprefix tests/orchestration/,private dbt/test_commands.py dbt/test_traces.py events/test_event_schema.py \
-  project/test_dbt_arguments.py project/test_manifest_inputs.py project/test_selection.py runs/test_execution.py)
+  project/test_dbt_arguments.py project/test_manifest_inputs.py selection runs/test_execution.py)
 PIP_INSTALL := -m pip install -q --disable-pip-version-check
 
 test-dbt: setup ## Run some tests with newer versions of dbt, and with the oldest dagster and dbt that are supported

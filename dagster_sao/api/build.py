@@ -9,16 +9,17 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.api.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.request import BuildRequest
+from dagster_sao.api.results.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
 from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import listen_to_run
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.project.selection import resolve_selection
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.selection.resolve import resolve_selection
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 _CLASS = re.compile(r"^(?:\w+\.)+\w+: ")

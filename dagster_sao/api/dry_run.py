@@ -24,12 +24,13 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.forecast import Forecast, make_forecast
 from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
-from dagster_sao.orchestration.project.selection import resolve_selection
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.selection.resolve import resolve_selection
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.warehouse.profiles import threads_of
 
 
@@ -207,7 +208,7 @@ def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, req
     Raises ConflictingOptionsError when nothing that is selected is forced, else as `resolve_selection` does.
     """
     loaded, now = project.load(), clock.now()
-    config = request.run_config(project, {})
+    config = with_dbt_arguments(request.run_config(project, {}), project.dbt_args)
     notes: list[str] = []
     selected = resolve_selection(project, loaded, request.selection, warn=notes.append)
     asked = asked_of_run(project, loaded, config, selected, state_aware=bool(config.state_aware))
@@ -216,7 +217,7 @@ def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, req
         msg = f"Nothing of what is selected is in force={words}. Select it too, or force something else."
         raise ConflictingOptionsError(msg)
     above = sources_above(project, loaded, selected)
-    state = take_snapshot(instance, project, loaded, now)
+    state = read_state(instance, project, loaded, now)
     if config.refresh_sources:
         look = ask_warehouse(project, loaded, above)
         said = (observation.error or observation.warning for observation in look.observations.values())

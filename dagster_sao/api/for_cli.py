@@ -3,8 +3,8 @@
 from dagster_sao.orchestration.dbt.executable import find_dbt
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.project.parsing import changed_since_parse
-from dagster_sao.orchestration.project.selection import StateMode
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOption
+from dagster_sao.orchestration.selection.resolve import StateMode
 from dagster_sao.warehouse.redaction import MaskedStream, masked, masked_values
 
 __all__ = [

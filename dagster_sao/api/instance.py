@@ -7,8 +7,8 @@ import os
 import dagster as dg
 
 from dagster_sao.api.errors import NoInstanceError
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import schema_revisions
-from dagster_sao.orchestration.project.orchestrated import sentence
 
 
 def open_instance() -> dg.DagsterInstance:

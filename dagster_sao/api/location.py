@@ -27,7 +27,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 )
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.parsing import is_stale, prepare_manifest
-from dagster_sao.orchestration.project.yaml_selectors import check_references, read_selectors
+from dagster_sao.orchestration.selection.yaml_selectors import check_references, read_selectors
 
 
 def dbt_project(folder: Path | str, *, profiles_dir: Path | str | None = None) -> DbtProject:

@@ -32,15 +32,16 @@ from dagster_sao.api.sources import (
 )
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
-from dagster_sao.orchestration.project.selection import (
+from dagster_sao.orchestration.selection.resolve import (
     NodeSelection,
     StateMode,
     resolve_selection,
 )
 from dagster_sao.orchestration.state.event_log import event_log_state
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.resets import reset_nodes
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ class StateAwareProject:
         """
         loaded, now = self._project.load(), clock.now()
         uid = find_named(loaded, name)
-        state = take_snapshot(self.instance, self._project, loaded, now)
+        state = read_state(self.instance, self._project, loaded, now)
         made = decide_everything(self._project, loaded, state, now)
         if uid in loaded.project.graph.tests:
             return explain_test(loaded.project, uid, plan=made, state=state, now=now)
@@ -275,20 +276,20 @@ class StateAwareProject:
         """
         loaded = self._project.load()
         uid = find_named(loaded, name)
-        state = take_snapshot(self.instance, self._project, loaded, clock.now())
+        state = read_state(self.instance, self._project, loaded, clock.now())
         graph = loaded.project.graph
         return test_state(graph, uid, state) if uid in graph.tests else node_state(loaded, uid, state)
 
     def states(self) -> NodeStates:
         """Return what is recorded of every model, seed and snapshot, parents first, and of every test."""
         loaded = self._project.load()
-        state = take_snapshot(self.instance, self._project, loaded, clock.now())
+        state = read_state(self.instance, self._project, loaded, clock.now())
         return node_states(self.name, loaded, state)
 
     def sources(self, *, probe: bool = False) -> SourceReports:
         """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
         loaded, now = self._project.load(), clock.now()
-        state = take_snapshot(self.instance, self._project, loaded, now)
+        state = read_state(self.instance, self._project, loaded, now)
         look = self._look(loaded, loaded.project.graph.nodes) if probe else None
         return source_reports(self.instance, self._project, loaded, state=state, now=now, look=look)
 
@@ -300,7 +301,7 @@ class StateAwareProject:
         loaded, now = self._project.load(), clock.now()
         try:
             instance, problem = self.instance, ""
-            state = take_snapshot(instance, self._project, loaded, now)
+            state = read_state(instance, self._project, loaded, now)
         except NoInstanceError as error:
             instance, problem, state = None, str(error), StateSnapshot()
         look = self._look(loaded, loaded.project.graph.nodes) if probe else None
@@ -319,7 +320,7 @@ class StateAwareProject:
 
         Dagster's history and the relations in the warehouse stay as they are.
 
-        Returns the unique ids of the nodes of which there was anything to forget, parents first.
+        Returns the unique ids of the nodes that had any state, parents first.
 
         Raises InvalidSelectionError, EmptySelectionError, ConflictingOptionsError or NoInstanceError.
         """
@@ -328,17 +329,17 @@ class StateAwareProject:
         )
         loaded, now = self._project.load(), clock.now()
         selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
-        known = take_snapshot(self.instance, self._project, loaded, now)
+        known = read_state(self.instance, self._project, loaded, now)
         ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
-        forgotten = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
+        reset = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
         about = loaded.project.graph.tests_about
         tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
         event_log_state(self.instance, self._project).verdicts.forget(tests)
         keys = loaded.keys.by_unique_id
-        for uid in forgotten:
+        for uid in reset:
             note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
             self.instance.report_runless_asset_event(note)
-        return forgotten
+        return reset
 
     def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
         return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))

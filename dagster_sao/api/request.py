@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.project.selection import NodeSelection, StateMode
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, StateAwareRunConfig, TestStrategy, problem_of
+from dagster_sao.orchestration.selection.resolve import NodeSelection, StateMode
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -13,11 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dagster_sao.api.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.request import BuildRequest
+from dagster_sao.api.results.dbt_artifacts import RUN_RESULTS, target_folder
 from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
 from dagster_sao.orchestration.files import write_json
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS
 from dagster_sao.warehouse.redaction import learn, masked_values, secrets_in
 

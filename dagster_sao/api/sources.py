@@ -20,7 +20,9 @@ from dagster_sao.core.state.source_tokens import told_by_probe
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp, plain
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, sentence, source_policy
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.warehouse.probes.base import Observation

@@ -173,7 +173,7 @@ def state(project: StateAwareProject, out: Output, name: str | None, *, debug: b
 
 @main.command()
 @selection_options
-@click.option("-y", "--yes", is_flag=True, help="Do not ask whether all is to be forgotten.")
+@click.option("-y", "--yes", is_flag=True, help="Reset everything without asking.")
 @_command
 def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **options: Any) -> None:
     """Forget the state of a selection, so that each of its nodes counts as not built before.

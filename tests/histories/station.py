@@ -30,7 +30,7 @@ from dagster_sao.core.state.state import Verdict, VerdictStatus
 from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, TESTS_TAG
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run
 from dagster_sao.orchestration.state.event_log import EventLogState
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.project import NAME
@@ -124,7 +124,7 @@ class Station(ABC):
     def _decisions(self) -> Mapping[str, Decision]:
         """Return what would become of each node now, by name."""
         loaded, now = self.project.load(), self._time.now()
-        state = take_snapshot(self._instance, self.project, loaded, now)
+        state = read_state(self._instance, self.project, loaded, now)
         plan = make_plan(loaded.project, state, now=now)
         return {uid.rsplit(".", 1)[-1]: decision for uid, decision in plan.decisions.items()}
 

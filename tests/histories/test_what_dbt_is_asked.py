@@ -169,3 +169,10 @@ def test_a_model_that_came_into_the_selection_after_the_parse_is_not_taken_for_p
         assert not run.success
         assert "dbt built t_all, which this run did not ask for" in run.failure
         assert built(run) == {"t"}
+
+
+def test_a_plan_knows_the_dbt_command_of_the_definitions(tmp_path):
+    # Each job here is compared with the plan before it.
+    with lab(tmp_path, {"models/a.sql": TABLE + "select 1 as n"}, [], dbt_args=("run", "--full-refresh")) as case:
+        for _ in range(2):
+            assert case.job().nodes["a"] == ("build", "Full refresh requested")

@@ -29,7 +29,8 @@ from dagster_sao.orchestration.events.event_schema import (
     FAILURE_KEY,
 )
 from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.core.manifests import manifest, model, source
 

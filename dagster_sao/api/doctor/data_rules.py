@@ -9,7 +9,7 @@ from dagster_sao.core.code.evidence import untracked_inputs
 from dagster_sao.core.code.known_relations import reads_unknown
 from dagster_sao.core.decision.messages import named
 from dagster_sao.core.durations import format_duration
-from dagster_sao.orchestration.project.orchestrated import source_policy
+from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.queries.soundness import why_unsound
 

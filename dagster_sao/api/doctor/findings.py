@@ -16,7 +16,8 @@ from rich.text import Text
 from dagster_sao.api.display import as_text, styled
 from dagster_sao.api.sources import Look
 from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 
 
 class Severity(str, Enum):

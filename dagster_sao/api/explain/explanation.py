@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, next_eligible, seconds_text, styled
 from dagster_sao.api.explain.node_state import NodeState, node_state
-from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
+from dagster_sao.api.explain.reads import ReadState, state_of_read, table_of_reads
 from dagster_sao.api.explain.verdicts import DecidedTest, table_of_decisions, test_state
 from dagster_sao.core.decision.decide import Decision, Reason
 from dagster_sao.core.decision.messages import named
@@ -22,7 +22,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import node_event
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _parent(unique_id: str, build: LastBuild | None, plan: Plan) -> ReadState:
     consumed = build.consumed.get(unique_id) if build else None
     current = plan.versions.get(unique_id)
     changed = build is not None and current is not None and consumed != current
-    return read_state(unique_id, plan, consumed, changed=changed)
+    return state_of_read(unique_id, plan, consumed, changed=changed)
 
 
 def _last_reason(instance: dg.DagsterInstance, loaded: LoadedProject, unique_id: str, build: LastBuild) -> str:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dagster_sao.api.display import as_text, counted, next_eligible, styled
-from dagster_sao.api.explain.reads import ReadState, read_state, table_of_reads
+from dagster_sao.api.explain.reads import ReadState, state_of_read, table_of_reads
 from dagster_sao.api.explain.verdicts import TestState, decision_to_dict, test_state
 from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.decide_tests import TestDecision, changed_reads
@@ -116,7 +116,7 @@ def explain_test(
         state=recorded,
         severity="error" if test.is_error else "warn",
         decision=plan.tests[unique_id],
-        reads=tuple(read_state(uid, plan, consumed.get(uid), changed=uid in changed) for uid in test.reads),
+        reads=tuple(state_of_read(uid, plan, consumed.get(uid), changed=uid in changed) for uid in test.reads),
         unit_test_of=graph.label(test.model) if test.is_unit_test else "",
         code_changes=project.code_changes(unique_id, verdict, parents_changed=bool(changed)) if verdict else (),
         gates=tuple(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dagster_sao.core.errors import UnknownNodeError
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.suggestions import did_you_mean, nearest_names
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.project.selection import find_node
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.selection.resolve import find_node
 
 
 def find_named(loaded: LoadedProject, name: str) -> str:

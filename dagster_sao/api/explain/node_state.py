@@ -17,7 +17,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 _FAILURES = {
     FailureKind.BUILD: "Failed",
@@ -35,7 +35,7 @@ class NodeState:
     name: str
     asset_key: str
     build: LastBuild | None
-    """The last successful build, None when there is none, or it was forgotten."""
+    """The last successful build, None where there is none, or it was reset."""
     failure: FailedAttempt | None
     """The latest attempt, when it came after the last build and failed."""
     relation_missing: bool

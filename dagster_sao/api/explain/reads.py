@@ -45,7 +45,7 @@ class ReadState:
         }
 
 
-def read_state(unique_id: str, plan: Plan, consumed: str | None, *, changed: bool) -> ReadState:
+def state_of_read(unique_id: str, plan: Plan, consumed: str | None, *, changed: bool) -> ReadState:
     """Return what is read, `consumed` being the version that was read last."""
     node = plan.graph.nodes.get(unique_id)
     return ReadState(

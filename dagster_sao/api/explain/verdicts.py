@@ -36,7 +36,7 @@ class TestState:
     name: str
     file: str
     verdict: Verdict | None
-    """The last answer, None when there is none, or it was forgotten."""
+    """The last answer, None where there is none, or it was reset."""
 
     @property
     def is_failing(self) -> bool:

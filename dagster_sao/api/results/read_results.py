@@ -27,7 +27,7 @@ from dagster_sao.orchestration.events.event_schema import (
 )
 from dagster_sao.orchestration.messages import one_line
 from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 _STATUSES = {
     Outcome.BUILT: NodeStatus.SUCCESS,

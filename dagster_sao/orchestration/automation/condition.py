@@ -20,8 +20,9 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.project.loaded import AssetKeys
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.state.read_state import read_state
 
 _Decisions = Mapping[dg.AssetKey, Decision]
 _tick_decisions: ContextVar[_Decisions | None] = ContextVar("dagster_sao_tick_decisions", default=None)
@@ -113,7 +114,7 @@ def _decisions_for(context: AutomationContext[dg.AssetKey], project: Orchestrate
     decisions = _decisions.setdefault(view, {})
     if project not in decisions:
         loaded, now = project.load(), context.evaluation_time
-        state = take_snapshot(view.instance, project, loaded, now)
+        state = read_state(view.instance, project, loaded, now)
         decisions[project] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
     return decisions[project]
 

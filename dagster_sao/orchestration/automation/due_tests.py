@@ -16,7 +16,7 @@ from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.state.run_activity import RunActivity
 
 

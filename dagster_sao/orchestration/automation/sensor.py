@@ -36,9 +36,10 @@ from dagster_sao.orchestration.private.automation import (
     sensor_evaluation,
     sensor_result,
 )
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.event_log import event_log_state
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.redaction import masked
 
@@ -146,7 +147,7 @@ class _Tick:
         activity = run_activity(
             self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
-        state = take_snapshot(self._instance, self._project, self.loaded, self._now)
+        state = read_state(self._instance, self._project, self.loaded, self._now)
         tests = TestScope(tests_of_targets(self.loaded.project.graph, selected))
         plan = self._plan(state, selected, {}, tests)
         evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()

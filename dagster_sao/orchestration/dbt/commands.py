@@ -14,8 +14,8 @@ from dagster_sao.core.manifest.build_settings import in_utc
 from dagster_sao.core.manifest.functions import needed
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
-from dagster_sao.orchestration.project.selection_words import SelectionWords
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.selection.words import SelectionWords
 
 # On Linux one argument of a command may hold 128 KiB, and dagster-dbt makes one of all that is selected.
 _LONGEST_SELECTION = 100_000

@@ -26,15 +26,11 @@ from dagster_sao.orchestration.dbt.watchdog import ENDED
 from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import masked_lines
 from dagster_sao.orchestration.leases import leases
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import DbtCliInvocation, mask_stdout
-from dagster_sao.orchestration.project.orchestrated import (
-    LoadedProject,
-    OrchestratedProject,
-    read_code,
-    read_manifest,
-    read_variables,
-    sentence,
-)
+from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.read_files import read_manifest, read_variables
 from dagster_sao.warehouse.dbt_private.environment import (
     environment_of_dbt,
     other_dbt,

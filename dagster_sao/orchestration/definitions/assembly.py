@@ -27,7 +27,8 @@ from dagster_sao.orchestration.project.dbt_arguments import (
     with_environment,
 )
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, Selection
+from dagster_sao.orchestration.project.loaded import LoadedProject, Selection
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.parsing import ensure_manifest
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 from dagster_sao.orchestration.runs.execution import Finish, execute_dbt_assets
@@ -63,6 +64,7 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
         selection=selection,
         probe_target=probe_target,
         environment=environment,
+        dbt_args=args,
     )
 
 

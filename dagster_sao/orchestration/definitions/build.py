@@ -13,7 +13,8 @@ from dagster_sao.orchestration.definitions.jobs import StateAwareJob
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
 from dagster_sao.orchestration.definitions.translator import StateAwareDbtTranslator, checked_translator
 from dagster_sao.orchestration.project.dbt_arguments import DbtSettings, settings_of
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, Selection
+from dagster_sao.orchestration.project.loaded import LoadedProject, Selection
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 
 

@@ -25,7 +25,8 @@ from dagster_sao.orchestration.private.dagster_internals import (
     forget_translations,
 )
 from dagster_sao.orchestration.project.dbt_arguments import settings_of
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject, Selection
+from dagster_sao.orchestration.project.loaded import Selection
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.parsing import is_stale, prepare_manifest
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, read_run_config
 

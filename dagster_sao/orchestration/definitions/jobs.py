@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError, InvalidJobError
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.project.selection import ALL, NodeSelection, is_stateful, resolve_selection
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOptions, StateAwareRunConfig, problem_of
+from dagster_sao.orchestration.selection.resolve import ALL, NodeSelection, is_stateful, resolve_selection
 
 
 @dataclass

@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.private.dagster_internals import with_check
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 _NAMED = 3
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 
 def refuse_shared_keys(loaded: LoadedProject) -> None:

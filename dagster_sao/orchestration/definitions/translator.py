@@ -14,7 +14,8 @@ from dagster_sao.core.manifest.policy import read_source_policy
 from dagster_sao.orchestration.automation.condition import state_aware
 from dagster_sao.orchestration.definitions.partitions import unpartitioned
 from dagster_sao.orchestration.events.event_schema import ERROR_AFTER_KEY, PROJECT_METADATA_KEY, WARN_AFTER_KEY
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 
 _EMPTY_SQL = "#### Raw SQL:\n```sql\n\n```"
 _NODES = ("model.", "seed.", "snapshot.")

@@ -25,7 +25,7 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
 from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
 _WRITERS = sa.Table(

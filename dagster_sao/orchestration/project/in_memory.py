@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.session import WarehouseSession

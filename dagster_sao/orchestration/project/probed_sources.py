@@ -8,7 +8,8 @@ import dagster as dg
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.warehouse.session import WarehouseSession
 
 CHECK_NAME = "freshness"

@@ -12,15 +12,16 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import repository_of
-from dagster_sao.orchestration.project.orchestrated import sentence, source_policy
+from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations
@@ -72,7 +73,7 @@ class RunCapture:
     def look(self) -> None:
         """Probe the warehouse and record the answers. A source that cannot be probed keeps its last state, with a warning."""
         now = clock.now()
-        state = take_snapshot(self._context.instance, self._project, self._loaded, now)
+        state = read_state(self._context.instance, self._project, self._loaded, now)
         above = sources_above(self._project, self._loaded, self._selected)
         graph = self._loaded.project.graph
         read = read_directly(graph, self._selected, tests_of_selection(graph, self._selected)).intersection(
@@ -97,7 +98,7 @@ class RunCapture:
 
     def state(self) -> StateSnapshot:
         """Return the state as it is recorded now."""
-        return take_snapshot(self._context.instance, self._project, self._loaded, clock.now())
+        return read_state(self._context.instance, self._project, self._loaded, clock.now())
 
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
         """Note the versions in `state` of everything that dbt is about to read."""
@@ -223,7 +224,7 @@ class RunCapture:
     def _recheck(self) -> tuple[StateSnapshot, Mapping[str, str]]:
         now = clock.now()
         others = self._built_by_others(now)
-        return take_snapshot(self._context.instance, self._project, self._loaded, now), others
+        return read_state(self._context.instance, self._project, self._loaded, now), others
 
     def _built_by_others(self, now: datetime) -> Mapping[str, str]:
         instance, repository = self._context.instance, repository_of(self._context)

@@ -1,7 +1,7 @@
 """The options of a run, defined once: launchpad, jobs, Python and command line derive from `RunOptions`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of a config at run time.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -236,3 +236,11 @@ def with_job_config(context: dg.AssetExecutionContext, config: StateAwareRunConf
 def _op_config(run_config: Mapping[str, Any], op: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = run_config.get("ops", {}).get(op, {}).get("config") or {}
     return found
+
+
+def with_dbt_arguments(config: StateAwareRunConfig, arguments: Sequence[Any]) -> StateAwareRunConfig:
+    """Return the config of a run with what its dbt command says of the same."""
+    # Of dbt's commands that build, only `build` runs tests.
+    strategy = config.test_strategy if list(arguments[:1]) == ["build"] else TestStrategy.SKIP
+    full_refresh = config.full_refresh or "--full-refresh" in arguments
+    return config.model_copy(update={"test_strategy": strategy, "full_refresh": full_refresh})

@@ -23,8 +23,8 @@ from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, answer_in, function_created_in
 from dagster_sao.orchestration.dbt.sightings import Sightings
 from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
-from dagster_sao.orchestration.project.orchestrated import sentence
 from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Claims
@@ -154,8 +154,6 @@ class DbtRuns:
         if self._setup.config.test_strategy is not TestStrategy.IMMEDIATE:
             return below
         return below | (self._outcomes.gated_by(self._outcomes.failed_tests) - self._outcomes.built)
-
-    # What dbt logs
 
     def _events(
         self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]

@@ -23,11 +23,11 @@ from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, remov
 from dagster_sao.orchestration.events.batched_events import store_step_events
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event, masked_metadata
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import expect_no_check_results, report_engine_event
 from dagster_sao.orchestration.private.dbt_selection import WordSelector
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject, sentence
-from dagster_sao.orchestration.project.selection_words import SelectionWords
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Attempt, Claims, ready_tests
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_job_config
@@ -38,7 +38,8 @@ from dagster_sao.orchestration.runs.report import RunReport, reused_checks
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run
 from dagster_sao.orchestration.runs.setup import Finish as Finish  # noqa: PLC0414 (part of what is called here)
 from dagster_sao.orchestration.runs.setup import RunSetup, read_setup
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.selection.words import SelectionWords
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import write_moved
 from dagster_sao.warehouse.redaction import masked
 
@@ -238,7 +239,7 @@ class _Execution:
         except DagsterSaoError as error:
             setup.context.log.warning(f"What moved during this run is not known: {sentence(error)}")
             return
-        state = take_snapshot(setup.instance, setup.project, setup.loaded, clock.now())
+        state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
         moved = {uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds}
         write_moved(setup.instance, setup.project.state_name, state.builds, moved)
 

@@ -27,7 +27,7 @@ from dagster_sao.orchestration.events.event_schema import (
     run_end_metadata,
     verdict_metadata,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys
+from dagster_sao.orchestration.project.loaded import AssetKeys
 from dagster_sao.warehouse.adapters import traits_of
 
 _LONGEST_TABLE = 500

@@ -16,9 +16,10 @@ from dagster_sao.core.decision.plan_tests import TestScope, tests_of_selection
 from dagster_sao.core.decision.planner import make_run_plan
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import SourceState, StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.project.selection import NodeSelection, resolve_selection
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
 
 _NO_RUN = "dry run"
 

@@ -17,7 +17,7 @@ from dagster_sao.core.decision.view_rules import view_leaves
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectGraph, Source
 from dagster_sao.core.state.source_tokens import told_by_probe
-from dagster_sao.orchestration.project.orchestrated import sentence
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.warehouse.errors import WarehouseBusyError
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dbt_dagster_sao.database_file import FileRead

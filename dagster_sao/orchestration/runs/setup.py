@@ -39,10 +39,11 @@ from dagster_sao.orchestration.project.dbt_arguments import (
     without_hiding,
     without_settings,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, LoadedProject, OrchestratedProject
-from dagster_sao.orchestration.project.selection import NodeSelection, resolve_selection
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.project.loaded import AssetKeys, LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
+from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state.event_log import EventLogState, event_log_state
 
 _PARENT_TAG = "dagster/parent_run_id"
@@ -106,7 +107,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
 ) -> RunSetup:
     """Return what a run was given. Raises InvalidSelectionError when a selection of its config or a dbt argument is invalid."""
     arguments = dbt_arguments(args, config, project)
-    config = _as_told_to_dbt(config, arguments)
+    config = with_dbt_arguments(config, arguments)
     limits = limits_of(arguments, project.dbt_project.project_dir)
     loaded = project.load()
     log_state = event_log_state(context.instance, project)
@@ -214,14 +215,6 @@ def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Orc
         if config.favor_state:
             arguments.append("--favor-state")
     return arguments
-
-
-def _as_told_to_dbt(config: StateAwareRunConfig, arguments: Sequence[str]) -> StateAwareRunConfig:
-    """Return the config of a run with what its dbt command says of the same."""
-    # Of dbt's commands that build, only `build` runs tests.
-    strategy = config.test_strategy if arguments[:1] == ["build"] else TestStrategy.SKIP
-    full_refresh = config.full_refresh or "--full-refresh" in arguments
-    return config.model_copy(update={"test_strategy": strategy, "full_refresh": full_refresh})
 
 
 def _failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: AssetKeys) -> AbstractSet[str] | None:

@@ -24,7 +24,8 @@ from dagster_sao.orchestration.events.event_schema import (
     WARN_AFTER_SECONDS_KEY,
 )
 from dagster_sao.orchestration.private.dagster_internals import last_check_evaluations
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import CHECK_NAME, checked_sources, open_session
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.warehouse.probes.base import Observation

@@ -8,7 +8,8 @@ import dagster as dg
 
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.relation_notes import Columns, build_id, read_columns, write_columns
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.relations.listing import Existence, Presence

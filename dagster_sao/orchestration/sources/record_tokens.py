@@ -22,7 +22,7 @@ from dagster_sao.orchestration.events.event_schema import (
     PROBE_SECONDS_KEY,
 )
 from dagster_sao.orchestration.events.record_json import history_to_json
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, source_policy
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
 from dagster_sao.warehouse.probes.registry import Observation
 
 

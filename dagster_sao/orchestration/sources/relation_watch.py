@@ -16,7 +16,8 @@ from dagster_sao.core.manifest.policy import ExternalChanges
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,

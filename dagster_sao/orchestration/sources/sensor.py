@@ -16,19 +16,16 @@ from dagster_sao.core.sources_worth_asking import wanted_sources
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event
-from dagster_sao.orchestration.project.orchestrated import (
-    LoadedProject,
-    OrchestratedProject,
-    profile_stamp,
-    sentence,
-    source_policy,
-)
+from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
+from dagster_sao.orchestration.project.read_files import profile_stamp
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
@@ -120,7 +117,7 @@ class FreshnessProber:
         started: float,
     ) -> _Tick:
         now = clock.now()
-        state = take_snapshot(context.instance, self._project, loaded, now)
+        state = read_state(context.instance, self._project, loaded, now)
         sources = _starting_at(first, probed_sources(self._project, loaded))
         wanted = wanted_sources(loaded.project, state, now)
         due = [
@@ -195,7 +192,7 @@ class FreshnessProber:
     ) -> list[dg.AssetObservation]:
         def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
             at_work = self._activity(context, tick.loaded).building
-            return take_snapshot(context.instance, self._project, tick.loaded, clock.now()), at_work
+            return read_state(context.instance, self._project, tick.loaded, clock.now()), at_work
 
         try:
             return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)

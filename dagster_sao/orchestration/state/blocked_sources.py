@@ -5,7 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_sao.orchestration.private.dagster_internals import last_check_evaluations
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject, source_policy
+from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import checked_sources
 
 

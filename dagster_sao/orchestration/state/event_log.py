@@ -59,7 +59,8 @@ from dagster_sao.orchestration.private.dagster_internals import (
     report_engine_event,
     wipes_after,
 )
-from dagster_sao.orchestration.project.orchestrated import AssetKeys, OrchestratedProject, state_name
+from dagster_sao.orchestration.project.loaded import AssetKeys
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject, state_name
 from dagster_sao.orchestration.state.asset_tokens import materialized_token, observed_token
 from dagster_sao.orchestration.state.functions import FunctionTable
 from dagster_sao.orchestration.state.relation_notes import build_mark

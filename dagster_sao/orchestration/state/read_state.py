@@ -10,14 +10,15 @@ import dagster as dg
 
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.leases.writers import with_writers
-from dagster_sao.orchestration.project.orchestrated import LoadedProject, OrchestratedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.blocked_sources import blocked_sources
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relation_notes
 from dagster_sao.orchestration.state.resets import read_resets
 
 
-def take_snapshot(
+def read_state(
     instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
 ) -> StateSnapshot:
     """Return the state of a project in an instance."""

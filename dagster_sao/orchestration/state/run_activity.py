@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_sao.orchestration.events.event_schema import PROJECT_TAG, TESTS_TAG, from_timestamp
 from dagster_sao.orchestration.private.dagster_internals import NOT_FINISHED_STATUSES, RunsFilter
-from dagster_sao.orchestration.project.orchestrated import LoadedProject
+from dagster_sao.orchestration.project.loaded import LoadedProject
 
 
 @dataclass(frozen=True, slots=True)

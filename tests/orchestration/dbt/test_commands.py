@@ -15,7 +15,7 @@ from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.orchestration.dbt import commands
 from dagster_sao.orchestration.dbt.commands import Invocations
 from dagster_sao.orchestration.private.dbt_selection import DbtSelector, WordSelector
-from dagster_sao.orchestration.project.selection_words import SelectionWords, escaped
+from dagster_sao.orchestration.selection.words import SelectionWords, escaped
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, function, manifest, model, with_functions
 from tests.support.dbt_version import DBT_VERSION

@@ -331,7 +331,7 @@ def test_a_large_seed_that_was_built_is_not_changed_code_at_once(tmp_path):
 
 @pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt 1.10 selects nothing of a manifest that is made up")
 def test_a_model_that_reads_what_others_build_is_not_changed_code_at_once(tmp_path):
-    from dagster_sao.orchestration.project.orchestrated import Selection
+    from dagster_sao.orchestration.project.loaded import Selection
 
     world = manifest([model("a", "source.shop.raw.t"), model("b", "a")], [source("raw", "t")])
     project = load_project(tmp_path / "shop", world)

@@ -16,7 +16,7 @@ from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from tests.conftest import run_dbt
 from tests.orchestration.shops import Log, project_in, write_after_reading
 
@@ -124,7 +124,7 @@ class Depot:
         return plan.decisions[uid].action.value, plan.decisions[uid].message
 
     def state(self):
-        return take_snapshot(self.instance, self.project, self.project.load(), self.now)
+        return read_state(self.instance, self.project, self.project.load(), self.now)
 
 
 @pytest.fixture

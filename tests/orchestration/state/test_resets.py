@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from dagster_sao.orchestration.private.dagster_internals import write_value
-from dagster_sao.orchestration.state.read_state import take_snapshot
+from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.resets import Resets, read_resets, reset_nodes
 from tests.orchestration.shops import NOW, ORDERS, STG, Log, load_project, shop_manifest
 
@@ -22,7 +22,7 @@ def log(tmp_path):
 
 def seen(log):
     """Return the state as a decision sees it."""
-    return take_snapshot(log.instance, log.project, log.project.load(), datetime.now(timezone.utc))
+    return read_state(log.instance, log.project, log.project.load(), datetime.now(timezone.utc))
 
 
 def reset_now(log, *uids):

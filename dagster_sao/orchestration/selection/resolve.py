@@ -16,15 +16,10 @@ from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
 from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration.private.dbt_selection import SELECTOR_METHOD, DbtSelector, check_methods, finds_selectors
-from dagster_sao.orchestration.project.orchestrated import (
-    LoadedProject,
-    OrchestratedProject,
-    known_forms,
-    read_code,
-    read_manifest,
-    read_variables,
-)
-from dagster_sao.orchestration.project.yaml_selectors import (
+from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.read_files import known_forms, read_manifest, read_variables
+from dagster_sao.orchestration.selection.yaml_selectors import (
     FILE,
     check_references,
     default_selector,

@@ -15,7 +15,7 @@ from dagster_sao import StateAwareDbtTranslator
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
 from dagster_sao.orchestration.private.dbt_selection import finds_selectors
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.project.selection import (
+from dagster_sao.orchestration.selection.resolve import (
     NodeSelection,
     StateMode,
     find_node,

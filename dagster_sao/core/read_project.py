@@ -1,0 +1,65 @@
+"""From a manifest to the project that decisions need, with the policies of its sources and the warnings of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster_sao.core.code.fingerprinter import Fingerprinter
+from dagster_sao.core.code.known_relations import unknown_relation_warnings
+from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
+from dagster_sao.core.manifest.policy import (
+    SettingWarning,
+    SourcePolicy,
+    read_policy,
+    read_source_policy,
+    read_test_interval,
+)
+from dagster_sao.core.manifest.relation_traits import RelationTraits
+from dagster_sao.core.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectReading:
+    """A manifest as it was read."""
+
+    project: Project
+    source_policies: Mapping[str, SourcePolicy]
+    """Of the sources, by unique id. Nodes of other projects have none."""
+    warnings: tuple[SettingWarning, ...]
+
+
+def read_project(manifest: Mapping[str, Any], fingerprinter: Fingerprinter, traits: RelationTraits) -> ProjectReading:
+    """Return what a manifest says: graph, fingerprints, policies and warnings.
+
+    Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
+    """
+    graph = fingerprinter.graph
+    nodes = {uid: read_policy(manifest["nodes"][uid]) for uid in graph.nodes}
+    sources = {
+        uid: read_source_policy(source.definition)
+        for uid, source in graph.sources.items()
+        if not source.is_external_node
+    }
+    tests = {uid: read_test_interval(manifest["nodes"][uid]) for uid in graph.tests if uid in manifest["nodes"]}
+    source_policies = {uid: policy for uid, (policy, _) in sources.items()}
+    policies = with_expiry({uid: reading.policy for uid, reading in nodes.items()}, graph, source_policies)
+    project = Project(
+        graph=graph,
+        fingerprints=fingerprinter.fingerprints(),
+        policies=policies,
+        selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        traits=traits,
+        manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
+        untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
+        value=fingerprinter.value_now,
+    )
+    warnings = (
+        *(reading.warnings for reading in nodes.values()),
+        *(found for _, found in sources.values()),
+        *(found for _, found in tests.values()),
+        expiry_warnings(policies, graph),
+        unknown_relation_warnings(fingerprinter, policies),
+    )
+    return ProjectReading(project, source_policies, tuple(warning for found in warnings for warning in found))
