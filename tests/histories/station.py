@@ -68,6 +68,8 @@ class Station(ABC):
     ) -> None:
         """Start a code server whose definitions have `options`."""
         self._folder, self._options = folder, options
+        self.foresees = True
+        """Whether a dry run must show what a run decides."""
         self._instance, self._time = instance, time
         self._pending: list[Run] = []
         self._deletable: str | None = None
@@ -294,7 +296,8 @@ class Station(ABC):
         with patch("dagster_sao.orchestration.runs.execution.decide_run", decide):
             execute_run(InMemoryJob(asked.job), asked.run, self._instance, raise_on_error=False)
         if shown is not None and decided:
-            _assert_same_decisions(shown, decided[-1].plan)
+            # As the run begins: what others do while it waits for them is not foreseen.
+            _assert_same_decisions(shown, decided[0].plan)
         self._running, self._last = None, asked
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)
@@ -308,7 +311,7 @@ class Station(ABC):
 
     def _dry_run(self, asked: Run) -> Plan | None:
         """Return what a dry run shows right before a run that somebody asks for; None where there is no such dry run."""
-        if asked.is_automated or not asked.names or asked.run.tags.get("dagster/parent_run_id"):
+        if not self.foresees or asked.is_automated or not asked.names or asked.run.tags.get("dagster/parent_run_id"):
             return None
         project = StateAwareProject.from_definitions(self._definitions, instance=self._instance)
         return project.plan(sorted(asked.names), state_aware=asked.decides).plan

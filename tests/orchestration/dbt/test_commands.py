@@ -16,6 +16,7 @@ from dagster_sao.orchestration.dbt import commands
 from dagster_sao.orchestration.dbt.commands import Invocations
 from dagster_sao.orchestration.private.dbt_selection import DbtSelector, WordSelector
 from dagster_sao.orchestration.selection.words import SelectionWords, escaped
+from dagster_sao.warehouse.adapters import traits_of
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, function, manifest, model, with_functions
 from tests.support.dbt_version import DBT_VERSION
@@ -27,7 +28,9 @@ since_functions = pytest.mark.skipif(DBT_VERSION < (1, 11), reason="dbt has func
 
 
 def invocations_of(world):
-    loaded = SimpleNamespace(project=SimpleNamespace(graph=build_graph(world)), manifest=world)
+    graph = build_graph(world)
+    project = SimpleNamespace(graph=graph, traits=traits_of(graph.adapter_type).relations)
+    loaded = SimpleNamespace(project=project, manifest=world)
     return Invocations(loaded, SelectionWords(world, WordSelector(world, HERE, HERE)))
 
 
