@@ -11,7 +11,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.regressions import OF_KINDS, REGRESSIONS
 from tests.histories.steps import histories
 
-FEW, MANY, SHARDS = 4, 25, 8
+FEW, MANY, SHARDS = 4, 10, 10
 
 
 OFTEN = {promise for promise in REGRESSIONS if not any(promise in known for known in OF_KINDS.values())}

@@ -11,7 +11,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.postgres_world import Works, postgres_histories
 from tests.histories.steps import History
 
-FEW, MANY, SHARDS = 2, 10, 4
+FEW, MANY, SHARDS = 2, 5, 8
 
 KNOWN: dict[str, History] = {
     "views follow a table that is rebuilt": [("statement", "insert into raw.orders values ({id}, {id})"), ("cycle",)],
