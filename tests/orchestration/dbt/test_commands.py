@@ -93,6 +93,7 @@ def test_dbt_is_told_of_functions_by_a_command_that_creates_them(args, nodes, te
     assert chosen.arguments(invocation, nodes, tests, args, functions) == expected
 
 
+@since_functions
 @pytest.mark.parametrize(
     ("materialized", "refreshed", "order", "expected"),
     [
@@ -113,6 +114,7 @@ def test_what_needs_a_full_refresh_is_a_command_of_its_own(materialized, refresh
     assert [(one.nodes, one.tests, one.full_refresh) for one in chosen] == expected
 
 
+@since_functions
 @pytest.mark.parametrize(("order", "expected"), [([], [[F]]), ([A], [[F]]), ([A, B, C], [[], [F]])])
 def test_functions_that_nothing_calls_are_created_with_the_last_command(order, expected):
     world = shop(materialized="incremental")
