@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.environments import ROOT, environment_for
 from tests.support.polling import wait_for
 
-SERVER = ROOT / "tests" / "warehouse" / "snowflake" / "server.py"
+SERVER = ROOT / "tests" / "warehouse" / "probes" / "snowflake" / "server.py"
 START_SECONDS = 60
 
 
