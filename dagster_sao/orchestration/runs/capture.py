@@ -19,8 +19,9 @@ from dagster_sao.orchestration.project.probed_sources import open_session, probe
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
+from dagster_sao.orchestration.sources.database_copies import database_copy
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since, note_checkpoints
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -165,8 +166,12 @@ class RunCapture:
 
     def note_database(self) -> None:
         """Note which copy of its DuckDB file the run leaves, where the run has a session with it."""
-        if self._session is not None and (file := self._session.duckdb_file) is not None:
-            note_checkpoints(self._context.instance, self._project, file)
+        if self._session is None:
+            return
+        instance, name = self._context.instance, self._project.state_name
+        copy = database_copy(instance, name, self._session.duckdb_file)
+        if copy is not None and not copy.is_older:
+            copy.note(instance, name)
 
     def close(self) -> None:
         """Close the connection to the warehouse."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 
@@ -19,22 +18,20 @@ from dagster_sao.orchestration.events.event_schema import Outcome, from_timestam
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
+from dagster_sao.orchestration.sources.database_copies import database_copy
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
     RelationNote,
     RelationNotes,
     build_id,
     read_baselines,
-    read_checkpoints,
     read_relation_notes,
     write_baselines,
-    write_checkpoints,
     write_relation_notes,
 )
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.duckdb_content import database_stat
 from dagster_sao.warehouse.probes.registry import SourceProber
-from dagster_sao.warehouse.relations.duckdb_file import checkpoints
 from dagster_sao.warehouse.relations.listing import Presence, existing_relations, without_file
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
@@ -110,12 +107,11 @@ class RelationWatch:
         if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
         look = _Look(instance, prober, loaded, state, nodes, counted, now)
-        file = prober.session.duckdb_file
-        count = checkpoints(file) if file is not None else None
         before = read_relation_notes(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
         note_columns(instance, self._project, loaded, state, columns, recheck)
+        copy = database_copy(instance, self._project.state_name, prober.session.duckdb_file)
         alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
         seen, waits = {}, []
         for node in nodes:
@@ -130,20 +126,17 @@ class RelationWatch:
                 waits.append(_again_at(build, relation))
         # Keep the notes about relations that a run is writing until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
-        if file is not None and count is not None and self._is_older_copy(instance, file, count):
-            seen.update(_restored(look, seen, f"restored at checkpoint {count}"))
+        if copy is not None and copy.is_older:
+            seen.update(_restored(look, seen, f"restored at checkpoint {copy.count}"))
         if seen != before.seen:
             write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
-        if file is not None and count is not None:
-            write_checkpoints(instance, self._project.state_name, {str(file): count})
+        if copy is not None:
+            copy.note(instance, self._project.state_name)
         self._seen, self._again_at = stamp, min(waits, default=None)
         keys = loaded.keys.by_unique_id
         return [
             event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
         ]
-
-    def _is_older_copy(self, instance: dg.DagsterInstance, file: Path, count: int) -> bool:
-        return count < read_checkpoints(instance, self._project.state_name).get(str(file), 0)
 
     def _is_counted(self, instance: dg.DagsterInstance, build: LastBuild, now: datetime) -> bool:
         """Return whether a token that is read now includes everything that the run of a build wrote."""
@@ -185,13 +178,6 @@ class RelationWatch:
         if is_new:
             write_baselines(look.instance, self._project.state_name, baselines)
         return found
-
-
-def note_checkpoints(instance: dg.DagsterInstance, project: OrchestratedProject, file: Path) -> None:
-    """Note how often a DuckDB file was written when a run has ended, so that the next look sees an older copy of it."""
-    count, noted = checkpoints(file), read_checkpoints(instance, project.state_name)
-    if count is not None and count > noted.get(str(file), 0):
-        write_checkpoints(instance, project.state_name, {**noted, str(file): count})
 
 
 def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[str, RelationNote]:
