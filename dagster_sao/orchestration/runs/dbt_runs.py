@@ -20,7 +20,7 @@ from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import FunctionState, VerdictStatus
 from dagster_sao.orchestration.dbt.build_results import batch_results, not_refreshed
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
-from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, answer_in, function_created_in
+from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, TestAnswer, answer_in, function_created_in
 from dagster_sao.orchestration.dbt.sightings import Sightings
 from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
 from dagster_sao.orchestration.messages import sentence
@@ -167,10 +167,11 @@ class DbtRuns:
                 continue  # others may be building by now: what dbt logs is no longer what the relations hold
             if (function := function_created_in(event.raw)) is not None:
                 self._function_created(function, seen.code(function))
-            if (test := self._test_of(event)) is not None:
-                if test not in ended:
-                    ended.add(test)
-                    yield from self._answered(test, event, seen)
+            answer = answer_in(event.raw)
+            if answer is not None and answer.unique_id in self._graph.tests:
+                if answer.unique_id not in ended:
+                    ended.add(answer.unique_id)
+                    yield from self._answered(answer, event, seen)
             elif event.is_result:
                 uid = event.unique_id
                 if self._is_unasked(event, nodes):
@@ -181,15 +182,9 @@ class DbtRuns:
                 elif uid not in self._graph.nodes or is_build(event.raw):
                     yield from self._built(event, seen)
 
-    def _test_of(self, event: DbtEvent) -> str | None:
-        answer = answer_in(event.raw)
-        return answer.unique_id if answer is not None and answer.unique_id in self._graph.tests else None
-
-    def _answered(self, uid: str, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
+    def _answered(self, answer: TestAnswer, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
         """Record dbt's answer about a test. Where Dagster shows no check of it, the run's table alone has it."""
-        answer, test = answer_in(event.raw), self._graph.tests[uid]
-        if answer is None:
-            return
+        uid, test = answer.unique_id, self._graph.tests[answer.unique_id]
         if self._functions.missing_among(test.functions):
             answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
         verdict = self._recorder.answered(test, answer, seen)
