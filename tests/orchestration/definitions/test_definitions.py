@@ -223,7 +223,7 @@ def test_a_manifest_that_is_no_object_is_named(tmp_path, content):
     project = write_project(tmp_path, None)
     project.manifest_path.write_text(content)
     text = message(InvalidProjectError, lambda: build_state_aware_definitions(project))
-    assert text == f"The manifest at {project.manifest_path} is no JSON object. Run `dbt parse` to write a new one."
+    assert text == f"The manifest at {project.manifest_path} is not a JSON object. Run `dbt parse` to write a new one."
 
 
 def test_no_manifest_says_how_to_write_one(tmp_path):
