@@ -22,7 +22,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # What the installation depends on. Compared by content: an environment may serve two checkouts.
 fingerprint = $$( (echo "$(CURDIR)"; cat pyproject.toml constraints.txt) | cksum)
 
-.PHONY: help setup dev example test test-fast test-slow test-duckdb test-dbt lint types contracts bench clean
+.PHONY: help setup dev example test test-fast test-histories test-slow test-duckdb test-dbt lint types contracts bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -67,6 +67,9 @@ test-fast: setup ## Run the tests of pure rules, in seconds
 
 test-slow: setup ## Run the slow tests
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
+
+test-histories: setup ## Run the histories that CI runs beside the tests
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile -m 'slow and not rare' tests/histories $(PYTEST_ARGS)
 
 # Only the engine is another one, so it is put before the environment's own.
 OLD_DUCKDBS := 1.2 1.4

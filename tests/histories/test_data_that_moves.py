@@ -11,6 +11,8 @@ from tests.histories.inprocess_dbt import InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 from tests.support.postgres_server import PASSWORD, USER
 
+pytestmark = pytest.mark.slow
+
 SOURCES = """
 sources:
   - name: raw

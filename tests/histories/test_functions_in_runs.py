@@ -9,6 +9,8 @@ from dagster_sao.orchestration.leases.leases import Leases
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 
+pytestmark = pytest.mark.slow
+
 SETUP = ["create schema raw", "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)"]
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]"
 # dbt-duckdb has none of its own.

@@ -7,6 +7,8 @@ import pytest
 from tests.histories.lab import TABLE, VIEW, lab
 from tests.support.postgres_server import database, shop_profile
 
+pytestmark = pytest.mark.slow
+
 DATABASE = "functions"
 ORDERS = "{{ source('raw', 'orders') }}"
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]"

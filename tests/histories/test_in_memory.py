@@ -8,6 +8,8 @@ import pytest
 from dagster_sao.core.errors import InvalidProjectError
 from tests.histories.lab import VIEW, lab
 
+pytestmark = pytest.mark.slow
+
 STG = "select * from {{ source('raw', 'orders') }}"
 FILES = {
     "profiles.yml": "shop: {target: warehouse, outputs: {warehouse: {type: duckdb, path: ':memory:', threads: 1}}}",

@@ -8,6 +8,8 @@ from dagster_sao import build_state_aware_job
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, lab
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: items}]}]",
     "models/a.sql": TABLE + "select id from {{ source('raw', 'orders') }}",

@@ -7,6 +7,8 @@ import pytest
 from tests.histories.lab import TABLE, VIEW, lab
 from tests.support.postgres_server import database, shop_profile
 
+pytestmark = pytest.mark.slow
+
 DOUBLED = "select id, amount * 2 as amount from {{ source('raw', 'orders') }}"
 DATABASE = "materialized"
 

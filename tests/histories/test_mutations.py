@@ -124,6 +124,7 @@ def test_the_mutations_are_of_kinds():
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("kind", MUTATIONS)
 def test_the_histories_of_a_kind_break_without_its_rule(kind, tmp_path):
     logging.getLogger("dagster").setLevel(logging.CRITICAL)

@@ -7,6 +7,8 @@ import pytest
 from tests.histories.lab import TABLE, lab
 from tests.support.postgres_server import database, shop_profile
 
+pytestmark = pytest.mark.slow
+
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: items}, {name: watermark}]}]"
 SETUP = [
     "create schema raw",

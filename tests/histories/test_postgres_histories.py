@@ -11,7 +11,8 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.postgres_world import Works, postgres_histories
 from tests.histories.steps import History
 
-FEW, MANY, SHARDS = 2, 5, 8
+MANY, SHARDS = 5, 8
+pytestmark = pytest.mark.slow
 
 KNOWN: dict[str, History] = {
     "views follow a table that is rebuilt": [("statement", "insert into raw.orders values ({id}, {id})"), ("cycle",)],
@@ -56,11 +57,6 @@ def test_known_histories_keep_every_promise_on_postgres(works, promise):
     live(works, KNOWN[promise])
 
 
-def test_a_few_random_histories_keep_every_promise_on_postgres(works):
-    live_random_histories(works, postgres_histories, FEW)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", [0, *(pytest.param(shard, marks=pytest.mark.rare) for shard in range(1, SHARDS))])
 def test_many_random_histories_keep_every_promise_on_postgres(works, shard):
     live_random_histories(works, postgres_histories, MANY, shard=shard)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from dagster_sao import StateAwareProject
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, lab
+
+pytestmark = pytest.mark.slow
 
 SOURCES = {
     "models/sources.yml": """

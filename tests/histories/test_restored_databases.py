@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from tests.histories.lab import TABLE, VIEW, lab
+
+pytestmark = pytest.mark.slow
 
 FILES = {
     "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",

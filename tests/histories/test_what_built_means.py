@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+import pytest
+
 from tests.histories.lab import TABLE, VIEW, lab
+
+pytestmark = pytest.mark.slow
 
 SETUP = ["create schema raw"]
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: events, config: {event_time: happened_at}}]}]"
