@@ -1,0 +1,472 @@
+"""Random small tables, and random data tests of them as macros write them, on a real database.
+
+The four tests of dbt are rendered from dbt's own macros. The others are written here, in the shapes of well-known packages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+
+from dagster_sao.sql import merged_tests
+
+GROUPS_PER_TABLE = 8
+_COLUMNS = "id int, k int, s varchar(9), c {ci}, d date, f double precision"
+# `k` is a table with a column of its name, and `c` is compared without regard to case.
+_TABLES = (
+    f"create table t ({_COLUMNS}); create table k ({_COLUMNS}); create table p (id bigint, s varchar(9), c {{ci}});"
+)
+
+
+class DuckDB:
+    """A DuckDB in memory."""
+
+    adapter = "duckdb"
+
+    def __init__(self):
+        import duckdb
+
+        self._error = duckdb.Error
+        self._connection = duckdb.connect(config={"threads": 1})
+        self.run(_TABLES.format(ci="varchar collate nocase"))
+
+    def run(self, sql):
+        self._connection.execute(sql)
+
+    def row(self, sql):
+        """Return the first row, or the error."""
+        try:
+            self._connection.execute(sql)
+            return self._connection.fetchone()
+        except self._error as error:
+            return error
+
+
+class Postgres(DuckDB):
+    """A session of a PostgreSQL server, in a schema of its own."""
+
+    adapter = "postgres"
+
+    def __init__(self, server):
+        import psycopg2
+
+        self._error = psycopg2.Error
+        self._session = server.connect()
+        self._connection = self._session.cursor()
+        self.run("create schema merged_tests; set search_path to merged_tests; set statement_timeout to 5000")
+        self.run("create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        self.run(_TABLES.format(ci="varchar(9) collate ci"))
+
+    def close(self):
+        self._connection.execute("drop schema merged_tests cascade")
+        self._session.close()
+
+
+@dataclass
+class Report:
+    """What was tried."""
+
+    groups: int = 0
+    tests: int = 0
+    merged: int = 0
+    passed: int = 0
+    errors: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    counterexample: str | None = None
+
+
+def real_macros() -> dict[str, Callable[..., str]]:
+    """Return dbt's own generic tests, by name."""
+    import dbt.include.global_project
+
+    folder = Path(dbt.include.global_project.__file__).parent / "macros" / "generic_test_sql"
+    environment = jinja2.Environment(extensions=["jinja2.ext.do"])
+    environment.globals["should_store_failures"] = lambda: False
+    names = "not_null", "unique", "accepted_values", "relationships"
+    modules = {name: environment.from_string((folder / f"{name}.sql").read_text()).module for name in names}
+    return {name: getattr(module, f"default__test_{name}") for name, module in modules.items()}
+
+
+class RandomTests:
+    """Compares merged tests with single ones. One seed is one sequence."""
+
+    def __init__(self, database, seed):
+        self._database = database
+        self._source = random.Random(seed)
+        self._real = real_macros()
+
+    def run(self, groups: int) -> Report:
+        """Try some groups, until a column says something else than its test."""
+        report = Report()
+        while report.groups < groups and report.counterexample is None:
+            if report.groups % GROUPS_PER_TABLE == 0:
+                self._fill()
+            report.groups += 1
+            self._try(report)
+        return report
+
+    def _fill(self):
+        source = self._source
+        nulls = source.choice([0.0, 0.0, 0.2, 0.5])
+        size = source.choice([0, 1, 2, 3, 5, 8])
+        wide = source.choice([3, 30, 1000])
+        pools = {
+            "int": [str(n) for n in range(wide)],
+            "text": ["'a'", "'A'", "'b'", "'1'", "'2'", "''", "'a '"] + [f"'x{n}'" for n in range(wide)],
+            "date": [f"date '2020-01-{1 + n % 28:02}'" for n in range(wide)],
+            "float": ["0.0", "-0.0", "1.5", "cast('nan' as double precision)"] + [f"{n}.25" for n in range(wide)],
+        }
+
+        def value(kind):
+            return "null" if source.random() < nulls else source.choice(pools[kind])
+
+        def rows(kinds, count):
+            return ", ".join(f"({', '.join(map(value, kinds))})" for _ in range(count))
+
+        for table, kinds in (
+            ("t", ["int", "int", "text", "text", "date", "float"]),
+            ("k", ["int", "int", "text", "text", "date", "float"]),
+            ("p", ["int", "text", "text"]),
+        ):
+            count = source.choice([0, 5, 40]) if table == "p" else size
+            self._database.run(f"delete from {table}")
+            if count:
+                self._database.run(f"insert into {table} values {rows(kinds, count)}")
+
+    def _try(self, report):
+        relation = self._source.choice(["t", "t", "t", '"t"', "k"])
+        tests = [self._test(relation) for _ in range(self._source.choice([2, 2, 3, 4, 6, 9]))]
+        queries = [merged_tests.TestQuery(f"{n} {shape}", sql) for n, (shape, sql) in enumerate(tests)]
+        report.tests += len(queries)
+        by_key = {query.key: query.sql for query in queries}
+        limit = self._source.choice([1, 2, 4, 4, 4])
+        for merged in merged_tests.merge(queries, self._database.adapter, max_distinct=limit):
+            self._compare(merged, by_key, report)
+
+    def _compare(self, merged, by_key, report):
+        found = self._database.row(merged.sql)
+        singles = {key: self._database.row(f"select count(*) from (\n{by_key[key]}\n) x") for key in merged.keys}
+        failed = {key for key, single in singles.items() if isinstance(single, Exception)}
+        report.errors += isinstance(found, Exception)
+        if isinstance(found, Exception):
+            wrong = [] if failed else list(merged.keys)
+        else:
+            report.merged += len(merged.keys)
+            report.passed += found.count(0)
+            report.shapes.update(key.split()[1] for key in merged.keys)
+            wrong = [
+                key
+                for key, column in zip(merged.keys, found, strict=True)
+                if key in failed or (column == 0) is not (singles[key][0] == 0)
+            ]
+        if wrong:
+            single = "\n".join(f"{by_key[key]}\n-- gives {singles[key]}" for key in wrong)
+            report.counterexample = f"{merged.sql}\n-- gives {found} for {merged.keys}, but\n{single}"
+
+    def _test(self, relation):
+        shape = self._source.choice(sorted(SHAPES))
+        return shape, SHAPES[shape](self, self._model(relation))
+
+    def _model(self, relation):
+        """Return what dbt passes to a macro as `model`."""
+        if self._source.random() < 0.6:
+            return relation
+        return f"(select * from {relation} where {self._condition()}) dbt_subquery"
+
+    def _column(self):
+        return self._source.choice(
+            ["id", "k", "s", "c", "d", "f", "s || c", "coalesce(s, 'a')", "(id)", "id + k", '"id"']
+        )
+
+    def _condition(self):
+        conditions = [
+            "id > 1", "k is null", "k is not null", "s in ('a', 'B') -- letters\n", "s <> 'a' or k = 2", "d >= date '2020-01-02'",
+            "id is distinct from k", "f > 0.5", "not (id = k)", "s like 'a%'", "c = 'a'", "k <> 0", "1=1 and\n    id >= 0",
+            "case when id > 1 then k else 0 end = 0", "length(s) < 3", "s = 'it''s -- not' or id = /* the */ k", "false", "lower(s) = s",
+            "extract(year from d) = 2020", "id between 0 and 2",
+        ]  # fmt: skip
+        return self._source.choice(conditions)
+
+    def _risky(self):
+        """Return a condition that fails for some rows, which a `where` may leave out."""
+        return self._source.choice(["10 / k > 1", "cast(s as int) > 1", self._condition()])
+
+    # The shapes. Each returns the SQL of one test.
+
+    def _not_null(self, model):
+        return self._real["not_null"](model, self._column())
+
+    def _unique(self, model):
+        return self._real["unique"](model, self._column())
+
+    def _accepted_values(self, model):
+        if self._source.random() < 0.5:
+            column = self._source.choice(["s", "c", "lower(s)", "coalesce(c, s)", "cast(id as varchar(9))"])
+            return self._real["accepted_values"](model, column, self._source.sample(["a", "A", "b", "1", "x0"], 3))
+        column = self._source.choice(["id", "k", "id + k", "f"])
+        return self._real["accepted_values"](model, column, self._source.sample(range(5), 4), quote=False)
+
+    def _relationships(self, model):
+        column, key = self._source.choice(
+            [("id", "id"), ("k", "id"), ("s", "s"), ("c", "c"), ("s", "c"), ("id + k", "id")]
+        )
+        return self._real["relationships"](model, column, "p", key)
+
+    def _self_reference(self, model):
+        return self._real["relationships"](model, "k", "t", "id")
+
+    def _expression(self, model):
+        chosen = self._source.choice(["1", "*", "id, k", "id as one, s"])
+        return f"\nselect\n    {chosen}\nfrom {model}\n\nwhere not({self._risky()})\n"
+
+    def _singular(self, model):
+        end = self._source.choice(["", " -- why", "\n"])
+        return f"-- negative amounts\nselect {self._source.choice(['*', 'id', 'k as id, s'])} from {model}\nwhere {self._condition()}{end}"
+
+    def _range(self, model):
+        column, low, high = self._source.choice([("id", 0, 2), ("k", 1, 9), ("f", 0, 1)])
+        return f"""
+with passing as(
+  select *
+  from {model}
+),
+
+failing as (
+  select *
+  from passing
+  where
+    -- it's never true
+    1 = 2
+    -- not smaller
+    or not {column} >= {low}
+    or not {column} <= {high}
+)
+
+select *
+from failing
+"""
+
+    def _truth(self, model):
+        condition = self._source.choice(["", f"\n    where\n        {self._condition()}\n    "])
+        verdict = self._source.choice(
+            ["= true", "= false", "is true" if self._database.adapter == "postgres" else "= true"]
+        )
+        return f"""
+with expressions as (
+    select
+        {self._condition()} as truth
+    from {model}{condition}
+),
+failing as (
+
+    select
+        *
+    from
+        expressions
+    where
+        not(truth {verdict})
+
+)
+
+select *
+from failing
+"""
+
+    def _combination(self, model):
+        columns = ", ".join(self._source.sample(["id", "k", "s", "c", "d", "f"], self._source.choice([1, 2, 3])))
+        return f"""
+with failing as (
+
+    select
+        {columns}
+    from {model}
+    group by {columns}
+    having count(*) > 1
+
+)
+
+select *
+from failing
+"""
+
+    def _compound(self, model):
+        columns = self._source.sample(["id", "k", "s", "c"], self._source.choice([1, 2]))
+        missing = self._source.choice([" or ", " and "]).join(f"{column} is null" for column in columns)
+        return f"""
+with failing as (
+
+    select
+        {",".join(columns)},
+        count(*) as "n_records"
+    from {model}
+    where
+        1=1
+        and {self._condition()} and not (
+        {missing}
+    )
+    group by
+        {",".join(columns)}
+    having count(*) > 1
+
+)
+select * from failing
+"""
+
+    def _unique_of_target(self, model):
+        column = self._column()
+        return f"""
+with target as (
+
+  select {column} as unique_field
+  from {model}
+  where {column} is not null
+
+)
+
+select
+    unique_field,
+    count(*) as n_records
+
+from target
+group by unique_field
+having count(*) > 1
+"""
+
+    def _rejected_values(self, model):
+        return f"""
+with all_values as (
+
+    select distinct
+        {self._source.choice(["s", "c"])} as value_field
+
+    from {model}
+
+),
+
+failing as (
+
+    select
+        value_field
+
+    from all_values
+    where value_field in (
+        'b','x1'
+        )
+
+)
+
+select *
+from failing
+"""
+
+    def _relationships_where(self, model):
+        return f"""
+with left_table as (
+
+  select
+    k as id
+
+  from {model}
+
+  where k is not null
+    and {self._condition()}
+
+),
+
+right_table as (
+
+  select
+    id as id
+
+  from p
+
+  where id is not null
+    and id < 20
+
+),
+
+exceptions as (
+
+  select
+    left_table.id,
+    right_table.id as right_id
+
+  from left_table
+
+  left join right_table
+         on left_table.id = right_table.id
+
+  where right_table.id is null
+
+)
+
+select * from exceptions
+"""
+
+    def _empty_string(self, model):
+        return f"""
+    with
+
+    all_values as (
+
+        select
+
+            trim(s) as s
+
+        from {model}
+
+    ),
+
+    errors as (
+
+        select * from all_values
+        where s = ''
+
+    )
+
+    select * from errors
+"""
+
+    def _grouped(self, model):
+        return f"select s, d, count(*) from {model} where {self._condition()} group by s, d"
+
+    def _odd(self, model):
+        """Return a test that may not be merged, or only with care."""
+        alias = "" if model.startswith("(") else "o"
+        return self._source.choice([
+            f"select id from {model} {alias} where {alias or 'dbt_subquery'}.id is null",
+            f"select count(id) from {model} having count(id) = 0",
+            f"select count(id) as n from {model} where id is null",
+            f"select sum(id) > 3 as truth from {model} having sum(id) > 3",
+            f"select id from {model} where id > 0 limit 0",
+            f"select id from {model} where id in (select id from p)",
+            f"select nothing from {model} where id is null",
+            f"select id, nothing as x from {model} where id > 5",
+            f"with a as (select id, nothing as x from {model}) select id from a where id > 5",
+            f"with a as (select count(*) as id from {model}) select * from a where id = 0",
+            f"with a as (select distinct s from {model}) select s, count(*) from a group by s having count(*) > 1",
+            f"with a as (select id as x from {model}) select x from a where k is null",
+            f"with k as (select * from {model}) select * from k where k is null",
+            f"select s from {model} group by s having count(*) > 2",
+            f"select k as s, count(*) from {model} group by s having count(*) > 1",
+            f"select max(id) over () from {model} where id > 2",
+            f"select id from {model} where id > 1 union all select id from p where id is null",
+            f"select a.id from {model} {alias or 'a'}, p where a.id = p.id",
+            f"select row_number() over (order by id) as n from {model} where id > 1 and k is null",
+            f"select 1 from {model} where id is null order by 1",
+        ])  # fmt: skip
+
+
+SHAPES: dict[str, Callable[[RandomTests, str], str]] = {
+    name[1:]: getattr(RandomTests, name)
+    for name in (
+        "_not_null", "_unique", "_accepted_values", "_relationships", "_self_reference", "_expression", "_singular", "_range",
+        "_truth", "_combination", "_compound", "_unique_of_target", "_rejected_values", "_relationships_where", "_empty_string",
+        "_grouped", "_odd",
+    )
+}  # fmt: skip
