@@ -4,7 +4,8 @@ dbt-core imports every module whose name starts with `dbt_` and asks it for `plu
 (`dbt.plugins.manager`). So this package is loaded in every dbt process of the environment, and must cost
 next to nothing: it imports nothing until the variable `DAGSTER_SAO_TRACE` names a file.
 
-It must not import Dagster or `dagster_sao`, which imports `trace` and `digests` from here.
+It must not import Dagster. Of `dagster_sao`, which imports modules from here, it imports only `sql`, when data tests are to be
+answered with fewer queries.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ TRACE_FILE = "DAGSTER_SAO_TRACE"
 """The environment variable that names the file to append to; relative to dbt's target folder."""
 TRACE_KEY = "DAGSTER_SAO_TRACE_KEY"
 """The environment variable that holds the key with which values of environment variables are hashed."""
+TEST_REQUEST = "DAGSTER_SAO_TEST_REQUEST"
+"""The environment variable that names the file with the request about data tests (`data_tests.DataTestRequest`)."""
 
 
 def __getattr__(name: str) -> Any:

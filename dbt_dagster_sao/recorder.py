@@ -127,12 +127,27 @@ stack = _Stack()
 class Session:
     """The traces of one invocation of dbt."""
 
-    def __init__(self, path: Path, key: bytes, environment: Mapping[str, str], kinds: frozenset[str]) -> None:
-        """Append to the file `path`; values of the environment are hashed with `key`."""
+    def __init__(
+        self,
+        path: Path,
+        key: bytes,
+        environment: Mapping[str, str],
+        kinds: frozenset[str],
+        test_request: Path | None = None,
+    ) -> None:
+        """Append to the file `path`; values of the environment are hashed with `key`.
+
+        `test_request` is the file with the request about data tests.
+        """
         self.key = key
         self.environment = environment
         self.internal_packages: frozenset[str] = frozenset()
         """The packages of dbt and its adapter: known once a node starts."""
+        self.data_tests_lock = threading.Lock()
+        self.test_request = test_request
+        """None when it was read."""
+        self.data_tests: Any = None
+        """The `EfficientTests` of the invocation, None where dbt runs each test."""
         self._path = path
         self._kinds = kinds
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from pydantic import ValidationError
 
 from dagster_sao.api.errors import ConflictingOptionsError
+from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, StateAwareRunConfig, TestStrategy, problem_of
 from dagster_sao.orchestration.selection.resolve import NodeSelection, StateMode
@@ -35,6 +36,7 @@ class BuildOptions(TypedDict, total=False):
     force: Names
     refresh_sources: bool
     test_strategy: TestStrategy | str
+    efficient_testing: EfficientTesting | str | None
     retries: int
     retry_delay_seconds: float
     fail_fast: bool
@@ -90,6 +92,8 @@ def make_request(
         given["force"] = list(_words(given["force"]))
     if "test_strategy" in given:
         given["test_strategy"] = _choice(TestStrategy, "test_strategy", given["test_strategy"])
+    if given.get("efficient_testing") is not None:
+        given["efficient_testing"] = _choice(EfficientTesting, "efficient_testing", given["efficient_testing"])
     try:
         return BuildRequest(selection, StateAwareRunConfig(**given))
     except ValidationError as error:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property, partial
 
 from dagster_sao.core.code.evidence import code_changes
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import ProjectGraph
-from dagster_sao.core.manifest.policy import Policy
+from dagster_sao.core.manifest.policy import Policy, TestPolicy
 from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import FunctionState, LastBuild, Verdict
 
 _NO_POLICY = Policy()
+_NO_TEST_POLICY = TestPolicy()
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Project:
     """The identity of this manifest; empty where it is not known."""
     files: str = ""
     """The identity of the state of the project's files, which may be newer than the manifest."""
-    untracked_intervals: Mapping[str, timedelta] = field(default_factory=dict)
-    """Of the tests that have one: how long their answer stands when their SQL is volatile."""
+    test_policies: Mapping[str, TestPolicy] = field(default_factory=dict)
+    """Of the data tests that have one."""
 
     value: Callable[[str, str], str] = lambda _unique_id, _name: ""
     """Returns the hash of what a node or test reads now under a name such as `var: x`."""
@@ -51,6 +51,10 @@ class Project:
     def policy(self, unique_id: str) -> Policy:
         """Return a node's policy."""
         return self.policies.get(unique_id, _NO_POLICY)
+
+    def test_policy(self, unique_id: str) -> TestPolicy:
+        """Return a data test's policy."""
+        return self.test_policies.get(unique_id, _NO_TEST_POLICY)
 
     def manifest_code_mark(self, unique_id: str) -> str:
         """Return a marker of a node's or test's code in this very manifest, beside the project's files as they are now.

@@ -12,9 +12,10 @@ from dagster_sao.core.manifest.expiry import expiry_warnings, with_expiry
 from dagster_sao.core.manifest.policy import (
     SettingWarning,
     SourcePolicy,
+    TestPolicy,
     read_policy,
     read_source_policy,
-    read_test_interval,
+    read_test_policy,
 )
 from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.project import Project
@@ -42,7 +43,7 @@ def read_project(manifest: Mapping[str, Any], fingerprinter: Fingerprinter, trai
         for uid, source in graph.sources.items()
         if not source.is_external_node
     }
-    tests = {uid: read_test_interval(manifest["nodes"][uid]) for uid in graph.tests if uid in manifest["nodes"]}
+    tests = {uid: read_test_policy(manifest["nodes"][uid]) for uid in graph.tests if uid in manifest["nodes"]}
     source_policies = {uid: policy for uid, (policy, _) in sources.items()}
     policies = with_expiry({uid: reading.policy for uid, reading in nodes.items()}, graph, source_policies)
     project = Project(
@@ -52,7 +53,7 @@ def read_project(manifest: Mapping[str, Any], fingerprinter: Fingerprinter, trai
         selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
         traits=traits,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
-        untracked_intervals={uid: interval for uid, (interval, _) in tests.items() if interval is not None},
+        test_policies={uid: policy for uid, (policy, _) in tests.items() if policy != TestPolicy()},
         value=fingerprinter.value_now,
     )
     warnings = (

@@ -39,7 +39,7 @@ def safe_run(original: Wrapper) -> Wrapper:
 def _describe(session: Session, recording: Recording, runner: Any) -> None:
     try:
         if not session.internal_packages:
-            session.internal_packages = _internal_packages(runner.config.credentials.type)
+            session.internal_packages = internal_packages(runner.config.credentials.type)
         node = runner.node
         config = getattr(node, "config", None)
         asked = getattr(runner.config.args, "FULL_REFRESH", None)
@@ -53,7 +53,8 @@ def _describe(session: Session, recording: Recording, runner: Any) -> None:
         recording.is_void = True
 
 
-def _internal_packages(adapter_type: str) -> frozenset[str]:
+def internal_packages(adapter_type: str) -> frozenset[str]:
+    """Return the packages of dbt and of an adapter."""
     from dbt.adapters.factory import get_adapter_package_names
 
     return frozenset(get_adapter_package_names(adapter_type))

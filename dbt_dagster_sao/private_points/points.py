@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbt_dagster_sao import TRACE_FILE, TRACE_KEY
-from dbt_dagster_sao.private_points import context, database, nodes
+from dbt_dagster_sao import TEST_REQUEST, TRACE_FILE, TRACE_KEY
+from dbt_dagster_sao.private_points import context, data_tests, database, nodes
 from dbt_dagster_sao.private_points.point import Point, Wrapper
 from dbt_dagster_sao.recorder import Session, current
 from dbt_dagster_sao.stage import KINDS, MEMBERS
@@ -35,6 +35,8 @@ POINTS = (
         frozenset({"state", "queries"}),
     ),
 )
+TEST_POINTS = (Point("dbt.task.test", "TestRunner", "execute_data_test", data_tests.execute_data_test),)
+"""The point at which data tests are answered. Without it, dbt runs each of them."""
 FILE_POINTS = (
     Point("dbt.adapters.duckdb.environments", "Environment", "initialize_db", database.initialize_db),
     Point("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close", database.close_db),
@@ -55,10 +57,19 @@ def begin_session() -> None:
             return
         if _DUCKDB in sys.modules:  # the profile is read by now, and its adapter with it
             _wrap(FILE_POINTS)
+        test_request = os.environ.get(TEST_REQUEST)
+        if test_request:
+            _wrap(TEST_POINTS)
         path = Path(*_target_folder(), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        current.session = Session(path.resolve(), os.environ.get(TRACE_KEY, "").encode(), _environment(), kinds)
+        current.session = Session(
+            path.resolve(),
+            os.environ.get(TRACE_KEY, "").encode(),
+            _environment(),
+            kinds,
+            Path(test_request) if test_request else None,
+        )
     except Exception:  # noqa: BLE001 (as above)
         current.session = None
 

@@ -24,7 +24,7 @@ from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.core.manifest.expiry import with_expiry
 from dagster_sao.core.manifest.gates import find_gates
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph, ProjectTest, Source
-from dagster_sao.core.manifest.policy import Policy, SourcePolicy
+from dagster_sao.core.manifest.policy import Policy, SourcePolicy, TestPolicy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import (
     FailedAttempt,
@@ -198,7 +198,7 @@ class World:
             policies,
             stars,
             traits=replace(traits_of(self.graph.adapter_type).relations, binds_views=self.binds_views),
-            untracked_intervals=intervals,
+            test_policies={uid: TestPolicy(interval) for uid, interval in intervals.items()},
             value=lambda _, name: self.values.get(name, ""),
         )
 

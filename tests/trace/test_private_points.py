@@ -18,7 +18,7 @@ from dbt_dagster_sao import TRACE_FILE, plugin, stage
 from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
 from dbt_dagster_sao.private_points import context, nodes, points
 from dbt_dagster_sao.private_points.point import Point
-from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS
+from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS, TEST_POINTS
 from dbt_dagster_sao.proxies import WATCHED
 from tests.support.dbt_version import DBT_VERSION
 from tests.trace.conftest import FILES, invoke, node_lines, write
@@ -37,6 +37,7 @@ WRAPPED = {
     ("dbt.context.providers", "RuntimeConfigObject", "_lookup_meta"): ["self", "name", "default"],
     ("dbt.context.providers", "RuntimeDatabaseWrapper", "__getattr__"): ["self", "name"],
 }
+OF_DATA_TESTS = {("dbt.task.test", "TestRunner", "execute_data_test"): ["self", "data_test", "manifest"]}
 OF_DUCKDB = {
     ("dbt.adapters.duckdb.environments", "Environment", "initialize_db"): ["cls", "creds"],
     ("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close"): ["self"],
@@ -47,6 +48,7 @@ SINCE = {"_lookup_meta": (1, 11)}
 IMPORTED = {
     ("dbt.adapters.factory", "get_adapter_package_names"),
     ("dbt.flags", "get_flags"),
+    ("dbt.task.test", "TestResultData"),
     ("dbt_common.context", "get_invocation_context"),
     ("dbt.plugins.manager", "dbtPlugin"),
 }
@@ -57,6 +59,16 @@ TOUCHED = {
     ("dbt.context.providers", "ProviderContext"): ["self.model", "self.provider"],
     ("dbt.context.providers", "RuntimeConfigObject"): ["self.model"],
     ("dbt.task.base", "BaseRunner"): ["self.node", "self.adapter", "self.config"],
+    ("dbt.task.test", "TestResultData"): [
+        "failures: int",
+        "should_warn: bool",
+        "should_error: bool",
+        "adapter_response:",
+    ],
+    ("dbt.task.test", "TestRunner"): ["self.execute_data_test(test, manifest)", "self.adapter.pre_model_hook("],
+    ("dbt.task.compile", "CompileRunner"): ["self.compiler.compile_node(self.node, manifest, {})"],
+    ("dbt.compilation", "Compiler"): ["write: bool=True", "node.compiled_code = "],
+    ("dbt.task.runnable", "GraphRunnableTask"): ["self._flattened_nodes.append(self.manifest.nodes[uid])"],
     ("dbt.adapters.cache", "RelationsCache"): ["self.relations", "self.schemas"],
     ("dbt.adapters.reference_keys", None): ["_ReferenceKey", "lowercase(relation.database)"],
     ("dbt.adapters.duckdb.environments", "Environment"): ["duckdb.connect(creds.path, read_only=False, config=config)"],
@@ -72,7 +84,8 @@ TOUCHED = {
 def test_each_point_is_where_it_was_and_is_called_as_we_expect():
     assert {(point.module, point.owner, point.name) for point in POINTS} == set(WRAPPED)
     assert {(point.module, point.owner, point.name) for point in FILE_POINTS} == set(OF_DUCKDB)
-    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB}.items():
+    assert {(point.module, point.owner, point.name) for point in TEST_POINTS} == set(OF_DATA_TESTS)
+    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB, **OF_DATA_TESTS}.items():
         if SINCE.get(name, ()) > DBT_VERSION:
             continue
         found = inspect.getattr_static(getattr(importlib.import_module(module), owner), name)

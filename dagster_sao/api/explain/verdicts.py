@@ -16,6 +16,7 @@ from dagster_sao.core.decision.decide_tests import TestDecision
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot, Verdict, VerdictStatus
+from dbt_dagster_sao.data_tests.handover import How
 
 _PAST = {
     VerdictStatus.PASS: "passed",
@@ -56,6 +57,8 @@ class TestState:
             "run_id": verdict.run_id if verdict else None,
             "versions": dict(verdict.versions) if verdict else {},
             "attempts": verdict.attempts if verdict else 0,
+            "how": verdict.how.value if verdict else None,
+            "proof": (verdict.proof or None) if verdict else None,
         }
 
     def last_answer(self, now: datetime) -> str:
@@ -77,6 +80,10 @@ class TestState:
             times = f", {verdict.attempts} times in a row" if verdict.attempts > 1 else ""
             what += f"{times}. May be tried again at {moment_text(verdict.retry_at)}"
         yield what
+        if verdict.how is How.MERGED:
+            yield "One query answered it together with other tests"
+        if verdict.proof:
+            yield f"Proven, not run: {verdict.proof}"
 
     def __rich__(self) -> RenderableType:
         """Return it as a page."""

@@ -16,6 +16,8 @@ from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.events.event_schema import (
     FAILED_ROWS_KEY,
+    HOW_KEY,
+    PROOF_KEY,
     REASON_KEY,
     Outcome,
     ResultOfTest,
@@ -151,6 +153,8 @@ def _heard_of_test(unique_id: str, evaluation: dg.AssetCheckEvaluation, graph: P
         message=str(values.get(REASON_KEY) or ""),
         failures=values.get(FAILED_ROWS_KEY),
         verdict=verdict,
+        how=str(values.get(HOW_KEY) or ""),
+        proof=str(values.get(PROOF_KEY) or ""),
     )
 
 
@@ -164,6 +168,8 @@ def _test_result(
         message=of_run["reason"],
         failures=of_run.get("failures"),
         verdict=VerdictStatus(of_run["status"]) if "status" in of_run else None,
+        how=of_run.get("how", ""),
+        proof=of_run.get("proof", ""),
     )
     if result.status in _NOT_RUN or result.verdict is VerdictStatus.PASS:
         return result

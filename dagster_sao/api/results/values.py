@@ -103,6 +103,10 @@ class TestResult:
     failures: int | None = None
     verdict: VerdictStatus | None = None
     """The answer that stands; for a reused test, the answer of an earlier run. None if there is none."""
+    how: str = ""
+    """How the answer was found: `run`, `merged` (by one query with other tests), `proven` or `reused`; empty if there is none."""
+    proof: str = ""
+    """For a proven test: why it finds no failures."""
 
     @property
     def is_failing(self) -> bool:
@@ -118,6 +122,8 @@ class TestResult:
             "message": self.message,
             "failures": self.failures,
             "verdict": self.verdict.value if self.verdict else None,
+            "how": self.how or None,
+            "proof": self.proof or None,
         }
 
 

@@ -171,7 +171,7 @@ class TestPlanner:
                 is_requested=uid not in self._scope.answered and self._is_requested(test),
                 is_volatile=test.is_volatile,
                 is_untracked=verdict is not None and self._is_untracked(test, verdict),
-                untracked_interval=self._project.untracked_intervals.get(uid, DEFAULT_UNTRACKED_INTERVAL),
+                untracked_interval=self._project.test_policy(uid).untracked_interval or DEFAULT_UNTRACKED_INTERVAL,
                 gates_a_build=gates_a_build,
                 build_after=dict(self._build_after(test)),
                 built_since=set(self._built_since(test, verdict)) if verdict else (),

@@ -108,6 +108,11 @@ class Ledger:
         """Note that a node was built with a part of its rows: what reads them in this run reads no known version."""
         self._limited[unique_id] = f"limited in {run_id}"
 
+    def versions_read(self, test: ProjectTest) -> dict[str, str]:
+        """Return the versions of what a test reads, as they were captured or built in this run."""
+        known: dict[str, str | None] = {}
+        return {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+
     def verdict(  # noqa: PLR0913 (what a run knows of an answer)
         self,
         test: ProjectTest,
@@ -122,8 +127,7 @@ class Ledger:
     ) -> Verdict:
         """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then."""
         uid = test.unique_id
-        known: dict[str, str | None] = {}
-        versions = {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+        versions = self.versions_read(test)
         # What could not be run is tried again after a while, whatever moved: a warehouse that is down moves everything.
         if status is not VerdictStatus.ERROR:
             versions = self._as_read(versions, before.versions if before is not None else {}, run_id)
@@ -252,13 +256,14 @@ class Ledger:
         """Return captured versions as a build or test read them: those that moved meanwhile, also below a view, marked."""
         read = dict(versions)
         for uid in read if self._moved else ():
-            if self._has_moved(uid):
+            if self.has_moved(uid):
                 last = before.get(uid, "")
                 times = times_moved(last) if captured_version(last) == read[uid] else 0
                 read[uid] = moved_version(read[uid], run_id, times + 1)
         return read
 
-    def _has_moved(self, unique_id: str) -> bool:
+    def has_moved(self, unique_id: str) -> bool:
+        """Return whether a source moved after its version was captured, or a view reads one that did."""
         graph = self._project.graph
         node = graph.nodes.get(unique_id)
         if node is None:

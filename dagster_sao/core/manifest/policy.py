@@ -30,7 +30,7 @@ _NODE_SETTINGS = frozenset(
         "external_changes",
     }
 )
-_TEST_SETTINGS = frozenset({"untracked_interval"})
+_TEST_SETTINGS = frozenset({"untracked_interval", "efficient_testing"})
 _SOURCE_SETTINGS = frozenset({"untracked_interval", "probe_every", "blocking", "trust_metadata"})
 
 
@@ -53,6 +53,28 @@ class OnCodeChange(str, Enum):
 
     BUILD = "build"
     FULL_REFRESH = "full_refresh"
+
+
+class EfficientTesting(str, Enum):
+    """How a due data test may be answered without a query of its own."""
+
+    OFF = "off"
+    REUSE = "reuse"
+    """By a proof."""
+    AGGREGATE = "aggregate"
+    """With other tests of the same relation, in one query."""
+    ALL = "all"
+    """By a proof, else with others."""
+
+    @property
+    def proves(self) -> bool:
+        """Whether a proof answers a test."""
+        return self in {EfficientTesting.REUSE, EfficientTesting.ALL}
+
+    @property
+    def merges(self) -> bool:
+        """Whether one query answers several tests."""
+        return self in {EfficientTesting.AGGREGATE, EfficientTesting.ALL}
 
 
 class ExternalChanges(str, Enum):
@@ -109,6 +131,17 @@ class SourcePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class TestPolicy:
+    """What a data test asks for. None stands for the project's setting."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    untracked_interval: timedelta | None = None
+    """How long its answer stays valid when its SQL is volatile."""
+    efficient_testing: EfficientTesting | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SettingWarning:
     """A setting that is understood but has no effect, or should be written differently."""
 
@@ -146,12 +179,12 @@ def read_source_policy(props: Mapping[str, Any]) -> tuple[SourcePolicy, tuple[Se
     return _Reader(props).source_policy()
 
 
-def read_test_interval(props: Mapping[str, Any]) -> tuple[timedelta | None, tuple[SettingWarning, ...]]:
-    """Return the `untracked_interval` of a manifest's data test, None where it has none, and warnings.
+def read_test_policy(props: Mapping[str, Any]) -> tuple[TestPolicy, tuple[SettingWarning, ...]]:
+    """Return the policy of a manifest's data test, and its warnings.
 
     Raises InvalidPolicyError, naming the test and its file, for a setting that has no meaning.
     """
-    return _Reader(props).test_interval()
+    return _Reader(props).test_policy()
 
 
 _E = TypeVar("_E", bound=Enum)
@@ -202,9 +235,20 @@ class _Reader:
         )
         return policy, tuple(self._warnings)
 
-    def test_interval(self) -> tuple[timedelta | None, tuple[SettingWarning, ...]]:
-        interval = self._untracked_interval(self._meta_settings(_TEST_SETTINGS))
-        return interval, tuple(self._warnings)
+    def test_policy(self) -> tuple[TestPolicy, tuple[SettingWarning, ...]]:
+        settings = self._meta_settings(_TEST_SETTINGS)
+        name = "efficient_testing"
+        chosen = settings.get(name)
+        policy = TestPolicy(
+            untracked_interval=self._untracked_interval(settings),
+            # YAML reads `off` as false.
+            efficient_testing=EfficientTesting.OFF
+            if chosen is False
+            else self._choice(EfficientTesting, name, chosen, EfficientTesting.AGGREGATE)
+            if chosen is not None
+            else None,
+        )
+        return policy, tuple(self._warnings)
 
     def _untracked_interval(self, settings: Mapping[str, Any]) -> timedelta | None:
         interval = self._duration("untracked_interval", settings.get("untracked_interval"))

@@ -79,6 +79,15 @@ def _untracked_token(told: str | None, when: str) -> str:
     return f"{told}{_JOINT}{_UNTRACKED}{when}" if told else f"{_UNTRACKED}{when}"
 
 
+def is_untracked_token(token: str) -> bool:
+    """Return whether the data may change while a recorded token stays.
+
+    >>> [is_untracked_token(token) for token in ("2026-01-01", "untracked 17", "2026-01-01 | untracked 17")]
+    [False, True, True]
+    """
+    return told_by_probe(token) != token
+
+
 def told_by_probe(token: str) -> str | None:
     """Return the part of a recorded token that the probe found, None when it found none.
 

@@ -11,6 +11,7 @@ from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.durations import doubled
+from dbt_dagster_sao.data_tests.handover import How
 
 FIRST_RETRY = timedelta(minutes=5)
 LONGEST_RETRY = timedelta(hours=6)
@@ -245,6 +246,9 @@ class Verdict:
     """Its code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
     """The evidence that the run collected."""
+    how: How = How.RUN
+    proof: str = ""
+    """Of a proven test: why it finds no failures."""
 
     @property
     def is_failing(self) -> bool:

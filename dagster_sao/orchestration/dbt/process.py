@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -37,7 +38,8 @@ from dagster_sao.warehouse.dbt_private.environment import (
     settings_of_all_runs,
     settings_of_one_run,
 )
-from dbt_dagster_sao import TRACE_FILE
+from dbt_dagster_sao import TEST_REQUEST, TRACE_FILE
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest
 from dbt_dagster_sao.database_file import FileRead
 from dbt_dagster_sao.trace import Trace
 
@@ -92,6 +94,8 @@ class TestAnswer:
     unique_id: str
     status: VerdictStatus
     failures: int | None
+    answered: AnsweredTest | None = None
+    """How it was answered, None where dbt just ran the test."""
 
 
 def answer_in(event: Mapping[str, Any]) -> TestAnswer | None:
@@ -122,15 +126,19 @@ def function_created_in(event: Mapping[str, Any]) -> str | None:
 class DbtProcess:
     """A dbt command that runs. It ends with its run, also when the run is killed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what dbt is given)
         self,
         context: dg.AssetExecutionContext,
         dbt: DbtCliResource,
         project: OrchestratedProject,
         loaded: LoadedProject,
         arguments: Sequence[str],
+        request: DataTestRequest | None = None,
     ) -> None:
-        """Start dbt. The arguments name the tests to run: dbt adds no other test of the selected nodes."""
+        """Start dbt. The arguments name the tests to run: dbt adds no other test of the selected nodes.
+
+        `request` tells how to answer data tests; without it dbt runs each.
+        """
         self._context = context
         self._project = project
         self._loaded = loaded
@@ -144,6 +152,8 @@ class DbtProcess:
                 " given it. Tell the run instead, in its config or with an option."
             )
         changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
+        self._request_file = _write_request(request)
+        changes[TEST_REQUEST] = self._request_file
         # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
         changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
         with temporary_environment(changes):
@@ -172,6 +182,8 @@ class DbtProcess:
                 yield dbt_event
         finally:
             self._dismiss_watchdog()
+            if self._request_file is not None:
+                Path(self._request_file).unlink(missing_ok=True)
 
     def _asset_events(self, event: Any) -> list[Any]:  # noqa: ANN401 (dagster-dbt's class is private)
         return list(
@@ -260,6 +272,10 @@ class DbtProcess:
         """Return the recorded reads of a node or test that has ended, None where dbt recorded none."""
         return self._traces.get(unique_id)
 
+    def answered(self, test: str) -> AnsweredTest | None:
+        """Return how a test that has ended was answered, None where dbt just ran it."""
+        return self._traces.answered(test)
+
     def file_read(self) -> FileRead | None:
         """Return the DuckDB file that dbt read and its state, None where dbt does not record its reads."""
         return self._traces.file_read() if self._traces.exists() else None
@@ -309,6 +325,15 @@ def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str)
         except (OSError, ValueError):
             continue
     return None
+
+
+def _write_request(request: DataTestRequest | None) -> str | None:
+    """Return the path of a file with the request, which dbt reads at its first data test; None for no request."""
+    if request is None:
+        return None
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json", delete=False) as file:
+        file.write(request.to_json())
+    return file.name
 
 
 def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, answered_test
 from dbt_dagster_sao.database_file import FileClosed, FileOpened, FileRead, file_event, file_read
 from dbt_dagster_sao.trace import Trace
 
@@ -16,6 +17,7 @@ class TraceFile:
         self._path = path
         self._offset = 0
         self._found: dict[str, Trace] = {}
+        self._answered: dict[str, AnsweredTest] = {}
         self._file_events: list[FileOpened | FileClosed] = []
 
     def exists(self) -> bool:
@@ -27,6 +29,12 @@ class TraceFile:
         if unique_id not in self._found:
             self._read_on()
         return self._found.get(unique_id)
+
+    def answered(self, test: str) -> AnsweredTest | None:
+        """Return how a test that has ended was answered, None where dbt just ran it."""
+        if test not in self._answered:
+            self._read_on()
+        return self._answered.get(test)
 
     def file_read(self) -> FileRead:
         """Return the DuckDB file that dbt read, and its state."""
@@ -47,13 +55,15 @@ class TraceFile:
             found = _understood(line)
             if isinstance(found, Trace):
                 self._found[found.node] = found
+            elif isinstance(found, AnsweredTest):
+                self._answered[found.test] = found
             elif found is not None:
                 self._file_events.append(found)
 
 
-def _understood(line: bytes) -> Trace | FileOpened | FileClosed | None:
+def _understood(line: bytes) -> Trace | AnsweredTest | FileOpened | FileClosed | None:
     try:
         text = line.decode()
-        return file_event(text) or Trace.from_json(text)
+        return file_event(text) or answered_test(text) or Trace.from_json(text)
     except ValueError:
         return None

@@ -131,6 +131,7 @@ def execute(  # noqa: PLR0913 (what a run consists of)
         config=config,
         finish=_finisher(include_metadata),
         kept_dbt_folders=settings.kept_dbt_folders,
+        testing=settings.test_settings,
     )
 
 

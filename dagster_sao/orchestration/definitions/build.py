@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
+from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.orchestration.dbt.efficient_testing import DEFAULT_VERIFIED_SHARE
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT
 from dagster_sao.orchestration.definitions.assembly import assemble, execute, orchestrate
 from dagster_sao.orchestration.definitions.jobs import StateAwareJob
@@ -37,6 +39,8 @@ def build_state_aware_definitions(  # noqa: PLR0913
     loaded_by_dagster: Sequence[str] = (),
     probe_target: str | None = None,
     kept_dbt_folders: int = DEFAULT_KEPT,
+    efficient_testing: EfficientTesting | str = EfficientTesting.AGGREGATE,
+    verify_proofs: float = DEFAULT_VERIFIED_SHARE,
     jobs: Sequence[StateAwareJob] = (),
 ) -> dg.Definitions:
     """Return the assets, the sources, the two sensors and the jobs of a dbt project.
@@ -59,12 +63,15 @@ def build_state_aware_definitions(  # noqa: PLR0913
         loaded_by_dagster: Sources that assets of other code locations load, as `source.table` or `source.*`.
         probe_target: The target of the profile that sources are probed with, such as one with a small virtual warehouse.
         kept_dbt_folders: How many of the folders are kept that dbt writes below `target/`, and as many of runs that failed.
+        efficient_testing: How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in
+            one query) or `all`.
+        verify_proofs: The share of proven tests that are run all the same, 0 to 1.
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
         InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
             have partitions.
-        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or a number of seconds or folders, has no
+        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or one of the numbers above, has no
             meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
@@ -88,6 +95,8 @@ def build_state_aware_definitions(  # noqa: PLR0913
         loaded_by_dagster=list(loaded_by_dagster),
         probe_target=probe_target,
         kept_dbt_folders=kept_dbt_folders,
+        efficient_testing=efficient_testing,  # type: ignore[arg-type]  # checked by the settings
+        verify_proofs=verify_proofs,
         jobs=list(jobs),
     )
     return define(

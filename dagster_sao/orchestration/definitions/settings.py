@@ -9,6 +9,8 @@ from dagster.components.resolved.model import Resolver
 
 from dagster_sao.core.durations import shown
 from dagster_sao.core.errors import InvalidPolicyError
+from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.orchestration.dbt.efficient_testing import DEFAULT_VERIFIED_SHARE, TestSettings
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, MOST_KEPT
 from dagster_sao.orchestration.definitions.jobs import StateAwareJob
 
@@ -67,6 +69,24 @@ class StateAwareSettings(dg.Resolvable):
         ),
     ] = DEFAULT_KEPT
 
+    efficient_testing: Annotated[
+        EfficientTesting,
+        Resolver.default(
+            description=(
+                "How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in one"
+                " query) or `all`."
+            )
+        ),
+    ] = EfficientTesting.AGGREGATE
+
+    verify_proofs: Annotated[
+        float,
+        Resolver.default(
+            description="The share of proven tests that are run all the same, to check the proofs: 0 to 1.",
+            examples=[DEFAULT_VERIFIED_SHARE],
+        ),
+    ] = DEFAULT_VERIFIED_SHARE
+
     jobs: Annotated[
         list[StateAwareJob],
         Resolver.default(
@@ -92,6 +112,19 @@ class StateAwareSettings(dg.Resolvable):
         if isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
             msg = f"`kept_dbt_folders` is {shown(kept)}: use a number from 0 to {MOST_KEPT}."
             raise InvalidPolicyError(msg)
+        modes = [mode.value for mode in EfficientTesting]
+        if self.efficient_testing not in modes:
+            msg = f"`efficient_testing` is {shown(self.efficient_testing)}: use one of {', '.join(modes)}."
+            raise InvalidPolicyError(msg)
+        share = self.verify_proofs
+        if isinstance(share, bool) or not 0 <= share <= 1:
+            msg = f"`verify_proofs` is {shown(share)}: use a share from 0 to 1."
+            raise InvalidPolicyError(msg)
+
+    @property
+    def test_settings(self) -> TestSettings:
+        """How the runs of the project answer data tests, unless a run or a test says otherwise."""
+        return TestSettings(EfficientTesting(self.efficient_testing), self.verify_proofs)
 
     @property
     def default_sensor_status(self) -> dg.DefaultSensorStatus:

@@ -18,6 +18,7 @@ from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict
 from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
 
 # Of nodes.
 DECISION_KEY = "dagster_sao/decision"
@@ -37,6 +38,14 @@ VERDICT_RUN_KEY = "dagster_sao/verdict_run"
 """With the result of a test that was not run: when, and by which run, it was computed."""
 FAILED_ROWS_KEY = "dagster_dbt/failed_row_count"
 """As dagster-dbt names it."""
+
+HOW_KEY = "dagster_sao/how"
+"""How its answer was found: a `How`."""
+MERGED_KEY = "dagster_sao/tests_in_query"
+"""With the result of a test that one query answered with others: how many tests this query answered."""
+QUERY_SECONDS_KEY = "dagster_sao/query_seconds"
+"""Beside it: its share of the time that this query took."""
+PROOF_KEY = "dagster_sao/proof"
 
 # Of sources.
 PROBE_KEY = "dagster_sao/probe"
@@ -212,6 +221,16 @@ def decided_test_metadata(decision: TestDecision) -> dict[str, Any]:
     }
 
 
+def how_metadata(verdict: Verdict, answered: AnsweredTest | None) -> dict[str, Any]:
+    """Return how a verdict was found, as metadata of the result of its check. `answered` is None where dbt ran the test."""
+    metadata: dict[str, Any] = {HOW_KEY: verdict.how.value}
+    if verdict.proof:
+        metadata[PROOF_KEY] = verdict.proof
+    if answered is not None and answered.how is How.MERGED:
+        metadata |= {MERGED_KEY: answered.merged, QUERY_SECONDS_KEY: answered.seconds}
+    return metadata
+
+
 def verdict_metadata(verdict: Verdict, reason: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of the result of a check: the verdict and, as `reason`, why it stands."""
     return {
@@ -237,6 +256,10 @@ class ResultOfTest(TypedDict, total=False):
     status: str
     """The verdict that stands, where there is one."""
     failures: int | None
+    how: str
+    """How the verdict was found (`How`); `reused` for one of an earlier run."""
+    proof: str
+    """Of a proven test: why it finds no failures."""
 
 
 def run_end_metadata(source_problems: Iterable[str], tests: Mapping[str, ResultOfTest]) -> dict[str, Any]:

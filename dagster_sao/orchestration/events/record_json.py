@@ -19,6 +19,7 @@ from dagster_sao.core.state.state import (
     VerdictStatus,
     VersionHistory,
 )
+from dbt_dagster_sao.data_tests.handover import How
 
 _LAYOUT = 1
 
@@ -141,6 +142,8 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "attempts": verdict.attempts,
         "planned_code": verdict.manifest_code_mark,
         "evidence": _evidence_to_json(verdict.evidence),
+        "how": "" if verdict.how is How.RUN else verdict.how.value,
+        "proof": verdict.proof,
     }
     return {name: value for name, value in record.items() if value not in (None, "", {})}
 
@@ -161,6 +164,8 @@ def verdict_from_json(record: object) -> Verdict | None:
             attempts=int(record["attempts"]),
             manifest_code_mark=str(record.get("planned_code") or ""),
             evidence=_evidence_from_json(record.get("evidence")),
+            how=How(record.get("how", How.RUN)),
+            proof=str(record.get("proof") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -11,6 +11,8 @@ import dagster as dg
 from dagster.components.resolved.model import Resolver
 from pydantic import Field, ValidationError, create_model
 
+from dagster_sao.core.manifest.policy import EfficientTesting
+
 
 class TestStrategy(str, Enum):
     """When the tests of what is built are run."""
@@ -84,6 +86,13 @@ class RunOptions:
             description="When to run tests: `immediate` (in dbt's order), `deferred` (after all models) or `skip`."
         ),
     ] = TestStrategy.IMMEDIATE
+    efficient_testing: Annotated[
+        EfficientTesting | None,
+        Resolver.default(
+            description="How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests in one query) or"
+            " `all`. By default as the project's settings."
+        ),
+    ] = None
     retries: Annotated[
         int,
         Resolver.default(description="How often to retry failed nodes within the run."),

@@ -11,15 +11,16 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.decision.decide import Action, Decision, Reason
 from dagster_sao.core.decision.decide_functions import FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
-from dagster_sao.core.decision.messages import upstream_failed, upstream_test_failed
+from dagster_sao.core.decision.messages import upstream_failed
 from dagster_sao.core.decision.view_rules import is_materialized_view
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import FunctionState, VerdictStatus
+from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt.build_results import batch_results, not_refreshed
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
+from dagster_sao.orchestration.dbt.efficient_testing import data_test_request
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, TestAnswer, answer_in, function_created_in
 from dagster_sao.orchestration.dbt.sightings import Sightings
 from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
@@ -126,7 +127,17 @@ class DbtRuns:
         if not self._claims.still_holds([*nodes, *functions]):
             yield from self._left_to_others(nodes)
             return
-        process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments)
+        request = data_test_request(
+            setup.testing,
+            setup.loaded.project,
+            recorder.state,
+            nodes,
+            tests,
+            self._outcomes.verdicts,
+            recorder.stands,
+            clock.now(),
+        )
+        process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments, request)
         self._claims.watch(process)
         self.target = process.invocation.target_path.parent
         events = DbtEventIterator(self._events(process, nodes, [*tests, *functions], seeds), process.invocation)
@@ -171,7 +182,8 @@ class DbtRuns:
             if answer is not None and answer.unique_id in self._graph.tests:
                 if answer.unique_id not in ended:
                     ended.add(answer.unique_id)
-                    yield from self._answered(answer, event, seen)
+                    answered = process.answered(answer.unique_id)
+                    yield from self._answered(replace(answer, answered=answered), event, seen)
             elif event.is_result:
                 uid = event.unique_id
                 if self._is_unasked(event, nodes):
@@ -189,7 +201,7 @@ class DbtRuns:
             answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
         verdict = self._recorder.answered(test, answer, seen)
         if (check := self._setup.checks.get(uid)) is not None:
-            yield from self._recorder.check_events(uid, check, verdict, event.asset_events)
+            yield from self._recorder.check_events(uid, check, verdict, event.asset_events, answer.answered)
 
     def _built(self, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
         for asset_event in event.asset_events():
@@ -349,16 +361,9 @@ class DbtRuns:
 
     def _skipped(self, uid: str) -> dg.AssetObservation:
         """Report a node that is not built because of a failure in this run."""
-        self._outcomes.skip(uid)
-        gates = self._graph.gates
-        tests = tuple(sorted(test for test in self._outcomes.failed_tests if gates.gates(test, uid)))
-        if tests and self._setup.config.test_strategy is TestStrategy.IMMEDIATE:
-            message = upstream_test_failed(tests, self._labels)
-            return self._report.not_built(uid, Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, tests), None)
-        parents, stopping = self._graph.nodes[uid].parents, self._recorder.stopping
-        failed = [parent for parent in parents if parent in stopping]
-        message = upstream_failed(failed or parents, self._labels)
-        return self._report.not_built(uid, Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message), None)
+        tests_hold = self._setup.config.test_strategy is TestStrategy.IMMEDIATE
+        decision = self._outcomes.skip_after_failure(uid, self._recorder.stopping, self._labels, tests_hold=tests_hold)
+        return self._report.not_built(uid, decision, None)
 
     def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:
         """Report the tests that were due and that dbt did not reach: the relations that they read are not there to be tested."""

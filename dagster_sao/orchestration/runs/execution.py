@@ -19,6 +19,7 @@ from dagster_sao.core.decision.decide_tests import TestAction
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
+from dagster_sao.orchestration.dbt.efficient_testing import TestSettings
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, remove_old_folders
 from dagster_sao.orchestration.events.batched_events import store_step_events
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event, masked_metadata
@@ -53,6 +54,7 @@ def execute_dbt_assets(  # noqa: PLR0913
     config: StateAwareRunConfig | None = None,
     finish: Finish | None = None,
     kept_dbt_folders: int = DEFAULT_KEPT,
+    testing: TestSettings | None = None,
 ) -> Iterator[Any]:
     """Build the selected dbt assets that are to be built, and report the others as reused.
 
@@ -71,7 +73,7 @@ def execute_dbt_assets(  # noqa: PLR0913
             if variant is not project:
                 refuse_what_does_not_survive(variant, variant.load())
             dbt = _for_project(dbt, variant)
-            execution = _Execution(read_setup(context, dbt, variant, args, config, finish))
+            execution = _Execution(read_setup(context, dbt, variant, args, config, finish, testing or TestSettings()))
             try:
                 yield from map(masked_event, execution.run())
             finally:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from dagster_sao.core.decision.decide import Decision
+from dagster_sao.core.decision.decide import Action, Decision, Reason
 from dagster_sao.core.decision.decide_tests import TestDecision
+from dagster_sao.core.decision.messages import upstream_failed, upstream_test_failed
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
@@ -127,6 +128,11 @@ class Outcomes:
         """Return why a test is run or not, as it was decided last; None where it was not decided."""
         return self._test_decisions.get(uid)
 
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What dbt answered in this run about each test so far."""
+        return dict(self._verdicts)
+
     def verdict(self, uid: str) -> Verdict | None:
         """Return what dbt answered in this run about a test, None where it has not answered."""
         return self._verdicts.get(uid)
@@ -189,6 +195,22 @@ class Outcomes:
     def skip(self, uid: str) -> None:
         """Note that a node is not built because of a failure."""
         self._skipped.add(uid)
+
+    def skip_after_failure(
+        self, uid: str, stopping: AbstractSet[str], labels: Mapping[str, str], *, tests_hold: bool
+    ) -> Decision:
+        """Note that a node is not built because of a failure in this run, and return the decision about it.
+
+        `stopping` are the nodes that nothing is built from; `tests_hold` tells whether failing tests hold what they gate.
+        """
+        self.skip(uid)
+        tests = tuple(sorted(test for test in self.failed_tests if self._graph.gates.gates(test, uid)))
+        if tests and tests_hold:
+            message = upstream_test_failed(tests, labels)
+            return Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, tests)
+        parents = self._graph.nodes[uid].parents
+        failed = [parent for parent in parents if parent in stopping]
+        return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, upstream_failed(failed or parents, labels))
 
     def interrupt(self, nodes: Iterable[str]) -> None:
         """Note that dbt may have begun `nodes` when it stopped at the first failure."""

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.code.evidence import UNSEEN, Evidence
 from dagster_sao.core.code.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
+from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.graph import ProjectTest
@@ -33,11 +35,14 @@ from dagster_sao.orchestration.events.event_schema import (
     REASON_KEY,
     build_metadata,
     decided_test_metadata,
+    how_metadata,
 )
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.report import RunReport, verdict_evaluation
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.runs.setup import RunSetup
+from dagster_sao.orchestration.state.contradictions import stop_proofs
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
 
 Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
 """Returns the code of a node or test as dbt read it (None where it is not known), and the evidence of its build."""
@@ -53,6 +58,7 @@ class Recorder:
         self._outcomes = outcomes
         self._attempt_id = attempt_id
         self._log_state = setup.log_state
+        self._stop_proofs = partial(stop_proofs, setup.instance, setup.project.state_name, setup.context.log.error)
         self._run_id = setup.run_id
         self._run_assets = setup.context.selected_asset_keys
         self._run_checks = setup.context.selected_asset_check_keys
@@ -144,12 +150,41 @@ class Recorder:
             evidence=evidence,
             before=self._state.verdicts.get(uid),
         )
+        if answer.answered is not None:
+            verdict = self._as_answered(verdict, answer.answered)
+            if answer.answered.is_contradicted:
+                self._stop_proofs(test.name, answer.answered.proof)
         self._outcomes.answer(uid, verdict)
-        self._report.answered(uid, verdict, self._outcomes.test_decision(uid))
+        self._report.answered(uid, verdict, self._outcomes.test_decision(uid), answer.answered)
         return verdict
 
+    def _as_answered(self, verdict: Verdict, answered: AnsweredTest) -> Verdict:
+        """Return a verdict with how it was found. One that is proven is void if what its proof relies on has moved."""
+        tests = self._project.graph.tests
+        read = {uid for premise in answered.premises if premise in tests for uid in tests[premise].reads}
+        is_void = answered.how is How.PROVEN and any(self._ledger.has_moved(uid) for uid in read)
+        return replace(
+            verdict,
+            how=answered.how,
+            proof=answered.proof if answered.how is How.PROVEN else "",
+            versions={} if is_void else verdict.versions,
+        )
+
+    def stands(self, test: ProjectTest, verdict: Verdict) -> bool:
+        """Return whether a verdict is about a test's code and about what dbt reads now."""
+        is_same_code = not self._project.code_changes(test.unique_id, verdict)
+        has_moved = any(self._ledger.has_moved(uid) for uid in test.reads)
+        return (
+            is_same_code and not has_moved and not changed_reads(test.reads, verdict, self._ledger.versions_read(test))
+        )
+
     def check_events(
-        self, uid: str, check: dg.AssetCheckKey, verdict: Verdict, dagster_events: Callable[[], list[Any]]
+        self,
+        uid: str,
+        check: dg.AssetCheckKey,
+        verdict: Verdict,
+        dagster_events: Callable[[], list[Any]],
+        answered: AnsweredTest | None = None,
     ) -> Iterator[Any]:
         """Yield the result of a test that was just answered, on the test's own check.
 
@@ -157,7 +192,10 @@ class Recorder:
         a result once in a run; any other becomes an event of the same content.
         """
         decision = self._outcomes.test_decision(uid)
-        reason = decided_test_metadata(decision) if decision is not None else {}
+        reason = {
+            **(decided_test_metadata(decision) if decision is not None else {}),
+            **how_metadata(verdict, answered),
+        }
         if check in self._run_checks and not self._is_second(check):
             yield from (_with_metadata(event, reason) for event in dagster_events())
         else:

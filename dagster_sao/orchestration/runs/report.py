@@ -18,6 +18,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
 from dagster_sao.orchestration.events.event_schema import (
+    HOW_KEY,
     Outcome,
     ResultOfTest,
     decided_metadata,
@@ -29,6 +30,7 @@ from dagster_sao.orchestration.events.event_schema import (
 )
 from dagster_sao.orchestration.project.loaded import AssetKeys
 from dagster_sao.warehouse.adapters import traits_of
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
 
 _LONGEST_TABLE = 500
 _NAMED = 5
@@ -36,6 +38,8 @@ _PAST_OF_FUNCTIONS = {FunctionAction.HOLD: "held", FunctionAction.SKIP: "skipped
 _PAST = {Action.BUILD: "built", Action.REUSE: "reused", Action.HOLD: "held", Action.SKIP: "skipped"}
 
 
+_REUSED = "reused"
+_SPARED = frozenset({How.MERGED.value, How.PROVEN.value})
 _SEVERITIES = {VerdictStatus.WARN: dg.AssetCheckSeverity.WARN}
 
 
@@ -60,12 +64,21 @@ class TestOutcome:
         """Return it as JSON."""
         if self.verdict is None:
             return {"result": self.what, "reason": self.why}
-        return {
+        of_run: ResultOfTest = {
             "result": self.what,
             "reason": self.why,
             "status": self.verdict.status.value,
             "failures": self.verdict.failures,
+            "how": self.how,
         }
+        return {**of_run, "proof": self.verdict.proof} if self.verdict.proof else of_run
+
+    @property
+    def how(self) -> str:
+        """How the verdict that stands was found, empty where there is none."""
+        if self.verdict is None:
+            return ""
+        return self.what if self.what == _REUSED else self.verdict.how.value
 
 
 @dataclass
@@ -82,6 +95,8 @@ class RunReport:
     functions: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The outcome of each function that was due, and why: created, failed, held, skipped."""
     seconds_saved: float = 0.0
+    verified: dict[str, bool] = field(default_factory=dict)
+    """The proven tests that were run all the same, each with whether its answer contradicts the proof."""
     is_untraced: bool = False
     """Whether dbt built something without recording what it read."""
     source_problems: Sequence[str] = ()
@@ -148,15 +163,19 @@ class RunReport:
         self.outcomes[uid] = "skipped", message
         return self._observation(uid, message, outcome_metadata(Outcome.LOST, message))
 
-    def answered(self, uid: str, verdict: Verdict, decision: TestDecision | None) -> None:
+    def answered(
+        self, uid: str, verdict: Verdict, decision: TestDecision | None, answered: AnsweredTest | None = None
+    ) -> None:
         """Note dbt's answer about a test. A test without a decision ran with another of its name."""
         why = decision.message if decision is not None else "dbt ran it with others"
+        if answered is not None and answered.is_verified:
+            self.verified[uid] = answered.is_contradicted
         self.tests[uid] = TestOutcome(verdict.status.value, why, verdict)
 
     def not_run(self, uid: str, decision: TestDecision, verdict: Verdict | None) -> None:
         """Note that a test is not run, and the verdict that stands."""
         if decision.action is TestAction.REUSE and verdict is not None:
-            self.tests[uid] = TestOutcome("reused", decision.message, verdict)
+            self.tests[uid] = TestOutcome(_REUSED, decision.message, verdict)
         else:
             self.tests[uid] = TestOutcome("skipped", decision.message)
 
@@ -196,7 +215,7 @@ class RunReport:
         failing = [
             f"{self.graph.label(uid)} ({outcome.why})"
             for uid, outcome in self.tests.items()
-            if outcome.what == "reused" and outcome.is_failing
+            if outcome.what == _REUSED and outcome.is_failing
         ]
         sentences = []
         if stuck:
@@ -263,17 +282,25 @@ class RunReport:
             return []
         order = ("error", "fail", "warn", "skipped", "pass", "reused")
         rows = sorted(self.tests.items(), key=lambda item: order.index(item[1].what))
-        lines = ["", "| test | result | reason |", "|---|---|---|"]
+        lines = ["", "| test | result | how | reason |", "|---|---|---|---|"]
         for uid, outcome in rows[:_LONGEST_TABLE]:
-            reason = outcome.why.replace("|", "\\|")
-            lines.append(f"| {self.graph.label(uid)} | {outcome.what} | {reason} |")
+            proof = outcome.verdict.proof if outcome.verdict is not None and outcome.how == How.PROVEN else ""
+            reason = ". ".join(filter(None, (outcome.why, proof))).replace("|", "\\|")
+            lines.append(f"| {self.graph.label(uid)} | {outcome.what} | {outcome.how} | {reason} |")
         if len(rows) > _LONGEST_TABLE:
-            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | |")
+            lines.append(f"| … and {len(rows) - _LONGEST_TABLE} more | | | |")
         return lines
 
     def _counted_tests(self) -> str:
         found = Counter(outcome.what for outcome in self.tests.values())
-        return ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
+        text = ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
+        spared = Counter(outcome.how for outcome in self.tests.values() if outcome.how in _SPARED)
+        if spared:
+            text += f" ({', '.join(f'{count} {how}' for how, count in sorted(spared.items()))})"
+        if self.verified:
+            wrong = sum(self.verified.values())
+            text += f"; {len(self.verified)} proven tests were run to verify the proofs, {wrong} contradicted"
+        return text
 
     def _observation(self, uid: str, message: str, metadata: Mapping[str, Any]) -> dg.AssetObservation:
         return dg.AssetObservation(self.keys.by_unique_id[uid], description=message, metadata=metadata)
@@ -309,4 +336,5 @@ def reused_checks(
     for uid, check in checks.items():
         decision, verdict = decisions[uid], verdicts.get(uid)
         if verdict is not None:
-            yield verdict_evaluation(check, verdict, decided_test_metadata(decision), decision.message)
+            metadata = {**decided_test_metadata(decision), HOW_KEY: _REUSED}
+            yield verdict_evaluation(check, verdict, metadata, decision.message)

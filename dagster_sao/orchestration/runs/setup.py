@@ -16,6 +16,8 @@ from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.plan import Mode
 from dagster_sao.core.errors import InvalidSelectionError
 from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.orchestration.dbt.efficient_testing import TestSettings
 from dagster_sao.orchestration.dbt.limits import Limits, limits_of
 from dagster_sao.orchestration.events.event_schema import (
     CONDITION_TAG,
@@ -44,7 +46,9 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
 from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
+from dagster_sao.orchestration.state.contradictions import found_contradiction
 from dagster_sao.orchestration.state.event_log import EventLogState, event_log_state
+from dagster_sao.warehouse.redaction import masked
 
 _PARENT_TAG = "dagster/parent_run_id"
 
@@ -74,6 +78,8 @@ class RunSetup:
     relations: Mapping[str, str]
     """The name of the lease of each node and function."""
     log_state: EventLogState
+    testing: TestSettings
+    """How data tests are answered, unless one says otherwise."""
 
     @property
     def graph(self) -> ProjectGraph:
@@ -104,6 +110,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
     args: Sequence[str],
     config: StateAwareRunConfig,
     finish: Finish | None,
+    testing: TestSettings,
 ) -> RunSetup:
     """Return what a run was given. Raises InvalidSelectionError when a selection of its config or a dbt argument is invalid."""
     arguments = dbt_arguments(args, config, project)
@@ -129,7 +136,21 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
         planned,
         {uid: _relation(project, loaded.project.graph, uid) for uid in _written(loaded.project.graph)},
         log_state,
+        _testing(context, project, testing.of_run(config), limits),
     )
+
+
+def _testing(
+    context: dg.AssetExecutionContext, project: OrchestratedProject, settings: TestSettings, limits: Limits | None
+) -> TestSettings:
+    if limits is not None:  # the tests read a part of the rows
+        return settings.limited_to(EfficientTesting.OFF)
+    contradicted = found_contradiction(context.instance, project.state_name)
+    if not contradicted:
+        return settings
+    if settings.efficient_testing.proves:
+        context.log.warning(masked(contradicted))
+    return settings.limited_to(EfficientTesting.AGGREGATE)
 
 
 def _asked(  # noqa: PLR0913, PLR0917 (what a run can be asked for)

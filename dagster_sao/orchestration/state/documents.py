@@ -25,6 +25,7 @@ class Document(Enum):
     COLUMNS = ("dagster_sao/columns/", "content")
     MOVED_IN_RUN = ("dagster_sao/moved_in_run/", "content")
     CHECKPOINTS = ("dagster_sao/checkpoints/", "content")
+    CONTRADICTION = ("dagster_sao/contradiction/", "content")
     RESETS = ("dagster_sao/forgotten/", "nodes")
 
     def read(self, instance: dg.DagsterInstance, state_name: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from dagster_sao.core.manifest.policy import (
     UpdatesOn,
     read_policy,
     read_source_policy,
-    read_test_interval,
+    read_test_policy,
 )
 from tests.support.dbt_version import DBT_VERSION
 
@@ -192,7 +192,7 @@ def test_a_model_says_how_often_what_dbt_does_not_know_counts_as_updated():
     assert (reading.policy, reading.warnings) == (Policy(untracked_interval=HOUR / 12), ())
 
 
-@pytest.mark.parametrize("read", [read_policy, read_source_policy, read_test_interval])
+@pytest.mark.parametrize("read", [read_policy, read_source_policy, read_test_policy])
 @pytest.mark.parametrize("nothing", ["0m", "0h 0m"])
 def test_an_untracked_interval_of_nothing_is_refused(read, nothing):
     with pytest.raises(InvalidPolicyError) as error:

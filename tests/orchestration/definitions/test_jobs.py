@@ -43,6 +43,7 @@ PREFILLED = {
     "force": [],
     "refresh_sources": True,
     "test_strategy": "IMMEDIATE",
+    "efficient_testing": None,
     "retries": 0,
     "retry_delay_seconds": 30.0,
     "fail_fast": False,

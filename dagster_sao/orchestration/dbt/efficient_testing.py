@@ -1,0 +1,98 @@
+"""Which data tests of a dbt invocation may be answered without a query of their own, and what their proofs may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from dagster_sao.core.decision.view_rules import view_leaves
+from dagster_sao.core.manifest.graph import ProjectTest
+from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.core.project import Project
+from dagster_sao.core.state.source_tokens import is_untracked_token
+from dagster_sao.core.state.state import SourceState, StateSnapshot, Verdict, VerdictStatus
+from dbt_dagster_sao.data_tests.handover import DataTestRequest
+
+DEFAULT_VERIFIED_SHARE = 0.02
+
+
+class _Config(Protocol):
+    efficient_testing: EfficientTesting | None
+
+
+@dataclass(frozen=True, slots=True)
+class TestSettings:
+    """How data tests are answered, unless one says otherwise."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    efficient_testing: EfficientTesting = EfficientTesting.AGGREGATE
+    verified_share: float = DEFAULT_VERIFIED_SHARE
+    allowed: EfficientTesting = EfficientTesting.ALL
+    """What a run may do at most, whatever a test asks for."""
+
+    def of_run(self, config: _Config) -> TestSettings:
+        """Return the settings of a run, whose config takes precedence over the project's settings."""
+        return replace(self, efficient_testing=config.efficient_testing or self.efficient_testing)
+
+    def limited_to(self, allowed: EfficientTesting) -> TestSettings:
+        """Return the same settings, with no more than what is `allowed`."""
+        return replace(self, allowed=allowed)
+
+
+def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
+    settings: TestSettings,
+    project: Project,
+    state: StateSnapshot,
+    nodes: Iterable[str],
+    tests: Iterable[str],
+    verdicts: Mapping[str, Verdict],
+    stands: Callable[[ProjectTest, Verdict], bool],
+    now: datetime,
+) -> DataTestRequest | None:
+    """Return the request for an invocation that builds `nodes` and runs `tests`; None where dbt runs each test by itself.
+
+    `verdicts` are those of this run, which come before those of `state`; `stands` tells whether one is about the code and data that dbt will read.
+    """
+    graph, builds, run = project.graph, frozenset(nodes), frozenset(tests)
+    modes = {uid: project.test_policy(uid).efficient_testing or settings.efficient_testing for uid in run}
+    data_tests = {uid for uid in run if not graph.tests[uid].is_unit_test}
+    mergeable = frozenset(uid for uid in data_tests if settings.allowed.merges and modes[uid].merges)
+    provable = frozenset(uid for uid in data_tests if settings.allowed.proves and modes[uid].proves)
+    if not (mergeable or provable):
+        return None
+    read = {parent for uid in builds for parent in graph.nodes[uid].parents} if provable else set()
+    about = {test for uid in read for test in graph.tests_about.get(uid, ())}
+    last = {**state.verdicts, **verdicts}
+    usable = {uid for uid in about if _is_premise(graph.tests[uid], project, state.sources)}
+    return DataTestRequest(
+        builds=builds,
+        mergeable=mergeable,
+        provable=provable,
+        premises=frozenset(usable & run),
+        passed={
+            uid: _label(last[uid], now)
+            for uid in sorted(usable & last.keys() - run)
+            if last[uid].status is VerdictStatus.PASS and stands(graph.tests[uid], last[uid])
+        },
+        verified_share=settings.verified_share,
+    )
+
+
+def _is_premise(test: ProjectTest, project: Project, sources: Mapping[str, SourceState]) -> bool:
+    """Return whether a proof may rely on a test: not if something that nothing tracks may change after the test."""
+    if test.is_unit_test or test.is_volatile:
+        return False
+    graph = project.graph
+    read = set(test.reads)
+    for uid in test.reads:
+        if uid in graph.nodes and graph.nodes[uid].is_view:
+            read.update(graph.nodes[uid].parents, view_leaves(graph.nodes[uid], graph))
+    return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in read - graph.nodes.keys())
+
+
+def _label(verdict: Verdict, now: datetime) -> str:
+    day = "" if verdict.at.date() == now.date() else f"{verdict.at:%Y-%m-%d} "
+    return f"passed {day}{verdict.at:%H:%M}, run {verdict.run_id[:4]}"

@@ -1,0 +1,207 @@
+"""Answers data tests with fewer queries: by a proof, or many by one scan. Knows nothing of dbt's classes.
+
+What cannot be answered so is left to dbt: a test with failures, so that counts, messages and stored rows are dbt's own,
+and a test whose query is not understood.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
+from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs
+
+_CONDITION = re.compile(r"\s*(!=|<>|>=|<=|=|>|<)\s*(-?\d+)\s*")
+_HOLDS_OF_ZERO: Mapping[str, Callable[[int], bool]] = {
+    "!=": lambda number: number != 0,
+    "<>": lambda number: number != 0,
+    ">": lambda number: number < 0,
+    ">=": lambda number: number <= 0,
+    "<": lambda number: number > 0,
+    "<=": lambda number: number >= 0,
+    "=": lambda number: number == 0,
+}
+_COUNT = "count(*)"
+_SETTINGS_OF_TESTS = frozenset(
+    {
+        "alias", "database", "enabled", "error_if", "fail_calc", "group", "limit", "materialized", "meta", "schema", "severity",
+        "store_failures", "store_failures_as", "tags", "warn_if", "where",
+    }
+)  # fmt: skip
+"""dbt's own. Any other is a setting of the adapter, such as the virtual warehouse that runs the query."""
+
+
+class Warehouse(Protocol):
+    """The way to the warehouse of the thread that runs a test."""
+
+    def compiled(self, test: str) -> str | None:
+        """Return the compiled SQL of a test, None where it cannot be compiled now."""
+
+    def ask(self, sql: str) -> Sequence[Any]:
+        """Return the one row that a query gives. Raises whatever the adapter raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Zero:
+    """A test for which a merged query found no failures."""
+
+    sql: str
+    """Its own compiled SQL."""
+    merged: int
+    seconds: float
+
+
+@dataclass
+class _Group:
+    """Tests that are ready at the same time, about one relation."""
+
+    tests: tuple[str, ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    zeros: Mapping[str, _Zero] | None = None
+    """Those without failures; None before the merged queries were sent."""
+
+
+def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] | None:
+    """Return whether dbt warns and whether it fails if a test finds no rows; None where only its own query can tell.
+
+    `stores_failures` tells whether tests store their failures that do not say so themselves: these must run.
+    """
+    config = test.get("config") or {}
+    stores = config.get("store_failures")
+    calculation = str(config.get("fail_calc", _COUNT)).replace(" ", "").lower()
+    if calculation != _COUNT or (stores_failures if stores is None else stores) or config.get("sql_header"):
+        return None
+    warns, fails = (holds_of_zero(str(config.get(name, "!= 0"))) for name in ("warn_if", "error_if"))
+    return None if warns is None or fails is None else (warns, fails)
+
+
+def holds_of_zero(condition: str) -> bool | None:
+    """Return whether a condition such as `!= 0` holds of 0, None where it is another kind of condition.
+
+    >>> [holds_of_zero(condition) for condition in ("!= 0", ">10", "< 10", "between 1 and 2")]
+    [False, False, True, None]
+    """
+    found = _CONDITION.fullmatch(condition)
+    return None if found is None else _HOLDS_OF_ZERO[found[1]](int(found[2]))
+
+
+def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) -> list[tuple[str, ...]]:
+    """Return the tests that may be merged, in groups of at least two that dbt can run at the same time.
+
+    The tests of a group are about one relation, wait for the same nodes of the invocation and have the same settings of the
+    adapter. `entry` returns the manifest's entry of a unique id.
+    """
+    found: dict[tuple[str, frozenset[str], str], list[str]] = {}
+    for test in sorted(request.mergeable):
+        props = entry(test)
+        reads = list((props.get("depends_on") or {}).get("nodes") or ()) if props else []
+        if props and reads:
+            config = props.get("config") or {}
+            settings = {name: value for name, value in config.items() if name not in _SETTINGS_OF_TESTS}
+            about = str(props.get("attached_node") or reads[0])
+            key = about, request.builds.intersection(reads), repr(sorted(settings.items(), key=str))
+            found.setdefault(key, []).append(test)
+    return [tuple(tests) for tests in found.values() if len(tests) > 1]
+
+
+class EfficientTests:
+    """The data tests of one invocation of dbt."""
+
+    def __init__(
+        self,
+        request: DataTestRequest,
+        adapter: str,
+        entry: Callable[[str], Entry | None],
+        proofs: TestProofs,
+        *,
+        stores_failures: bool = False,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Ask nothing yet. `entry` returns the manifest's entry of a unique id.
+
+        `stores_failures` tells whether tests store their failures that do not say so themselves. `draw` returns a number from
+        0 to 1, which decides whether a proven test is run all the same.
+        """
+        self._request, self._adapter, self._proofs, self._draw = request, adapter, proofs, draw
+        self._entry, self._stores_failures = entry, stores_failures
+        self._proves = True
+        groups = [_Group(tests) for tests in groups_of(request, entry)]
+        self._groups = {test: group for group in groups for test in group.tests}
+
+    def at_zero(self, test: str) -> tuple[bool, bool] | None:
+        """Return whether dbt warns and whether it fails if a test finds no rows; None where only its own query can tell."""
+        entry = self._entry(test)
+        return None if entry is None else answer_at_zero(entry, stores_failures=self._stores_failures)
+
+    def answer(self, test: str, warehouse: Warehouse) -> AnsweredTest | None:
+        """Return how a test was answered without failures, or, if it is to be run, the proof that its run verifies.
+
+        None where dbt runs it, with nothing more to note.
+        """
+        return self._proven(test) or self._merged(test, warehouse)
+
+    def found(self, test: str, failures: int) -> None:
+        """Note the number of failures of a test that ended."""
+        if failures == 0:
+            self._proofs.passed(test)
+
+    def contradicted(self) -> None:
+        """Note that a test failed although it was proven: nothing more is proven in this invocation."""
+        self._proves = False
+
+    def _proven(self, test: str) -> AnsweredTest | None:
+        if not self._proves or test not in self._request.provable:
+            return None
+        proof = self._proofs.prove(test)
+        if isinstance(proof, str):
+            return None
+        is_verified = self._draw() < self._request.verified_share
+        how = How.RUN if is_verified else How.PROVEN
+        return AnsweredTest(test, how, proof=proof.text, premises=tuple(sorted(proof.premises)))
+
+    def _is_proven(self, test: str) -> bool:
+        return self._proves and test in self._request.provable and not isinstance(self._proofs.prove(test), str)
+
+    def _merged(self, test: str, warehouse: Warehouse) -> AnsweredTest | None:
+        group = self._groups.get(test)
+        if group is None:
+            return None
+        with group.lock:
+            if group.zeros is None:
+                # Only once: what follows an error is run test by test.
+                group.zeros = {}
+                group.zeros = self._ask(group.tests, warehouse)
+        zero = group.zeros.get(test)
+        if zero is None or zero.sql != warehouse.compiled(test):
+            return None
+        return AnsweredTest(test, How.MERGED, merged=zero.merged, seconds=zero.seconds)
+
+    def _ask(self, tests: Sequence[str], warehouse: Warehouse) -> Mapping[str, _Zero]:
+        from dagster_sao.sql.merged_tests import TestQuery, merge
+
+        # What is proven needs no column. What is known only grows, so it stays proven.
+        open_tests = [test for test in tests if self.at_zero(test) is not None and not self._is_proven(test)]
+        compiled = {test: sql for test in open_tests if (sql := warehouse.compiled(test))}
+        zeros: dict[str, _Zero] = {}
+        for merged in merge([TestQuery(test, sql) for test, sql in compiled.items()], self._adapter):
+            started = time.monotonic()
+            row = _row(warehouse, merged.sql)
+            seconds = (time.monotonic() - started) / len(merged.keys)
+            for test, value in zip(merged.keys, row, strict=False):
+                if value is not None and value == 0:
+                    zeros[test] = _Zero(compiled[test], len(merged.keys), seconds)
+        return zeros
+
+
+def _row(warehouse: Warehouse, sql: str) -> Sequence[Any]:
+    """Return the row that a merged query gives; nothing where it fails: dbt logs that, and runs each of its tests."""
+    try:
+        return warehouse.ask(sql)
+    except Exception:  # noqa: BLE001 (an adapter's)
+        return ()

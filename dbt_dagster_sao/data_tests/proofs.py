@@ -1,0 +1,131 @@
+"""Proofs of data tests within one invocation of dbt: what passed, and what follows from it. Knows nothing of dbt's classes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbt_dagster_sao.data_tests.handover import DataTestRequest
+
+if TYPE_CHECKING:
+    from dagster_sao.sql.proofs import Known, Proof, QueryProofs
+
+Entry = Mapping[str, Any]
+"""A node, source or test as in `manifest.json`."""
+_PASSED_NOW = "passed in this run"
+
+
+class TestProofs:
+    """What the tests of an invocation have shown, and which others follow from it."""
+
+    __test__ = False  # pytest takes it for a test otherwise
+
+    def __init__(
+        self,
+        request: DataTestRequest,
+        adapter: str,
+        entry: Callable[[str], Entry | None],
+        overridden: Collection[str] = (),
+    ) -> None:
+        """Begin with the tests that passed before. `entry` returns the manifest's entry of a unique id.
+
+        `overridden` are the names of macros of dbt that the project replaces.
+        """
+        self._request, self._adapter, self._entry = request, adapter, entry
+        self._overridden = frozenset(overridden)
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, Known]] = {}
+        self._queries: dict[str, tuple[frozenset[str], QueryProofs]] = {}
+        for test, label in request.passed.items():
+            self._learn(test, label)
+
+    def passed(self, test: str, label: str = _PASSED_NOW) -> None:
+        """Note that a test found no failures in this invocation."""
+        if test in self._request.premises:
+            self._learn(test, label)
+
+    def prove(self, test: str) -> Proof | str:
+        """Return the proof that a test finds no failures, or in one sentence why there is none."""
+        from dagster_sao.sql.proofs import NotProvable, wanted_property
+
+        from dagster_sao.sql.built_rows import why_rows_may_differ
+
+        entry = self._entry(test)
+        model_id = (entry or {}).get("attached_node") or ""
+        model = self._entry(model_id)
+        if entry is None or model is None:
+            return "The test is not about one model."
+        if replaced := self._replaced_macro(entry):
+            return f"The project replaces dbt's macro {replaced}."
+        if model_id not in self._request.builds:
+            return f"{model['name']} is not built in this run."
+        if why := why_rows_may_differ(model):
+            return f"The rows of {model['name']} may differ from its query's: {why}."
+        sql = model.get("compiled_code")
+        if not sql:
+            return f"{model['name']} was not compiled in this run."
+        wanted = wanted_property(entry, self._relation_key)
+        if isinstance(wanted, NotProvable):
+            return wanted.reason
+        found = self._query(model_id, model, sql).prove(wanted)
+        return found.reason if isinstance(found, NotProvable) else found
+
+    def _learn(self, test: str, label: str) -> None:
+        from dagster_sao.sql.proofs import Known, NotProvable, known_property
+
+        entry = self._entry(test)
+        about = (entry or {}).get("attached_node") or ""
+        if entry is None or not about or self._replaced_macro(entry):
+            return
+        found = known_property(entry, self._relation_key)
+        if not isinstance(found, NotProvable):
+            with self._lock:
+                self._known.setdefault(about, {})[test] = Known(found, test, label)
+
+    def _query(self, model_id: str, model: Entry, sql: str) -> QueryProofs:
+        """Return the analysis of a model's query, made anew when more is known of its parents."""
+        from dagster_sao.sql.proofs import QueryProofs, Relation
+
+        parents = list(self._parents(model))
+        with self._lock:
+            known = {parent: dict(self._known.get(parent, {})) for parent in parents}
+        mark = frozenset(test for tests in known.values() for test in tests)
+        cached = self._queries.get(model_id)
+        if cached is not None and cached[0] == mark:
+            return cached[1]
+        relations = {}
+        for parent in parents:
+            key = self._relation_key(parent)
+            entry = self._entry(parent)
+            if key and entry is not None:
+                relations[key] = Relation(str(entry["name"]), known=tuple(known[parent].values()))
+        query = QueryProofs(sql, self._adapter, relations)
+        self._queries[model_id] = mark, query
+        return query
+
+    def _parents(self, model: Entry) -> Iterator[str]:
+        """Yield what a model reads, ephemeral models replaced by what they read."""
+        stack, seen = list((model.get("depends_on") or {}).get("nodes") or ()), set()
+        while stack:
+            parent = stack.pop()
+            entry = self._entry(parent)
+            if parent in seen or entry is None:
+                continue
+            seen.add(parent)
+            if (entry.get("config") or {}).get("materialized") == "ephemeral":
+                stack.extend((entry.get("depends_on") or {}).get("nodes") or ())
+            else:
+                yield parent
+
+    def _relation_key(self, unique_id: str) -> str | None:
+        from dagster_sao.sql.compiled_sql import relation_key
+
+        entry = self._entry(unique_id)
+        name = (entry or {}).get("relation_name")
+        return relation_key(str(name), self._adapter) if name else None
+
+    def _replaced_macro(self, test: Entry) -> str:
+        name = str((test.get("test_metadata") or {}).get("name") or "")
+        used = {f"test_{name}", "get_where_subquery", "get_test_sql", "should_store_failures"}
+        return next((macro for macro in sorted(self._overridden) if macro.split("__", 1)[-1] in used), "")
