@@ -113,7 +113,7 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
 class EfficientTests:
     """The data tests of one invocation of dbt."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what answers follow from)
         self,
         request: DataTestRequest,
         adapter: str,
