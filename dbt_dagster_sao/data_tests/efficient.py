@@ -29,6 +29,7 @@ _HOLDS_OF_ZERO: Mapping[str, Callable[[int], bool]] = {
     "=": lambda number: number == 0,
 }
 _COUNT = "count(*)"
+_CONDITIONS = ("warn_if", "error_if")
 _SETTINGS_OF_TESTS = frozenset(
     {
         "alias", "database", "enabled", "error_if", "fail_calc", "group", "limit", "materialized", "meta", "schema", "severity",
@@ -70,13 +71,32 @@ def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] |
 
     `stores_failures` tells whether tests store their failures that do not say so themselves: these must run.
     """
+    if why_only_its_query(test, stores_failures=stores_failures):
+        return None
+    config = test.get("config") or {}
+    warns, fails = (holds_of_zero(_condition(config, name)) for name in _CONDITIONS)
+    return None if warns is None or fails is None else (warns, fails)
+
+
+def why_only_its_query(test: Entry, *, stores_failures: bool) -> str:
+    """Return in one sentence why only the own query of a test can answer it; empty where another way may.
+
+    `stores_failures` is as for `answer_at_zero`.
+    """
     config = test.get("config") or {}
     stores = config.get("store_failures")
-    calculation = str(config.get("fail_calc", _COUNT)).replace(" ", "").lower()
-    if calculation != _COUNT or (stores_failures if stores is None else stores) or config.get("sql_header"):
-        return None
-    warns, fails = (holds_of_zero(str(config.get(name, "!= 0"))) for name in ("warn_if", "error_if"))
-    return None if warns is None or fails is None else (warns, fails)
+    if stores_failures if stores is None else stores:
+        return "The test stores its failures."
+    if str(config.get("fail_calc", _COUNT)).replace(" ", "").lower() != _COUNT:
+        return "The test counts its failures in its own way, by fail_calc."
+    if config.get("sql_header"):
+        return "The test has an sql_header."
+    odd = next((name for name in _CONDITIONS if holds_of_zero(_condition(config, name)) is None), "")
+    return f"The {odd} of the test does not compare with a number." if odd else ""
+
+
+def _condition(config: Mapping[str, Any], name: str) -> str:
+    return str(config.get(name, "!= 0"))
 
 
 def holds_of_zero(condition: str) -> bool | None:

@@ -13,12 +13,10 @@ from typing import Any
 from dbt_dagster_sao.data_tests.efficient import EfficientTests
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import TestProofs
+from dbt_dagster_sao.data_tests.replaced_macros import replaced_macros, why_dbt_answers
 from dbt_dagster_sao.private_points.nodes import internal_packages
 from dbt_dagster_sao.private_points.point import Wrapper
 from dbt_dagster_sao.recorder import Session, current, stack
-
-# The macros that turn a test's query into its answer.
-_MACROS_OF_ANSWERS = frozenset({"get_test_sql", "get_limit_subquery_sql", "should_store_failures", "statement"})
 
 
 def execute_data_test(original: Wrapper) -> Wrapper:
@@ -89,8 +87,9 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
     from dbt.flags import get_flags
 
     request = DataTestRequest.from_json(path.read_text(encoding="utf-8"))
-    overridden = _overridden_macros(manifest, internal_packages(runner.config.credentials.type))
-    if any(name in _MACROS_OF_ANSWERS or name.startswith("materialization_test_") for name in overridden):
+    macros = ((macro.name, macro.package_name) for macro in manifest.macros.values())
+    replaced = replaced_macros(macros, internal_packages(runner.config.credentials.type))
+    if why_dbt_answers(replaced):
         return None
 
     def entry(unique_id: str) -> Mapping[str, Any] | None:
@@ -98,20 +97,8 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
         return None if node is None else node.to_dict(omit_none=True)
 
     adapter = runner.adapter.type()
-    proofs = TestProofs(request, adapter, entry, overridden)
+    proofs = TestProofs(request, adapter, entry, replaced)
     return EfficientTests(request, adapter, entry, proofs, stores_failures=bool(get_flags().STORE_FAILURES))
-
-
-def _overridden_macros(manifest: Any, internal: frozenset[str]) -> frozenset[str]:
-    """Return the names, without the prefix of an adapter, of dbt's macros that the project or a package replaces."""
-    own = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name not in internal}
-    of_dbt = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name in internal}
-    return frozenset(own & of_dbt)
-
-
-def _plain_name(name: str) -> str:
-    prefix, separator, rest = name.partition("__")
-    return rest if separator and prefix else name
 
 
 class _Warehouse:

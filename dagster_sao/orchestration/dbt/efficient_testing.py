@@ -75,7 +75,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
         provable=provable,
         premises=frozenset(usable & run),
         passed={
-            uid: _label(last[uid], now)
+            uid: label_in_proofs(last[uid], now)
             for uid in sorted(usable & last.keys() - run)
             if last[uid].status is VerdictStatus.PASS and stands(graph.tests[uid], last[uid])
         },
@@ -109,6 +109,7 @@ def _is_premise(test: ProjectTest, project: Project, sources: Mapping[str, Sourc
     return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in read - graph.nodes.keys())
 
 
-def _label(verdict: Verdict, now: datetime) -> str:
+def label_in_proofs(verdict: Verdict, now: datetime) -> str:
+    """Return how proofs name a verdict that they rely on, such as `passed 12:03, run 4f2a`."""
     day = "" if verdict.at.date() == now.date() else f"{verdict.at:%Y-%m-%d} "
     return f"passed {day}{verdict.at:%H:%M}, run {verdict.run_id[:4]}"

@@ -316,6 +316,14 @@ class PrivateAdapter:
         return context
 
 
+def internal_packages(adapter_type: str) -> frozenset[str]:
+    """Return the packages of dbt and of an adapter, whose macros are dbt's own. Raises when the adapter is not installed."""
+    from dbt.adapters.factory import get_adapter_package_names, load_plugin
+
+    load_plugin(adapter_type)
+    return frozenset(get_adapter_package_names(adapter_type))
+
+
 def _refuse(name: str, *_: Any, **__: Any) -> None:
     raise _asks_the_warehouse(name)
 
