@@ -75,7 +75,7 @@ def make_data_test_reports(
 class _Answers:
     """The answers to some tests, found from a manifest with their compiled SQL and that of their models."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what answers follow from)
         self,
         project: Project,
         planned: DryRun,
@@ -204,8 +204,9 @@ def _connected(project: OrchestratedProject, loaded: LoadedProject) -> Iterator[
     """Open a connection to the warehouse, None if that fails: then no column's type is known."""
     with ExitStack() as stack:
         try:
-            session: WarehouseSession | None = stack.enter_context(closing(open_session(project, loaded)))
-            stack.enter_context(session.connection())
+            opened = stack.enter_context(closing(open_session(project, loaded)))
+            stack.enter_context(opened.connection())
+            session: WarehouseSession | None = opened
         except WarehouseError:
             session = None
         yield session
