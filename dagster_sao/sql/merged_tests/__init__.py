@@ -18,6 +18,8 @@ MAX_BYTES = 200_000
 MAX_COLUMNS = 100
 MAX_DISTINCT = 4
 """How many tests of a query may have to hold all values of some column in memory."""
+_SIZE_OF_COLUMNS = 200
+"""How much longer a test may be beside others than in a query of its own: columns that pass its values on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def merge(
         pieces = cut(query.sql, lexicon)
         shape = None if pieces is None else shape_of(pieces)
         if shape is not None:
-            by_relation.setdefault(text_of(rows_of(shape).relation), []).append(_Test(query.key, shape))
+            test = _Test(query.key, shape, len(sql_of([shape]).encode()) + _SIZE_OF_COLUMNS)
+            by_relation.setdefault(text_of(rows_of(shape).relation), []).append(test)
     limits = _Limits(max_bytes, max_columns, max_distinct)
     return tuple(
         MergedQuery(sql_of([test.shape for test in group]), tuple(test.key for test in group))
@@ -81,6 +84,8 @@ def merge(
 class _Test:
     key: str
     shape: Shape
+    size: int
+    """At most so many bytes of a query are about it."""
 
     @property
     def is_distinct(self) -> bool:
@@ -109,5 +114,5 @@ class _Limits:
         return (
             len(group) <= self.columns
             and sum(test.is_distinct for test in group) <= self.distinct
-            and len(sql_of([test.shape for test in group]).encode()) <= self.size
+            and sum(test.size for test in group) <= self.size
         )

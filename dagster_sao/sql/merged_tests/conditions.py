@@ -17,16 +17,17 @@ _CLAUSES = frozenset(
         "distribute", "sort", "lateral", "connect", "start", "using", "pivot", "unpivot", "with",
     ]
 )  # fmt: skip
-# A function over several rows, and what begins a query: anywhere, or after a parenthesis. A query within a condition may run
+# A function over several rows or columns, and what begins a query: anywhere, or after a parenthesis. A query within a condition may run
 # once for each row when it stands in a list, and not all databases allow it there.
-_SEVERAL_ROWS = frozenset({"select", "over"})
+_SEVERAL_ROWS = frozenset({"select", "over", "unnest", "columns"})
 _QUERIES = frozenset({"from", "table", "values", "with"})
 # Functions of one row, in every dialect. A call of any other may be an aggregate, or return several rows.
 _SCALAR_CALLS = frozenset(
     [
         "abs", "cast", "ceil", "ceiling", "char_length", "coalesce", "concat", "date", "date_part", "date_trunc",
         "extract", "floor", "greatest", "ifnull", "initcap", "instr", "least", "left", "len", "length", "lower",
-        "lpad", "ltrim", "md5", "mod", "nullif", "nvl", "regexp_instr", "replace", "right", "round", "rpad",
+        "lpad", "ltrim", "md5", "mod", "nullif", "nvl", "regexp_contains", "regexp_count",
+        "regexp_extract", "regexp_instr", "regexp_like", "regexp_replace", "replace", "right", "round", "rpad",
         "rtrim", "safe_cast", "split_part", "strpos", "substr", "substring", "trim", "trunc", "try_cast", "upper",
     ]
 )  # fmt: skip
@@ -38,7 +39,7 @@ _NOT_CALLS = frozenset(
     ]
 )  # fmt: skip
 # Words that make more or fewer rows or columns of a list.
-_NOT_OF_ONE_ROW = _SEVERAL_ROWS | {"distinct", "all", "top", "unnest", "exclude", "except", "rename", "columns"}
+_NOT_OF_ONE_ROW = _SEVERAL_ROWS | {"distinct", "all", "top", "exclude", "except", "rename"}
 # All that a condition over the columns of a query may have, besides the columns.
 _CONDITION_WORDS = frozenset({"not", "in", "is", "null", "true", "false", "and", "or", "between", "like", "ilike"})
 _LITERAL_TYPES = frozenset({"date", "timestamp"})

@@ -408,6 +408,44 @@ exceptions as (
 select * from exceptions
 """
 
+    def _set_of_values(self, model):
+        column, values = self._source.choice(
+            [("s", "'a'|'b'|'x1'"), ("c", "'A'|'b'"), ("id", "0|1|2.0"), ("f", "0|1.5")]
+        )
+        rows = "\n    union all\n".join(f"    select\n        {value} as value_field" for value in values.split("|"))
+        return f"""
+with all_values as (
+
+    select
+        {column} as value_field
+
+    from {model}
+
+    where {self._condition()}
+
+),
+set_values as (
+
+{rows}
+
+),
+failing as (
+    -- not in the set
+    select
+        v.value_field
+    from
+        all_values v
+        left join
+        set_values s on v.value_field = s.value_field
+    where
+        s.value_field is null
+
+)
+
+select *
+from failing
+"""
+
     def _empty_string(self, model):
         return f"""
     with
@@ -435,6 +473,14 @@ select * from exceptions
     def _grouped(self, model):
         return f"select s, d, count(*) from {model} where {self._condition()} group by s, d"
 
+    def _collapsed(self, model):
+        """Return a test whose rows are not those of the relation, so that it may not be merged."""
+        return f"""
+with found as (select distinct {self._source.choice(["s", "k", "s, k"])} from {model}),
+failing as (select {{0}}, count(*) from found group by {{0}} having count(*) > 1)
+select * from failing
+""".replace("{0}", self._source.choice(["s", "k"]))
+
     def _odd(self, model):
         """Return a test that may not be merged, or only with care."""
         alias = "" if model.startswith("(") else "o"
@@ -449,9 +495,11 @@ select * from exceptions
             f"select id, nothing as x from {model} where id > 5",
             f"with a as (select id, nothing as x from {model}) select id from a where id > 5",
             f"with a as (select count(*) as id from {model}) select * from a where id = 0",
-            f"with a as (select distinct s from {model}) select s, count(*) from a group by s having count(*) > 1",
             f"with a as (select id as x from {model}) select x from a where k is null",
             f"with k as (select * from {model}) select * from k where k is null",
+            'with k as (select id from p where id > 1 limit 0) select id from "k" where id is null',
+            f"with a as (select * from {model}) select id from a where rowid > 100",
+            f"select s as c, id from {model} where c = 'a'",
             f"select s from {model} group by s having count(*) > 2",
             f"select k as s, count(*) from {model} group by s having count(*) > 1",
             f"select max(id) over () from {model} where id > 2",
@@ -467,6 +515,8 @@ SHAPES: dict[str, Callable[[RandomTests, str], str]] = {
     for name in (
         "_not_null", "_unique", "_accepted_values", "_relationships", "_self_reference", "_expression", "_singular", "_range",
         "_truth", "_combination", "_compound", "_unique_of_target", "_rejected_values", "_relationships_where", "_empty_string",
+        "_set_of_values",
+        "_collapsed",
         "_grouped", "_odd",
     )
 }  # fmt: skip

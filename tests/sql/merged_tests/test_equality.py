@@ -49,9 +49,9 @@ def test_many_columns_are_0_exactly_if_their_tests_find_nothing(database):
 
 def test_nearly_all_tests_of_known_shapes_are_merged(on_duckdb):
     report = check(on_duckdb, 3, 200)
-    assert report.merged > 0.7 * report.tests
+    assert report.merged > 0.65 * report.tests
     assert 0.2 * report.merged < report.passed < 0.8 * report.merged
-    assert report.shapes.keys() == SHAPES.keys() - {"odd"}
+    assert report.shapes.keys() == SHAPES.keys() - {"odd", "collapsed"}
 
 
 # Each is a rule that is forgotten. None may survive the few groups.

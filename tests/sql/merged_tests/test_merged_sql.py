@@ -157,6 +157,13 @@ def test_an_expression_is_evaluated_only_where_its_test_does():
         "with x as (select a as b from t), y as (select c from u) select b from x left join y on x.b = y.c where x.b is null",
         "with x as (select a as b from t), y as (select c from u) select b from x join y on x.b = y.c where y.c is null",
         "with x as (select a as b from t), y as (select a as b from u) select b from x left join y on x.b = y.b where y.b is null",
+        "with x as (select a as b from t), y as (select c from u) select b from x as y left join y on y.b = y.c where y.c is null",
+        "with x as (select a as b from t), y as (select c from u) select b from x left join y z on x.b = y.c where y.c is null",
+        "with x as (select a as b from t), y as (select c from u) select sum(b) from x left join y on x.b = y.c where y.c is null",
+        'with x as (select a from t where b limit 1) select a from "x" where c',
+        "select a as b from t where b > 1",
+        "select a from t where columns(*) is null",
+        "select a from (select * from t where b) x where rowid = 1",
         "select /*+ parallel */ a from t where b",
         "select a from t where b = 'it\\'s'",
         "select a from t where {{ b }}",
@@ -184,6 +191,9 @@ def test_what_is_not_understood_stays_alone(sql):
         "with x as (select * from t), y as (select * from x where b) select a from y where c",
         "with x as (select * from t where a) select * from x x where b",
         "select t.a from t where t.b",
+        "select rowid from t where rowid is null",
+        "with x as (select a as b from t), y as (select c from u) select v.b from x v left outer join y as w on v.b = w.c where w.c is null",
+        "with x as (select a as b from t), y as (select 1 as b union all select 2) select b.b from x b left join y c on b.b = c.b where c.b is null",
     ],
 )
 def test_what_is_understood_is_merged(sql):
@@ -198,7 +208,8 @@ def test_only_tests_of_the_same_relation_are_merged():
 def test_limits_split_a_group():
     sql = [f"select 1 from t where a{n}" for n in range(5)]
     assert [query.keys for query in merged(*sql, max_columns=2)] == [("0", "1"), ("2", "3")]
-    assert [len(query.keys) for query in merged(*sql, max_bytes=150)] == [3, 2]
+    assert [len(query.keys) for query in merged(*sql, max_bytes=900)] == [3, 2]
+    assert all(len(query.sql) <= 900 for query in merged(*sql, max_bytes=900))
     assert not merged(*sql, max_bytes=10)
 
 
