@@ -16,13 +16,28 @@ DUCKDB = "duckdb"
 
 
 @dataclass(frozen=True, slots=True)
+class DistinctCounts:
+    """How `count(distinct …)` may stand for GROUP BY in a database whose notion of equal values is tested."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Strings of which some pair is equal under every collation that `count(distinct …)` ignores and GROUP BY does not."""
+    has_rows: bool = False
+    """Whether counting distinct rows of several columns is as fast as GROUP BY."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Sql:
     """The SQL of one adapter."""
 
     dialect: str
     """sqlglot's name of it."""
     lexicon: Lexicon | None = None
+    distinct_counts: DistinctCounts | None = None
 
+
+# DuckDB before 2.0 ignores collations here (duckdb/duckdb#24319). NOCASE, NOACCENT, NFC, and those of its extension ICU, which
+# all ignore a soft hyphen.
+_PAIRS_OF_DUCKDB = (("a", "A"), ("e", "\u00e9"), ("\u00e9", "e\u0301"), ("a", "a\u00ad"))
 
 _SQL: Mapping[str, _Sql] = {
     "athena": _Sql("athena", lexicon.TRINO),
@@ -30,12 +45,12 @@ _SQL: Mapping[str, _Sql] = {
     "clickhouse": _Sql("clickhouse"),
     "databricks": _Sql("databricks", lexicon.SPARK),
     "dremio": _Sql("dremio"),
-    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB),
+    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB, DistinctCounts(_PAIRS_OF_DUCKDB, has_rows=True)),
     "fabric": _Sql("tsql", lexicon.TSQL),
     "fabricspark": _Sql("spark"),
     "glue": _Sql("spark", lexicon.SPARK),
     "greenplum": _Sql("postgres"),
-    "postgres": _Sql("postgres", lexicon.POSTGRES),
+    "postgres": _Sql("postgres", lexicon.POSTGRES, DistinctCounts()),
     "redshift": _Sql("redshift", lexicon.REDSHIFT),
     "snowflake": _Sql("snowflake", lexicon.SNOWFLAKE),
     "spark": _Sql("spark", lexicon.SPARK),
@@ -66,6 +81,12 @@ def sqlglot_dialect(adapter: str) -> str | None:
 def lexicon_of(adapter: str) -> Lexicon | None:
     """Return the lexicon of an adapter's SQL, None where it is not known: such SQL counts as it is written."""
     return _SQL[adapter].lexicon if adapter in _SQL else None
+
+
+@lru_cache
+def distinct_counts(adapter: str) -> DistinctCounts | None:
+    """Return how `count(distinct …)` may stand for GROUP BY, None where that is not tested."""
+    return _SQL[adapter].distinct_counts if adapter in _SQL else None
 
 
 def quotes_with_backticks(dialect: str | None) -> bool:

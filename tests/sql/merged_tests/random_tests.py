@@ -6,6 +6,7 @@ The four tests of dbt are rendered from dbt's own macros. The others are written
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class DuckDB:
     """A DuckDB in memory."""
 
     adapter = "duckdb"
+    alarms = re.compile(r"\bc\b.*having count\(\*\) > 1", re.DOTALL)
+    """Tests whose column need not be 0: a count of distinct values may not know the collation of `c`."""
 
     def __init__(self):
         import duckdb
@@ -51,6 +54,7 @@ class Postgres(DuckDB):
     """A session of a PostgreSQL server, in a schema of its own."""
 
     adapter = "postgres"
+    alarms = re.compile("(?!)")
 
     def __init__(self, server):
         import psycopg2
@@ -162,11 +166,15 @@ class RandomTests:
             wrong = [
                 key
                 for key, column in zip(merged.keys, found, strict=True)
-                if key in failed or (column == 0) is not (singles[key][0] == 0)
+                if key in failed
+                or ((column == 0) is not (singles[key][0] == 0) and not (column and self._may_alarm(by_key[key])))
             ]
         if wrong:
             single = "\n".join(f"{by_key[key]}\n-- gives {singles[key]}" for key in wrong)
             report.counterexample = f"{merged.sql}\n-- gives {found} for {merged.keys}, but\n{single}"
+
+    def _may_alarm(self, sql):
+        return self._database.alarms.search(sql) is not None
 
     def _test(self, relation):
         shape = self._source.choice(sorted(SHAPES))
