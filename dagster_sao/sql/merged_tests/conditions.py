@@ -39,7 +39,7 @@ _NOT_CALLS = frozenset(
     ]
 )  # fmt: skip
 # Words that make more or fewer rows or columns of a list.
-_NOT_OF_ONE_ROW = _SEVERAL_ROWS | {"distinct", "all", "top", "exclude", "except", "rename"}
+_NOT_OF_ONE_ROW = frozenset({"distinct", "all", "top", "exclude", "except", "rename"})
 # All that a condition over the columns of a query may have, besides the columns.
 _CONDITION_WORDS = frozenset({"not", "in", "is", "null", "true", "false", "and", "or", "between", "like", "ilike"})
 _LITERAL_TYPES = frozenset({"date", "timestamp"})
@@ -47,7 +47,7 @@ _OPERATORS = frozenset({"+", "-", "*", "/", "%", "<", ">", "=", "<=", ">=", "<>"
 
 
 def is_condition(pieces: Pieces) -> bool:
-    """Return whether this is one condition on single rows, without a query in it."""
+    """Return whether this is one expression on single rows, without a clause after it or a query in it."""
     outside = pieces[0].depth
     for before, piece in _with_neighbours(pieces):
         word, is_outside = piece.word, piece.depth == outside
@@ -60,7 +60,7 @@ def is_condition(pieces: Pieces) -> bool:
 
 def is_of_one_row(pieces: Pieces) -> bool:
     """Return whether an expression has one value for each row: no aggregate, no function that returns rows."""
-    if not pieces or any(piece.text == "*" for piece in (pieces[0], pieces[-1])):
+    if not pieces or not is_condition(pieces) or any(piece.text == "*" for piece in (pieces[0], pieces[-1])):
         return False
     if any(piece.word in _NOT_OF_ONE_ROW for piece in pieces):
         return False

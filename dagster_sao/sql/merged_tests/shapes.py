@@ -19,19 +19,10 @@ _TWICE = [*_COUNT, ">", "1"]
 # Columns that `select *` does not pass on.
 _PSEUDO_COLUMNS = frozenset(
     [
-        "rowid",
-        "ctid",
-        "xmin",
-        "xmax",
-        "cmin",
-        "cmax",
-        "tableoid",
-        "_partitiontime",
-        "_partitiondate",
-        "_table_suffix",
-        "_metadata",
+        "rowid", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
+        "_partitiontime", "_partitiondate", "_table_suffix", "_metadata",
     ]
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +73,9 @@ def shape_of(pieces: Pieces) -> Shape | None:
     if chain is None:
         return None
     queries, last = chain
+    # The database would find a mistake in a query that is not used.
+    if not all(any(mentions(other, frozenset({name})) for other in (*queries.values(), last)) for name in queries):
+        return None
     known: dict[str, Shape] = {}
     for name, query in queries.items():
         shape = _Query(query, known, queries).shape()
@@ -220,10 +214,11 @@ def _size_of_path(pieces: Pieces) -> int:
 
 def _alias(pieces: Pieces) -> frozenset[str] | None:
     """Return the one alias, none, or None where anything else follows a relation."""
-    rest = pieces[1:] if pieces and pieces[0].word == "as" else pieces
     if not pieces:
         return frozenset()
-    return frozenset(rest[0].parts) if len(rest) == 1 and (rest[0].is_simple_name or rest[0].kind == "quoted") else None
+    rest = pieces[1:] if pieces[0].word == "as" else pieces
+    is_name = len(rest) == 1 and rest[0].is_name and (rest[0].is_simple_name or rest[0].kind == "quoted")
+    return frozenset(rest[0].parts) if is_name else None
 
 
 def _behind(shape: Shape | None, alias: frozenset[str]) -> Shape | None:

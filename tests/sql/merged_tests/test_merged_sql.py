@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import sqlglot
 
 from dagster_sao.sql import merged_tests
-from dagster_sao.sql.merged_tests import MergedQuery, merge
+from dagster_sao.sql.dialects import sqlglot_dialect
+from dagster_sao.sql.merged_tests import merge
 from tests.sql.merged_tests.random_tests import real_macros
 
 ORDERS = '"db"."main"."orders"'
@@ -163,6 +165,9 @@ def test_an_expression_is_evaluated_only_where_its_test_does():
         "select a from t group by b having count(*) > 1",
         "select a from t group by a having count(*) > 2",
         "select a as b, b as a, count(*) from t group by a, b having count(*) > 1",
+        "select count(*) from t group by a limit 0",
+        "select count(*) from t group by a qualify b",
+        "select a from t 'x' where b",
         "select a, count(*) from t group by 1 having count(*) > 1",
         "select a, count(*) from t group by rollup (a) having count(*) > 1",
         "with x as (select distinct a from t) select a, count(*) from x group by a having count(*) > 1",
@@ -171,6 +176,7 @@ def test_an_expression_is_evaluated_only_where_its_test_does():
         "with x as (select a as b, c as b from t) select * from x where b",
         "with x as (select 1 from u where c limit 1), y as (select * from t where x) select * from y",
         "with x as (select * from y), y as (select * from t where a) select * from x",
+        "with x as (select nothing from t), y as (select * from t where a) select * from y",
         "with recursive x as (select * from t) select * from x where a",
         "with x (b) as (select a from t) select * from x where b",
         "with x as (select a as b from t), y as (select c from x) select x.b from x left join y on x.b = y.c where y.c is null",
@@ -246,10 +252,29 @@ def test_nothing_is_merged_in_sql_that_is_not_known(adapter):
 
 
 @pytest.mark.parametrize(
-    "adapter", ["bigquery", "databricks", "duckdb", "postgres", "redshift", "snowflake", "sqlserver", "trino"]
+    "adapter",
+    [
+        "athena",
+        "bigquery",
+        "databricks",
+        "duckdb",
+        "fabric",
+        "postgres",
+        "redshift",
+        "snowflake",
+        "spark",
+        "sqlserver",
+        "trino",
+    ],
 )
-def test_tests_are_merged_in_all_sql_that_is_known(adapter):
+def test_merged_sql_is_that_of_the_database(adapter):
     macros = real_macros()
-    assert isinstance(
-        merge(queries_of(macros["unique"]("t", "a"), macros["not_null"]("t", "a")), adapter)[0], MergedQuery
+    recent = "(select * from t where day > 20200101) dbt_subquery"
+    sql = only(
+        macros["unique"](recent, "a + b"),
+        macros["not_null"]("t", "a"),
+        macros["accepted_values"](recent, "a", [1, 2], quote=False),
+        macros["relationships"]("t", "a", "u", "id"),
+        adapter=adapter,
     )
+    assert sqlglot.parse_one(sql, dialect=sqlglot_dialect(adapter)).named_selects == ["c0", "c1", "c2", "c3"]
