@@ -10,9 +10,10 @@ import pytest
 from dagster_sao.sql import merged_tests
 from dagster_sao.sql.merged_tests import conditions, scan, shapes
 from dagster_sao.sql.merged_tests.pieces import Piece, text_of
-from tests.sql.merged_tests.random_tests import SHAPES, DuckDB, Postgres, RandomTests
+from tests.sql.merged_tests.random_macros import SHAPES
+from tests.sql.merged_tests.random_tests import DuckDB, Postgres, RandomTests
 
-FEW, MANY = 1000, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "30000"))
+FEW, MANY = 1000, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "20000"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import sqlglot
 from dagster_sao.sql import merged_tests
 from dagster_sao.sql.dialects import sqlglot_dialect
 from dagster_sao.sql.merged_tests import merge
-from tests.sql.merged_tests.random_tests import real_macros
+from tests.sql.merged_tests.random_macros import real_macros
 
 ORDERS = '"db"."main"."orders"'
 RECENT = f"(select * from {ORDERS} where day > date '2020-01-01' -- this year\n) dbt_subquery"
