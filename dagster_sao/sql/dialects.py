@@ -39,6 +39,8 @@ class Semantics:
     """Whether a subquery in FROM can read the sources to its left without LATERAL."""
     groups_by_position: bool = False
     """Whether `GROUP BY 1` means the first column of the result."""
+    hidden_collations: str = ""
+    """A query for the number of relations with a collation that no type shows; empty if comparing two collations is an error."""
 
 
 # Held by execution in tests/sql/proofs.
@@ -54,7 +56,17 @@ _POSTGRES = Semantics(
     sees_sources_to_the_left=False,
     groups_by_position=True,
 )
-_DUCKDB = replace(_POSTGRES, folds_names="all", fails_on_division_by_zero=False, sees_sources_to_the_left=True)
+_DUCKDB = replace(
+    _POSTGRES,
+    folds_names="all",
+    fails_on_division_by_zero=False,
+    sees_sources_to_the_left=True,
+    # A table that is made from a query inherits the collations of the query's columns.
+    hidden_collations=(
+        "select count(*) from (select sql from duckdb_tables() union all select sql from duckdb_views())"
+        " where sql ilike '%collate%'"
+    ),
+)
 # Of these, only what their documentation states plainly. Their columns can have collations that no type shows.
 _REDSHIFT = Semantics("lower", compares_exactly=True, keeps_types=True, groups_by_position=True)
 _SNOWFLAKE = replace(_REDSHIFT, folds_names="upper")
@@ -63,10 +75,14 @@ _ANY_CASE = replace(_REDSHIFT, folds_names="all")
 _SPARK = replace(_ANY_CASE, keeps_types=False)
 
 
-# A table that is made from a query inherits the collations of the query's columns.
-_COLLATIONS = """
-select count(*) from (select sql from duckdb_tables() union all select sql from duckdb_views()) where sql ilike '%collate%'
-"""
+@dataclass(frozen=True, slots=True)
+class DistinctCounts:
+    """How `count(distinct …)` may stand for GROUP BY in a database whose notion of equal values is tested."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Strings of which some pair is equal under every collation that `count(distinct …)` ignores and GROUP BY does not."""
+    has_rows: bool = False
+    """Whether counting distinct rows of several columns is as fast as GROUP BY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,12 @@ class _Sql:
     """sqlglot's name of it."""
     lexicon: Lexicon | None = None
     semantics: Semantics | None = None
+    distinct_counts: DistinctCounts | None = None
 
+
+# DuckDB before 2.0 ignores collations here (duckdb/duckdb#24319). NOCASE, NOACCENT, NFC, and those of its extension ICU, which
+# all ignore a soft hyphen.
+_PAIRS_OF_DUCKDB = (("a", "A"), ("e", "\u00e9"), ("\u00e9", "e\u0301"), ("a", "a\u00ad"))
 
 _SQL: Mapping[str, _Sql] = {
     "athena": _Sql("athena", lexicon.TRINO, _ANY_CASE),
@@ -85,12 +106,12 @@ _SQL: Mapping[str, _Sql] = {
     "clickhouse": _Sql("clickhouse"),
     "databricks": _Sql("databricks", lexicon.SPARK, _SPARK),
     "dremio": _Sql("dremio"),
-    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB, _DUCKDB),
+    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB, _DUCKDB, DistinctCounts(_PAIRS_OF_DUCKDB, has_rows=True)),
     "fabric": _Sql("tsql", lexicon.TSQL),
     "fabricspark": _Sql("spark"),
     "glue": _Sql("spark", lexicon.SPARK),
     "greenplum": _Sql("postgres"),
-    "postgres": _Sql("postgres", lexicon.POSTGRES, _POSTGRES),
+    "postgres": _Sql("postgres", lexicon.POSTGRES, _POSTGRES, DistinctCounts()),
     "redshift": _Sql("redshift", lexicon.REDSHIFT, _REDSHIFT),
     "snowflake": _Sql("snowflake", lexicon.SNOWFLAKE, _SNOWFLAKE),
     "spark": _Sql("spark", lexicon.SPARK, _SPARK),
@@ -128,12 +149,10 @@ def semantics_of(adapter: str) -> Semantics | None:
     return _SQL[adapter].semantics if adapter in _SQL else None
 
 
-def collations_query(adapter: str) -> str | None:
-    """Return a query for the number of relations with a collation that the type of a column does not show.
-
-    None where a comparison of two columns with different collations is an error.
-    """
-    return _COLLATIONS if adapter == DUCKDB else None
+@lru_cache
+def distinct_counts(adapter: str) -> DistinctCounts | None:
+    """Return how `count(distinct …)` may stand for GROUP BY, None where that is not tested."""
+    return _SQL[adapter].distinct_counts if adapter in _SQL else None
 
 
 def quotes_with_backticks(dialect: str | None) -> bool:

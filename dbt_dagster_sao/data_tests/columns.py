@@ -14,11 +14,12 @@ def comparable_types(
     `columns` are the columns in order, each with its type as the catalog spells it. `ask` returns the one row that a query
     gives. Raises what `ask` raises.
     """
-    from dagster_sao.sql.dialects import collations_query
+    from dagster_sao.sql.dialects import semantics_of
     from dagster_sao.sql.proofs.column_types import may_have_collation
 
     texts = {name for name, kind in columns.items() if may_have_collation(kind)}
-    query = collations_query(adapter) if texts else None
-    if query is None or not ask(query)[0]:
+    semantics = semantics_of(adapter)
+    query = semantics.hidden_collations if texts and semantics is not None else ""
+    if not query or not ask(query)[0]:
         return columns
     return {name: "" if name in texts else kind for name, kind in columns.items()}

@@ -212,7 +212,9 @@ class EfficientTests:
             started = time.monotonic()
             row = _row(warehouse, merged.sql)
             seconds = (time.monotonic() - started) / len(merged.keys)
-            for test, value in zip(merged.keys, row, strict=False):
+            if len(row) != len(merged.keys):
+                continue
+            for test, value in zip(merged.keys, row, strict=True):
                 if value is not None and value == 0:
                     zeros[test] = _Zero(compiled[test], len(merged.keys), seconds)
         return zeros

@@ -61,9 +61,8 @@ class TestProofs:
 
     def prove(self, test: str, warehouse: Warehouse) -> Proof | str:
         """Return the proof that a test finds no failures, or in one sentence why there is none."""
-        from dagster_sao.sql.proofs import NotProvable, wanted_property
-
         from dagster_sao.sql.built_rows import why_rows_may_differ
+        from dagster_sao.sql.proofs import NotProvable, wanted_property
 
         entry = self._entry(test)
         model_id = (entry or {}).get("attached_node") or ""

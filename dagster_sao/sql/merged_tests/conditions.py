@@ -17,16 +17,17 @@ _CLAUSES = frozenset(
         "distribute", "sort", "lateral", "connect", "start", "using", "pivot", "unpivot", "with",
     ]
 )  # fmt: skip
-# A function over several rows, and what begins a query: anywhere, or after a parenthesis. A query within a condition may run
+# A function over several rows or columns, and what begins a query: anywhere, or after a parenthesis. A query within a condition may run
 # once for each row when it stands in a list, and not all databases allow it there.
-_SEVERAL_ROWS = frozenset({"select", "over"})
+_SEVERAL_ROWS = frozenset({"select", "over", "unnest", "columns"})
 _QUERIES = frozenset({"from", "table", "values", "with"})
 # Functions of one row, in every dialect. A call of any other may be an aggregate, or return several rows.
 _SCALAR_CALLS = frozenset(
     [
         "abs", "cast", "ceil", "ceiling", "char_length", "coalesce", "concat", "date", "date_part", "date_trunc",
         "extract", "floor", "greatest", "ifnull", "initcap", "instr", "least", "left", "len", "length", "lower",
-        "lpad", "ltrim", "md5", "mod", "nullif", "nvl", "regexp_instr", "replace", "right", "round", "rpad",
+        "lpad", "ltrim", "md5", "mod", "nullif", "nvl", "regexp_contains", "regexp_count",
+        "regexp_extract", "regexp_instr", "regexp_like", "regexp_replace", "replace", "right", "round", "rpad",
         "rtrim", "safe_cast", "split_part", "strpos", "substr", "substring", "trim", "trunc", "try_cast", "upper",
     ]
 )  # fmt: skip
@@ -38,7 +39,7 @@ _NOT_CALLS = frozenset(
     ]
 )  # fmt: skip
 # Words that make more or fewer rows or columns of a list.
-_NOT_OF_ONE_ROW = _SEVERAL_ROWS | {"distinct", "all", "top", "unnest", "exclude", "except", "rename", "columns"}
+_NOT_OF_ONE_ROW = frozenset({"distinct", "all", "top", "exclude", "except", "rename"})
 # All that a condition over the columns of a query may have, besides the columns.
 _CONDITION_WORDS = frozenset({"not", "in", "is", "null", "true", "false", "and", "or", "between", "like", "ilike"})
 _LITERAL_TYPES = frozenset({"date", "timestamp"})
@@ -46,7 +47,7 @@ _OPERATORS = frozenset({"+", "-", "*", "/", "%", "<", ">", "=", "<=", ">=", "<>"
 
 
 def is_condition(pieces: Pieces) -> bool:
-    """Return whether this is one condition on single rows, without a query in it."""
+    """Return whether this is one expression on single rows, without a clause after it or a query in it."""
     outside = pieces[0].depth
     for before, piece in _with_neighbours(pieces):
         word, is_outside = piece.word, piece.depth == outside
@@ -59,7 +60,7 @@ def is_condition(pieces: Pieces) -> bool:
 
 def is_of_one_row(pieces: Pieces) -> bool:
     """Return whether an expression has one value for each row: no aggregate, no function that returns rows."""
-    if not pieces or any(piece.text == "*" for piece in (pieces[0], pieces[-1])):
+    if not pieces or not is_condition(pieces) or any(piece.text == "*" for piece in (pieces[0], pieces[-1])):
         return False
     if any(piece.word in _NOT_OF_ONE_ROW for piece in pieces):
         return False

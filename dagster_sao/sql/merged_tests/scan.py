@@ -1,8 +1,8 @@
 """Write one query that reads a relation once and counts what several tests would find in it.
 
 A condition stands in a CASE within the guards before it, so that it is evaluated only for rows that the test reads. Duplicates
-are found by the same GROUP BY as in the test itself: `count(distinct …)` has another notion of equal values in some databases
-(DuckDB 1 ignores the collation of a column there). If several tests look for duplicates, each has a grouping set.
+are found by `count(distinct …)`, where it is known to have the same notion of equal values as the GROUP BY of the test, and
+else by that GROUP BY itself, which is slower beside other tests.
 """
 
 from __future__ import annotations
@@ -10,34 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dagster_sao.sql.merged_tests.pieces import Pieces, contains, text_of
+from dagster_sao.sql.dialects import DistinctCounts
+from dagster_sao.sql.merged_tests.pieces import Pieces, contains, text_of, words_of
 from dagster_sao.sql.merged_tests.shapes import Duplicates, Rows, Shape
 
 
-def sql_of(shapes: Sequence[Shape]) -> str:
-    """Return the query for tests of one relation. Its column `c0` is 0 if the first test finds nothing, and so on."""
+def sql_of(shapes: Sequence[Shape], distinct: DistinctCounts | None) -> str:
+    """Return the query for tests of one relation. Its column `c0` is 0 if the first test finds nothing, and so on.
+
+    Without `distinct`, at most one of the tests may look for duplicates.
+    """
     scopes = _scopes(shapes)
     tests = [_Test(index, shape, is_scoped=len(scopes) == 1) for index, shape in enumerate(shapes)]
     source = [f"from {text_of(rows_of(shapes[0]).relation)}", *(line for test in tests for line in test.join())]
     if scopes:
         source.append("where " + " or ".join(scopes if len(scopes) == 1 else [f"({scope})" for scope in scopes]))
-    grouped = [test for test in tests if test.keys]
-    if not grouped:
-        return _query([f"count({test.flag()}) as c{test.index}" for test in tests], *source)
-    inner = _query([column for test in tests for column in test.columns()], *source)
-    sets = [f"({', '.join(test.key_names())})" for test in grouped]
-    # The sets are told apart by the keys that they leave out.
-    marks = [f"grouping({test.key_names()[0]}) as g{test.index}" for test in grouped] if len(sets) > 1 else []
+    keys = [name for test in tests for name in test.key_names()]
+    if distinct is not None or not keys:
+        return _query([f"{test.count(distinct)} as c{test.index}" for test in tests], *source)
+    rows = _query([column for test in tests for column in test.columns()], *source)
     groups = _query(
-        [*marks, *(f"count(sao_r{test.index}) as n{test.index}" for test in tests)],
-        f"from (\n{inner}\n) sao_rows",
-        f"group by grouping sets ({', '.join(sets)})" if marks else f"group by {sets[0][1:-1]}",
+        [f"count(sao_r{test.index}) as sao_n{test.index}" for test in tests],
+        f"from (\n{rows}\n) sao_rows",
+        f"group by {', '.join(keys)}",
     )
-    first = grouped[0].index
-    return _query(
-        [test.count(test.index if test.keys else first, has_sets=bool(marks)) for test in tests],
-        f"from (\n{groups}\n) sao_groups",
-    )
+    return _query([test.count_of_groups() for test in tests], f"from (\n{groups}\n) sao_groups")
 
 
 def rows_of(shape: Shape) -> Rows:
@@ -70,14 +67,9 @@ class _Test:
         return self.shape.keys if isinstance(self.shape, Duplicates) else ()
 
     @property
-    def guards(self) -> list[str]:
-        return [text_of(guard) for guard in self.rows.guards[1 if self.is_scoped else 0 :]]
-
-    def flag(self) -> str:
-        """Return an expression that is null for all rows but those that count."""
-        if not self.rows.guards and not self.rows.parent and not self._unread():
-            return "*"
-        return self._value()
+    def guards(self) -> list[Pieces]:
+        """The conditions that are not yet those of the query."""
+        return list(self.rows.guards[1 if self.is_scoped else 0 :])
 
     def join(self) -> Iterator[str]:
         """Yield the join that gives each row its match in the second relation, or null. No row is lost."""
@@ -87,38 +79,61 @@ class _Test:
                 [f"distinct {parent.column} as sao_value{self.index}"],
                 f"from (\n{parent.query}\n) sao_parent{self.index}",
             )
-            yield f"left join (\n{query}\n) sao_match{self.index} on {self._guarded(parent.value)} = {self._match}"
+            value = _guarded(self.guards, parent.value)
+            yield f"left join (\n{query}\n) sao_match{self.index} on {value} = {self._match}"
+
+    def count(self, distinct: DistinctCounts | None) -> str:
+        """Return an aggregate over the rows that is 0 if the test finds nothing."""
+        if distinct is None or not self.keys:
+            return self._count_of_rows()
+        if len(self.keys) > 1:
+            row = f"row({', '.join(map(text_of, self.keys))})"
+            found = f"{self._count_of_rows()} - count(distinct {_nested(self.guards, row)})"
+        else:
+            found = self._repeated(self.keys[0])
+        alarm = " or ".join(_is_equal(key, pair) for key in self.keys for pair in distinct.pairs)
+        return f"{found} + count(case when {alarm} then 1 end)" if alarm else found
 
     def columns(self) -> Iterator[str]:
         """Yield the columns that are grouped and counted."""
         for name, key in zip(self.key_names(), self.keys, strict=True):
-            yield f"{self._guarded(key)} as {name}"
-        yield f"{self._value()} as sao_r{self.index}"
+            yield f"{_guarded(self.guards, key)} as {name}"
+        yield f"{self._flag()} as sao_r{self.index}"
 
     def key_names(self) -> list[str]:
         """Return the names of the columns that are grouped."""
-        return [f"sao_k{self.index}_{number}" for number in range(len(self.keys))]
+        return [f"sao_k{number}" for number in range(len(self.keys))]
 
-    def count(self, within: int, *, has_sets: bool) -> str:
-        """Return the column of the test over the groups of one set."""
-        condition = f"n{self.index} > {1 if self.keys else 0}"
-        if has_sets:
-            condition = f"g{within} = 0 and {condition}"
-        return f"count(case when {condition} then 1 end) as c{self.index}"
+    def count_of_groups(self) -> str:
+        """Return the column of the test over the groups."""
+        return f"count(case when sao_n{self.index} > {1 if self.keys else 0} then 1 end) as c{self.index}"
 
-    def _value(self) -> str:
-        conditions = self.guards if self.rows.parent is None else [*self.guards, f"{self._match} is null"]
+    def _repeated(self, key: Pieces) -> str:
+        """Return how many rows repeat the value of an expression."""
+        not_null = [*words_of(key), "is", "not", "null"]
+        guards = [guard for guard in self.guards if words_of(guard) != not_null]
+        value = _nested(guards, text_of(key))
+        if len(guards) < len(self.guards):
+            return f"count({value}) - count(distinct {value})"
+        rows = self._count_of_rows()
+        # All nulls are one value.
+        return f"{rows} - count(distinct {value}) - case when {rows} > count({value}) then 1 else 0 end"
+
+    def _count_of_rows(self) -> str:
+        is_each = not self.guards and not self.rows.parent and not self._unread()
+        return "count(*)" if is_each else f"count({self._flag()})"
+
+    def _flag(self) -> str:
+        """Return an expression that is null for all rows but those that count."""
         unread = " or ".join(f"({text_of(expression)}) is null" for expression in self._unread())
-        return _nested(conditions, f"case when {unread} then 1 else 1 end" if unread else "1")
+        value = f"case when {unread} then 1 else 1 end" if unread else "1"
+        return _nested(
+            self.guards, value if self.rows.parent is None else f"case when {self._match} is null then {value} end"
+        )
 
     @property
     def _match(self) -> str:
         return f"sao_match{self.index}.sao_value{self.index}"
-
-    def _guarded(self, expression: Pieces) -> str:
-        """Return an expression that is null where the test does not evaluate it; names cannot fail."""
-        text = text_of(expression)
-        return text if all(piece.is_name for piece in expression) else _nested(self.guards, text)
 
     def _unread(self) -> list[Pieces]:
         """Return the expressions that the database would not see otherwise, and in which it may find a mistake."""
@@ -131,10 +146,21 @@ class _Test:
         ]
 
 
-def _nested(conditions: Sequence[str], value: str) -> str:
-    for condition in reversed(conditions):
-        value = f"case when {condition} then {value} end"
+def _guarded(guards: Sequence[Pieces], expression: Pieces) -> str:
+    """Return an expression that is evaluated only for the rows of a test. A name cannot fail."""
+    return text_of(expression) if all(piece.is_name for piece in expression) else _nested(guards, text_of(expression))
+
+
+def _nested(guards: Sequence[Pieces], value: str) -> str:
+    for guard in reversed(guards):
+        value = f"case when {text_of(guard)} then {value} end"
     return value
+
+
+def _is_equal(key: Pieces, pair: tuple[str, str]) -> str:
+    """Return a condition on whether two strings are equal under the collation of an expression, which has no value here."""
+    one, other = (f"concat(case when false then {text_of(key)} end, '{text}')" for text in pair)
+    return f"{one} = {other}"
 
 
 def _query(columns: Sequence[str], *rest: str) -> str:

@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dagster_sao.sql.merged_tests.conditions import is_condition, is_of_one_row, mentions, substituted
+from dagster_sao.sql.merged_tests.joins import left_join_of
 from dagster_sao.sql.merged_tests.pieces import Pieces, find, inside, same, split, text_of, words_of
 
 _CLAUSES = ("where", "group", "having")
 _COUNT = ["count", "(", "*", ")"]
 _TWICE = [*_COUNT, ">", "1"]
+# Columns that `select *` does not pass on.
+_PSEUDO_COLUMNS = frozenset(
+    [
+        "rowid", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
+        "_partitiontime", "_partitiondate", "_table_suffix", "_metadata",
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,9 @@ def shape_of(pieces: Pieces) -> Shape | None:
     if chain is None:
         return None
     queries, last = chain
+    # The database would find a mistake in a query that is not used.
+    if not all(any(mentions(other, frozenset({name})) for other in (*queries.values(), last)) for name in queries):
+        return None
     known: dict[str, Shape] = {}
     for name, query in queries.items():
         shape = _Query(query, known, queries).shape()
@@ -122,7 +133,9 @@ class _Query:
             is_plain = words_of(chosen) == ["*"] and not any(clauses[name] for name in _CLAUSES)
             return source if is_plain else None
         if source is not None and clauses["where"]:
-            source = _filtered(source, clauses["where"])
+            # Some databases let a condition refer to the names that the list gives.
+            is_clear = not mentions(clauses["where"], _new_names(chosen))
+            source = _filtered(source, clauses["where"]) if is_clear else None
         if source is None:
             return None
         if clauses["group"]:
@@ -142,34 +155,28 @@ class _Query:
             body = inside(pieces[:size])
             # Databases disagree about a query in parentheses without an alias.
             return _behind(replace(self, pieces=body).shape(), alias) if body and alias else None
-        name = pieces[0].word if size == 1 else ""
-        if name in self.named:
-            return _behind(self.known.get(name), alias)
+        if size == 1 and mentions(pieces[:1], frozenset(self.named)):
+            return _behind(self.known.get(pieces[0].word), alias)
         rows = Rows(pieces[:size], hidden=frozenset(self.named))
         return _hiding(rows, alias) if alias else rows
 
     def _orphans(self, chosen: Pieces, clauses: Mapping[str, Pieces]) -> Rows | None:
-        """Return the rows of `from child left join parent on child.x = parent.y where parent.y is null`."""
-        words = [word for word in words_of(clauses["from"]) if word != "outer"]
-        if len(words) != 8 or words[1:3] != ["left", "join"] or (words[4], words[6]) != ("on", "="):  # noqa: PLR2004
+        """Return the rows of a child without a match in its parent."""
+        join = left_join_of(clauses["from"])
+        source = None if join is None else self.known.get(join.child)
+        query = None if join is None else self.named.get(join.parent)
+        if join is None or query is None or not isinstance(source, Rows) or source.parent:
             return None
-        child, parent, left, right = words[0], words[3], words[5], words[7]
-        source, other = self.known.get(child), self.known.get(parent)
-        if child == parent or not isinstance(source, Rows) or not isinstance(other, Rows):
-            return None
-        x, y = left.removeprefix(f"{child}."), right.removeprefix(f"{parent}.")
-        if x == left or y == right or x not in (source.columns or {}) or y not in (other.columns or {}):
-            return None
+        (x, y), columns = join.columns, source.columns or {}
+        choosable = {join.left, join.right} if x == y else {join.left, join.right, x, y}
         is_plain = (
-            words_of(clauses["where"]) == [right, "is", "null"] and not clauses["group"] and not clauses["having"]
+            words_of(clauses["where"]) == [join.right, "is", "null"] and not clauses["group"] and not clauses["having"]
         )
-        choosable = {left, right} if x == y else {left, right, x, y}
-        if not is_plain or not all(_is_one_of(choosable, item) for item in split(chosen)):
+        if x not in columns or not is_plain or not all(_is_one_of(choosable, item) for item in split(chosen)):
             return None
-        query = self.named[parent]
-        if source.columns is None or source.parent or mentions(query, frozenset(self.named)):
+        if mentions(query, frozenset(self.named)):
             return None
-        return replace(source, columns={}, is_collapsed=True, parent=Parent(text_of(query), y, source.columns[x]))
+        return replace(source, columns={}, is_collapsed=True, parent=Parent(text_of(query), y, columns[x]))
 
 
 def _clauses(pieces: Pieces) -> dict[str, Pieces] | None:
@@ -207,10 +214,11 @@ def _size_of_path(pieces: Pieces) -> int:
 
 def _alias(pieces: Pieces) -> frozenset[str] | None:
     """Return the one alias, none, or None where anything else follows a relation."""
-    rest = pieces[1:] if pieces and pieces[0].word == "as" else pieces
     if not pieces:
         return frozenset()
-    return frozenset(rest[0].parts) if len(rest) == 1 and (rest[0].is_simple_name or rest[0].kind == "quoted") else None
+    rest = pieces[1:] if pieces[0].word == "as" else pieces
+    is_name = len(rest) == 1 and rest[0].is_name and (rest[0].is_simple_name or rest[0].kind == "quoted")
+    return frozenset(rest[0].parts) if is_name else None
 
 
 def _behind(shape: Shape | None, alias: frozenset[str]) -> Shape | None:
@@ -218,7 +226,7 @@ def _behind(shape: Shape | None, alias: frozenset[str]) -> Shape | None:
     if not isinstance(shape, Rows):
         return shape
     is_scope = len(shape.guards) == 1 and shape.columns is None
-    return _hiding(replace(shape, scope=shape.guards[0] if is_scope else shape.scope), alias)
+    return _hiding(replace(shape, scope=shape.guards[0] if is_scope else shape.scope), alias | _PSEUDO_COLUMNS)
 
 
 def _hiding(rows: Rows, alias: frozenset[str]) -> Rows:
@@ -301,6 +309,12 @@ def _named(item: Pieces) -> tuple[Pieces, str]:
         return item, item[0].word if item[0].is_simple_name else ""
     is_clear = bool(item) and (_size_of_path(item) == len(item) or item[-1].text == ")" or item[-1].word == "end")
     return (item if is_clear else item[:0]), ""
+
+
+def _new_names(chosen: Pieces) -> frozenset[str]:
+    """Return the names in a list that are not names of columns that it reads."""
+    named = [(expression, name) for expression, name in map(_named, split(chosen)) if name]
+    return frozenset(name for expression, name in named if words_of(expression) != [name])
 
 
 def _is_one_of(names: set[str], item: Pieces) -> bool:
