@@ -107,17 +107,38 @@ class _Warehouse:
     def __init__(self, runner: Any, test: Any, manifest: Any) -> None:
         self._runner, self._test, self._manifest = runner, test, manifest
 
-    def compiled(self, test: str) -> str | None:
-        """Return the compiled SQL of a test, None where it cannot be compiled now."""
-        if test == self._test.unique_id:
+    def compiled(self, unique_id: str) -> str | None:
+        """Return the compiled SQL of a test or model, None where it cannot be compiled now."""
+        if unique_id == self._test.unique_id:
             return str(self._test.compiled_code)
-        # A copy: dbt compiles the test itself when it comes to it.
-        node = copy.deepcopy(self._manifest.nodes[test])
+        # A copy: dbt compiles the test itself when it comes to it. A view that is not built stays as it is.
+        node = copy.deepcopy(self._manifest.nodes[unique_id])
         try:
             compiled = self._runner.compiler.compile_node(node, self._manifest, {}, write=False)
         except Exception:  # noqa: BLE001 (dbt reports it when it comes to this test)
             return None
         return str(compiled.compiled_code)
+
+    def columns(self, unique_id: str) -> Mapping[str, str] | None:
+        """Return the columns of a relation in order, each with its type, empty where a collation may hide behind it."""
+        from dagster_sao.sql.proofs.column_types import may_have_collation
+
+        node = self._manifest.nodes.get(unique_id) or self._manifest.sources[unique_id]
+        adapter = self._runner.adapter
+        try:
+            relation = adapter.Relation.create_from(self._runner.config, node)
+            found = {column.column: column.data_type for column in adapter.get_columns_in_relation(relation)}
+            hides = self._hides_collations() if any(may_have_collation(kind) for kind in found.values()) else False
+        except Exception:  # noqa: BLE001 (what is not known proves nothing)
+            return None
+        return {name: "" if hides and may_have_collation(kind) else kind for name, kind in found.items()}
+
+    def _hides_collations(self) -> bool:
+        """Return whether a column may have a collation that its type does not show."""
+        from dagster_sao.sql.dialects import collations_query
+
+        query = collations_query(self._runner.adapter.type())
+        return query is not None and bool(self.ask(query)[0])
 
     def ask(self, sql: str) -> Sequence[Any]:
         """Return the one row that a query gives. Raises whatever the adapter raises."""

@@ -166,7 +166,7 @@ def test_a_request_and_an_answer_are_read_as_they_were_written():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"layout": 2}', '{"layout": 1}'])
 def test_what_is_no_request_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"request|Expecting"):
         DataTestRequest.from_json(text)
 
 
