@@ -181,6 +181,32 @@ def test_a_verdict_stands_for_the_same_code_the_same_versions_and_only_as_a_pass
     assert set(request(world).passed) == standing
 
 
+@pytest.mark.parametrize(
+    ("nodes", "standing"),
+    [
+        (("orders",), {"of_stg", "of_seen", "of_source", "of_over"}),
+        (("orders", "below"), {"of_stg", "of_seen", "of_source", "of_over"}),
+        # It is about the rows before this build, and nobody runs the test after it.
+        (("stg", "orders"), {"of_seen", "of_source"}),
+        (("seen", "orders"), {"of_stg", "of_source", "of_over"}),
+    ],
+    ids=" ".join,
+)
+def test_no_verdict_stands_about_what_the_invocation_builds_anew(nodes, standing):
+    arrows = """
+    raw.orders >> stg >> view:on_stg >> view:over >> orders >> below
+    stg >> orders
+    raw.orders >> view:seen >> orders
+    raw.orders >> orders
+    """
+    world = World(graph(arrows))
+    for name, read in {"of_stg": "stg", "of_seen": "seen", "of_source": "raw.orders", "of_over": "over"}.items():
+        world.add_test(name, read)
+    world.add_test("of_orders", "orders")
+    world.build()
+    assert set(request(world, nodes=nodes).passed) == standing
+
+
 def test_no_verdict_stands_about_what_moved_since_it_was_captured(world):
     ledger = Ledger(world.project, world.state)
     ledger.moved(["raw.orders"])
