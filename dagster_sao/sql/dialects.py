@@ -63,6 +63,12 @@ _ANY_CASE = replace(_REDSHIFT, folds_names="all")
 _SPARK = replace(_ANY_CASE, keeps_types=False)
 
 
+# A table that is made from a query inherits the collations of the query's columns.
+_COLLATIONS = """
+select count(*) from (select sql from duckdb_tables() union all select sql from duckdb_views()) where sql ilike '%collate%'
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Sql:
     """The SQL of one adapter."""
@@ -120,6 +126,14 @@ def lexicon_of(adapter: str) -> Lexicon | None:
 def semantics_of(adapter: str) -> Semantics | None:
     """Return what is known of an adapter's SQL for proofs, None where that is too little for any."""
     return _SQL[adapter].semantics if adapter in _SQL else None
+
+
+def collations_query(adapter: str) -> str | None:
+    """Return a query for the number of relations with a collation that the type of a column does not show.
+
+    None where a comparison of two columns with different collations is an error.
+    """
+    return _COLLATIONS if adapter == DUCKDB else None
 
 
 def quotes_with_backticks(dialect: str | None) -> bool:

@@ -10,6 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from dbt_dagster_sao.data_tests.columns import comparable_types
 from dbt_dagster_sao.data_tests.efficient import EfficientTests
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import TestProofs
@@ -121,24 +122,14 @@ class _Warehouse:
 
     def columns(self, unique_id: str) -> Mapping[str, str] | None:
         """Return the columns of a relation in order, each with its type, empty where a collation may hide behind it."""
-        from dagster_sao.sql.proofs.column_types import may_have_collation
-
         node = self._manifest.nodes.get(unique_id) or self._manifest.sources[unique_id]
         adapter = self._runner.adapter
         try:
             relation = adapter.Relation.create_from(self._runner.config, node)
             found = {column.column: column.data_type for column in adapter.get_columns_in_relation(relation)}
-            hides = self._hides_collations() if any(may_have_collation(kind) for kind in found.values()) else False
+            return comparable_types(found, adapter.type(), self.ask)
         except Exception:  # noqa: BLE001 (what is not known proves nothing)
             return None
-        return {name: "" if hides and may_have_collation(kind) else kind for name, kind in found.items()}
-
-    def _hides_collations(self) -> bool:
-        """Return whether a column may have a collation that its type does not show."""
-        from dagster_sao.sql.dialects import collations_query
-
-        query = collations_query(self._runner.adapter.type())
-        return query is not None and bool(self.ask(query)[0])
 
     def ask(self, sql: str) -> Sequence[Any]:
         """Return the one row that a query gives. Raises whatever the adapter raises."""

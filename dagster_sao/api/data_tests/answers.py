@@ -6,7 +6,8 @@ and each other test by its verdict, if that stands.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import dagster as dg
@@ -23,11 +24,16 @@ from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.efficient_testing import TestSettings, data_test_request, label_in_proofs
 from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.probed_sources import open_session
 from dagster_sao.orchestration.state.contradictions import found_contradiction
 from dagster_sao.sql.merged_tests import MAX_COLUMNS
 from dagster_sao.warehouse.dbt_private.adapter import internal_packages
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
+from dagster_sao.warehouse.errors import WarehouseError
+from dagster_sao.warehouse.session import WarehouseSession
+from dbt_dagster_sao.data_tests.columns import comparable_types
 from dbt_dagster_sao.data_tests.efficient import EfficientTests, why_only_its_query
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs
@@ -56,8 +62,11 @@ def make_data_test_reports(
     asked = 0
     if tests:
         manifest = compiled_manifest(project, loaded, {*tests, *_models(planned.decisions, loaded.manifest)})
-        answers = _Answers(loaded.project, planned, tests, manifest, stores_failures=_stores_failures(project))
-        reports = [answers.report(uid) for uid in tests]
+        with _connected(project, loaded) as session:
+            answers = _Answers(
+                loaded.project, planned, tests, manifest, session, stores_failures=_stores_failures(project)
+            )
+            reports = [answers.report(uid) for uid in tests]
         asked = answers.merged_queries + sum(report.how is How.RUN for report in reports)
     contradiction = found_contradiction(instance, project.state_name)
     return DataTestReports(project.name, tuple(reports), asked, contradiction, planned.notes)
@@ -66,12 +75,13 @@ def make_data_test_reports(
 class _Answers:
     """The answers to some tests, found from a manifest with their compiled SQL and that of their models."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what answers follow from)
         self,
         project: Project,
         planned: DryRun,
         tests: Collection[str],
         manifest: Mapping[str, Any],
+        session: WarehouseSession | None,
         *,
         stores_failures: bool,
     ) -> None:
@@ -84,7 +94,7 @@ class _Answers:
         self._request = self._requested(tests)
         self._proofs = TestProofs(self._request, adapter, self._entry, replaced)
         self._tests = EfficientTests(self._request, adapter, self._entry, self._proofs, stores_failures=stores_failures)
-        self._warehouse = _WithoutFailures(manifest)
+        self._warehouse = _WithoutFailures(manifest, session)
         self._learn(tests)
 
     @property
@@ -147,7 +157,7 @@ class _Answers:
         if uid not in self._request.provable:
             return "Its own efficient_testing setting allows no proof."
         try:
-            found = self._proofs.prove(uid)
+            found = self._proofs.prove(uid, self._warehouse)
         except Exception as error:  # noqa: BLE001 (as above)
             return f"Its proof failed: {sentence(error)}"
         return _as_sentence(found) if isinstance(found, str) else ""
@@ -158,11 +168,24 @@ class _Answers:
 
 
 class _WithoutFailures:
-    """A warehouse in which each test passes. It sends nothing."""
+    """A warehouse in which each test passes. Of the real one it asks only for the columns of relations."""
 
-    def __init__(self, manifest: Mapping[str, Any]) -> None:
-        self._manifest = manifest
+    def __init__(self, manifest: Mapping[str, Any], session: WarehouseSession | None) -> None:
+        self._manifest, self._session = manifest, session
         self.asked = 0
+
+    def columns(self, unique_id: str) -> Mapping[str, str] | None:
+        """Return the columns of a relation in order, each with its type; None if the warehouse does not tell."""
+        entry = self._manifest["nodes"].get(unique_id) or self._manifest["sources"].get(unique_id)
+        session = self._session
+        if entry is None or session is None:
+            return None
+        name = entry.get("identifier") or entry.get("alias") or entry["name"]
+        try:
+            found = session.columns(entry.get("database"), entry["schema"], name)
+            return comparable_types(found, session.adapter_type, lambda sql: session.execute(sql)[0])
+        except WarehouseError:
+            return None
 
     def compiled(self, test: str) -> str | None:
         """Return the compiled SQL of a test, None where dbt compiled none."""
@@ -174,6 +197,19 @@ class _WithoutFailures:
         del sql
         self.asked += 1
         return (0,) * MAX_COLUMNS
+
+
+@contextmanager
+def _connected(project: OrchestratedProject, loaded: LoadedProject) -> Iterator[WarehouseSession | None]:
+    """Open a connection to the warehouse, None if that fails: then no column's type is known."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(closing(open_session(project, loaded)))
+            stack.enter_context(opened.connection())
+            session: WarehouseSession | None = opened
+        except WarehouseError:
+            session = None
+        yield session
 
 
 def _models(selected: Collection[str], manifest: Mapping[str, Any]) -> set[str]:

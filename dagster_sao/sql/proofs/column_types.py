@@ -41,6 +41,15 @@ def family_of(type_name: str) -> str | None:
     return None if found and found[2] and family not in _CAN_HAVE_A_SIZE else family
 
 
+def may_have_collation(type_name: str) -> bool:
+    """Return whether a column of this type may have a collation, which says which of its values are equal.
+
+    >>> may_have_collation("varchar(3)"), may_have_collation("char(3)"), may_have_collation("integer")
+    (True, True, False)
+    """
+    return family_of(type_name) in {TEXT, None}
+
+
 def has_size(type_name: str) -> bool:
     """Return whether a type restricts its values further, such as `varchar(3)`."""
     return "(" in type_name
