@@ -36,7 +36,7 @@ def why_rows_may_differ(model: Mapping[str, Any]) -> str:
     'it is a snapshot, which keeps rows of earlier builds'
     """
     config = model.get("config") or {}
-    materialized = str(config.get("materialized"))
+    materialized = str(config.get("materialized") or "unknown")
     if model.get("resource_type") != "model" or materialized not in _BY_THE_QUERY:
         is_model = model.get("resource_type") == "model"
         kind = f"{materialized} model" if is_model else str(model.get("resource_type"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
+from dbt_dagster_sao.data_tests.replaced_macros import ReplacedMacros
 
 if TYPE_CHECKING:
     from dagster_sao.sql.proofs import Known, Proof, QueryProofs, Relation
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Entry = Mapping[str, Any]
 """A node, source or test as in `manifest.json`."""
 _PASSED_NOW = "passed in this run"
+_NO_MACROS = ReplacedMacros()
 
 
 class Warehouse(Protocol):
@@ -39,14 +41,14 @@ class TestProofs:
         request: DataTestRequest,
         adapter: str,
         entry: Callable[[str], Entry | None],
-        overridden: Collection[str] = (),
+        replaced: ReplacedMacros = _NO_MACROS,
     ) -> None:
         """Begin with the tests that passed before. `entry` returns the manifest's entry of a unique id.
 
-        `overridden` are the names of macros of dbt that the project replaces.
+        `replaced` are the macros of dbt that the project replaces.
         """
         self._request, self._adapter, self._entry = request, adapter, entry
-        self._overridden = frozenset(overridden)
+        self._replaced = replaced
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Known]] = {}
         self._columns: dict[str, Mapping[str, str] | None] = {}
@@ -73,7 +75,7 @@ class TestProofs:
             return f"The project replaces dbt's macro {replaced}."
         if model_id not in self._request.builds | self._request.views:
             return f"{model['name']} is not built in this run."
-        if why := why_rows_may_differ(model):
+        if why := why_rows_may_differ(model) or self._replaced.why_rows_may_differ:
             return f"The rows of {model['name']} may differ from its query's: {why}."
         wanted = wanted_property(entry, self._relation_key)
         if isinstance(wanted, NotProvable):
@@ -153,4 +155,4 @@ class TestProofs:
     def _replaced_macro(self, test: Entry) -> str:
         name = str((test.get("test_metadata") or {}).get("name") or "")
         used = {f"test_{name}", "get_where_subquery", "get_test_sql", "should_store_failures"}
-        return next((macro for macro in sorted(self._overridden) if macro.split("__", 1)[-1] in used), "")
+        return next((macro for macro in sorted(self._replaced.names) if macro in used), "")

@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
 
 # The macros that turn a test's query into its answer.
 _MAKE_ANSWERS = frozenset({"get_test_sql", "get_limit_subquery_sql", "should_store_failures", "statement"})
-_MATERIALIZATION = "materialization_test_"
+_MATERIALIZATION = re.compile(r"materialization_(table|test|view)_.*")
+_TEST = "materialization_test"
+_IN_COMPILED_SQL = frozenset({"generic", "generic_test_sql", "get_custom_name", "unit_test_sql", "utils"})
+"""The folders of dbt's macros whose effect is in compiled SQL or in the name of a relation. All others may build something."""
 
 
-def replaced_macros(macros: Iterable[tuple[str, str]], internal: Collection[str]) -> frozenset[str]:
-    """Return the names, without the prefix of an adapter, of dbt's macros that the project or a package replaces.
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """A macro of the manifest."""
 
-    `macros` are the names of all macros, each with its package. `internal` are the packages of dbt and of the adapter.
+    name: str
+    package: str
+    file: str
 
-    >>> sorted(replaced_macros([("default__statement", "dbt"), ("statement", "shop"), ("cents", "shop")], {"dbt"}))
-    ['statement']
+
+@dataclass(frozen=True, slots=True)
+class ReplacedMacros:
+    """The macros of dbt that the project or a package replaces, without the prefix of an adapter."""
+
+    names: frozenset[str] = frozenset()
+    of_builds: frozenset[str] = frozenset()
+    """Those of them that may have a part in building a relation."""
+
+    @property
+    def why_dbt_answers(self) -> str:
+        """Why dbt must run every data test itself, in one sentence; empty where it need not."""
+        found = next(iter(sorted(self.names & {*_MAKE_ANSWERS, _TEST})), "")
+        return f"The project replaces dbt's macro {found}, which turns a test's query into its answer." if found else ""
+
+    @property
+    def why_rows_may_differ(self) -> str:
+        """Why a relation may hold other rows than its query gives, as the end of a sentence; empty where it does not."""
+        found = next(iter(sorted(self.of_builds)), "")
+        return f"the project replaces dbt's macro {found}" if found else ""
+
+
+def replaced_macros(macros: Iterable[Macro], internal: Collection[str]) -> ReplacedMacros:
+    """Return what is replaced among all macros of a manifest. `internal` are the packages of dbt and of the adapter.
+
+    >>> of_dbt = Macro("default__create_table_as", "dbt", "macros/relations/table/create.sql")
+    >>> replaced_macros([of_dbt, Macro("create_table_as", "shop", "macros/own.sql")], {"dbt"}).why_rows_may_differ
+    "the project replaces dbt's macro create_table_as"
     """
-    names = [(_plain_name(name), package in internal) for name, package in macros]
-    of_dbt = {name for name, is_of_dbt in names if is_of_dbt}
-    return frozenset(name for name, is_of_dbt in names if not is_of_dbt and name in of_dbt)
-
-
-def why_dbt_answers(replaced: Iterable[str]) -> str:
-    """Return in one sentence why dbt must run every data test itself; empty where it need not.
-
-    >>> why_dbt_answers(["statement", "test_unique"])
-    "The project replaces dbt's macro statement, which turns a test's query into its answer."
-    """
-    found = next((name for name in sorted(replaced) if name in _MAKE_ANSWERS or name.startswith(_MATERIALIZATION)), "")
-    return f"The project replaces dbt's macro {found}, which turns a test's query into its answer." if found else ""
+    known = list(macros)
+    own = {_plain_name(macro.name) for macro in known if macro.package not in internal}
+    of_dbt = [macro for macro in known if macro.package in internal and _plain_name(macro.name) in own]
+    builds = {_plain_name(macro.name) for macro in of_dbt if _IN_COMPILED_SQL.isdisjoint(PurePath(macro.file).parts)}
+    return ReplacedMacros(frozenset(_plain_name(macro.name) for macro in of_dbt), frozenset(builds - {_TEST}))
 
 
 def _plain_name(name: str) -> str:
+    if found := _MATERIALIZATION.fullmatch(name):  # its name ends with that of an adapter
+        return f"materialization_{found[1]}"
     prefix, separator, rest = name.partition("__")
     return rest if separator and prefix else name

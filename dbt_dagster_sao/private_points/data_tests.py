@@ -14,7 +14,7 @@ from dbt_dagster_sao.data_tests.columns import comparable_types
 from dbt_dagster_sao.data_tests.efficient import EfficientTests
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import TestProofs
-from dbt_dagster_sao.data_tests.replaced_macros import replaced_macros, why_dbt_answers
+from dbt_dagster_sao.data_tests.replaced_macros import Macro, replaced_macros
 from dbt_dagster_sao.private_points.nodes import internal_packages
 from dbt_dagster_sao.private_points.point import Wrapper
 from dbt_dagster_sao.recorder import Session, current, stack
@@ -88,9 +88,9 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
     from dbt.flags import get_flags
 
     request = DataTestRequest.from_json(path.read_text(encoding="utf-8"))
-    macros = ((macro.name, macro.package_name) for macro in manifest.macros.values())
+    macros = (Macro(macro.name, macro.package_name, macro.original_file_path) for macro in manifest.macros.values())
     replaced = replaced_macros(macros, internal_packages(runner.config.credentials.type))
-    if why_dbt_answers(replaced):
+    if replaced.why_dbt_answers:
         return None
 
     def entry(unique_id: str) -> Mapping[str, Any] | None:

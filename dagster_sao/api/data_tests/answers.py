@@ -37,7 +37,7 @@ from dbt_dagster_sao.data_tests.columns import comparable_types
 from dbt_dagster_sao.data_tests.efficient import EfficientTests, why_only_its_query
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs
-from dbt_dagster_sao.data_tests.replaced_macros import replaced_macros, why_dbt_answers
+from dbt_dagster_sao.data_tests.replaced_macros import Macro, replaced_macros
 
 _IF_IT_PASSES = "if it passes"
 _STORE_FAILURES = "STORE_FAILURES"
@@ -88,9 +88,9 @@ class _Answers:
         self._project, self._planned, self._manifest = project, planned, manifest
         self._stores_failures = stores_failures
         adapter = project.graph.adapter_type
-        macros = ((macro["name"], macro["package_name"]) for macro in manifest["macros"].values())
+        macros = (Macro(m["name"], m["package_name"], m["original_file_path"]) for m in manifest["macros"].values())
         replaced = replaced_macros(macros, internal_packages(adapter))
-        self._why_none = why_dbt_answers(replaced)
+        self._why_none = replaced.why_dbt_answers
         self._request = self._requested(tests)
         self._proofs = TestProofs(self._request, adapter, self._entry, replaced)
         self._tests = EfficientTests(self._request, adapter, self._entry, self._proofs, stores_failures=stores_failures)

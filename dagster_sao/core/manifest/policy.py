@@ -66,6 +66,13 @@ class EfficientTesting(str, Enum):
     ALL = "all"
     """By a proof, else with others."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> EfficientTesting | None:
+        return cls.OFF if value is False else None  # YAML reads `off` as false
+
+    def __str__(self) -> str:
+        return self.value  # Dagster's templates in YAML make a text of it
+
     @property
     def proves(self) -> bool:
         """Whether a proof answers a test."""
@@ -237,16 +244,12 @@ class _Reader:
 
     def test_policy(self) -> tuple[TestPolicy, tuple[SettingWarning, ...]]:
         settings = self._meta_settings(_TEST_SETTINGS)
-        name = "efficient_testing"
-        chosen = settings.get(name)
+        chosen = settings.get("efficient_testing")
         policy = TestPolicy(
             untracked_interval=self._untracked_interval(settings),
-            # YAML reads `off` as false.
-            efficient_testing=EfficientTesting.OFF
-            if chosen is False
-            else self._choice(EfficientTesting, name, chosen, EfficientTesting.AGGREGATE)
-            if chosen is not None
-            else None,
+            efficient_testing=None
+            if chosen is None
+            else self._choice(EfficientTesting, "efficient_testing", chosen, EfficientTesting.AGGREGATE),
         )
         return policy, tuple(self._warnings)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from dagster_sao.core.decision.view_rules import view_leaves
-from dagster_sao.core.manifest.graph import ProjectTest
+from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.source_tokens import is_untracked_token
@@ -67,7 +66,9 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     read = {parent for uid in builds | views for parent in graph.nodes[uid].parents} if provable else set()
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
-    usable = {uid for uid in about if _is_premise(graph.tests[uid], project, state.sources)}
+    usable = {uid for uid in about if _is_premise(graph.tests[uid], graph, state.sources)}
+    # A verdict from before this command is about other rows than those that it builds.
+    earlier = {uid for uid in usable & last.keys() - run if builds.isdisjoint(_read_by(graph.tests[uid], graph))}
     return DataTestRequest(
         builds=builds,
         views=frozenset(views),
@@ -76,7 +77,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
         premises=frozenset(usable & run),
         passed={
             uid: label_in_proofs(last[uid], now)
-            for uid in sorted(usable & last.keys() - run)
+            for uid in sorted(earlier)
             if last[uid].status is VerdictStatus.PASS and stands(graph.tests[uid], last[uid])
         },
         verified_share=settings.verified_share,
@@ -97,16 +98,25 @@ def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -
     }
 
 
-def _is_premise(test: ProjectTest, project: Project, sources: Mapping[str, SourceState]) -> bool:
+def _is_premise(test: ProjectTest, graph: ProjectGraph, sources: Mapping[str, SourceState]) -> bool:
     """Return whether a proof may rely on a test: not if something that nothing tracks may change after the test."""
     if test.is_unit_test or test.is_volatile:
         return False
-    graph = project.graph
-    read = set(test.reads)
-    for uid in test.reads:
-        if uid in graph.nodes and graph.nodes[uid].is_view:
-            read.update(graph.nodes[uid].parents, view_leaves(graph.nodes[uid], graph))
-    return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in read - graph.nodes.keys())
+    unbuilt = _read_by(test, graph) - graph.nodes.keys()
+    return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in unbuilt)
+
+
+def _read_by(test: ProjectTest, graph: ProjectGraph) -> set[str]:
+    """Return the nodes and sources that a data test reads, also through views."""
+    found: set[str] = set()
+    stack = list(test.reads)
+    while stack:
+        uid = stack.pop()
+        if uid not in found:
+            found.add(uid)
+            node = graph.nodes.get(uid)
+            stack.extend(node.parents if node is not None and node.is_view else ())
+    return found
 
 
 def label_in_proofs(verdict: Verdict, now: datetime) -> str:

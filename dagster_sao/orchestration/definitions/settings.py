@@ -103,21 +103,22 @@ class StateAwareSettings(dg.Resolvable):
             ("tick_seconds", 0.1),
         ):
             value = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             # NaN is in no range.
-            if not is_number or not least <= value <= _LONGEST_SECONDS:
+            if not _is_number(value) or not least <= value <= _LONGEST_SECONDS:
                 msg = f"`{name}` is {shown(value)}: use a number of seconds from {least} to {_LONGEST_SECONDS}."
                 raise InvalidPolicyError(msg)
         kept = self.kept_dbt_folders
         if isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
             msg = f"`kept_dbt_folders` is {shown(kept)}: use a number from 0 to {MOST_KEPT}."
             raise InvalidPolicyError(msg)
-        modes = [mode.value for mode in EfficientTesting]
-        if self.efficient_testing not in modes:
-            msg = f"`efficient_testing` is {shown(self.efficient_testing)}: use one of {', '.join(modes)}."
-            raise InvalidPolicyError(msg)
+        try:
+            EfficientTesting(self.efficient_testing)
+        except ValueError:
+            modes = ", ".join(mode.value for mode in EfficientTesting)
+            msg = f"`efficient_testing` is {shown(self.efficient_testing)}: use one of {modes}."
+            raise InvalidPolicyError(msg) from None
         share = self.verify_proofs
-        if isinstance(share, bool) or not 0 <= share <= 1:
+        if not _is_number(share) or not 0 <= share <= 1:
             msg = f"`verify_proofs` is {shown(share)}: use a share from 0 to 1."
             raise InvalidPolicyError(msg)
 
@@ -130,3 +131,7 @@ class StateAwareSettings(dg.Resolvable):
     def default_sensor_status(self) -> dg.DefaultSensorStatus:
         """The status that the sensors have until somebody switches them."""
         return dg.DefaultSensorStatus.RUNNING if self.sensors_enabled else dg.DefaultSensorStatus.STOPPED
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

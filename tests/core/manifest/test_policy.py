@@ -334,3 +334,22 @@ def test_a_time_beyond_a_century_is_refused(config, problem):
     with pytest.raises(InvalidPolicyError) as caught:
         read_policy({"name": "orders", "original_file_path": "models/orders.yml", "config": config})
     assert str(caught.value) == f"orders (models/orders.yml): {problem}"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [(None, None), (False, "off"), ("off", "off"), ("reuse", "reuse"), ("all", "all")]
+)
+def test_a_test_may_choose_how_it_is_answered(chosen, expected):
+    meta = {} if chosen is None else {"meta": {"dagster_sao": {"efficient_testing": chosen}}}
+    policy, warnings = read_test_policy({"name": "ids", "original_file_path": "models/checks.yml", "config": meta})
+    assert (policy.efficient_testing and policy.efficient_testing.value, warnings) == (expected, ())
+
+
+@pytest.mark.parametrize("chosen", ["some", True, 1, ["all"]])
+def test_a_wrong_way_to_answer_a_test_is_refused_with_test_and_file(chosen):
+    meta = {"meta": {"dagster_sao": {"efficient_testing": chosen}}}
+    with pytest.raises(
+        InvalidPolicyError, match=r"^ids \(models/checks\.yml\): `efficient_testing` is `off` or "
+    ) as error:
+        read_test_policy({"name": "ids", "original_file_path": "models/checks.yml", "config": meta})
+    assert str(error.value).count(".") == 2

@@ -26,6 +26,7 @@ from dagster_sao import (
     build_state_aware_job,
 )
 from dagster_sao.core.errors import InvalidJobError
+from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import DECISION_KEY
 from tests.conftest import run_dbt
@@ -95,7 +96,12 @@ def test_the_launchpad_offers_every_field_with_the_jobs_value(tmp_path):
         tmp_path,
         build_state_aware_job("plain"),
         build_state_aware_job("set", test_strategy=TestStrategy.DEFERRED, retries=2, threads=4, vars={"day": 1}),
+        build_state_aware_job("sparing", efficient_testing=EfficientTesting.ALL),
+        build_state_aware_job("plainest", efficient_testing="off"),
     )
+    assert op_config(defs.resolve_job_def("sparing")) == PREFILLED | {"efficient_testing": "ALL"}
+    assert op_config(defs.resolve_job_def("plainest")) == PREFILLED | {"efficient_testing": "OFF"}
+    assert dg.validate_run_config(defs.resolve_job_def("plainest"), {})
     assert op_config(defs.resolve_job_def("plain")) == PREFILLED
     assert set(PREFILLED) == set(StateAwareRunConfig.model_fields)
     changed = {"test_strategy": "DEFERRED", "retries": 2, "threads": 4, "vars": {"day": 1}}
@@ -156,6 +162,10 @@ def test_what_only_a_run_can_know_is_selected_by_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
+        (
+            {"efficient_testing": "some"},
+            "`efficient_testing` is 'some'. Input should be 'off', 'reuse', 'aggregate' or 'all'.",
+        ),
         ({"select": "ordres"}, "The selection 'ordres' matches no node of shop. Did you mean 'orders'?"),
         ({"select": "+"}, "The selection '+' "),
         ({"select": "tag"}, "The selection 'tag' matches no node of shop."),
@@ -221,12 +231,17 @@ def test_a_job_in_yaml_is_the_one_in_python(tmp_path):
         "schedule": "0 2 * * *",
         "timezone": "Europe/Oslo",
         "test_strategy": "deferred",
+        "efficient_testing": "reuse",
         "retries": 1,
         "vars": {"day": 1},
         "tags": {"team": "core"},
     }
     folder = write_project(tmp_path / "yaml", shop_manifest()).project_dir
-    (python,) = [StateAwareJob(**{**written, "test_strategy": TestStrategy.DEFERRED})]
+    (python,) = [
+        StateAwareJob(
+            **{**written, "test_strategy": TestStrategy.DEFERRED, "efficient_testing": EfficientTesting.REUSE}
+        )
+    ]
     expected = shop_jobs(tmp_path / "python", python)
     block = {"sensors_enabled": True, "jobs": [written]}
     for component, defs in load_component(folder, "dagster_sao.StateAwareDbtProjectComponent", state_aware=block):
@@ -238,6 +253,16 @@ def test_a_job_in_yaml_is_the_one_in_python(tmp_path):
         assert (names(ours), ours.description, ours.tags) == (names(theirs), theirs.description, theirs.tags)
         (schedule,) = defs.schedules
         assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_off_without_quotes_in_yaml_is_off(tmp_path):
+    folder = write_project(tmp_path, shop_manifest()).project_dir
+    # As YAML reads `off`.
+    block = {"efficient_testing": False, "verify_proofs": 0, "jobs": [{"name": "nightly", "efficient_testing": False}]}
+    for component, defs in load_component(folder, "dagster_sao.StateAwareDbtProjectComponent", state_aware=block):
+        assert component.state_aware.test_settings.efficient_testing is EfficientTesting.OFF
+        (config,) = (op["config"] for op in defs.resolve_job_def("nightly").run_config["ops"].values())
+        assert config["efficient_testing"] == "OFF"
 
 
 def test_a_wrong_setting_of_a_job_in_yaml_is_named(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from dagster_sao.api.request import make_request
 from dagster_sao.cli import main
 from dagster_sao.core.errors import InvalidPolicyError
+from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 
@@ -21,6 +23,50 @@ from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 def test_seconds_without_a_meaning_are_refused(name, value):
     with pytest.raises(InvalidPolicyError, match=f"`{name}` is .*: use a number of seconds from"):
         StateAwareSettings(**{name: value}).check()
+
+
+@pytest.mark.parametrize("share", [-0.01, 1.01, 2, math.nan, math.inf, True, "0.1", None], ids=str)
+def test_a_share_of_proofs_without_a_meaning_is_refused(share):
+    with pytest.raises(InvalidPolicyError, match=r"^`verify_proofs` is .*: use a share from 0 to 1\.$"):
+        StateAwareSettings(verify_proofs=share).check()
+
+
+@pytest.mark.parametrize("way", ["some", "OFF", True, None, 3], ids=str)
+def test_a_way_to_answer_tests_that_does_not_exist_is_refused(way):
+    with pytest.raises(
+        InvalidPolicyError, match=r"^`efficient_testing` is .*: use one of off, reuse, aggregate, all\.$"
+    ):
+        StateAwareSettings(efficient_testing=way).check()
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 1])
+@pytest.mark.parametrize("way", [False, *EfficientTesting, *(way.value for way in EfficientTesting)])
+def test_settings_tell_how_tests_are_answered(way, share):
+    settings = StateAwareSettings(efficient_testing=way, verify_proofs=share)
+    settings.check()
+    found = settings.test_settings
+    assert (found.efficient_testing, found.verified_share) == (EfficientTesting(way), share)
+    assert isinstance(found.efficient_testing, EfficientTesting)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [(None, EfficientTesting.REUSE), ("off", EfficientTesting.OFF), (EfficientTesting.ALL, EfficientTesting.ALL)],
+)
+def test_a_runs_way_takes_precedence_over_the_projects(option, expected):
+    of_project = StateAwareSettings(efficient_testing=EfficientTesting.REUSE, verify_proofs=0.5).test_settings
+    found = of_project.of_run(StateAwareRunConfig(efficient_testing=option))
+    assert (found.efficient_testing, found.verified_share) == (expected, 0.5)
+
+
+def test_the_command_line_takes_the_ways_that_exist():
+    refused = CliRunner().invoke(main, ["build", "--efficient-testing", "some"])
+    assert refused.exit_code == 2
+    assert "'some' is not one of 'off', 'reuse', 'aggregate', 'all'" in refused.output
+    made = main.commands["build"].make_context("build", ["--efficient-testing", "reuse"])
+    assert make_request(efficient_testing=made.params["efficient_testing"]).options.efficient_testing is (
+        EfficientTesting.REUSE
+    )
 
 
 @pytest.mark.parametrize(
