@@ -28,6 +28,8 @@ class Semantics:
     """The same for text, where the reported type of a column shows a collation that is not the default."""
     groups_as_it_compares: bool = False
     """The same for each type, of a column and itself; no value but NULL differs from itself."""
+    partitions_as_it_groups: bool = False
+    """Whether PARTITION BY and GROUP BY ALL have the equality of GROUP BY for each type."""
     fails_loudly: bool = False
     """Whether a cast, an arithmetic operation or a function that cannot give a value is an error, not NULL."""
     fails_on_division_by_zero: bool = False
@@ -49,6 +51,7 @@ _POSTGRES = Semantics(
     compares_exactly=True,
     compares_text_exactly=True,
     groups_as_it_compares=True,
+    partitions_as_it_groups=True,
     fails_loudly=True,
     fails_on_division_by_zero=True,
     keeps_types=True,
@@ -56,9 +59,11 @@ _POSTGRES = Semantics(
     sees_sources_to_the_left=False,
     groups_by_position=True,
 )
+# DuckDB's PARTITION BY and GROUP BY ALL ignore the collation of a column.
 _DUCKDB = replace(
     _POSTGRES,
     folds_names="all",
+    partitions_as_it_groups=False,
     fails_on_division_by_zero=False,
     sees_sources_to_the_left=True,
     # A table that is made from a query inherits the collations of the query's columns.

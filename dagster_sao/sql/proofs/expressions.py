@@ -28,6 +28,12 @@ Assumed = frozenset[Id]
 """Columns that are not NULL where the expression is computed, because of a CASE around it."""
 _Rule = Callable[["exp.Expr", Scope, Assumed], Column]
 _MOST_DIGITS = 18
+# What else a node may have changes what it means.
+_ARGUMENTS = (
+    "this", "expression", "expressions", "ifs", "default", "true", "false", "to", "start", "length", "unit", "low", "high", "symmetric",
+    "decimals", "replacement", "is_string", "position", "safe", "coalesce", "typed", "is_nvl", "ignore_nulls", "negate", "table",
+    "casts_non_integer_decimals", "input_type_preserved", "zero_start", "negative_length_returns_empty",
+)  # fmt: skip
 _TEXTS, _INTEGERS, _TIMES = frozenset({TEXT}), frozenset({INTEGER}), frozenset({DATE, TIMESTAMP})
 
 
@@ -44,7 +50,7 @@ def describe(node: exp.Expr, scope: Scope, assumed: Assumed = frozenset()) -> Co
         return _unknown(node, scope)
     if (alias := scope.alias_of(node)) is not None:
         return describe(alias, scope, assumed)
-    rule = _RULES.get(type(node))
+    rule = _RULES.get(type(node)) if has_only(node, *_ARGUMENTS) else None
     return rule(node, scope, assumed) if rule is not None else _unknown(node, scope)
 
 
@@ -55,7 +61,7 @@ def carried(node: exp.Expr, scope: Scope) -> Id | None:
     found = scope.identify(node)
     if found is not None:
         return found
-    if isinstance(node, exp.Cast) and type(node) is exp.Cast and scope.environment.semantics.fails_loudly:
+    if type(node) is exp.Cast and has_only(node, "this", "to") and scope.environment.semantics.fails_loudly:
         inner = carried(node.this, scope)
         source = describe(node.this, scope).type
         return inner if inner is not None and keeps_distinct(source, _type_text(node)) else None
@@ -207,8 +213,11 @@ def _cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     inner = describe(node.this, scope, assumed)
     text = _type_text(node)
     family = family_of(text)
+    if not has_only(node, "this", "to"):
+        return _unknown(node, scope)
     facts = Column(
-        type=family,
+        # A text that was text before keeps its collation.
+        type=None if family == TEXT and inner.type is None else family,
         nullable_because=f"the type in {shown(node, scope)} is not known, so that the cast could give NULL",
         # Words such as 'now' become the time of the cast.
         is_stable=inner.is_stable and not isinstance(node.this, exp.Literal),
@@ -234,7 +243,11 @@ def _type_text(node: exp.Expr) -> str:
 def _try_cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     inner = describe(node.this, scope, assumed)
     because = f"{shown(node, scope)} is NULL where the cast fails"
-    return Column(type=family_of(_type_text(node)), nullable_because=because, is_stable=inner.is_stable)
+    return Column(
+        type=None if inner.type is None else family_of(_type_text(node)),
+        nullable_because=because,
+        is_stable=inner.is_stable,
+    )
 
 
 def _coalesce(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
@@ -260,7 +273,7 @@ def _case(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
         then = condition.args["true"]
         known = frozenset() if operand is not None else predicates.implied(condition.this, scope).not_null
         branches.append(describe(then, scope, before | known))
-        if operand is None and isinstance(condition.this, exp.Is) and isinstance(condition.this.expression, exp.Null):
+        if operand is None and _tests_for_null(condition.this):
             tested = scope.identify(condition.this.this)
             if tested is not None and scope.rows.columns[tested].is_stable:
                 before |= {tested}
@@ -272,6 +285,10 @@ def _case(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     because = _first_doubt(branches) if default is not None else f"{shown(node, scope)} is NULL without an ELSE"
     is_stable = facts.is_stable and conditions_are_stable and all(test.is_stable for test in tests)
     return replace(facts, nullable_because=because, is_stable=is_stable)
+
+
+def _tests_for_null(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Is) and isinstance(node.expression, exp.Null) and has_only(node, "this", "expression")
 
 
 def _is_stable(node: exp.Expr, scope: Scope) -> bool:

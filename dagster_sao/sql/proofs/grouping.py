@@ -127,14 +127,14 @@ def _group_items(scope: Scope, select: exp.Select, group: exp.Expr | None) -> li
     if group is None:
         return []
     if group.args.get("all"):
-        return _items_of_all(select) if has_only(group, "all") else None
+        return _items_of_all(scope, select) if has_only(group, "all") else None
     several = (exp.Rollup, exp.Cube, exp.GroupingSets, exp.Tuple)
     if not has_only(group, "expressions") or any(isinstance(item, several) for item in group.expressions):
         return None
     return [_group_item(scope, select, item) for item in group.expressions]
 
 
-def _items_of_all(select: exp.Select) -> list[exp.Expr] | None:
+def _items_of_all(scope: Scope, select: exp.Select) -> list[exp.Expr] | None:
     """Return what GROUP BY ALL groups by; None where a column stands beside an aggregate in one expression.
 
     Constants are no groups: a query with nothing else is not grouped at all.
@@ -143,7 +143,8 @@ def _items_of_all(select: exp.Select) -> list[exp.Expr] | None:
     with_aggregates = [item for item in items if _has_aggregate(item)]
     if _has_star(items) or any(_mixes(item) for item in with_aggregates):
         return None
-    return [item for item in items if not any(item is other for other in with_aggregates) and _has_column(item)] or None
+    groups = [item for item in items if not any(item is other for other in with_aggregates) and _has_column(item)]
+    return groups if groups and all(partitions_exactly(describe(item, scope), scope) for item in groups) else None
 
 
 def _has_aggregate(item: exp.Expr) -> bool:
@@ -250,7 +251,7 @@ def windowed(scope: Scope, select: exp.Select) -> Rows:
         partition = _partition(node, select)
         scope.computed[id(node)] = name
         columns[name] = window(node, scope, is_whole=partition is not None)
-        if isinstance(node.this, exp.RowNumber) and partition is not None:
+        if numbers_rows(node.this) and partition is not None:
             keys.extend(numbered(scope, partition, name, shown(node, scope)))
     scope.rivals = frozenset(scope.aliases)
     return with_keys(replace(scope.rows, columns=columns), [*scope.rows.keys, *keys])
@@ -285,10 +286,17 @@ def window(node: exp.Window, scope: Scope, *, is_whole: bool) -> Column:
     return replace(facts, nullable_because=facts.nullable_because or because)
 
 
+def numbers_rows(function: exp.Expr) -> bool:
+    """Return whether a window function gives each row of a partition another number: `rank` gives ties one."""
+    return isinstance(function, exp.RowNumber)
+
+
 def numbered(scope: Scope, partition: list[exp.Expr], name: Id, text: str) -> list[Key]:
     """Return the key that row_number() makes: its number, within the columns of its partition."""
     columns = [scope.identify(part) for part in partition]
     if any(column is None or not scope.rows.columns[column].is_stable for column in columns):
+        return []
+    if any(not partitions_exactly(scope.rows.columns[column], scope) for column in columns if column is not None):
         return []
     return [
         Key(
@@ -297,6 +305,11 @@ def numbered(scope: Scope, partition: list[exp.Expr], name: Id, text: str) -> li
             reason=(Step(text),),
         )
     ]
+
+
+def partitions_exactly(column: Column, scope: Scope) -> bool:
+    """Return whether PARTITION BY and GROUP BY ALL tell a column's values apart as GROUP BY does."""
+    return column.type is not None or scope.environment.semantics.partitions_as_it_groups
 
 
 def distinct_on(scope: Scope, select: exp.Select) -> Rows:

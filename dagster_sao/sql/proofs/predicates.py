@@ -29,6 +29,7 @@ _NOT_OPERANDS = (
 )
 _STRICT_IN_ALL = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.IntDiv, exp.Mod, exp.Neg)
 _STRICT_IN_FIRST = (exp.Cast, exp.TryCast, exp.Lower, exp.Upper, exp.Length, exp.Abs, exp.Trim, exp.TimestampTrunc)
+_ARGUMENTS = ("this", "expression", "expressions", "query", "low", "high", "symmetric", "table", "negate")
 _NONE: frozenset[Id] = frozenset()
 
 
@@ -60,11 +61,8 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
     """Return what a conjunct implies of the rows for which it is TRUE."""
     if isinstance(node, exp.Exists):
         return _exists(node, scope)
-    members = (
-        _members_of_query(node.this, node.args["query"], scope)
-        if isinstance(node, exp.In) and node.args.get("query")
-        else {}
-    )
+    is_query = isinstance(node, exp.In) and has_only(node, "this", "query")
+    members = _members_of_query(node.this, node.args["query"], scope) if is_query else {}
     return Implied(
         not_null_if(node, scope, is_true=True),
         values_if_true(node, scope),
@@ -77,6 +75,8 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
 
 def not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]:
     """Return the columns that are not NULL where a predicate is TRUE, or where it is FALSE."""
+    if not has_only(node, *_ARGUMENTS):
+        return _NONE
     if isinstance(node, exp.Paren):
         return not_null_if(node.this, scope, is_true=is_true)
     if isinstance(node, exp.Not):
@@ -88,6 +88,7 @@ def not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]
         is_plain = not any(isinstance(part, _NOT_OPERANDS) for part in (node.this, node.expression))
         return _strict(node.this, scope) | _strict(node.expression, scope) if is_plain else _NONE
     if isinstance(node, exp.Is):
+        is_true ^= bool(node.args.get("negate"))
         return _strict(node.this, scope) if _is_rejects_null(node, is_true=is_true) else _NONE
     if isinstance(node, exp.In):
         return _strict(node.this, scope) if _in_rejects_null(node, is_true=is_true) else _NONE
@@ -111,7 +112,7 @@ def _is_rejects_null(node: exp.Is, *, is_true: bool) -> bool:
 def _in_rejects_null(node: exp.In, *, is_true: bool) -> bool:
     """Return whether IN says that its operand is not NULL: NOT IN over a query without rows does not."""
     if node.args.get("query"):
-        return is_true
+        return is_true and has_only(node, "this", "query")
     return bool(node.expressions) and has_only(node, "this", "expressions")
 
 
@@ -239,10 +240,13 @@ def members_by_equality(column: Column, other: Column, semantics: Semantics) -> 
 def _exists(node: exp.Exists, scope: Scope) -> Implied:
     """Return what `exists (select … from b where b.k = a.k)` says of `a.k`."""
     select = node.this
-    if not isinstance(select, exp.Select) or not has_only(select, "expressions", "from", "joins", "where"):
+    if (
+        not has_only(node, "this")
+        or not isinstance(select, exp.Select)
+        or not has_only(select, "expressions", "from", "joins", "where")
+    ):
         return Implied()
-    items_are_plain = all(isinstance(item, exp.Star | exp.Literal | exp.Column) for item in select.expressions)
-    if not items_are_plain or argument(select, "from") is None:
+    if not _gives_its_rows(select) or argument(select, "from") is None:
         return Implied()
     sources = [argument(select, "from").this, *(join.this for join in select.args.get("joins") or ())]
     if not all(isinstance(source, exp.Table) for source in sources):
@@ -261,6 +265,11 @@ def _exists(node: exp.Exists, scope: Scope) -> Implied:
                 members.update(_members_of_query(outer, query, scope))
                 not_null |= {column} if scope.rows.columns[column].is_stable else set()
     return Implied(frozenset(not_null), members=members)
+
+
+def _gives_its_rows(select: exp.Select) -> bool:
+    """Return whether a SELECT has a row for each row of its FROM: an aggregate makes one even of none."""
+    return all(isinstance(item, exp.Star | exp.Literal | exp.Column) for item in select.expressions)
 
 
 def _is_of_outer(node: exp.Expr, inner_names: set[str | None], environment: Environment) -> bool:

@@ -82,7 +82,8 @@ class Relation:
     types: Mapping[str, str] | None = None
     """The type of each column as the catalog spells both, where known.
 
-    Two columns of equal type must have the same equality: a collation other than the database's default is part of the type.
+    A text type without a collation promises that equal texts are the same: any other collation, also the database's default, must
+    stand in the type, or the column's type be left out.
     """
 
 

@@ -167,7 +167,11 @@ def _with_queries(node: exp.Expr, environment: Environment) -> Environment:
             for table in query.find_all(exp.Table)
             if isinstance(table.this, exp.Identifier)
         )
-        is_query = isinstance(query.this, exp.Query) and has_only(query, "this", "alias", "materialized")
+        is_query = (
+            has_only(clause, "expressions", "recursive")
+            and isinstance(query.this, exp.Query)
+            and has_only(query, "this", "alias", "materialized")
+        )
         inner = replace(environment, queries=queries)
         rows = derived(query.this, inner) if is_query and not is_recursive else NOTHING
         queries = {**queries, name: renamed(rows, query.args["alias"], environment)}
@@ -275,7 +279,7 @@ def _item(node: exp.Expr, scope: Scope) -> _Item:
 def _starred_sources(node: exp.Expr, scope: Scope) -> list[str] | None:
     """Return the sources whose columns a star stands for."""
     star = node if isinstance(node, exp.Star) else node.this
-    if not isinstance(star, exp.Star) or not has_only(star, "except") or node.args.get("db"):
+    if not isinstance(star, exp.Star) or not has_only(star, "except") or not has_only(node, "this", "table", "except"):
         return None
     qualifier = node.args.get("table") if isinstance(node, exp.Column) else None
     sources = list(scope.sources) if qualifier is None else [scope.environment.fold(qualifier)]

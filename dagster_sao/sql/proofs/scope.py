@@ -232,12 +232,16 @@ class Scope:
 
     def resolve(self, column: exp.Expr) -> Id | None:
         """Return the column that a name stands for, None where that is not certain."""
-        if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier) or column.args.get("db"):
+        found = self._named(column)
+        return found if found in self.rows.columns else None
+
+    def _named(self, column: exp.Expr) -> Id | None:
+        """Return the same, also of a column that is not among the rows any more."""
+        if not _is_name(column):
             return None
         name = self.environment.fold(column.this)
         qualifier = column.args.get("table")
-        found = (self.environment.fold(qualifier), name) if qualifier is not None else self._unqualified(name)
-        return found if found in self.rows.columns else None
+        return (self.environment.fold(qualifier), name) if qualifier is not None else self._unqualified(name)
 
     def _unqualified(self, name: str) -> Id | None:
         if name in self.merged:
@@ -253,11 +257,7 @@ class Scope:
 
     def alias_of(self, column: exp.Expr) -> exp.Expr | None:
         """Return the expression of the select list that a name certainly stands for."""
-        if (
-            not isinstance(column, exp.Column)
-            or not isinstance(column.this, exp.Identifier)
-            or column.args.get("table")
-        ):
+        if not _is_name(column) or column.args.get("table"):
             return None
         name = self.environment.fold(column.this)
         may_be_column = name in self.merged or any(
@@ -287,24 +287,21 @@ class Scope:
 
     def text_of(self, node: exp.Expr) -> str | None:
         """Return a text that equal expressions share, None where the columns in one are not certain."""
-        names: dict[int, Id] = {}
-        for column in node.find_all(exp.Column):
-            found = self._known_before_grouping(column)
-            if found is None:
-                return None
-            names[id(column)] = found
-        copied = node.copy()
-        for column, original in zip(list(copied.find_all(exp.Column)), list(node.find_all(exp.Column)), strict=True):
-            column.set("table", None)
-            column.set("this", exp.to_identifier(repr(names[id(original)]), quoted=True))
-        return copied.sql(dialect=self.environment.dialect, comments=False)
-
-    def _known_before_grouping(self, column: exp.Column) -> Id | None:
-        if not isinstance(column.this, exp.Identifier) or column.args.get("db"):
+        names = [self._named(column) for column in node.find_all(exp.Column)]
+        if None in names:
             return None
-        name = self.environment.fold(column.this)
-        qualifier = column.args.get("table")
-        return (self.environment.fold(qualifier), name) if qualifier is not None else self._unqualified(name)
+        copied = node.copy()
+        for column, name in zip(list(copied.find_all(exp.Column)), names, strict=True):
+            column.set("table", None)
+            column.set("this", exp.to_identifier(repr(name), quoted=True))
+        for part in copied.walk():
+            part.comments = None
+        # Unlike SQL, this shows all parts of the tree.
+        return repr(copied)
+
+
+def _is_name(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) and has_only(node, "this", "table")
 
 
 def _names(node: exp.Expr) -> list[exp.Column]:

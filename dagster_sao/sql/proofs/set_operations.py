@@ -12,7 +12,7 @@ from dagster_sao.sql.proofs.expressions import one_of
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, with_keys
 from dagster_sao.sql.proofs.scope import has_only
 
-_ARGUMENTS = ("this", "expression", "distinct", "with", "order", "limit", "offset", "kind")
+_ARGUMENTS = ("this", "expression", "distinct", "with", "order", "limit", "offset")
 
 
 def is_understood(node: exp.SetOperation) -> bool:

@@ -15,7 +15,7 @@ _COLUMN = re.compile(r'(?P<name>\w+)(?: (?P<type>"[^"]*"|\?|text|varchar|char\(3
 @dataclass
 class Case:
     title: str
-    adapter: str
+    adapter: str | None
     relations: dict[str, Relation]
     sql: str
     answers: list[tuple[bool, object]]
@@ -31,7 +31,7 @@ def _case(text: str) -> Case:
     title, adapter = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", title).groups()
     return Case(
         title,
-        adapter or "duckdb",
+        adapter,
         parse_relations(relations),
         sql,
         [(line.startswith("yes"), parse_property(line)) for line in answers],

@@ -33,7 +33,7 @@ class Report:
 class Hunt:
     database: object
     seed: int
-    stop_at_first: bool = True
+    shrinks: bool = True
 
     def run(self, queries: int) -> Report:
         """Make queries until so many could run, or one is proven wrongly."""
@@ -50,7 +50,7 @@ class Hunt:
                 sql = grammar.model()
                 found = self.check(world, sql, report)
                 if found:
-                    report.counterexample = self.shrunk(world, sql, found)
+                    report.counterexample = self.shrunk(world, sql, found) if self.shrinks else f"{found}: {sql}"
                     return report
         return report
 

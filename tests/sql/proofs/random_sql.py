@@ -14,12 +14,15 @@ INT, BIGINT, TEXT, DECIMAL, DOUBLE, DATE, BOOLEAN = (
     "date",
     "boolean",
 )
+ANY_CASE = "text with a collation"
+TEXTS = {TEXT, ANY_CASE}
 NUMBERS = {INT, BIGINT, DECIMAL, DOUBLE}
-TYPES = [INT, INT, INT, BIGINT, TEXT, TEXT, DECIMAL, DOUBLE, DATE, BOOLEAN]
+TYPES = [INT, INT, INT, BIGINT, TEXT, TEXT, ANY_CASE, DECIMAL, DOUBLE, DATE, BOOLEAN]
 LITERALS = {
     INT: ["0", "1", "2", "3"],
     BIGINT: ["0", "1", "2"],
     TEXT: ["'a'", "'A'", "'b'", "'1'", "'01'", "''"],
+    ANY_CASE: ["'a'", "'A'", "'b'", "''"],
     DECIMAL: ["0.0", "1.00", "1.50"],
     DOUBLE: ["0.0", "1.5"],
     DATE: ["date '2024-01-01'", "date '2024-01-15'", "date '2024-02-01'"],
@@ -150,11 +153,13 @@ class Grammar:
 
     def equality(self, refs, others) -> str:
         pairs = [(one, other) for one in refs for other in others if one.type == other.type]
+        families = [NUMBERS, NUMBERS, TEXTS, NUMBERS | {TEXT}]
         close = [
             (one, other)
             for one in refs
             for other in others
-            if {one.type, other.type} <= NUMBERS | ({TEXT} if self.chance(0.1) else set())
+            for family in families[: self.pick([3, 3, 4])]
+            if {one.type, other.type} <= family
         ]
         same = [pair for pair in pairs if pair[0].name == pair[1].name]
         options = [group for group in (pairs, same, same, close) if group]
@@ -191,28 +196,23 @@ class Grammar:
         other = next(
             (found.sql for found in self.random.sample(refs, len(refs)) if found.type == type_), self.literal(type_)
         )
+        test = self.predicate(refs, 0)
         options = [
             (f"coalesce({inner}, {self.literal(type_)})", type_),
             (f"coalesce({inner}, {other})", type_),
             (f"nullif({inner}, {self.literal(type_)})", type_),
-            (
-                f"case when {self.predicate(refs, 0)} then {inner} else {self.pick([self.literal(type_), other, 'null'])} end",
-                type_,
-            ),
+            (f"case when {test} then {inner} else {self.pick([self.literal(type_), other, 'null'])} end", type_),
             (f"case when {inner} is null then {self.literal(type_)} else {inner} end", type_),
             (f"case when {inner} is not null then {inner} end", type_),
             (
                 f"case {inner} when {self.literal(type_)} then 'a' when {self.literal(type_)} then 'b' else 'c' end",
                 TEXT,
             ),
-            (f"case when {self.predicate(refs, 0)} then 'a' else 'b' end", TEXT),
+            (f"case when {test} then 'a' else 'b' end", TEXT),
             (self.literal(type_), type_),
             (f"greatest({inner}, {other})", type_),
-            (f"({self.predicate(refs, 0)})", BOOLEAN),
-            (
-                f"(select max({self.pick(['x.c', 'x.c', '1'])}) from (select 1 as c where {self.predicate(refs, -1)}) x)",
-                INT,
-            ),
+            (f"({test})", BOOLEAN),
+            (f"(select max({self.pick(['x.c', '1'])}) from (select 1 as c where {self.predicate(refs, -1)}) x)", INT),
         ]
         if type_ in NUMBERS:
             options += [
@@ -221,12 +221,12 @@ class Grammar:
                 (f"cast({inner} as bigint)", BIGINT), (f"cast({inner} as text)", TEXT), (f"cast({inner} as decimal(10,1))", DECIMAL),
                 (f"cast({inner} as int)", INT), (f"cast({inner} as int)", INT), (f"cast({inner} as double precision)", DOUBLE),
             ]  # fmt: skip
-        if type_ == TEXT:
+        if type_ in TEXTS:
             options += [
-                (f"lower({inner})", TEXT), (f"upper({inner})", TEXT), (f"length({inner})", BIGINT), (f"{inner} || 'x'", TEXT),
-                (f"concat({inner}, {other})", TEXT), (f"md5({inner})", TEXT), (f"substring({inner}, 1, 1)", TEXT),
-                (f"trim({inner})", TEXT), (f"cast({inner} as varchar(1))", TEXT), (f"cast({inner} as text)", TEXT),
-                (f"replace({inner}, 'a', 'b')", TEXT), (f"{inner} || {other}", TEXT),
+                (f"lower({inner})", type_), (f"upper({inner})", type_), (f"length({inner})", BIGINT), (f"{inner} || 'x'", type_),
+                (f"concat({inner}, {other})", type_), (f"md5({inner})", type_), (f"substring({inner}, 1, 1)", type_),
+                (f"trim({inner})", type_), (f"cast({inner} as varchar(1))", type_), (f"cast({inner} as text)", type_),
+                (f"replace({inner}, 'a', 'b')", type_), (f"{inner} || {other}", type_),
             ]  # fmt: skip
             options += [(f"try_cast({inner} as int)", INT)] * 2 if self.is_duckdb else []
         if type_ == DATE:
@@ -256,7 +256,7 @@ class Grammar:
             options += [ref.sql, f"not {ref.sql}", f"{ref.sql} is true", f"{ref.sql} is not true"]
         if ref.type in {INT, TEXT}:
             options += [f"{ref.sql} = '1'", f"{ref.sql} in ('1', '2')", f"{ref.sql} = any(array[{literal}])"]
-        if ref.type == TEXT:
+        if ref.type in TEXTS:
             options += [f"{ref.sql} like 'a%'", f"lower({ref.sql}) = 'a'", f"{ref.sql} in ('a', 'b')"]
         if ref.type in NUMBERS:
             options += [f"{ref.sql} + 1 > {literal}", f"{ref.sql} > 0"]

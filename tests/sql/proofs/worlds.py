@@ -11,13 +11,15 @@ from itertools import combinations
 from random import Random
 
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, Relation, Relationship, Unique
-from tests.sql.proofs.random_sql import BIGINT, BOOLEAN, DATE, DECIMAL, DOUBLE, INT, NAMES, TEXT, TYPES
+from tests.sql.proofs.random_sql import ANY_CASE, BIGINT, BOOLEAN, DATE, DECIMAL, DOUBLE, INT, NAMES, TEXT, TYPES
 
-FILLINGS = 3
+FILLINGS = 2
 VALUES = {
     INT: ["0", "1", "2", "3", "4", "5", "6", "7"],
     BIGINT: ["0", "1", "2", "3", "4", "5", "6", "7"],
     TEXT: ["'a'", "'b'", "'A'", "'1'", "'01'", "''", "'2'", "'c'"],
+    # Each is another text than the others, whatever the case.
+    ANY_CASE: ["'a'", "'b'", "''", "'c'", "'d'", "'1'", "'01'", "'e'"],
     DECIMAL: ["0.00", "1.00", "1.50", "2.00", "3.00", "2.50", "-1.00", "7.25"],
     DOUBLE: ["0.0", "1.0", "1.5", "'nan'", "2.5", "-1.0", "3.0", "7.0"],
     DATE: [f"'2024-0{1 + day // 2}-{(day % 2) * 14 + 1:02}'" for day in range(8)],
@@ -33,6 +35,7 @@ class QueryError(Exception):
 class DuckDB:
     dialect = "duckdb"
     is_duckdb = True
+    collation = "varchar collate nocase"
 
     def __init__(self):
         import duckdb
@@ -62,11 +65,14 @@ class DuckDB:
 class Postgres:
     dialect = "postgres"
     is_duckdb = False
+    collation = "text collate public.any_case"
 
     def __init__(self, server):
         self.connection = server.connect()
         self.cursor = self.connection.cursor()
         self.run("set jit = off; set synchronous_commit = off")
+        options = "provider = icu, locale = 'und-u-ks-level2', deterministic = false"
+        self.run(f"create collation if not exists public.any_case ({options})")
 
     def run(self, sql: str):
         import psycopg2
@@ -150,8 +156,14 @@ def _value(random, world, rows, column: ColumnPlan, taken: list[str]):
         options = [row[index] for row in rows[table] if row[index] != "null"]
     if not column.not_null and (random.random() < 0.3 or not options):
         return "null"
-    options = [value for value in options if not column.unique or value not in taken]
+    if column.type == ANY_CASE:
+        options, taken = [*options, "'A'"] if not column.parent else options, [value.lower() for value in taken]
+    options = [value for value in options if not column.unique or _plain(column, value) not in taken]
     return random.choice(options) if options else None if column.not_null else "null"
+
+
+def _plain(column: ColumnPlan, value: str) -> str:
+    return value.lower() if column.type == ANY_CASE else value
 
 
 def _fits(world: World, table: str, row, made) -> bool:
@@ -159,7 +171,7 @@ def _fits(world: World, table: str, row, made) -> bool:
     if pair is None:
         return True
     indexes = [index for index, column in enumerate(world.tables[table]) if column.name in pair]
-    return all(any(row[index] != other[index] for index in indexes) for other in made)
+    return all(any(row[index].lower() != other[index].lower() for index in indexes) for other in made)
 
 
 def with_relations(world: World, random: Random) -> World:
@@ -178,7 +190,7 @@ def with_relations(world: World, random: Random) -> World:
             if column.parent:
                 options.append(Relationship(column.name, *column.parent))
             found = {row[columns.index(column)] for filling in world.fillings for row in filling[table]} - {"null"}
-            if column.type == TEXT:
+            if column.type in {TEXT, ANY_CASE}:
                 options.append(
                     AcceptedValues(column.name, frozenset(value.strip("'") for value in found) | {"a"}, quoted=True)
                 )
@@ -198,11 +210,12 @@ def with_relations(world: World, random: Random) -> World:
 
 def fill(database, world: World) -> None:
     """Make the tables of a world."""
+    types_of = {ANY_CASE: database.collation}
     for number, filling in enumerate(world.fillings):
         database.run(f"drop schema if exists w{number} cascade")
         database.run(f"create schema w{number}")
         for table, columns in world.tables.items():
-            types = ", ".join(f"{column.name} {column.type}" for column in columns)
+            types = ", ".join(f"{column.name} {types_of.get(column.type, column.type)}" for column in columns)
             database.run(f"create table w{number}.{table} ({types})")
             if filling[table]:
                 rows = ", ".join(f"({', '.join(row)})" for row in filling[table])
