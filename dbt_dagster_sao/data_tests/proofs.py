@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,10 +112,12 @@ class TestProofs:
         sql = model.get("compiled_code") if is_built else warehouse.compiled(model_id)
         if not sql:
             return None
+        keys = Counter(map(self._relation_key, parents))
         relations = {
             key: self._relation(parent, tuple(known[parent].values()), warehouse)
             for parent in parents
-            if (key := self._relation_key(parent))
+            # Two names that differ only in case may be two relations.
+            if (key := self._relation_key(parent)) and keys[key] == 1
         }
         query = QueryProofs(sql, self._adapter, relations)
         self._queries[model_id] = mark, query
