@@ -58,7 +58,9 @@ example: setup ## Run the example from end to end and in a browser, with screens
 test: setup ## Run the tests, but for the slow ones and those of `make example`
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-FAST := tests/core tests/sql dagster_sao/core dagster_sao/sql tests/orchestration/runs/test_run_plan.py \
+# What asks databases is left out.
+ON_DATABASES := $(addprefix --ignore=tests/sql/,merged_tests/test_equality.py merged_tests/test_with_dbt.py proofs/test_soundness.py)
+FAST := $(ON_DATABASES) tests/core tests/sql dagster_sao/core dagster_sao/sql tests/orchestration/runs/test_run_plan.py \
   tests/orchestration/automation/test_choices.py tests/orchestration/sources/test_schedule.py \
   tests/orchestration/events/test_event_schema.py
 
@@ -73,7 +75,7 @@ test-histories: setup ## Run the histories that CI runs beside the tests
 
 # Only the engine is another one, so it is put before the environment's own.
 OLD_DUCKDBS := 1.2 1.4
-ON_OLD_DUCKDBS := tests/histories/test_views_follow_columns.py tests/warehouse/relations/test_listing.py \
+ON_OLD_DUCKDBS := tests/sql/merged_tests/test_equality.py tests/histories/test_views_follow_columns.py tests/warehouse/relations/test_listing.py \
   tests/orchestration/sources/test_freshness_sensor.py
 
 test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with older versions of it
