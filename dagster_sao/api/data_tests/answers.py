@@ -183,7 +183,8 @@ class _WithoutFailures:
         name = entry.get("identifier") or entry.get("alias") or entry["name"]
         try:
             found = session.columns(entry.get("database"), entry["schema"], name)
-            return comparable_types(found, session.adapter_type, lambda sql: session.execute(sql)[0])
+            # A relation that was never built has none yet.
+            return comparable_types(found, session.adapter_type, lambda sql: session.execute(sql)[0]) or None
         except WarehouseError:
             return None
 

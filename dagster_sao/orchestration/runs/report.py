@@ -299,7 +299,7 @@ class RunReport:
             text += f" ({', '.join(f'{count} {how}' for how, count in sorted(spared.items()))})"
         if self.verified:
             wrong = sum(self.verified.values())
-            text += f"; {len(self.verified)} proven tests were run to verify the proofs, {wrong} contradicted"
+            text += f"; verified proofs: {len(self.verified)}, contradicted: {wrong}"
         return text
 
     def _observation(self, uid: str, message: str, metadata: Mapping[str, Any]) -> dg.AssetObservation:
