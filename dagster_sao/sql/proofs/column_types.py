@@ -12,7 +12,6 @@ from dagster_sao.sql.proofs.facts import Column
 
 INTEGER, DECIMAL, FLOAT, TEXT = "integer", "decimal", "float", "text"
 BOOLEAN, DATE, TIMESTAMP, UUID = "boolean", "date", "timestamp", "uuid"
-NUMBERS = frozenset({INTEGER, DECIMAL, FLOAT})
 NULL = "null"
 """The type of a bare NULL, which takes the type that it meets."""
 _FAMILY = {
@@ -26,19 +25,37 @@ _FAMILY = {
     "uuid": UUID,
 }
 _TYPE = re.compile(r"([a-z][a-z0-9]*(?: [a-z]+)*) ?(\([\d, ]*\))?", re.ASCII)
-_CAN_HAVE_A_SIZE = {DECIMAL, TEXT, FLOAT}
-_ALWAYS_COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID}
+_CAN_HAVE_A_SIZE = {TEXT, FLOAT}
+_COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID, TIMESTAMP}
 
 
 def family_of(type_name: str) -> str | None:
     """Return the family of a type, None where it belongs to none.
 
+    Decimals of two sizes are two families: some databases compare them by way of a third.
+
     >>> family_of("BIGINT"), family_of("character varying(20)"), family_of("char(3)"), family_of("int[]")
     ('integer', 'text', None, None)
+    >>> family_of("numeric(10, 2)"), family_of("numeric")
+    ('decimal(10,2)', 'decimal')
     """
     found = _TYPE.fullmatch(type_name.strip().lower())
     family = _FAMILY.get(found[1]) if found else None
-    return None if found and found[2] and family not in _CAN_HAVE_A_SIZE else family
+    if found is None or not found[2]:
+        return family
+    if family == DECIMAL:
+        return f"{DECIMAL}{found[2].replace(' ', '')}"
+    return family if family in _CAN_HAVE_A_SIZE else None
+
+
+def is_decimal(type_: str | None) -> bool:
+    """Return whether a family is one of decimals."""
+    return type_ is not None and type_.startswith(DECIMAL)
+
+
+def is_number(type_: str | None) -> bool:
+    """Return whether a family is one of numbers."""
+    return type_ in {INTEGER, FLOAT} or is_decimal(type_)
 
 
 def may_have_collation(type_name: str) -> bool:
@@ -75,7 +92,7 @@ def are_comparable(one: Column, other: Column, semantics: Semantics) -> bool:
         return True
     if one.type is None or one.type != other.type:
         return False
-    if one.type in _ALWAYS_COMPARABLE or one.type in {DECIMAL, TIMESTAMP}:
+    if one.type in _COMPARABLE or (is_decimal(one.type) and has_size(one.type)):
         return semantics.compares_exactly
     return one.type == TEXT and semantics.compares_text_exactly
 

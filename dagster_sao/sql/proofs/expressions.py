@@ -14,11 +14,11 @@ from dagster_sao.sql.proofs.column_types import (
     DECIMAL,
     INTEGER,
     NULL,
-    NUMBERS,
     TEXT,
     TIMESTAMP,
     common,
     family_of,
+    is_number,
     keeps_distinct,
 )
 from dagster_sao.sql.proofs.facts import Column, Id, Member, Reason, Values, joined
@@ -105,11 +105,11 @@ def _column(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
 
 
 def _literal(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
-    del assumed
+    del scope, assumed
     if node.is_string:
         return Column(type=TEXT, not_null=(), values=Values(frozenset({node.name}), quoted=True), constant=())
-    is_decimal = "." in node.name and scope.environment.semantics.fails_loudly
-    type_ = INTEGER if _is_integer(node) else DECIMAL if is_decimal else None
+    # Of a size that depends on the database.
+    type_ = INTEGER if _is_integer(node) else DECIMAL if "." in node.name else None
     return Column(type=type_, not_null=(), values=Values(frozenset({node.name}), quoted=False), constant=())
 
 
@@ -175,7 +175,7 @@ def _now(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
 
 def _arithmetic(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     parts = [describe(part, scope, assumed) for part in _parts(node)]
-    if any(part.type not in NUMBERS for part in parts):
+    if not all(is_number(part.type) for part in parts):
         return replace(_unknown(node, scope), is_stable=all(part.is_stable for part in parts))
     is_whole = all(part.type == INTEGER for part in parts) and isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Neg)
     return _same_if_not_null(INTEGER if is_whole else None)(node, scope, assumed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from sqlglot import exp
 
@@ -20,7 +21,6 @@ from dagster_sao.sql.proofs.facts import (
     Column,
     Id,
     Key,
-    Reason,
     Rows,
     Step,
     as_lax,
@@ -41,7 +41,11 @@ from dagster_sao.sql.proofs.scope import (
     table_rows,
 )
 
-_KINDS = {"", "INNER", "OUTER", "CROSS", "SEMI", "ANTI"}
+_KINDS = {
+    *product(("LEFT", "RIGHT", "FULL"), ("", "OUTER")),
+    *product(("", "LEFT"), ("SEMI", "ANTI")),
+    ("", ""), ("", "INNER"), ("", "CROSS"),
+}  # fmt: skip
 _JOIN_ARGUMENTS = ("this", "side", "kind", "on", "using")
 _MOST_PAIRS = 4
 
@@ -85,7 +89,9 @@ def from_clause(select: exp.Select, environment: Environment) -> Scope:
 
 def _is_understood(joins: Iterable[exp.Join]) -> bool:
     joins = list(joins)
-    if any(not has_only(join, *_JOIN_ARGUMENTS) or join.kind.upper() not in _KINDS for join in joins):
+    if any(
+        not has_only(join, *_JOIN_ARGUMENTS) or (join.side.upper(), join.kind.upper()) not in _KINDS for join in joins
+    ):
         return False
     # A comma binds less than JOIN, which makes no difference to joins that keep all rows of the left.
     has_comma = any(has_only(join, "this") for join in joins)
@@ -366,22 +372,8 @@ def _with_condition(scope: Scope, rows: Rows, join: _Join, comparable: list[tupl
             rows = predicates.equated(rows, one, other, (Step(f"inner join on {names}"),), semantics)
     for one, other in comparable if join.kind in {"left", "right"} else ():
         before, follower = (one, other) if join.kind == "left" else (other, one)
-        rows = followed(rows, before, follower, (Step(f"{join.kind} join with {join.name}"),), semantics)
+        rows = predicates.followed(rows, before, follower, (Step(f"{join.kind} join with {join.name}"),), semantics)
     return rows
-
-
-def followed(rows: Rows, column: Id, follower: Id, reason: Reason, semantics: Semantics) -> Rows:
-    """Return rows in which a column of the optional side is NULL or equals another: lax keys and parents pass to it."""
-    facts = rows.columns[follower]
-    members = predicates.members_by_equality(facts, rows.columns[column], semantics)
-    added = tuple(replace(member, reason=joined(reason, member.reason)) for member in members)
-    rows = changed(rows, {follower: replace(facts, members=(*facts.members, *added))})
-    keys = [
-        Key(key.columns - {column} | {follower}, is_strict=False, reason=joined(key.reason, reason))
-        for key in rows.keys
-        if column in key.columns
-    ]
-    return with_keys(rows, [*rows.keys, *keys])
 
 
 def _loss(left: Rows, right: Rows, join: _Join, comparable: list[tuple[Id, Id]]) -> tuple[str, ...]:

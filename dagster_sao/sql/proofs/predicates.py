@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import BOOLEAN, DECIMAL, INTEGER, TEXT, are_comparable
+from dagster_sao.sql.proofs.column_types import BOOLEAN, INTEGER, TEXT, are_comparable, is_decimal
 from dagster_sao.sql.proofs.facts import Column, Id, Key, Member, Reason, Rows, Step, Values, changed, joined, with_keys
 from dagster_sao.sql.proofs.scope import Environment, Scope, argument, has_only, source_name
 
@@ -184,8 +184,15 @@ def _excluded(node: exp.Expr, scope: Scope) -> dict[Id, Values]:
 
 
 def _pinned(node: exp.Expr, scope: Scope) -> frozenset[Id]:
-    """Return the column that has one value where a conjunct is TRUE."""
+    """Return the column that has one value, perhaps NULL, where a conjunct is TRUE."""
     inner = node.this if isinstance(node, exp.Not) else node
+    if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null) and has_only(node, "this", "expression"):
+        column = scope.identify(node.this)
+        # A row of NULLs is another value than NULL, and IS NULL too: not so for the types that are known.
+        is_one = (
+            column is not None and scope.rows.columns[column].is_stable and scope.rows.columns[column].type is not None
+        )
+        return frozenset({column}) if is_one and column is not None else _NONE
     if isinstance(inner, exp.Column):
         column = scope.identify(inner)
         is_one = (
@@ -208,7 +215,7 @@ def names_one_value(column: Column, values: Values, scope: Scope, *, is_boolean:
     """Return whether all values of a column that equal a literal are one: not so if they are converted first."""
     if values.quoted:
         return column.type == TEXT or scope.environment.semantics.types_literals_by_column
-    return column.type == BOOLEAN if is_boolean else column.type in {INTEGER, DECIMAL}
+    return column.type == BOOLEAN if is_boolean else (column.type == INTEGER or is_decimal(column.type))
 
 
 def _equal(node: exp.Expr, scope: Scope) -> tuple[tuple[Id, Id], ...]:
@@ -346,3 +353,17 @@ def equated(rows: Rows, one: Id, other: Id, reason: Reason, semantics: Semantics
         if this in key.columns
     ]
     return with_keys(rows, [*rows.keys, *swapped])
+
+
+def followed(rows: Rows, column: Id, follower: Id, reason: Reason, semantics: Semantics) -> Rows:
+    """Return rows in which a column of the optional side is NULL or equals another: lax keys and parents pass to it."""
+    facts = rows.columns[follower]
+    members = members_by_equality(facts, rows.columns[column], semantics)
+    added = tuple(replace(member, reason=joined(reason, member.reason)) for member in members)
+    rows = changed(rows, {follower: replace(facts, members=(*facts.members, *added))})
+    keys = [
+        Key(key.columns - {column} | {follower}, is_strict=False, reason=joined(key.reason, reason))
+        for key in rows.keys
+        if column in key.columns
+    ]
+    return with_keys(rows, [*rows.keys, *keys])

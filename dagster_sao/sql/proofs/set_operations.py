@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import NULL, common
+from dagster_sao.sql.proofs.column_types import NULL, are_comparable, common
 from dagster_sao.sql.proofs.expressions import one_of
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, with_keys
 from dagster_sao.sql.proofs.scope import has_only
@@ -35,7 +35,7 @@ def combined(node: exp.SetOperation, left: Rows, right: Rows, semantics: Semanti
     is_distinct = bool(node.args.get("distinct"))
     pairs = list(zip(left.columns.items(), right.columns.items(), strict=True))
     names = {other: name for (name, _), (other, _) in pairs}
-    kept = {name for (name, one), (_, other) in pairs if keeps_equality(one, other)}
+    kept = {name for (name, one), (_, other) in pairs if are_comparable(one, other, semantics)}
     columns = {name: combined_column(node, one, other, semantics) for (name, one), (_, other) in pairs}
     keys = [
         *(key for key in left.keys if keeps_keys_of_left(node) and key.columns <= kept),
@@ -65,22 +65,18 @@ def keeps_keys_of_right(node: exp.SetOperation) -> bool:
     return isinstance(node, exp.Intersect)
 
 
-def keeps_equality(one: Column, other: Column) -> bool:
-    """Return whether the conversion to a common type leaves different values different."""
-    return (one.origin is not None and one.origin == other.origin) or (one.type is not None and one.type == other.type)
-
-
 def combined_column(node: exp.SetOperation, one: Column, other: Column, semantics: Semantics) -> Column:
     """Return the facts of a column of the result."""
     if isinstance(node, exp.Union):
         facts = one_of(
-            [one, other], not_null_of_both(one, other) if semantics.fails_loudly or keeps_equality(one, other) else None
+            [one, other],
+            not_null_of_both(one, other) if semantics.fails_loudly or are_comparable(one, other, semantics) else None,
         )
         because = one.nullable_because if one.not_null is None else other.nullable_because
         origin = one.origin if one.origin == other.origin or other.type == NULL else None
         return replace(facts, origin=origin, nullable_because=because)
     type_ = common([one.type, other.type])
-    is_same = keeps_equality(one, other)
+    is_same = are_comparable(one, other, semantics)
     is_intersect = isinstance(node, exp.Intersect)
     not_null = one.not_null if one.not_null is not None or not is_intersect else other.not_null
     return Column(

@@ -44,7 +44,7 @@ replacing("a full join keeps what is not null on the right", joins, "is_right_op
 replacing("an outer join keeps strict keys", joins, "keys_of_left", lambda _, left: list(left.keys))
 replacing(
     "an equality holds in a left join",
-    joins,
+    predicates,
     "followed",
     predicates.equated,
 )

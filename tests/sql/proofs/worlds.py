@@ -49,6 +49,9 @@ class DuckDB:
         try:
             return self.connection.execute(sql).fetchall()
         except duckdb.Error as error:
+            if isinstance(error, duckdb.FatalException):
+                # A defect of DuckDB itself. The tables are gone, and the queries until the next world fail.
+                self.connection = duckdb.connect(config={"threads": 1})
             raise QueryError(str(error)) from error
 
     def enter(self, filling: int) -> None:
@@ -109,7 +112,9 @@ class World:
     fillings: list[dict[str, list[tuple[str, ...]]]]
     """Rows of literals by table, in each filling."""
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Two columns that are unique together, NULLs taken for equal."""
+    """Two columns that are unique together."""
+    lax: set[str] = field(default_factory=set)
+    """The tables in which this ignores NULLs."""
     relations: dict[str, Relation] = field(default_factory=dict)
 
 
@@ -128,6 +133,7 @@ def random_world(random: Random) -> World:
     for table, columns in tables.items():
         if random.random() < 0.4:
             world.pairs[table] = tuple(random.sample([column.name for column in columns], 2))
+            world.lax |= {table} if random.random() < 0.4 else set()
     for _ in range(FILLINGS):
         world.fillings.append(_filling(random, world))
     return with_relations(world, random)
@@ -171,6 +177,8 @@ def _fits(world: World, table: str, row, made) -> bool:
     if pair is None:
         return True
     indexes = [index for index, column in enumerate(world.tables[table]) if column.name in pair]
+    if table in world.lax and any(row[index] == "null" for index in indexes):
+        return True
     return all(any(row[index].lower() != other[index].lower() for index in indexes) for other in made)
 
 
@@ -198,7 +206,7 @@ def with_relations(world: World, random: Random) -> World:
                 options.append(AcceptedValues(column.name, frozenset(found) | {"0"}, quoted=False))
             known += [option for option in options if random.random() < 0.8]
         if table in world.pairs:
-            known.append(Unique(world.pairs[table], nulls_equal=True))
+            known.append(Unique(world.pairs[table], nulls_equal=table not in world.lax))
         relations[table] = Relation(
             table,
             tuple(column.name for column in columns) if random.random() < 0.85 else None,
