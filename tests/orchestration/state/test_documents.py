@@ -15,6 +15,7 @@ STORED = {
     Document.COLUMNS: ("dagster_sao/columns/shop", "content"),
     Document.MOVED_IN_RUN: ("dagster_sao/moved_in_run/shop", "content"),
     Document.CHECKPOINTS: ("dagster_sao/checkpoints/shop", "content"),
+    Document.CONTRADICTION: ("dagster_sao/contradiction/shop", "content"),
     Document.RESETS: ("dagster_sao/forgotten/shop", "nodes"),
 }
 
