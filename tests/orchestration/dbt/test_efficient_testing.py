@@ -15,6 +15,7 @@ from dagster_sao.core.manifest.policy import EfficientTesting, TestPolicy
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.efficient_testing import TestSettings, data_test_request, label_in_proofs
 from dagster_sao.orchestration.dbt.process import TestAnswer
+from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.state import contradictions
@@ -249,7 +250,7 @@ class Recording:
     """A recorder of a run that builds `orders`, with what it logs and notes."""
 
     def __init__(self, world, instance):
-        self.world, self.errors, self.noted = world, [], {}
+        self.world, self.errors = world, []
         context = SimpleNamespace(
             log=SimpleNamespace(error=self.errors.append),
             selected_asset_keys=frozenset(),
@@ -261,21 +262,24 @@ class Recording:
             context=context,
             run_id="77665544",
             loaded=SimpleNamespace(project=world.project),
-            log_state=None,
+            log_state=SimpleNamespace(verdicts=self),
+            testing=TestSettings(ALL, 1.0),
         )
-        outcomes = SimpleNamespace(
-            decide=lambda plan, waiting: None, answer=self.noted.__setitem__, test_decision=lambda uid: None
-        )
+        self.outcomes = Outcomes(world.graph, SimpleNamespace(tests=(), tests_again=(), selected=frozenset()))
         report = SimpleNamespace(answered=lambda *_: None)
-        self.recorder = Recorder(setup, outcomes, report, lambda uid: "")
+        self.recorder = Recorder(setup, self.outcomes, report, lambda uid: "")
         self.recorder.begin(RunPlan(world.plan(), world.state, world.state), frozenset())
 
-    def answered(self, status=PASS, **options):
-        answer = AnsweredTest("of_orders", **options)
-        test = self.world.graph.tests["of_orders"]
-        return self.recorder.answered(
-            test, TestAnswer("of_orders", status, None, answer), lambda _: (None, DETERMINISTIC)
-        )
+    def answered(self, status=PASS, name="of_orders", **options):
+        answer = TestAnswer(name, status, None, AnsweredTest(name, **options))
+        return self.recorder.answered(self.world.graph.tests[name], answer, lambda _: (None, DETERMINISTIC))
+
+    def read(self):
+        return self.world.verdicts
+
+    def forget(self, tests):
+        for name in list(tests):
+            del self.world.verdicts[name]
 
 
 PROOF = {"how": How.PROVEN, "proof": "unique(id) holds: seen.id is unique", "premises": ("of_seen",)}
@@ -289,7 +293,7 @@ def test_a_verdict_tells_how_it_was_found(world, instance):
     assert recording.answered(how=How.MERGED, merged=3).how is How.MERGED
     verified = recording.answered(how=How.RUN, proof="p", premises=("of_seen",))
     assert (verified.how, verified.proof) == (How.RUN, "")
-    assert recording.noted["of_orders"] == verified
+    assert recording.outcomes.verdict("of_orders") == verified
     assert recording.errors == []
 
 
@@ -328,6 +332,20 @@ def test_a_contradicted_proof_is_an_error_and_stops_proofs_until_they_are_truste
     contradictions.trust_proofs(instance, "shop")
     assert contradictions.found_contradiction(instance, "shop") == ""
     contradictions.trust_proofs(instance, "shop")
+
+
+def test_after_a_contradiction_all_that_was_proven_is_run_again(world, instance):
+    recording = Recording(world, instance)
+    world.verdicts["of_stg"] = replace(world.verdicts["of_stg"], how=How.PROVEN, proof="by mistake")
+    recording.answered(name="of_seen", how=How.PROVEN, proof="by mistake")
+    recording.answered(name="of_source", how=How.MERGED, merged=2)
+    recording.answered(FAIL, how=How.RUN, proof="by mistake", failures=2)
+    world.verdicts.update(recording.outcomes.take_unwritten())
+    decisions = world.plan().tests
+    assert {name for name, decision in decisions.items() if decision.runs} == {"of_stg", "of_seen"}
+    # Also in what is left of this run.
+    assert request(world, recording.recorder.testing).provable == frozenset()
+    assert request(world, recording.recorder.testing).mergeable == {"of_orders"}
 
 
 def test_a_proof_that_its_test_confirms_is_no_contradiction(world, instance):
