@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from dagster_sao.core.decision.decide_tests import TestReason
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.policy import EfficientTesting, TestPolicy
 from dagster_sao.core.state.state import VerdictStatus
@@ -17,6 +17,7 @@ from dagster_sao.orchestration.dbt.efficient_testing import TestSettings, data_t
 from dagster_sao.orchestration.dbt.process import TestAnswer
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder
+from dagster_sao.orchestration.runs.report import RunReport, TestOutcome
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.state import contradictions
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
@@ -354,3 +355,40 @@ def test_a_proof_that_its_test_confirms_is_no_contradiction(world, instance):
     recording.answered(FAIL, how=How.RUN, failures=2)
     assert recording.errors == []
     assert contradictions.found_contradiction(instance, "shop") == ""
+
+
+# The run's table
+
+
+def test_the_runs_table_tells_how_each_answer_was_found_and_its_proof(world):
+    report = RunReport(None, world.graph, None)
+    decision = TestDecision(TestAction.RUN, TestReason.NEW_DATA, "New data in stg")
+    proven = replace(world.verdicts["of_orders"], how=How.PROVEN, proof="unique(id) holds: a | b")
+    merged = replace(world.verdicts["of_seen"], how=How.MERGED)
+    report.answered("of_orders", proven, decision)
+    report.answered("of_seen", merged, decision)
+    report.answered("of_stg", world.verdicts["of_stg"], decision)
+    report.not_run("of_below", TestDecision(TestAction.REUSE, TestReason.SAME_DATA, "Passed"), proven)
+    for name, failures in (("of_source", 0), ("of_loose", 2)):
+        verified = AnsweredTest(name, How.RUN, proof="p", failures=failures)
+        report.answered(name, world.verdicts[name], decision, verified)
+    text, metadata = report.summary(1)
+    assert text.endswith("; tests: 5 pass, 1 reused (1 merged, 1 proven); verified proofs: 2, contradicted: 1.")
+    rows = metadata["decisions"].md_str.splitlines()
+    assert {row for row in rows if row.startswith(("| of_o", "| of_se", "| of_st", "| of_b"))} == {
+        "| of_orders | pass | proven | New data in stg. unique(id) holds: a \\| b |",
+        "| of_seen | pass | merged | New data in stg |",
+        "| of_stg | pass | run | New data in stg |",
+        "| of_below | reused | reused | Passed |",
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "proof", "expected"),
+    [(How.RUN, "", {}), (How.MERGED, "", {}), (How.PROVEN, "unique(id) holds", {"proof": "unique(id) holds"})],
+)
+def test_the_json_of_a_test_has_how_and_the_proof(world, how, proof, expected):
+    verdict = replace(world.verdicts["of_orders"], how=how, proof=proof, failures=0)
+    found = TestOutcome("pass", "New data in stg", verdict).to_json()
+    common = {"result": "pass", "reason": "New data in stg", "status": "pass", "failures": 0, "how": how.value}
+    assert found == {**common, **expected}
