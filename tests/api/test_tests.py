@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import duckdb
@@ -16,6 +17,7 @@ from dagster_sao import StateAwareDbtTranslator
 from dagster_sao.api import TestStatus
 from dagster_sao.cli import main
 from dagster_sao.core.state.state import VerdictStatus
+from dbt_dagster_sao.data_tests.handover import How
 from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, open_shop
 
 SCHEMA = """
@@ -219,6 +221,27 @@ def test_an_explanation_of_a_test_tells_its_verdict_its_versions_and_what_it_hol
     assert set(test.to_dict()["holds"]) == HELD
     assert told.unit_test.unit_test_of == "orders"
     assert "Unit test of orders" in told.pages["unit_test"]
+
+
+@pytest.mark.parametrize(
+    ("how", "proof", "line"),
+    [
+        (How.RUN, "", ""),
+        (How.MERGED, "", "One query answered it together with other tests"),
+        (
+            How.PROVEN,
+            "not_null(amount) holds: raw.orders.amount is not null",
+            "Proven, not run: not_null(amount) holds:",
+        ),
+    ],
+)
+def test_an_explanation_of_a_test_tells_how_its_answer_was_found(told, how, proof, line):
+    verdict = replace(told.verdict.verdict, status=VerdictStatus.PASS, how=how, proof=proof)
+    explanation = replace(told.test, state=replace(told.verdict, verdict=verdict))
+    found = [text for text in str(explanation).splitlines() if text.startswith(("One query", "Proven"))]
+    assert [text.startswith(line) for text in found] == ([True] if line else [])
+    state = explanation.to_dict()["state"]
+    assert (state["how"], state["proof"]) == (how.value, proof or None)
 
 
 def test_a_state_lists_verdicts_and_what_fails(told):

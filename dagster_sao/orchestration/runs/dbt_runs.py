@@ -128,7 +128,7 @@ class DbtRuns:
             yield from self._left_to_others(nodes)
             return
         request = data_test_request(
-            setup.testing,
+            recorder.testing,
             setup.loaded.project,
             recorder.state,
             nodes,

@@ -13,6 +13,7 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict, VerdictStatus
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, Progress
+from dbt_dagster_sao.data_tests.handover import How
 
 
 class Outcomes:
@@ -219,6 +220,12 @@ class Outcomes:
     def answer(self, uid: str, verdict: Verdict) -> None:
         """Note what dbt answered about a test."""
         self._verdicts[uid] = self._unwritten[uid] = verdict
+
+    def doubt_proofs(self) -> None:
+        """Let the verdicts that were found by a proof stand for nothing: one of the proofs was wrong."""
+        for uid, verdict in self.verdicts.items():
+            if verdict.how is How.PROVEN:
+                self.answer(uid, replace(verdict, versions={}))
 
     def take_unwritten(self) -> Mapping[str, Verdict]:
         """Return the verdicts that are to be written now, each once."""

@@ -15,7 +15,9 @@ from dagster_sao.core.code.evidence import UNSEEN, Evidence
 from dagster_sao.core.code.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.run_ledger import Ledger
+from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectTest
+from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.core.state.state import (
     FailedAttempt,
     FailureKind,
@@ -26,6 +28,7 @@ from dagster_sao.core.state.state import (
 )
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.dbt.build_results import BatchResults, left_missing
+from dagster_sao.orchestration.dbt.efficient_testing import TestSettings
 from dagster_sao.orchestration.dbt.limits import Limits, missing_after
 from dagster_sao.orchestration.dbt.process import TestAnswer
 from dagster_sao.orchestration.events.event_schema import (
@@ -36,6 +39,7 @@ from dagster_sao.orchestration.events.event_schema import (
     decided_test_metadata,
     how_metadata,
 )
+from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.report import RunReport, verdict_evaluation
 from dagster_sao.orchestration.runs.run_plan import RunPlan
@@ -57,6 +61,7 @@ class Recorder:
         self._outcomes = outcomes
         self._attempt_id = attempt_id
         self._log_state = setup.log_state
+        self._log, self._testing = setup.context.log, setup.testing
         self._stop_proofs = partial(stop_proofs, setup.instance, setup.project.state_name, setup.context.log.error)
         self._run_id = setup.run_id
         self._run_assets = setup.context.selected_asset_keys
@@ -69,6 +74,11 @@ class Recorder:
         self._yielded: set[object] = set()
         self._moved: frozenset[str] = frozenset()
         self._moved_seeds: frozenset[str] = frozenset()
+
+    @property
+    def testing(self) -> TestSettings:
+        """How data tests are answered from now on: a contradicted proof is the last one of the run."""
+        return self._testing
 
     @property
     def state(self) -> StateSnapshot:
@@ -153,9 +163,20 @@ class Recorder:
             verdict = self._as_answered(verdict, answer.answered)
             if answer.answered.is_contradicted:
                 self._stop_proofs(test.name, answer.answered.proof)
+                self._doubt_proofs()
         self._outcomes.answer(uid, verdict)
         self._report.answered(uid, verdict, self._outcomes.test_decision(uid), answer.answered)
         return verdict
+
+    def _doubt_proofs(self) -> None:
+        """Prove nothing more, and let the tests that were proven, in this run or before, be run again."""
+        self._testing = self._testing.limited_to(EfficientTesting.AGGREGATE)
+        self._outcomes.doubt_proofs()
+        table = self._log_state.verdicts
+        try:
+            table.forget(uid for uid, verdict in table.read().items() if verdict.how is How.PROVEN)
+        except DagsterSaoError as error:
+            self._log.warning(f"{sentence(error)} Tests that were proven before are not run again by themselves.")
 
     def _as_answered(self, verdict: Verdict, answered: AnsweredTest) -> Verdict:
         """Return a verdict with how it was found. One that is proven is void if what its proof relies on has moved."""

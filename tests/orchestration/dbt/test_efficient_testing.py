@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from dagster_sao.core.decision.decide_tests import TestReason
+from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.policy import EfficientTesting, TestPolicy
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.efficient_testing import TestSettings, data_test_request, label_in_proofs
 from dagster_sao.orchestration.dbt.process import TestAnswer
+from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder
+from dagster_sao.orchestration.runs.report import RunReport, TestOutcome
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.state import contradictions
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
@@ -249,7 +251,7 @@ class Recording:
     """A recorder of a run that builds `orders`, with what it logs and notes."""
 
     def __init__(self, world, instance):
-        self.world, self.errors, self.noted = world, [], {}
+        self.world, self.errors = world, []
         context = SimpleNamespace(
             log=SimpleNamespace(error=self.errors.append),
             selected_asset_keys=frozenset(),
@@ -261,21 +263,24 @@ class Recording:
             context=context,
             run_id="77665544",
             loaded=SimpleNamespace(project=world.project),
-            log_state=None,
+            log_state=SimpleNamespace(verdicts=self),
+            testing=TestSettings(ALL, 1.0),
         )
-        outcomes = SimpleNamespace(
-            decide=lambda plan, waiting: None, answer=self.noted.__setitem__, test_decision=lambda uid: None
-        )
+        self.outcomes = Outcomes(world.graph, SimpleNamespace(tests=(), tests_again=(), selected=frozenset()))
         report = SimpleNamespace(answered=lambda *_: None)
-        self.recorder = Recorder(setup, outcomes, report, lambda uid: "")
+        self.recorder = Recorder(setup, self.outcomes, report, lambda uid: "")
         self.recorder.begin(RunPlan(world.plan(), world.state, world.state), frozenset())
 
-    def answered(self, status=PASS, **options):
-        answer = AnsweredTest("of_orders", **options)
-        test = self.world.graph.tests["of_orders"]
-        return self.recorder.answered(
-            test, TestAnswer("of_orders", status, None, answer), lambda _: (None, DETERMINISTIC)
-        )
+    def answered(self, status=PASS, name="of_orders", **options):
+        answer = TestAnswer(name, status, None, AnsweredTest(name, **options))
+        return self.recorder.answered(self.world.graph.tests[name], answer, lambda _: (None, DETERMINISTIC))
+
+    def read(self):
+        return self.world.verdicts
+
+    def forget(self, tests):
+        for name in list(tests):
+            del self.world.verdicts[name]
 
 
 PROOF = {"how": How.PROVEN, "proof": "unique(id) holds: seen.id is unique", "premises": ("of_seen",)}
@@ -289,7 +294,7 @@ def test_a_verdict_tells_how_it_was_found(world, instance):
     assert recording.answered(how=How.MERGED, merged=3).how is How.MERGED
     verified = recording.answered(how=How.RUN, proof="p", premises=("of_seen",))
     assert (verified.how, verified.proof) == (How.RUN, "")
-    assert recording.noted["of_orders"] == verified
+    assert recording.outcomes.verdict("of_orders") == verified
     assert recording.errors == []
 
 
@@ -330,9 +335,60 @@ def test_a_contradicted_proof_is_an_error_and_stops_proofs_until_they_are_truste
     contradictions.trust_proofs(instance, "shop")
 
 
+def test_after_a_contradiction_all_that_was_proven_is_run_again(world, instance):
+    recording = Recording(world, instance)
+    world.verdicts["of_stg"] = replace(world.verdicts["of_stg"], how=How.PROVEN, proof="by mistake")
+    recording.answered(name="of_seen", how=How.PROVEN, proof="by mistake")
+    recording.answered(name="of_source", how=How.MERGED, merged=2)
+    recording.answered(FAIL, how=How.RUN, proof="by mistake", failures=2)
+    world.verdicts.update(recording.outcomes.take_unwritten())
+    decisions = world.plan().tests
+    assert {name for name, decision in decisions.items() if decision.runs} == {"of_stg", "of_seen"}
+    # Also in what is left of this run.
+    assert request(world, recording.recorder.testing).provable == frozenset()
+    assert request(world, recording.recorder.testing).mergeable == {"of_orders"}
+
+
 def test_a_proof_that_its_test_confirms_is_no_contradiction(world, instance):
     recording = Recording(world, instance)
     recording.answered(PASS, how=How.RUN, proof="unique(id) holds", failures=0)
     recording.answered(FAIL, how=How.RUN, failures=2)
     assert recording.errors == []
     assert contradictions.found_contradiction(instance, "shop") == ""
+
+
+# The run's table
+
+
+def test_the_runs_table_tells_how_each_answer_was_found_and_its_proof(world):
+    report = RunReport(None, world.graph, None)
+    decision = TestDecision(TestAction.RUN, TestReason.NEW_DATA, "New data in stg")
+    proven = replace(world.verdicts["of_orders"], how=How.PROVEN, proof="unique(id) holds: a | b")
+    merged = replace(world.verdicts["of_seen"], how=How.MERGED)
+    report.answered("of_orders", proven, decision)
+    report.answered("of_seen", merged, decision)
+    report.answered("of_stg", world.verdicts["of_stg"], decision)
+    report.not_run("of_below", TestDecision(TestAction.REUSE, TestReason.SAME_DATA, "Passed"), proven)
+    for name, failures in (("of_source", 0), ("of_loose", 2)):
+        verified = AnsweredTest(name, How.RUN, proof="p", failures=failures)
+        report.answered(name, world.verdicts[name], decision, verified)
+    text, metadata = report.summary(1)
+    assert text.endswith("; tests: 5 pass, 1 reused (1 merged, 1 proven); verified proofs: 2, contradicted: 1.")
+    rows = metadata["decisions"].md_str.splitlines()
+    assert {row for row in rows if row.startswith(("| of_o", "| of_se", "| of_st", "| of_b"))} == {
+        "| of_orders | pass | proven | New data in stg. unique(id) holds: a \\| b |",
+        "| of_seen | pass | merged | New data in stg |",
+        "| of_stg | pass | run | New data in stg |",
+        "| of_below | reused | reused | Passed |",
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "proof", "expected"),
+    [(How.RUN, "", {}), (How.MERGED, "", {}), (How.PROVEN, "unique(id) holds", {"proof": "unique(id) holds"})],
+)
+def test_the_json_of_a_test_has_how_and_the_proof(world, how, proof, expected):
+    verdict = replace(world.verdicts["of_orders"], how=how, proof=proof, failures=0)
+    found = TestOutcome("pass", "New data in stg", verdict).to_json()
+    common = {"result": "pass", "reason": "New data in stg", "status": "pass", "failures": 0, "how": how.value}
+    assert found == {**common, **expected}

@@ -20,6 +20,7 @@ from dagster_sao.orchestration.events.record_json import (
     verdict_from_json,
     verdict_to_json,
 )
+from dbt_dagster_sao.data_tests.handover import How
 from tests.orchestration.shops import NOW
 
 BUILD = LastBuild(
@@ -95,7 +96,13 @@ def test_a_failed_test_that_an_earlier_version_recorded_is_no_failed_build():
     assert failure_from_json({**through_json(failure_to_json(FAILURE)), "kind": "test", "previous": None}) is None
 
 
-@pytest.mark.parametrize("verdict", [VERDICT, Verdict(VerdictStatus.PASS, NOW, "run", Fingerprint({}))])
+PROVEN = replace(VERDICT, status=VerdictStatus.PASS, failures=0, how=How.PROVEN, proof="unique(id) holds")
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [VERDICT, Verdict(VerdictStatus.PASS, NOW, "run", Fingerprint({})), PROVEN, replace(VERDICT, how=How.MERGED)],
+)
 def test_a_verdict_survives_the_way_through_json(verdict):
     assert verdict_from_json(through_json(verdict_to_json(verdict))) == verdict
 
@@ -138,3 +145,12 @@ def test_a_build_keeps_the_keys_that_are_stored():
             "planned_code": "c",
         }.items()
     )
+
+
+def test_a_verdict_of_a_test_that_ran_is_written_as_before_and_one_from_before_is_of_such_a_test():
+    assert not {"how", "proof"} & verdict_to_json(VERDICT).keys()
+    assert verdict_from_json(through_json(verdict_to_json(VERDICT))).how is How.RUN
+
+
+def test_a_verdict_that_was_found_in_an_unknown_way_is_none():
+    assert verdict_from_json({**through_json(verdict_to_json(PROVEN)), "how": "guessed"}) is None

@@ -19,11 +19,13 @@ FILES = {
     "dbt_project.yml": "{name: shop, profile: shop, models: {+materialized: table}, flags: {send_anonymous_usage_stats: false}}",
     "profiles.yml": "shop: {target: dev, outputs: {dev: {type: duckdb, path: 'FOLDER/shop.duckdb', threads: 1}}}",
     "models/orders.sql": "select id from {{ source('raw', 'orders') }}",
+    "models/twins.sql": "select id from {{ source('raw', 'orders') }}",
     "models/schema.yml": """
 sources: [{name: raw, schema: raw, tables: [{name: orders}]}]
 models:
   - name: orders
     columns: [{name: id, data_tests: [not_null: {name: a_have_ids}, unique: {name: b_ids}, not_null: {name: c_have_ids}]}]
+  - {name: twins, columns: [{name: id, data_tests: [unique: {name: d_ids}]}]}
 """,
 }
 # dbt imports each module whose name begins so, as it does with this package's.
@@ -73,11 +75,16 @@ def told(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(plugin), os.environ.get("PYTHONPATH", "")]))
-        told.first = build(1.0)
-        told.second = build(0.0, force="orders")
+        told.mistaken = build(0.0)
+        told.first = build(1.0, force="orders")
+        told.second = build(0.0)
         told.ended = told.second.project.trust_proofs()
         told.third = build(0.0, force="orders")
     return told
+
+
+def test_a_wrong_proof_would_pass(told):
+    assert set(told.mistaken.how.values()) == {("pass", "proven")}
 
 
 def test_a_proven_test_that_runs_and_fails_is_an_error_that_names_the_proof(told):
@@ -86,7 +93,7 @@ def test_a_proven_test_that_runs_and_fails_is_an_error_that_names_the_proof(told
 
 
 def test_nothing_more_is_proven_in_that_run(told):
-    assert {how for _, how in told.first.how.values()} <= {"run", "merged"}
+    assert "proven" not in {how for _, how in told.first.how.values()}
     # With one thread in the order of their names, so the last was not even verified.
     assert "; verified proofs: 2, contradicted: 1" in told.first.summary
 
@@ -94,11 +101,16 @@ def test_nothing_more_is_proven_in_that_run(told):
 def test_the_next_run_proves_nothing_and_warns(told):
     assert SENTENCE in told.second.warnings
     assert told.second.errors == []
-    assert {how for _, how in told.second.how.values()} <= {"run", "merged"}
-    assert told.second.how["b_ids"][0] == "fail"
+    assert "proven" not in {how for _, how in told.second.how.values()}
+
+
+def test_what_was_proven_before_is_run_in_the_next_run(told):
+    assert told.first.how["d_ids"] == ("reused", "reused")  # of a model that was not built
+    assert told.second.how["d_ids"] == ("fail", "run")
+    assert {told.second.how[name][0] for name in ("a_have_ids", "b_ids", "c_have_ids")} == {"reused"}
 
 
 def test_proofs_that_are_trusted_again_are_used_again(told):
     assert told.ended == SENTENCE
-    assert set(told.third.how.values()) == {("pass", "proven")}
+    assert {told.third.how[name] for name in ("a_have_ids", "b_ids", "c_have_ids")} == {("pass", "proven")}
     assert SENTENCE not in told.third.warnings

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import dagster as dg
 import duckdb
 import pytest
+from dagster_dbt import DbtProject
 
-from dagster_sao import DbtBuildFailed, StateAwareProject
+from dagster_sao import DbtBuildFailed, StateAwareProject, build_state_aware_definitions
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.events.event_schema import HOW_KEY, MERGED_KEY, PROOF_KEY
+from tests.conftest import run_dbt
 
 PROJECT = """
 name: shop
@@ -81,6 +83,7 @@ class Shop:
         for name, sql in MODELS.items():
             (folder / "models" / f"{name}.sql").write_text(sql)
         self.execute(LOAD)
+        run_dbt(folder, "parse", "--target-path", str(folder / "target"))
         (folder / "home").mkdir()
         self.instance = dg.DagsterInstance.local_temp(str(folder / "home"))
 
@@ -92,7 +95,9 @@ class Shop:
         self.execute(f"{statements}; insert into raw.loads select max(loaded_at) + interval 1 hour from raw.loads")
 
     def build(self, **options):
-        project = StateAwareProject(self.folder, instance=self.instance)
+        # No proof is verified by chance.
+        definitions = build_state_aware_definitions(DbtProject(self.folder), verify_proofs=0)
+        project = StateAwareProject.from_definitions(definitions, instance=self.instance)
         try:
             results = project.build(**options)
         except DbtBuildFailed as failure:
