@@ -120,10 +120,16 @@ def _accepted(column: Column, wanted: AcceptedValues) -> Reason | NotProvable:
     if other:
         return NotProvable(f"{wanted.column} could be {min(other)!r}")
     # A literal that does not fit the column's type is an error, not a pass.
-    is_fitting = column.type == TEXT if wanted.quoted else column.type in {INTEGER, BOOLEAN}
-    if values.texts != wanted.values and not is_fitting:
+    if values.texts != wanted.values and not _fits(column.type, wanted):
         return NotProvable(f"the type of {wanted.column} is not known to allow all values")
     return values.reason
+
+
+def _fits(type_: str | None, wanted: AcceptedValues) -> bool:
+    if wanted.quoted or type_ == TEXT:
+        return wanted.quoted and type_ == TEXT
+    is_boolean = wanted.values <= {"true", "false"}
+    return type_ == BOOLEAN if is_boolean else type_ == INTEGER and all(text.isdigit() for text in wanted.values)
 
 
 def _related(column: Column, wanted: Relationship, semantics: Semantics) -> Reason | NotProvable:
@@ -141,12 +147,12 @@ def derived(node: exp.Expr, environment: Environment) -> Rows:
     if isinstance(node, exp.Subquery):
         if not has_only(node, "this", "alias", "with", "order", "limit", "offset"):
             return NOTHING
-        return _limited(derived(node.this, environment), node)
+        return derived(node.this, environment)
     if isinstance(node, exp.SetOperation):
         if not set_operations.is_understood(node):
             return NOTHING
         left, right = derived(node.this, environment), derived(node.expression, environment)
-        return _limited(set_operations.combined(node, left, right, environment.semantics), node)
+        return set_operations.combined(node, left, right, environment.semantics)
     return (
         _selected(node, environment) if isinstance(node, exp.Select) and has_only(node, *_SELECT_ARGUMENTS) else NOTHING
     )
@@ -204,7 +210,8 @@ def _selected(select: exp.Select, environment: Environment) -> Rows:
     distinct = select.args.get("distinct")
     if distinct is not None and not distinct.args.get("on"):
         rows = grouping.distinct(rows)
-    return _limited(rows, select)
+    # A LIMIT keeps keys. It adds none: DuckDB 2.0 has been seen to drop a `limit 1` after an outer join.
+    return rows
 
 
 def _reads_only_itself(select: exp.Select, scope: Scope) -> bool:
@@ -221,14 +228,6 @@ def _reads_only_itself(select: exp.Select, scope: Scope) -> bool:
         for column in grouping.in_this_query(select)
         if isinstance(column, exp.Column) and not column.is_star
     )
-
-
-def _limited(rows: Rows, node: exp.Expr) -> Rows:
-    limit = node.args.get("limit")
-    count = limit.args.get("expression") if isinstance(limit, exp.Limit) and has_only(limit, "expression") else None
-    if isinstance(count, exp.Literal) and count.name in {"0", "1"}:
-        return with_keys(rows, [*rows.keys, Key(frozenset(), is_strict=True, reason=(Step(f"limit {count.name}"),))])
-    return rows
 
 
 @dataclass(frozen=True, slots=True)

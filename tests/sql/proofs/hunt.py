@@ -204,7 +204,7 @@ def simpler_worlds(world: World) -> Iterator[World]:
 
 WORDS = (
     "left join on", "right join on", "inner join on", "full join on", "full join of", "group by", "distinct on", "select distinct", "row_number",
-    "union", "intersect", "except", "limit", "rollup", "where", "having", "qualify", "semi join with", "exists", "comes from its parent",
+    "union", "intersect", "except", "rollup", "where", "having", "qualify", "semi join with", "exists", "comes from its parent",
     "accepted values", "is not null", "together unique", "left join with", "at most one row", "one row of aggregates",
 )  # fmt: skip
 

@@ -219,17 +219,6 @@ replacing(
 )
 
 
-@mutation
-def any_limit_is_of_one_row(patch):
-    patch.setattr(
-        query,
-        "_limited",
-        lambda rows, node: (
-            facts.with_keys(rows, [*rows.keys, Key(frozenset(), is_strict=True)]) if node.args.get("limit") else rows
-        ),
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_rule_is_found(monkeypatch, name):
