@@ -19,6 +19,7 @@ from dbt_dagster_sao.recorder import Session, current, stack
 
 # The macros that turn a test's query into its answer.
 _MACROS_OF_ANSWERS = frozenset({"get_test_sql", "get_limit_subquery_sql", "should_store_failures", "statement"})
+_MATERIALIZATION = "materialization_test_"
 
 
 def execute_data_test(original: Wrapper) -> Wrapper:
@@ -89,8 +90,9 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
     from dbt.flags import get_flags
 
     request = DataTestRequest.from_json(path.read_text(encoding="utf-8"))
-    overridden = _overridden_macros(manifest, internal_packages(runner.config.credentials.type))
-    if any(name in _MACROS_OF_ANSWERS or name.startswith("materialization_test_") for name in overridden):
+    internal = internal_packages(runner.config.credentials.type)
+    overridden = _overridden_macros(manifest, internal)
+    if overridden & _MACROS_OF_ANSWERS or _has_own_materialization(manifest, internal):
         return None
 
     def entry(unique_id: str) -> Mapping[str, Any] | None:
@@ -107,6 +109,12 @@ def _overridden_macros(manifest: Any, internal: frozenset[str]) -> frozenset[str
     own = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name not in internal}
     of_dbt = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name in internal}
     return frozenset(own & of_dbt)
+
+
+def _has_own_materialization(manifest: Any, internal: frozenset[str]) -> bool:
+    """Return whether tests are answered by a materialization that is not dbt's: of the adapter, dbt may have none."""
+    macros = manifest.macros.values()
+    return any(macro.name.startswith(_MATERIALIZATION) and macro.package_name not in internal for macro in macros)
 
 
 def _plain_name(name: str) -> str:
