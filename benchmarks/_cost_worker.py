@@ -34,8 +34,9 @@ from dagster_dbt import DbtProject
 
 import dagster_sao
 from dagster_sao import StateAwareProject, build_state_aware_definitions
-from dagster_sao.orchestration.events.event_schema import BUILD_KEY
 
+# The name is stored, so it is the same in every version.
+BUILD_KEY = "dagster_sao/build"
 ORIGIN = InProcessCodeLocationOrigin(LoadableTargetOrigin())
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dagster_sao.api import (
         BuildResults,
         ConflictingOptionsError,
+        DataTestReport,
+        DataTestReports,
         DbtBuildFailed,
         DryRun,
         Explanation,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildResults",
     "ConflictingOptionsError",
+    "DataTestReport",
+    "DataTestReports",
     "DbtBuildFailed",
     "DryRun",
     "EfficientTesting",

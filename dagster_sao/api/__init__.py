@@ -3,6 +3,7 @@
 Above the Dagster layer, and below the command line, which is made of it.
 """
 
+from dagster_sao.api.data_tests.values import DataTestReport, DataTestReports
 from dagster_sao.api.doctor.findings import Finding, Findings, Severity
 from dagster_sao.api.dry_run import DryRun
 from dagster_sao.api.errors import ConflictingOptionsError, DbtBuildFailed, NoInstanceError
@@ -17,6 +18,8 @@ from dagster_sao.api.sources import SourceReport, SourceReports
 __all__ = [
     "BuildResults",
     "ConflictingOptionsError",
+    "DataTestReport",
+    "DataTestReports",
     "DbtBuildFailed",
     "DryRun",
     "Explanation",

@@ -202,12 +202,17 @@ def _decision_to_dict(unique_id: str, decision: Decision) -> dict[str, Any]:
     }
 
 
-def make_dry_run(project: OrchestratedProject, instance: dg.DagsterInstance, request: BuildRequest) -> DryRun:
-    """Return what a build with this request would do now.
+def make_dry_run(
+    project: OrchestratedProject,
+    instance: dg.DagsterInstance,
+    request: BuildRequest,
+    loaded: LoadedProject | None = None,
+) -> DryRun:
+    """Return what a build with this request would do now. `loaded` is a manifest to take in place of the newest.
 
     Raises ConflictingOptionsError when nothing that is selected is forced, else as `resolve_selection` does.
     """
-    loaded, now = project.load(), clock.now()
+    loaded, now = loaded or project.load(), clock.now()
     config = with_dbt_arguments(request.run_config(project, {}), project.dbt_args)
     notes: list[str] = []
     selected = resolve_selection(project, loaded, request.selection, warn=notes.append)

@@ -11,6 +11,8 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.api.build import Listener, run_build
+from dagster_sao.api.data_tests.answers import make_data_test_reports
+from dagster_sao.api.data_tests.values import DataTestReports
 from dagster_sao.api.doctor.examine import examine
 from dagster_sao.api.doctor.findings import Findings, Patient
 from dagster_sao.api.dry_run import DryRun, decide_everything, make_dry_run
@@ -40,6 +42,7 @@ from dagster_sao.orchestration.selection.resolve import (
     StateMode,
     resolve_selection,
 )
+from dagster_sao.orchestration.state.contradictions import found_contradiction, trust_proofs
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.resets import reset_nodes
@@ -285,6 +288,32 @@ class StateAwareProject:
         loaded = self._project.load()
         state = read_state(self.instance, self._project, loaded, clock.now())
         return node_states(self.name, loaded, state)
+
+    def tests(
+        self,
+        select: Names = (),
+        exclude: Names = (),
+        selector: str = "",
+        *,
+        state: Path | str | None = None,
+        state_mode: StateMode | str = StateMode.DBT,
+    ) -> DataTestReports:
+        """Return for each data test of a selection the decision now, and how it would be answered if everything selected were rebuilt.
+
+        The second is what `efficient_testing: all` would do. dbt compiles the selection for it; nothing is built or recorded.
+
+        Raises InvalidProjectError when dbt cannot compile the selection, else as `plan` does.
+        """
+        selection = make_selection(
+            select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
+        )
+        return make_data_test_reports(self._project, self.instance, BuildRequest(selection))
+
+    def trust_proofs(self) -> str:
+        """Let runs prove data tests again. Returns the sentence about the contradicted proof that stopped them, empty for none."""
+        contradiction = found_contradiction(self.instance, self._project.state_name)
+        trust_proofs(self.instance, self._project.state_name)
+        return contradiction
 
     def sources(self, *, probe: bool = False) -> SourceReports:
         """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""

@@ -1,4 +1,4 @@
-"""The `dagster-sao` command: plan, build, explain, state, reset, sources and doctor.
+"""The `dagster-sao` command: plan, build, explain, state, reset, tests, sources and doctor.
 
 Made of `dagster_sao.api` alone: what the command line can do, Python can.
 """

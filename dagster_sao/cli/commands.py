@@ -200,6 +200,29 @@ def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **
 
 
 @main.command()
+@selection_options
+@click.option("--trust-proofs", is_flag=True, help="Let runs prove tests again after a test contradicted a proof.")
+@_command
+def tests(project: StateAwareProject, out: Output, *, trust_proofs: bool, debug: bool, **options: Any) -> None:
+    """Show for each data test what a build would do now, and if it would need a query of its own after a rebuild.
+
+    The second is measured for `efficient_testing: all`: dbt compiles the selection, and nothing is built or recorded.
+
+    \b
+    Examples:
+      dagster-sao tests
+      dagster-sao tests --select orders+ -o json
+      dagster-sao tests --trust-proofs
+    """
+    if trust_proofs:
+        ended = project.trust_proofs()
+        out.note(f"Proofs are trusted again. {ended}" if ended else "No test has contradicted a proof of this version.")
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Compiling"):
+        found = project.tests(**options)
+    out.show(found)
+
+
+@main.command()
 @click.option("--probe/--no-probe", default=False, show_default=True, help="Ask the warehouse what it has now.")
 @_command
 def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool) -> None:

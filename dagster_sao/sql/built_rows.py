@@ -38,8 +38,10 @@ def why_rows_may_differ(model: Mapping[str, Any]) -> str:
     config = model.get("config") or {}
     materialized = str(config.get("materialized"))
     if model.get("resource_type") != "model" or materialized not in _BY_THE_QUERY:
-        kind = materialized if model.get("resource_type") == "model" else str(model.get("resource_type"))
-        return f"it is {_article(kind)} {kind}{', which keeps rows of earlier builds' if kind in _KEEP_ROWS else ''}"
+        is_model = model.get("resource_type") == "model"
+        kind = f"{materialized} model" if is_model else str(model.get("resource_type"))
+        keeps = ", which keeps rows of earlier builds" if materialized in _KEEP_ROWS else ""
+        return f"it is {_article(kind)} {kind}{keeps}"
     if (model.get("language") or "sql") != "sql":
         return "it is a Python model"
     if (config.get("contract") or {}).get("enforced"):

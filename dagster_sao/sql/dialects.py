@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 from sqlglot.dialects.dialect import Dialect
 
@@ -16,33 +17,87 @@ DUCKDB = "duckdb"
 
 
 @dataclass(frozen=True, slots=True)
+class Semantics:
+    """What proofs must know of an adapter's SQL. The defaults prove least."""
+
+    folds_names: Literal["all", "lower", "upper"]
+    """Case of names: `all` names, also quoted ones, are the same in any case; else, what names without quotes become."""
+    compares_exactly: bool = False
+    """Whether `=` of equal types is the equality of GROUP BY, for integers, decimals, dates, times and booleans."""
+    compares_text_exactly: bool = False
+    """The same for text, where the reported type of a column shows a collation that is not the default."""
+    groups_as_it_compares: bool = False
+    """The same for each type, of a column and itself; no value but NULL differs from itself."""
+    fails_loudly: bool = False
+    """Whether a cast, an arithmetic operation or a function that cannot give a value is an error, not NULL."""
+    fails_on_division_by_zero: bool = False
+    keeps_types: bool = False
+    """Whether a table made from a query has the types of the query's columns."""
+    types_literals_by_column: bool = False
+    """Whether a text literal that is compared with a column is read as a value of the column's type."""
+    sees_sources_to_the_left: bool = True
+    """Whether a subquery in FROM can read the sources to its left without LATERAL."""
+    groups_by_position: bool = False
+    """Whether `GROUP BY 1` means the first column of the result."""
+
+
+# Held by execution in tests/sql/proofs.
+_POSTGRES = Semantics(
+    "lower",
+    compares_exactly=True,
+    compares_text_exactly=True,
+    groups_as_it_compares=True,
+    fails_loudly=True,
+    fails_on_division_by_zero=True,
+    keeps_types=True,
+    types_literals_by_column=True,
+    sees_sources_to_the_left=False,
+    groups_by_position=True,
+)
+_DUCKDB = replace(_POSTGRES, folds_names="all", fails_on_division_by_zero=False, sees_sources_to_the_left=True)
+# Of these, only what their documentation states plainly. Their columns can have collations that no type shows.
+_REDSHIFT = Semantics("lower", compares_exactly=True, keeps_types=True, groups_by_position=True)
+_SNOWFLAKE = replace(_REDSHIFT, folds_names="upper")
+_ANY_CASE = replace(_REDSHIFT, folds_names="all")
+# A table has text where the query has padded text.
+_SPARK = replace(_ANY_CASE, keeps_types=False)
+
+
+# A table that is made from a query inherits the collations of the query's columns.
+_COLLATIONS = """
+select count(*) from (select sql from duckdb_tables() union all select sql from duckdb_views()) where sql ilike '%collate%'
+"""
+
+
+@dataclass(frozen=True, slots=True)
 class _Sql:
     """The SQL of one adapter."""
 
     dialect: str
     """sqlglot's name of it."""
     lexicon: Lexicon | None = None
+    semantics: Semantics | None = None
 
 
 _SQL: Mapping[str, _Sql] = {
-    "athena": _Sql("athena", lexicon.TRINO),
-    "bigquery": _Sql("bigquery", lexicon.BIGQUERY),
+    "athena": _Sql("athena", lexicon.TRINO, _ANY_CASE),
+    "bigquery": _Sql("bigquery", lexicon.BIGQUERY, _ANY_CASE),
     "clickhouse": _Sql("clickhouse"),
-    "databricks": _Sql("databricks", lexicon.SPARK),
+    "databricks": _Sql("databricks", lexicon.SPARK, _SPARK),
     "dremio": _Sql("dremio"),
-    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB),
+    "duckdb": _Sql(DUCKDB, lexicon.DUCKDB, _DUCKDB),
     "fabric": _Sql("tsql", lexicon.TSQL),
     "fabricspark": _Sql("spark"),
     "glue": _Sql("spark", lexicon.SPARK),
     "greenplum": _Sql("postgres"),
-    "postgres": _Sql("postgres", lexicon.POSTGRES),
-    "redshift": _Sql("redshift", lexicon.REDSHIFT),
-    "snowflake": _Sql("snowflake", lexicon.SNOWFLAKE),
-    "spark": _Sql("spark", lexicon.SPARK),
+    "postgres": _Sql("postgres", lexicon.POSTGRES, _POSTGRES),
+    "redshift": _Sql("redshift", lexicon.REDSHIFT, _REDSHIFT),
+    "snowflake": _Sql("snowflake", lexicon.SNOWFLAKE, _SNOWFLAKE),
+    "spark": _Sql("spark", lexicon.SPARK, _SPARK),
     "sqlite": _Sql("sqlite"),
     "sqlserver": _Sql("tsql", lexicon.TSQL),
     "synapse": _Sql("tsql", lexicon.TSQL),
-    "trino": _Sql("trino", lexicon.TRINO),
+    "trino": _Sql("trino", lexicon.TRINO, _ANY_CASE),
     "vertica": _Sql("postgres"),
 }
 ADAPTERS = frozenset(_SQL)
@@ -66,6 +121,19 @@ def sqlglot_dialect(adapter: str) -> str | None:
 def lexicon_of(adapter: str) -> Lexicon | None:
     """Return the lexicon of an adapter's SQL, None where it is not known: such SQL counts as it is written."""
     return _SQL[adapter].lexicon if adapter in _SQL else None
+
+
+def semantics_of(adapter: str) -> Semantics | None:
+    """Return what is known of an adapter's SQL for proofs, None where that is too little for any."""
+    return _SQL[adapter].semantics if adapter in _SQL else None
+
+
+def collations_query(adapter: str) -> str | None:
+    """Return a query for the number of relations with a collation that the type of a column does not show.
+
+    None where a comparison of two columns with different collations is an error.
+    """
+    return _COLLATIONS if adapter == DUCKDB else None
 
 
 def quotes_with_backticks(dialect: str | None) -> bool:

@@ -212,6 +212,14 @@ class WarehouseSession:
         with self._counted(), self._refusals():
             return self._adapter.list_relations(database, schema)
 
+    def columns(self, database: str | None, schema: str, identifier: str) -> dict[str, str]:
+        """Return the columns of a relation in order, each with its type, both as the catalog spells them.
+
+        Raises StatementError like `execute`. Only inside `connection()`.
+        """
+        with self._counted(), self._refusals():
+            return self._adapter.columns(database, schema, identifier)
+
     def render(self, unique_id: str, template: str) -> str:
         """Return the Jinja `template` of a source as dbt renders it.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dbt_dagster_sao.data_tests import proofs
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs
 
@@ -28,6 +29,7 @@ _HOLDS_OF_ZERO: Mapping[str, Callable[[int], bool]] = {
     "=": lambda number: number == 0,
 }
 _COUNT = "count(*)"
+_CONDITIONS = ("warn_if", "error_if")
 _SETTINGS_OF_TESTS = frozenset(
     {
         "alias", "database", "enabled", "error_if", "fail_calc", "group", "limit", "materialized", "meta", "schema", "severity",
@@ -37,11 +39,8 @@ _SETTINGS_OF_TESTS = frozenset(
 """dbt's own. Any other is a setting of the adapter, such as the virtual warehouse that runs the query."""
 
 
-class Warehouse(Protocol):
+class Warehouse(proofs.Warehouse, Protocol):
     """The way to the warehouse of the thread that runs a test."""
-
-    def compiled(self, test: str) -> str | None:
-        """Return the compiled SQL of a test, None where it cannot be compiled now."""
 
     def ask(self, sql: str) -> Sequence[Any]:
         """Return the one row that a query gives. Raises whatever the adapter raises."""
@@ -84,13 +83,32 @@ def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] |
 
     `stores_failures` tells whether tests store their failures that do not say so themselves: these must run.
     """
+    if why_only_its_query(test, stores_failures=stores_failures):
+        return None
+    config = test.get("config") or {}
+    warns, fails = (holds_of_zero(_condition(config, name)) for name in _CONDITIONS)
+    return None if warns is None or fails is None else (warns, fails)
+
+
+def why_only_its_query(test: Entry, *, stores_failures: bool) -> str:
+    """Return in one sentence why only the own query of a test can answer it; empty where another way may.
+
+    `stores_failures` is as for `answer_at_zero`.
+    """
     config = test.get("config") or {}
     stores = config.get("store_failures")
-    calculation = str(config.get("fail_calc", _COUNT)).replace(" ", "").lower()
-    if calculation != _COUNT or (stores_failures if stores is None else stores) or config.get("sql_header"):
-        return None
-    warns, fails = (holds_of_zero(str(config.get(name, "!= 0"))) for name in ("warn_if", "error_if"))
-    return None if warns is None or fails is None else (warns, fails)
+    if stores_failures if stores is None else stores:
+        return "The test stores its failures."
+    if str(config.get("fail_calc", _COUNT)).replace(" ", "").lower() != _COUNT:
+        return "The test counts its failures in its own way, by fail_calc."
+    if config.get("sql_header"):
+        return "The test has an sql_header."
+    odd = next((name for name in _CONDITIONS if holds_of_zero(_condition(config, name)) is None), "")
+    return f"The {odd} of the test does not compare with a number." if odd else ""
+
+
+def _condition(config: Mapping[str, Any], name: str) -> str:
+    return str(config.get(name, "!= 0"))
 
 
 def holds_of_zero(condition: str) -> bool | None:
@@ -125,12 +143,12 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
 class EfficientTests:
     """The data tests of one invocation of dbt."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what answers follow from)
         self,
         request: DataTestRequest,
         adapter: str,
         entry: Callable[[str], Entry | None],
-        proofs: TestProofs,
+        test_proofs: TestProofs,
         *,
         stores_failures: bool = False,
         draw: Callable[[], float] = random.random,
@@ -140,7 +158,7 @@ class EfficientTests:
         `stores_failures` tells whether tests store their failures that do not say so themselves. `draw` returns a number from
         0 to 1, which decides whether a proven test is run all the same.
         """
-        self._request, self._adapter, self._proofs, self._draw = request, adapter, proofs, draw
+        self._request, self._adapter, self._proofs, self._draw = request, adapter, test_proofs, draw
         self._entry, self._stores_failures = entry, stores_failures
         self._proves = True
         groups = [_Group(tests) for tests in groups_of(request, entry)]
@@ -156,7 +174,7 @@ class EfficientTests:
 
         None where dbt runs it, with nothing more to note.
         """
-        return self._proven(test) or self._merged(test, warehouse)
+        return self._proven(test, warehouse) or self._merged(test, warehouse)
 
     def found(self, test: str, failures: int) -> None:
         """Note the number of failures of a test that ended."""
@@ -167,18 +185,19 @@ class EfficientTests:
         """Note that a test failed although it was proven: nothing more is proven in this invocation."""
         self._proves = False
 
-    def _proven(self, test: str) -> AnsweredTest | None:
+    def _proven(self, test: str, warehouse: Warehouse) -> AnsweredTest | None:
         if not self._proves or test not in self._request.provable:
             return None
-        proof = self._proofs.prove(test)
+        proof = self._proofs.prove(test, warehouse)
         if isinstance(proof, str):
             return None
         is_verified = self._draw() < self._request.verified_share
         how = How.RUN if is_verified else How.PROVEN
         return AnsweredTest(test, how, proof=proof.text, premises=tuple(sorted(proof.premises)))
 
-    def _is_proven(self, test: str) -> bool:
-        return self._proves and test in self._request.provable and not isinstance(self._proofs.prove(test), str)
+    def _is_proven(self, test: str, warehouse: Warehouse) -> bool:
+        is_provable = self._proves and test in self._request.provable
+        return is_provable and not isinstance(self._proofs.prove(test, warehouse), str)
 
     def _merged(self, test: str, warehouse: Warehouse) -> AnsweredTest | None:
         group = self._groups.get(test)
@@ -205,7 +224,7 @@ class EfficientTests:
         from dagster_sao.sql.merged_tests import TestQuery, merge
 
         # What is proven needs no column. What is known only grows, so it stays proven.
-        open_tests = [test for test in tests if self.at_zero(test) is not None and not self._is_proven(test)]
+        open_tests = [test for test in tests if self.at_zero(test) is not None and not self._is_proven(test, warehouse)]
         compiled = {test: sql for test in open_tests if (sql := warehouse.compiled(test))}
         found: dict[str, _Query] = {}
         for merged in merge([TestQuery(test, sql) for test, sql in compiled.items()], self._adapter):

@@ -28,6 +28,8 @@ class DataTestRequest:
 
     builds: frozenset[str] = frozenset()
     """The nodes that the invocation builds, by unique id."""
+    views: frozenset[str] = frozenset()
+    """The views that it does not build, and whose code is the one that they were created from."""
     mergeable: frozenset[str] = frozenset()
     """The tests that may be answered with others in one query."""
     provable: frozenset[str] = frozenset()
@@ -45,6 +47,7 @@ class DataTestRequest:
             {
                 "layout": _LAYOUT,
                 "builds": sorted(self.builds),
+                "views": sorted(self.views),
                 "mergeable": sorted(self.mergeable),
                 "provable": sorted(self.provable),
                 "premises": sorted(self.premises),
@@ -63,6 +66,7 @@ class DataTestRequest:
                 raise ValueError(msg)
             return cls(
                 frozenset(document["builds"]),
+                frozenset(document["views"]),
                 frozenset(document["mergeable"]),
                 frozenset(document["provable"]),
                 frozenset(document["premises"]),

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
 
 if TYPE_CHECKING:
-    from dagster_sao.sql.proofs import Known, Proof, QueryProofs
+    from dagster_sao.sql.proofs import Known, Proof, QueryProofs, Relation
 
 Entry = Mapping[str, Any]
 """A node, source or test as in `manifest.json`."""
 _PASSED_NOW = "passed in this run"
+
+
+class Warehouse(Protocol):
+    """What proofs ask dbt and the warehouse, in the thread that runs a test."""
+
+    def compiled(self, unique_id: str) -> str | None:
+        """Return the compiled SQL of a test or model, None where it cannot be compiled now."""
+
+    def columns(self, unique_id: str) -> Mapping[str, str] | None:
+        """Return the columns of a relation in order, each with its type, as the catalog spells both; None if not known.
+
+        A type is left out, as an empty text, if a collation may hide behind its name.
+        """
 
 
 class TestProofs:
@@ -36,6 +49,7 @@ class TestProofs:
         self._overridden = frozenset(overridden)
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Known]] = {}
+        self._columns: dict[str, Mapping[str, str] | None] = {}
         self._queries: dict[str, tuple[frozenset[str], QueryProofs]] = {}
         for test, label in request.passed.items():
             self._learn(test, label)
@@ -45,11 +59,10 @@ class TestProofs:
         if test in self._request.premises:
             self._learn(test, label)
 
-    def prove(self, test: str) -> Proof | str:
+    def prove(self, test: str, warehouse: Warehouse) -> Proof | str:
         """Return the proof that a test finds no failures, or in one sentence why there is none."""
-        from dagster_sao.sql.proofs import NotProvable, wanted_property
-
         from dagster_sao.sql.built_rows import why_rows_may_differ
+        from dagster_sao.sql.proofs import NotProvable, wanted_property
 
         entry = self._entry(test)
         model_id = (entry or {}).get("attached_node") or ""
@@ -58,17 +71,15 @@ class TestProofs:
             return "The test is not about one model."
         if replaced := self._replaced_macro(entry):
             return f"The project replaces dbt's macro {replaced}."
-        if model_id not in self._request.builds:
+        if model_id not in self._request.builds | self._request.views:
             return f"{model['name']} is not built in this run."
         if why := why_rows_may_differ(model):
             return f"The rows of {model['name']} may differ from its query's: {why}."
-        sql = model.get("compiled_code")
-        if not sql:
-            return f"{model['name']} was not compiled in this run."
         wanted = wanted_property(entry, self._relation_key)
         if isinstance(wanted, NotProvable):
             return wanted.reason
-        found = self._query(model_id, model, sql).prove(wanted)
+        query = self._query(model_id, model, warehouse)
+        found = query.prove(wanted) if query is not None else NotProvable(f"{model['name']} cannot be compiled.")
         return found.reason if isinstance(found, NotProvable) else found
 
     def _learn(self, test: str, label: str) -> None:
@@ -83,9 +94,9 @@ class TestProofs:
             with self._lock:
                 self._known.setdefault(about, {})[test] = Known(found, test, label)
 
-    def _query(self, model_id: str, model: Entry, sql: str) -> QueryProofs:
+    def _query(self, model_id: str, model: Entry, warehouse: Warehouse) -> QueryProofs | None:
         """Return the analysis of a model's query, made anew when more is known of its parents."""
-        from dagster_sao.sql.proofs import QueryProofs, Relation
+        from dagster_sao.sql.proofs import QueryProofs
 
         parents = list(self._parents(model))
         with self._lock:
@@ -94,15 +105,29 @@ class TestProofs:
         cached = self._queries.get(model_id)
         if cached is not None and cached[0] == mark:
             return cached[1]
-        relations = {}
-        for parent in parents:
-            key = self._relation_key(parent)
-            entry = self._entry(parent)
-            if key and entry is not None:
-                relations[key] = Relation(str(entry["name"]), known=tuple(known[parent].values()))
+        is_built = model_id in self._request.builds
+        sql = model.get("compiled_code") if is_built else warehouse.compiled(model_id)
+        if not sql:
+            return None
+        relations = {
+            key: self._relation(parent, tuple(known[parent].values()), warehouse)
+            for parent in parents
+            if (key := self._relation_key(parent))
+        }
         query = QueryProofs(sql, self._adapter, relations)
         self._queries[model_id] = mark, query
         return query
+
+    def _relation(self, unique_id: str, known: tuple[Known, ...], warehouse: Warehouse) -> Relation:
+        from dagster_sao.sql.proofs import Relation
+
+        if unique_id not in self._columns:
+            self._columns[unique_id] = warehouse.columns(unique_id)
+        columns = self._columns[unique_id]
+        name = str((self._entry(unique_id) or {}).get("name"))
+        if columns is None:
+            return Relation(name, known=known)
+        return Relation(name, tuple(columns), known, {column: kind for column, kind in columns.items() if kind})
 
     def _parents(self, model: Entry) -> Iterator[str]:
         """Yield what a model reads, ephemeral models replaced by what they read."""

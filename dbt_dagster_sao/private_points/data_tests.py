@@ -10,16 +10,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from dbt_dagster_sao.data_tests.columns import comparable_types
 from dbt_dagster_sao.data_tests.efficient import EfficientTests
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
 from dbt_dagster_sao.data_tests.proofs import TestProofs
+from dbt_dagster_sao.data_tests.replaced_macros import replaced_macros, why_dbt_answers
 from dbt_dagster_sao.private_points.nodes import internal_packages
 from dbt_dagster_sao.private_points.point import Wrapper
 from dbt_dagster_sao.recorder import Session, current, stack
-
-# The macros that turn a test's query into its answer.
-_MACROS_OF_ANSWERS = frozenset({"get_test_sql", "get_limit_subquery_sql", "should_store_failures", "statement"})
-_MATERIALIZATION = "materialization_test_"
 
 
 def execute_data_test(original: Wrapper) -> Wrapper:
@@ -90,9 +88,9 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
     from dbt.flags import get_flags
 
     request = DataTestRequest.from_json(path.read_text(encoding="utf-8"))
-    internal = internal_packages(runner.config.credentials.type)
-    overridden = _overridden_macros(manifest, internal)
-    if overridden & _MACROS_OF_ANSWERS or _has_own_materialization(manifest, internal):
+    macros = ((macro.name, macro.package_name) for macro in manifest.macros.values())
+    replaced = replaced_macros(macros, internal_packages(runner.config.credentials.type))
+    if why_dbt_answers(replaced):
         return None
 
     def entry(unique_id: str) -> Mapping[str, Any] | None:
@@ -100,26 +98,8 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
         return None if node is None else node.to_dict(omit_none=True)
 
     adapter = runner.adapter.type()
-    proofs = TestProofs(request, adapter, entry, overridden)
+    proofs = TestProofs(request, adapter, entry, replaced)
     return EfficientTests(request, adapter, entry, proofs, stores_failures=bool(get_flags().STORE_FAILURES))
-
-
-def _overridden_macros(manifest: Any, internal: frozenset[str]) -> frozenset[str]:
-    """Return the names, without the prefix of an adapter, of dbt's macros that the project or a package replaces."""
-    own = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name not in internal}
-    of_dbt = {_plain_name(macro.name) for macro in manifest.macros.values() if macro.package_name in internal}
-    return frozenset(own & of_dbt)
-
-
-def _has_own_materialization(manifest: Any, internal: frozenset[str]) -> bool:
-    """Return whether tests are answered by a materialization that is not dbt's: of the adapter, dbt may have none."""
-    macros = manifest.macros.values()
-    return any(macro.name.startswith(_MATERIALIZATION) and macro.package_name not in internal for macro in macros)
-
-
-def _plain_name(name: str) -> str:
-    prefix, separator, rest = name.partition("__")
-    return rest if separator and prefix else name
 
 
 class _Warehouse:
@@ -128,17 +108,28 @@ class _Warehouse:
     def __init__(self, runner: Any, test: Any, manifest: Any) -> None:
         self._runner, self._test, self._manifest = runner, test, manifest
 
-    def compiled(self, test: str) -> str | None:
-        """Return the compiled SQL of a test, None where it cannot be compiled now."""
-        if test == self._test.unique_id:
+    def compiled(self, unique_id: str) -> str | None:
+        """Return the compiled SQL of a test or model, None where it cannot be compiled now."""
+        if unique_id == self._test.unique_id:
             return str(self._test.compiled_code)
-        # A copy: dbt compiles the test itself when it comes to it.
-        node = copy.deepcopy(self._manifest.nodes[test])
+        # A copy: dbt compiles the test itself when it comes to it. A view that is not built stays as it is.
+        node = copy.deepcopy(self._manifest.nodes[unique_id])
         try:
             compiled = self._runner.compiler.compile_node(node, self._manifest, {}, write=False)
         except Exception:  # noqa: BLE001 (dbt reports it when it comes to this test)
             return None
         return str(compiled.compiled_code)
+
+    def columns(self, unique_id: str) -> Mapping[str, str] | None:
+        """Return the columns of a relation in order, each with its type, empty where a collation may hide behind it."""
+        node = self._manifest.nodes.get(unique_id) or self._manifest.sources[unique_id]
+        adapter = self._runner.adapter
+        try:
+            relation = adapter.Relation.create_from(self._runner.config, node)
+            found = {column.column: column.data_type for column in adapter.get_columns_in_relation(relation)}
+            return comparable_types(found, adapter.type(), self.ask)
+        except Exception:  # noqa: BLE001 (what is not known proves nothing)
+            return None
 
     def ask(self, sql: str) -> Sequence[Any]:
         """Return the one row that a query gives. Raises whatever the adapter raises."""

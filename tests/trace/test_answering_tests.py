@@ -156,7 +156,13 @@ def test_tests_with_other_settings_of_the_adapter_are_not_merged():
 
 def test_a_request_and_an_answer_are_read_as_they_were_written():
     request = DataTestRequest(
-        frozenset({ORDERS}), frozenset({A, B}), frozenset({C}), frozenset({B}), {A: "passed 12:03"}, 0.25
+        frozenset({ORDERS}),
+        frozenset({CUSTOMERS}),
+        frozenset({A, B}),
+        frozenset({C}),
+        frozenset({B}),
+        {A: "12:03"},
+        0.25,
     )
     assert DataTestRequest.from_json(request.to_json()) == request
     answer = AnsweredTest(A, How.PROVEN, proof="because", premises=(B, C))
@@ -166,7 +172,7 @@ def test_a_request_and_an_answer_are_read_as_they_were_written():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"layout": 2}', '{"layout": 1}'])
 def test_what_is_no_request_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"request|Expecting"):
         DataTestRequest.from_json(text)
 
 

@@ -23,6 +23,7 @@ from dagster_sao.core.code.versions import (
     times_moved,
     view_version,
 )
+from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
     definition,
@@ -112,6 +113,12 @@ class Ledger:
         """Return the versions of what a test reads, as they were captured or built in this run."""
         known: dict[str, str | None] = {}
         return {read: version for read in test.reads if (version := self._version(read, known)) is not None}
+
+    def stands(self, test: ProjectTest, verdict: Verdict) -> bool:
+        """Return whether a verdict is about a test's code and about what dbt reads now."""
+        is_same_code = not self._project.code_changes(test.unique_id, verdict)
+        has_moved = any(self.has_moved(uid) for uid in test.reads)
+        return is_same_code and not has_moved and not changed_reads(test.reads, verdict, self.versions_read(test))
 
     def verdict(  # noqa: PLR0913 (what a run knows of an answer)
         self,

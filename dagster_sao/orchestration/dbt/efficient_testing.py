@@ -63,22 +63,38 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     provable = frozenset(uid for uid in data_tests if settings.allowed.proves and modes[uid].proves)
     if not (mergeable or provable):
         return None
-    read = {parent for uid in builds for parent in graph.nodes[uid].parents} if provable else set()
+    views = _known_views(project, state, provable) - builds
+    read = {parent for uid in builds | views for parent in graph.nodes[uid].parents} if provable else set()
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
     usable = {uid for uid in about if _is_premise(graph.tests[uid], project, state.sources)}
     return DataTestRequest(
         builds=builds,
+        views=frozenset(views),
         mergeable=mergeable,
         provable=provable,
         premises=frozenset(usable & run),
         passed={
-            uid: _label(last[uid], now)
+            uid: label_in_proofs(last[uid], now)
             for uid in sorted(usable & last.keys() - run)
             if last[uid].status is VerdictStatus.PASS and stands(graph.tests[uid], last[uid])
         },
         verified_share=settings.verified_share,
     )
+
+
+def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -> set[str]:
+    """Return the views that tests read, and that are as their last build from the project's code created them."""
+    graph = project.graph
+    read = {uid for test in tests for uid in graph.tests[test].reads if uid in graph.nodes and graph.nodes[uid].is_view}
+    disturbed = state.missing_relations | state.restored_relations | state.altered_relations.keys()
+    return {
+        uid
+        for uid in read - disturbed
+        if (build := state.builds.get(uid)) is not None
+        and state.other_writer(uid) is None
+        and not project.code_changes(uid, build)
+    }
 
 
 def _is_premise(test: ProjectTest, project: Project, sources: Mapping[str, SourceState]) -> bool:
@@ -93,6 +109,7 @@ def _is_premise(test: ProjectTest, project: Project, sources: Mapping[str, Sourc
     return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in read - graph.nodes.keys())
 
 
-def _label(verdict: Verdict, now: datetime) -> str:
+def label_in_proofs(verdict: Verdict, now: datetime) -> str:
+    """Return how proofs name a verdict that they rely on, such as `passed 12:03, run 4f2a`."""
     day = "" if verdict.at.date() == now.date() else f"{verdict.at:%Y-%m-%d} "
     return f"passed {day}{verdict.at:%H:%M}, run {verdict.run_id[:4]}"

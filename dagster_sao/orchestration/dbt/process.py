@@ -33,9 +33,9 @@ from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import read_manifest, read_variables
 from dagster_sao.warehouse.dbt_private.environment import (
+    environment_of_commands,
     environment_of_dbt,
     other_dbt,
-    settings_of_all_runs,
     settings_of_one_run,
 )
 from dbt_dagster_sao import TEST_REQUEST, TRACE_FILE
@@ -151,12 +151,9 @@ class DbtProcess:
                 f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
                 " given it. Tell the run instead, in its config or with an option."
             )
-        changes = {**dict.fromkeys(left_out), **settings_of_all_runs(environ, dbt.dbt_executable), TRACE_FILE: _TRACES}
         self._request_file = _write_request(request)
-        changes[TEST_REQUEST] = self._request_file
-        # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
-        changes = {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
-        with temporary_environment(changes):
+        changes = environment_of_commands(environ, dbt.dbt_executable)
+        with temporary_environment({**changes, TRACE_FILE: _TRACES, TEST_REQUEST: self._request_file or ""}):
             self.invocation: DbtCliInvocation = dbt.cli(
                 arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
             )

@@ -13,7 +13,6 @@ import dagster as dg
 
 from dagster_sao.core.code.evidence import UNSEEN, Evidence
 from dagster_sao.core.code.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
-from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.graph import ProjectTest
@@ -172,11 +171,7 @@ class Recorder:
 
     def stands(self, test: ProjectTest, verdict: Verdict) -> bool:
         """Return whether a verdict is about a test's code and about what dbt reads now."""
-        is_same_code = not self._project.code_changes(test.unique_id, verdict)
-        has_moved = any(self._ledger.has_moved(uid) for uid in test.reads)
-        return (
-            is_same_code and not has_moved and not changed_reads(test.reads, verdict, self._ledger.versions_read(test))
-        )
+        return self._ledger.stands(test, verdict)
 
     def check_events(
         self,

@@ -146,6 +146,14 @@ class PrivateAdapter:
         )
         return [name for name, _ in self._listed(within)]
 
+    def columns(self, database: str | None, schema: str, identifier: str) -> dict[str, str]:
+        """Return the columns of a relation in order, each with its type. Raises whatever dbt or the driver raises."""
+        self._use_macros()
+        relation = self._adapter.Relation.create(
+            database=database, schema=schema, identifier=identifier, quote_policy=self._config.quoting
+        )
+        return {column.column: str(column.data_type) for column in self._adapter.get_columns_in_relation(relation)}
+
     def render(self, unique_id: str, template: str) -> str:
         """Return a source's template as dbt renders it for `dbt source freshness`, without a statement being sent.
 
@@ -314,6 +322,14 @@ class PrivateAdapter:
         for name in _ASKING_NAMES & set(context):
             context[name] = partial(_refuse, name)
         return context
+
+
+def internal_packages(adapter_type: str) -> frozenset[str]:
+    """Return the packages of dbt and of an adapter, whose macros are dbt's own. Raises when the adapter is not installed."""
+    from dbt.adapters.factory import get_adapter_package_names, load_plugin
+
+    load_plugin(adapter_type)
+    return frozenset(get_adapter_package_names(adapter_type))
 
 
 def _refuse(name: str, *_: Any, **__: Any) -> None:

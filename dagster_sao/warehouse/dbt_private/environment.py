@@ -87,6 +87,16 @@ def settings_of_all_runs(environ: Mapping[str, str], executable: str) -> Mapping
     return found
 
 
+def environment_of_commands(environ: Mapping[str, str], executable: str) -> Mapping[str, str | None]:
+    """Return the variables with which a dbt command does what was planned, None for those to take away.
+
+    `environ` is the environment that dbt would see.
+    """
+    changes = {**dict.fromkeys(settings_of_one_run(environ)), **settings_of_all_runs(environ, executable)}
+    # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
+    return {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
+
+
 def dbt_state_switch(environ: Mapping[str, str]) -> str:
     """Return what switches dbt State on for a dbt of this environment, empty where nothing does.
 

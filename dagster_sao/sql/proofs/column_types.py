@@ -1,0 +1,106 @@
+"""Families of column types whose members compare exactly with each other, so that one is as good as another in an argument.
+
+A type in no family (padded text, JSON, intervals, user-defined types) has no such argument.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dagster_sao.sql.dialects import Semantics
+from dagster_sao.sql.proofs.facts import Column
+
+INTEGER, DECIMAL, FLOAT, TEXT = "integer", "decimal", "float", "text"
+BOOLEAN, DATE, TIMESTAMP, UUID = "boolean", "date", "timestamp", "uuid"
+NUMBERS = frozenset({INTEGER, DECIMAL, FLOAT})
+NULL = "null"
+"""The type of a bare NULL, which takes the type that it meets."""
+_FAMILY = {
+    **dict.fromkeys(("tinyint", "smallint", "int", "integer", "bigint", "int2", "int4", "int8", "int64"), INTEGER),
+    **dict.fromkeys(("decimal", "numeric", "number"), DECIMAL),
+    **dict.fromkeys(("real", "float", "float4", "float8", "float64", "double", "double precision"), FLOAT),
+    **dict.fromkeys(("text", "varchar", "string", "character varying"), TEXT),
+    **dict.fromkeys(("bool", "boolean"), BOOLEAN),
+    "date": DATE,
+    **dict.fromkeys(("timestamp", "timestamp without time zone"), TIMESTAMP),
+    "uuid": UUID,
+}
+_TYPE = re.compile(r"([a-z][a-z0-9]*(?: [a-z]+)*) ?(\([\d, ]*\))?", re.ASCII)
+_CAN_HAVE_A_SIZE = {DECIMAL, TEXT, FLOAT}
+_ALWAYS_COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID}
+
+
+def family_of(type_name: str) -> str | None:
+    """Return the family of a type, None where it belongs to none.
+
+    >>> family_of("BIGINT"), family_of("character varying(20)"), family_of("char(3)"), family_of("int[]")
+    ('integer', 'text', None, None)
+    """
+    found = _TYPE.fullmatch(type_name.strip().lower())
+    family = _FAMILY.get(found[1]) if found else None
+    return None if found and found[2] and family not in _CAN_HAVE_A_SIZE else family
+
+
+def may_have_collation(type_name: str) -> bool:
+    """Return whether a column of this type may have a collation, which says which of its values are equal.
+
+    >>> may_have_collation("varchar(3)"), may_have_collation("char(3)"), may_have_collation("integer")
+    (True, True, False)
+    """
+    return family_of(type_name) in {TEXT, None}
+
+
+def has_size(type_name: str) -> bool:
+    """Return whether a type restricts its values further, such as `varchar(3)`."""
+    return "(" in type_name
+
+
+def common(types: list[str | None]) -> str | None:
+    """Return the family that all of these have; a NULL takes any.
+
+    >>> common(["text", "null"]), common(["text", "integer"]), common(["null"])
+    ('text', None, 'null')
+    """
+    found = {name for name in types if name != NULL}
+    return NULL if not found else found.pop() if len(found) == 1 else None
+
+
+def are_comparable(one: Column, other: Column, semantics: Semantics) -> bool:
+    """Return whether `=` on two columns is the equality by which each of them is unique.
+
+    Not so where one is converted for the comparison: `'1'` and `'01'` are two texts, and one integer. Floating-point numbers
+    have an equality of their own on some databases, and a collation can hide behind the name of a text type.
+    """
+    if one.origin is not None and one.origin == other.origin and semantics.groups_as_it_compares:
+        return True
+    if one.type is None or one.type != other.type:
+        return False
+    if one.type in _ALWAYS_COMPARABLE or one.type in {DECIMAL, TIMESTAMP}:
+        return semantics.compares_exactly
+    return one.type == TEXT and semantics.compares_text_exactly
+
+
+def keeps_distinct(source: str | None, target: str) -> bool:
+    """Return whether a cast gives different values for different values, and none for a NULL only.
+
+    >>> keeps_distinct("integer", "bigint"), keeps_distinct("integer", "varchar"), keeps_distinct("text", "varchar(3)")
+    (True, True, False)
+    >>> (
+    ...     keeps_distinct("text", "integer"),
+    ...     keeps_distinct("timestamp", "date"),
+    ...     keeps_distinct("integer", "numeric(3,-2)"),
+    ... )
+    (False, False, False)
+    """
+    family = family_of(target)
+    if family is None or has_size(target):
+        return False
+    return (source, family) in {
+        (INTEGER, INTEGER),
+        (INTEGER, TEXT),
+        (TEXT, TEXT),
+        (UUID, UUID),
+        (UUID, TEXT),
+        (DATE, DATE),
+        (DATE, TIMESTAMP),
+    }

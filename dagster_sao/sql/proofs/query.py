@@ -1,0 +1,329 @@
+"""Derives what is proven of a query's rows, and answers which properties follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from dagster_sao.sql.dialects import Semantics, semantics_of, sqlglot_dialect
+from dagster_sao.sql.proofs import expressions, grouping, joins, predicates, set_operations
+from dagster_sao.sql.proofs.column_types import BOOLEAN, INTEGER, TEXT
+from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, key_within, with_keys
+from dagster_sao.sql.proofs.properties import (
+    AcceptedValues,
+    NotNull,
+    NotProvable,
+    Proof,
+    Property,
+    Relation,
+    Relationship,
+    Unique,
+)
+from dagster_sao.sql.proofs.scope import Environment, Scope, argument, fold_text, has_only, renamed
+
+_SELECT_ARGUMENTS = (
+    "with", "expressions", "distinct", "from", "joins", "where", "group", "having", "qualify", "windows", "order", "limit", "offset",
+)  # fmt: skip
+
+# Of one column, or of one key.
+_MOST_NAMES = 8
+
+
+class QueryProofs:
+    """The proofs about one model's query. Parses and derives once, and answers many properties."""
+
+    def __init__(self, sql: str, adapter: str, relations: Mapping[str, Relation]) -> None:
+        self._semantics = semantics_of(adapter)
+        self._rows: Rows | NotProvable
+        if self._semantics is None:
+            self._rows = NotProvable(f"the SQL of {adapter} is not known well enough")
+        else:
+            self._rows = _rows_of(sql, adapter, relations, self._semantics)
+
+    def prove(self, wanted: Property) -> Proof | NotProvable:
+        """Return the proof that the query's rows have a property, or why there is none."""
+        rows, semantics = self._rows, self._semantics
+        if isinstance(rows, NotProvable) or semantics is None:
+            return rows if isinstance(rows, NotProvable) else NotProvable("")
+        found = _answer(rows, wanted, semantics)
+        if isinstance(found, NotProvable):
+            return found
+        steps = joined(found)
+        text = "; ".join(dict.fromkeys(step.text for step in steps)) or "by the expression of the column alone"
+        return Proof(f"{wanted} holds: {text}", frozenset().union(*(step.premises for step in steps)))
+
+
+def _rows_of(sql: str, adapter: str, relations: Mapping[str, Relation], semantics: Semantics) -> Rows | NotProvable:
+    dialect = sqlglot_dialect(adapter)
+    try:
+        trees = [tree for tree in sqlglot.parse(sql, dialect=dialect) if tree is not None]
+        if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+            return NotProvable("the SQL is not one query")
+        names = {identifier.name for identifier in trees[0].find_all(exp.Identifier)}
+        folded = frozenset(
+            spelling.upper() if semantics.folds_names == "upper" else spelling.lower() for spelling in names
+        )
+        environment = Environment(dialect, semantics, relations, folded, derived)
+        return derived(trees[0], environment)
+    except (SqlglotError, RecursionError):
+        return NotProvable("the SQL cannot be parsed")
+
+
+def _answer(rows: Rows, wanted: Property, semantics: Semantics) -> Reason | NotProvable:
+    """Return the reason for a property."""
+    texts = wanted.columns if isinstance(wanted, Unique) else (wanted.column,)
+    names = [fold_text(text, semantics) for text in texts]
+    columns: list[tuple[str, Column]] = []
+    for text, name in zip(texts, names, strict=True):
+        if name is None:
+            return NotProvable(f"{text} is not the name of a column")
+        if name not in rows.columns:
+            return NotProvable(
+                rows.losses[-1] if rows.is_open and rows.losses else f"it is not known where {text} comes from"
+            )
+        columns.append((name, rows.columns[name]))
+    if isinstance(wanted, Unique):
+        return _unique(rows, wanted, [name for name, _ in columns])
+    ((_, column),) = columns
+    if isinstance(wanted, NotNull):
+        return (
+            NotProvable(column.nullable_because or f"{wanted.column} may be NULL")
+            if column.not_null is None
+            else column.not_null
+        )
+    if not semantics.keeps_types:
+        return NotProvable("a table of this database may have other types than its query")
+    return _accepted(column, wanted) if isinstance(wanted, AcceptedValues) else _related(column, wanted, semantics)
+
+
+def _unique(rows: Rows, wanted: Unique, names: list[str]) -> Reason | NotProvable:
+    reason = key_within(rows, names, is_strict=wanted.nulls_equal)
+    if reason is not None:
+        return reason
+    shown = " and ".join(rows.columns[name].shown or name for name in names)
+    if wanted.nulls_equal and key_within(rows, names, is_strict=False) is not None:
+        return NotProvable(f"rows with a NULL in {shown} may be repeated")
+    return NotProvable(rows.losses[-1] if rows.losses else f"nothing says that {shown} is unique")
+
+
+def _accepted(column: Column, wanted: AcceptedValues) -> Reason | NotProvable:
+    values = column.values
+    if values is None:
+        return NotProvable(f"the values of {wanted.column} are not known")
+    if values.quoted != wanted.quoted and values.texts:
+        return NotProvable(f"the values of {wanted.column} are known in another spelling")
+    other = values.texts - wanted.values
+    if other:
+        return NotProvable(f"{wanted.column} could be {min(other)!r}")
+    # A literal that does not fit the column's type is an error, not a pass.
+    is_fitting = column.type == TEXT if wanted.quoted else column.type in {INTEGER, BOOLEAN}
+    if values.texts != wanted.values and not is_fitting:
+        return NotProvable(f"the type of {wanted.column} is not known to allow all values")
+    return values.reason
+
+
+def _related(column: Column, wanted: Relationship, semantics: Semantics) -> Reason | NotProvable:
+    name = fold_text(wanted.parent_column, semantics)
+    reasons = [member.reason for member in column.members if (member.parent, member.column) == (wanted.parent, name)]
+    if not reasons:
+        return NotProvable(f"nothing says that the values of {wanted.column} are in the parent")
+    reason = min(reasons, key=len)
+    return reason or (Step(f"every value of {wanted.column} comes from its parent"),)
+
+
+def derived(node: exp.Expr, environment: Environment) -> Rows:
+    """Return what is known of the rows of a query."""
+    environment = _with_queries(node, environment)
+    if isinstance(node, exp.Subquery):
+        if not has_only(node, "this", "alias", "with", "order", "limit", "offset"):
+            return NOTHING
+        return _limited(derived(node.this, environment), node)
+    if isinstance(node, exp.SetOperation):
+        if not set_operations.is_understood(node):
+            return NOTHING
+        left, right = derived(node.this, environment), derived(node.expression, environment)
+        return _limited(set_operations.combined(node, left, right, environment.semantics), node)
+    return (
+        _selected(node, environment) if isinstance(node, exp.Select) and has_only(node, *_SELECT_ARGUMENTS) else NOTHING
+    )
+
+
+def _with_queries(node: exp.Expr, environment: Environment) -> Environment:
+    """Return the surroundings with a query's own common table expressions."""
+    clause = argument(node, "with")
+    if clause is None:
+        return environment
+    queries = dict(environment.queries)
+    names = [environment.fold(query.args["alias"].this) for query in clause.expressions]
+    for number, (name, query) in enumerate(zip(names, clause.expressions, strict=True)):
+        # A recursive query can read itself, and the queries after it.
+        later = set(names[number:]) if clause.args.get("recursive") else set()
+        is_recursive = any(
+            environment.fold(table.this) in later
+            for table in query.find_all(exp.Table)
+            if isinstance(table.this, exp.Identifier)
+        )
+        is_query = isinstance(query.this, exp.Query) and has_only(query, "this", "alias", "materialized")
+        inner = replace(environment, queries=queries)
+        rows = derived(query.this, inner) if is_query and not is_recursive else NOTHING
+        queries = {**queries, name: renamed(rows, query.args["alias"], environment)}
+    return replace(environment, queries=queries)
+
+
+def _selected(select: exp.Select, environment: Environment) -> Rows:
+    scope = joins.from_clause(select, environment)
+    if environment.is_lateral and not _reads_only_itself(select, scope):
+        return NOTHING
+    multiplies = grouping.may_multiply_rows(select)
+    if multiplies:
+        scope.rows = replace(scope.rows, keys=(), losses=(*scope.rows.losses, f"{multiplies} may repeat rows"))
+    where = select.args.get("where")
+    scope.rows = predicates.filtered(scope, where.this if where is not None else None, "where")
+    found = grouping.aggregates(select)
+    if found or select.args.get("group") is not None or select.args.get("having") is not None:
+        scope.rows = grouping.grouped(scope, select, found, multiplies=bool(multiplies))
+    having = select.args.get("having")
+    scope.rivals = frozenset(scope.aliases)
+    scope.rows = predicates.filtered(scope, having.this if having is not None else None, "having")
+    scope.rows = grouping.windowed(scope, select)
+    qualify = select.args.get("qualify")
+    scope.rows = predicates.filtered(scope, qualify.this if qualify is not None else None, "qualify")
+    scope.rows = grouping.distinct_on(scope, select)
+    scope.rivals = frozenset()
+    rows = _projected(scope, select)
+    if multiplies:
+        rows = replace(rows, keys=())
+    distinct = select.args.get("distinct")
+    if distinct is not None and not distinct.args.get("on"):
+        rows = grouping.distinct(rows)
+    return _limited(rows, select)
+
+
+def _reads_only_itself(select: exp.Select, scope: Scope) -> bool:
+    """Return whether a query in FROM certainly reads no source to its left."""
+    for node in select.walk():
+        if (
+            isinstance(node, exp.Query)
+            and node is not select
+            and not isinstance(node.parent, exp.From | exp.Join | exp.CTE | exp.Subquery | exp.SetOperation)
+        ):
+            return False
+    return all(
+        scope.resolve(column) is not None or scope.alias_of(column) is not None
+        for column in grouping.in_this_query(select)
+        if isinstance(column, exp.Column) and not column.is_star
+    )
+
+
+def _limited(rows: Rows, node: exp.Expr) -> Rows:
+    limit = node.args.get("limit")
+    count = limit.args.get("expression") if isinstance(limit, exp.Limit) and has_only(limit, "expression") else None
+    if isinstance(count, exp.Literal) and count.name in {"0", "1"}:
+        return with_keys(rows, [*rows.keys, Key(frozenset(), is_strict=True, reason=(Step(f"limit {count.name}"),))])
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One column of a result."""
+
+    name: str | None
+    column: Column
+    carries: Id | None
+    """The column of the rows that it tells apart as well."""
+    is_starred: bool = False
+
+
+def _projected(scope: Scope, select: exp.Select) -> Rows:
+    """Return the rows of a select list."""
+    items: list[_Item] = []
+    starred: set[str] = set()
+    for node in select.expressions:
+        if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and node.is_star):
+            sources = _starred_sources(node, scope)
+            if sources is None:
+                return replace(NOTHING, losses=(f"it is not known which columns {node.sql()} stands for",))
+            items.extend(_expanded(node, sources, scope))
+            starred.update(sources)
+        elif (
+            node.is_star or isinstance(node, exp.Aliases) or any(isinstance(part, exp.Columns) for part in node.walk())
+        ):
+            return replace(NOTHING, losses=("it is not known how many columns the query has",))
+        else:
+            items.append(_item(node, scope))
+    is_open = any(scope.sources[source].is_open for source in starred)
+    # Another column of a source whose columns are unknown could have the same name.
+    is_certain = {id(item): item.is_starred and len(starred) == 1 if is_open else True for item in items}
+    items = [item if is_certain[id(item)] else replace(item, name=None) for item in items]
+    return _named(items, scope.rows, is_open=is_open, is_ordered=not (starred and scope.merged))
+
+
+def _item(node: exp.Expr, scope: Scope) -> _Item:
+    expression = node.this if isinstance(node, exp.Alias) else node
+    name: str | None = None
+    if isinstance(node, exp.Alias) and isinstance(node.args.get("alias"), exp.Identifier):
+        name = scope.environment.fold(node.args["alias"])
+    elif isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier):
+        name = scope.environment.fold(node.this)
+    return _Item(name, expressions.describe(expression, scope), expressions.carried(expression, scope))
+
+
+def _starred_sources(node: exp.Expr, scope: Scope) -> list[str] | None:
+    """Return the sources whose columns a star stands for."""
+    star = node if isinstance(node, exp.Star) else node.this
+    if not isinstance(star, exp.Star) or not has_only(star, "except") or node.args.get("db"):
+        return None
+    qualifier = node.args.get("table") if isinstance(node, exp.Column) else None
+    sources = list(scope.sources) if qualifier is None else [scope.environment.fold(qualifier)]
+    return sources if sources and all(source in scope.sources for source in sources) else None
+
+
+def _expanded(node: exp.Expr, sources: list[str], scope: Scope) -> Iterator[_Item]:
+    """Yield the columns that a star stands for."""
+    star = node if isinstance(node, exp.Star) else node.this
+    names = [column.this for column in argument(star, "except") or ()]
+    dropped = {scope.environment.fold(name) for name in names if isinstance(name, exp.Identifier)}
+    seen: set[str] = set()
+    for source in sources:
+        for column in scope.sources[source].columns:
+            name = str(column)
+            is_merged = star is node and name in scope.merged
+            if name in dropped or (is_merged and name in seen):
+                continue
+            seen.add(name)
+            identity = scope.merged[name] if is_merged else (source, name)
+            facts = scope.rows.columns.get(identity, Column(nullable_because=f"it is not certain what {name} is"))
+            yield _Item(name, facts, identity, is_starred=True)
+
+
+def _named(items: list[_Item], before: Rows, *, is_open: bool, is_ordered: bool) -> Rows:
+    """Return rows by the names of the result. A name that occurs twice, or could, stands for neither column."""
+    counts: dict[str, int] = {}
+    for item in items:
+        if item.name is not None:
+            counts[item.name] = counts.get(item.name, 0) + 1
+    columns: dict[Id, Column] = {}
+    names: dict[Id, list[str]] = {}
+    for number, item in enumerate(items):
+        is_clear = item.name is not None and counts[item.name] == 1
+        name = item.name if is_clear and item.name is not None else f"#{number}"
+        columns[name] = item.column
+        if item.carries is not None:
+            names.setdefault(item.carries, []).append(name)
+    return with_keys(
+        Rows(columns, is_open=is_open, is_ordered=is_ordered, losses=before.losses), _projected_keys(before, names)
+    )
+
+
+def _projected_keys(before: Rows, names: Mapping[Id, list[str]]) -> Iterator[Key]:
+    for key in before.keys:
+        if all(column in names for column in key.columns):
+            spellings: list[frozenset[Id]] = [frozenset()]
+            for column in key.columns:
+                spellings = [done | {name} for done in spellings for name in names[column][:_MOST_NAMES]][:_MOST_NAMES]
+            for spelling in spellings:
+                yield replace(key, columns=spelling)

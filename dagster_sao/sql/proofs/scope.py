@@ -1,0 +1,311 @@
+"""Names: which column of which source a name in a query stands for.
+
+Own resolution, because the columns of a source may be unknown, and a name that could stand for two things must stand for none.
+One thing is known of every query here: the database ran it, so no name in it was ambiguous to the database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlglot import exp
+
+from dagster_sao.sql.dialects import Semantics
+from dagster_sao.sql.proofs.column_types import family_of
+from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Member, Rows, Step, Values, with_keys
+from dagster_sao.sql.proofs.properties import AcceptedValues, Known, NotNull, Relation, Unique
+
+NODE: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
+"""What all nodes are instances of; older releases of sqlglot have another name for it."""
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
+_TABLE_ARGUMENTS = {"this", "db", "catalog", "alias"}
+
+
+def argument(node: exp.Expr, name: str) -> Any:  # noqa: ANN401 (whatever sqlglot's tree holds)
+    """Return an argument of a node; newer releases of sqlglot end the names that are Python keywords in `_`."""
+    return node.args.get(f"{name}_") or node.args.get(name)
+
+
+def classes(*names: str) -> tuple[type[exp.Expr], ...]:
+    """Return sqlglot's classes of these names; older releases lack some."""
+    return tuple(getattr(exp, name) for name in names if hasattr(exp, name))
+
+
+def has_only(node: exp.Expr, *names: str) -> bool:
+    """Return whether a node has no other arguments than these."""
+    return all(not value or name.rstrip("_") in names for name, value in node.args.items())
+
+
+def fold(name: str, *, quoted: bool, semantics: Semantics) -> str:
+    """Return the one spelling of a name.
+
+    >>> from dagster_sao.sql.dialects import semantics_of
+    >>> postgres = semantics_of("postgres")
+    >>> fold("Id", quoted=False, semantics=postgres), fold("Id", quoted=True, semantics=postgres)
+    ('id', 'Id')
+    """
+    if semantics.folds_names == "all" or (semantics.folds_names == "lower" and not quoted):
+        return name.lower()
+    return name if quoted else name.upper()
+
+
+def fold_text(text: str, semantics: Semantics) -> str | None:
+    """Return the name that a property's column stands for; None where it is an expression."""
+    if _PLAIN.fullmatch(text):
+        return fold(text, quoted=False, semantics=semantics)
+    found = _QUOTED.fullmatch(text)
+    return fold(next(filter(None, found.groups())), quoted=True, semantics=semantics) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What stands around a query."""
+
+    dialect: str | None
+    semantics: Semantics
+    relations: Mapping[str, Relation]
+    names: frozenset[str]
+    """All names in the whole text, for sources whose columns are unknown."""
+    derive: Callable[[exp.Expr, Environment], Rows]
+    """Derives the rows of a query within this one."""
+    queries: Mapping[str, Rows] = field(default_factory=dict)
+    """The common table expressions in reach."""
+    is_inner: bool = False
+    """Whether a name could stand for a column of a query around this one."""
+    is_lateral: bool = False
+    """Whether this is a query in FROM that could read the sources to its left."""
+
+    def fold(self, identifier: exp.Expr) -> str:
+        """Return the one spelling of an identifier."""
+        return fold(identifier.name, quoted=bool(identifier.args.get("quoted")), semantics=self.semantics)
+
+    def inner(self) -> Environment:
+        """Return the surroundings of a query inside an expression."""
+        return replace(self, is_inner=True)
+
+
+def relation_rows(key: str, relation: Relation, environment: Environment) -> Rows:
+    """Return what is known of a relation's rows."""
+    semantics = environment.semantics
+    catalog = [fold(name, quoted=True, semantics=semantics) for name in relation.columns or ()]
+    mentioned = {name for known in relation.known for name in _columns_of(known, semantics)}
+    names = catalog if relation.columns is not None else sorted(mentioned | environment.names)
+    types = {fold(name, quoted=True, semantics=semantics): text for name, text in (relation.types or {}).items()}
+    columns: dict[Id, Column] = {
+        name: Column(
+            shown=f"{relation.name}.{name}",
+            type=family_of(types[name]) if name in types else None,
+            origin=(key, name),
+            nullable_because=f"no passed test says that {relation.name}.{name} is not null",
+            members=(Member(key, name),) if semantics.groups_as_it_compares else (),
+        )
+        for name in names
+    }
+    keys: list[Key] = []
+    for known in relation.known:
+        _learn(columns, keys, known, relation, semantics)
+    if len(set(catalog)) < len(catalog):
+        return NOTHING
+    return with_keys(Rows(columns, is_open=relation.columns is None), keys)
+
+
+def _columns_of(known: Known, semantics: Semantics) -> Iterator[str]:
+    holds = known.property
+    for text in holds.columns if isinstance(holds, Unique) else (holds.column,):
+        name = fold_text(text, semantics)
+        if name is not None:
+            yield name
+
+
+def _learn(columns: dict[Id, Column], keys: list[Key], known: Known, relation: Relation, semantics: Semantics) -> None:
+    names = list(_columns_of(known, semantics))
+    holds = known.property
+    if any(name not in columns for name in names):
+        return
+    if isinstance(holds, Unique):
+        if len(names) == len(holds.columns) > 0:
+            shown = ", ".join(f"{relation.name}.{name}" for name in names)
+            verb = "is" if len(names) == 1 else "are together"
+            keys.append(Key(frozenset(names), holds.nulls_equal, (_result(f"{shown} {verb} unique", known),)))
+        return
+    for name in names:
+        column = columns[name]
+        if isinstance(holds, NotNull):
+            columns[name] = replace(column, not_null=(_result(f"{column.shown} is not null", known),))
+        elif isinstance(holds, AcceptedValues):
+            reason = (_result(f"{column.shown} has accepted values", known),)
+            columns[name] = replace(column, values=Values(holds.values, holds.quoted, reason))
+        elif (parent := fold_text(holds.parent_column, semantics)) is not None:
+            reason = (_result(f"{column.shown} has its values from {parent} of its parent", known),)
+            columns[name] = replace(column, members=(*column.members, Member(holds.parent, parent, reason)))
+
+
+def _result(text: str, known: Known) -> Step:
+    return Step(f"{text} ({known.label})", frozenset({known.source}), known.label)
+
+
+def table_rows(table: exp.Table, environment: Environment) -> Rows:
+    """Return what is known of a table in FROM: a common table expression, a relation, or nothing."""
+    if not isinstance(table.this, exp.Identifier) or not has_only(table, *_TABLE_ARGUMENTS):
+        return NOTHING
+    name = environment.fold(table.this)
+    if not table.args.get("db") and name in environment.queries:
+        return environment.queries[name]
+    parts = list(table.parts)
+    # Keys of relations are in lower case, so that two relations could share one.
+    if environment.semantics.folds_names != "all" and any(
+        environment.fold(part) != fold(part.name, quoted=False, semantics=environment.semantics) for part in parts
+    ):
+        return NOTHING
+    key = ".".join(part.name for part in parts).lower()
+    relation = environment.relations.get(key)
+    return relation_rows(key, relation, environment) if relation is not None else NOTHING
+
+
+def source_name(source: exp.Expr, environment: Environment) -> str | None:
+    """Return the name by which a query calls a source in FROM."""
+    alias = source.args.get("alias")
+    identifier = alias.this if isinstance(alias, exp.TableAlias) and alias.this is not None else source.this
+    return environment.fold(identifier) if isinstance(identifier, exp.Identifier) else None
+
+
+def renamed(rows: Rows, alias: exp.TableAlias | None, environment: Environment) -> Rows:
+    """Return rows under the column names of an alias such as `t(a, b)`."""
+    names = (
+        [environment.fold(name) for name in alias.args.get("columns") or () if isinstance(name, exp.Identifier)]
+        if alias
+        else []
+    )
+    if not names:
+        return rows
+    old = list(rows.columns)
+    if rows.is_open or not rows.is_ordered or len(names) > len(old):
+        return NOTHING
+    new: list[Id] = [*names, *old[len(names) :]]
+    if len(set(new)) < len(new):
+        return NOTHING
+    return replace(
+        rows,
+        columns={name: rows.columns[before] for name, before in zip(new, old, strict=True)},
+        keys=tuple(
+            replace(key, columns=frozenset(new[old.index(column)] for column in key.columns)) for key in rows.keys
+        ),
+    )
+
+
+def aliases_of(select: exp.Select, environment: Environment) -> dict[str, exp.Expr]:
+    """Return the expressions of the select list whose names are not those of a column that they are."""
+    found: dict[str, exp.Expr] = {}
+    for item in select.expressions:
+        alias = item.args.get("alias") if isinstance(item, exp.Alias) else None
+        if isinstance(alias, exp.Identifier):
+            name, column = environment.fold(alias), item.this
+            is_column = isinstance(column, exp.Column) and isinstance(column.this, exp.Identifier)
+            if not (is_column and environment.fold(column.this) == name):
+                found[name] = column
+    return found
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names in one SELECT, and what is known of its rows so far."""
+
+    environment: Environment
+    sources: dict[str, Rows] = field(default_factory=dict)
+    rows: Rows = field(default_factory=Rows)
+    merged: dict[str, Id] = field(default_factory=dict)
+    """Columns that USING made one."""
+    aliases: dict[str, exp.Expr] = field(default_factory=dict)
+    """The expressions of the select list that have a name of their own."""
+    computed: dict[int, Id] = field(default_factory=dict)
+    """Windows and aggregates, by the identity of their nodes."""
+    groups: dict[str, Id] = field(default_factory=dict)
+    """Grouped expressions, by their text."""
+    has_totals: bool = False
+    """Whether rows of several groupings are together, so that any grouped expression may be NULL instead."""
+    rivals: frozenset[str] = frozenset()
+    """Aliases about which databases differ if they are names of columns too: they stand for neither."""
+
+    def resolve(self, column: exp.Expr) -> Id | None:
+        """Return the column that a name stands for, None where that is not certain."""
+        if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier) or column.args.get("db"):
+            return None
+        name = self.environment.fold(column.this)
+        qualifier = column.args.get("table")
+        found = (self.environment.fold(qualifier), name) if qualifier is not None else self._unqualified(name)
+        return found if found in self.rows.columns else None
+
+    def _unqualified(self, name: str) -> Id | None:
+        if name in self.merged:
+            return self.merged[name]
+        if name in self.rivals:
+            return None
+        owners = [alias for alias, rows in self.sources.items() if not rows.is_open and name in rows.columns]
+        if owners:
+            return (owners[0], name) if len(owners) == 1 else None
+        opened = [alias for alias, rows in self.sources.items() if rows.is_open]
+        may_be_other = self.environment.is_inner or name in self.aliases
+        return (opened[0], name) if len(opened) == 1 and not may_be_other else None
+
+    def alias_of(self, column: exp.Expr) -> exp.Expr | None:
+        """Return the expression of the select list that a name certainly stands for."""
+        if (
+            not isinstance(column, exp.Column)
+            or not isinstance(column.this, exp.Identifier)
+            or column.args.get("table")
+        ):
+            return None
+        name = self.environment.fold(column.this)
+        may_be_column = name in self.merged or any(
+            rows.is_open or name in rows.columns for rows in self.sources.values()
+        )
+        found = None if may_be_column or self.environment.is_inner else self.aliases.get(name)
+        # An alias of another alias would lead in circles.
+        is_plain = found is not None and not any(
+            self.environment.fold(inner.this) in self.aliases for inner in _names(found)
+        )
+        return found if is_plain else None
+
+    def identify(self, node: exp.Expr | None) -> Id | None:
+        """Return the column of the rows that an expression is, None where it is something else."""
+        while isinstance(node, exp.Paren):
+            node = node.this
+        if node is None:
+            return None
+        if id(node) in self.computed:
+            return self.computed[id(node)]
+        found = self.resolve(node)
+        if found is None and (alias := self.alias_of(node)) is not None:
+            return self.identify(alias)
+        if found is None and self.groups and (text := self.text_of(node)) is not None:
+            found = self.groups.get(text)
+        return found if found in self.rows.columns else None
+
+    def text_of(self, node: exp.Expr) -> str | None:
+        """Return a text that equal expressions share, None where the columns in one are not certain."""
+        names: dict[int, Id] = {}
+        for column in node.find_all(exp.Column):
+            found = self._known_before_grouping(column)
+            if found is None:
+                return None
+            names[id(column)] = found
+        copied = node.copy()
+        for column, original in zip(list(copied.find_all(exp.Column)), list(node.find_all(exp.Column)), strict=True):
+            column.set("table", None)
+            column.set("this", exp.to_identifier(repr(names[id(original)]), quoted=True))
+        return copied.sql(dialect=self.environment.dialect, comments=False)
+
+    def _known_before_grouping(self, column: exp.Column) -> Id | None:
+        if not isinstance(column.this, exp.Identifier) or column.args.get("db"):
+            return None
+        name = self.environment.fold(column.this)
+        qualifier = column.args.get("table")
+        return (self.environment.fold(qualifier), name) if qualifier is not None else self._unqualified(name)
+
+
+def _names(node: exp.Expr) -> list[exp.Column]:
+    return [found for found in node.find_all(exp.Column) if isinstance(found.this, exp.Identifier)]

@@ -1,0 +1,98 @@
+"""UNION, INTERSECT and EXCEPT: columns meet by position, and take a common type."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlglot import exp
+
+from dagster_sao.sql.dialects import Semantics
+from dagster_sao.sql.proofs.column_types import NULL, common
+from dagster_sao.sql.proofs.expressions import one_of
+from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, with_keys
+from dagster_sao.sql.proofs.scope import has_only
+
+_ARGUMENTS = ("this", "expression", "distinct", "with", "order", "limit", "offset", "kind")
+
+
+def is_understood(node: exp.SetOperation) -> bool:
+    """Return whether a set operation has no part that is not known, and one meaning whatever binds first."""
+    if not has_only(node, *_ARGUMENTS) or node.args.get("distinct") not in {True, False}:
+        return False
+    sides = [side for side in (node.this, node.expression) if isinstance(side, exp.SetOperation)]
+    return not any(isinstance(node, exp.Intersect) != isinstance(side, exp.Intersect) for side in sides)
+
+
+def combined(node: exp.SetOperation, left: Rows, right: Rows, semantics: Semantics) -> Rows:
+    """Return the rows of a set operation."""
+    if (
+        left.is_open
+        or right.is_open
+        or not (left.is_ordered and right.is_ordered)
+        or len(left.columns) != len(right.columns)
+    ):
+        return replace(NOTHING, losses=("the columns of a set operation are not all known",))
+    is_distinct = bool(node.args.get("distinct"))
+    pairs = list(zip(left.columns.items(), right.columns.items(), strict=True))
+    names = {other: name for (name, _), (other, _) in pairs}
+    kept = {name for (name, one), (_, other) in pairs if keeps_equality(one, other)}
+    columns = {name: combined_column(node, one, other, semantics) for (name, one), (_, other) in pairs}
+    keys = [
+        *(key for key in left.keys if keeps_keys_of_left(node) and key.columns <= kept),
+        *_renamed(right, names, kept, is_kept=keeps_keys_of_right(node)),
+    ]
+    word = type(node).__name__.lower()
+    if is_distinct:
+        keys.append(Key(frozenset(columns), is_strict=True, reason=(Step(word),)))
+    losses = () if is_distinct or keys else (f"{word} all may repeat rows",)
+    return with_keys(Rows(columns, losses=(*left.losses, *right.losses, *losses)), keys)
+
+
+def _renamed(right: Rows, names: dict[Id, Id], kept: set[Id], *, is_kept: bool) -> list[Key]:
+    if not is_kept:
+        return []
+    keys = [replace(key, columns=frozenset(names[column] for column in key.columns)) for key in right.keys]
+    return [key for key in keys if key.columns <= kept]
+
+
+def keeps_keys_of_left(node: exp.SetOperation) -> bool:
+    """Return whether the result is a part of the left side's rows, each at most as often."""
+    return isinstance(node, exp.Intersect | exp.Except)
+
+
+def keeps_keys_of_right(node: exp.SetOperation) -> bool:
+    """Return the same for the right side."""
+    return isinstance(node, exp.Intersect)
+
+
+def keeps_equality(one: Column, other: Column) -> bool:
+    """Return whether the conversion to a common type leaves different values different."""
+    return (one.origin is not None and one.origin == other.origin) or (one.type is not None and one.type == other.type)
+
+
+def combined_column(node: exp.SetOperation, one: Column, other: Column, semantics: Semantics) -> Column:
+    """Return the facts of a column of the result."""
+    if isinstance(node, exp.Union):
+        facts = one_of(
+            [one, other], not_null_of_both(one, other) if semantics.fails_loudly or keeps_equality(one, other) else None
+        )
+        because = one.nullable_because if one.not_null is None else other.nullable_because
+        origin = one.origin if one.origin == other.origin or other.type == NULL else None
+        return replace(facts, origin=origin, nullable_because=because)
+    type_ = common([one.type, other.type])
+    is_same = keeps_equality(one, other)
+    is_intersect = isinstance(node, exp.Intersect)
+    not_null = one.not_null if one.not_null is not None or not is_intersect else other.not_null
+    return Column(
+        type=type_,
+        not_null=not_null if semantics.fails_loudly or is_same else None,
+        nullable_because=one.nullable_because,
+        values=one.values if is_same else None,
+        members=one.members if is_same else (),
+        is_stable=one.is_stable and other.is_stable,
+    )
+
+
+def not_null_of_both(one: Column, other: Column) -> Reason | None:
+    """Return why a column of a union is never NULL: in no branch."""
+    return None if one.not_null is None or other.not_null is None else joined(one.not_null, other.not_null)

@@ -1,0 +1,24 @@
+"""The types of a relation's columns, as far as they tell which values are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def comparable_types(
+    columns: Mapping[str, str], adapter: str, ask: Callable[[str], Sequence[Any]]
+) -> Mapping[str, str]:
+    """Return the type of each column, empty if a collation may hide behind it.
+
+    `columns` are the columns in order, each with its type as the catalog spells it. `ask` returns the one row that a query
+    gives. Raises what `ask` raises.
+    """
+    from dagster_sao.sql.dialects import collations_query
+    from dagster_sao.sql.proofs.column_types import may_have_collation
+
+    texts = {name for name, kind in columns.items() if may_have_collation(kind)}
+    query = collations_query(adapter) if texts else None
+    if query is None or not ask(query)[0]:
+        return columns
+    return {name: "" if name in texts else kind for name, kind in columns.items()}

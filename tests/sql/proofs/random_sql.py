@@ -1,0 +1,411 @@
+"""Random queries over given tables: the grammar that proofs know, and beyond."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+INT, BIGINT, TEXT, DECIMAL, DOUBLE, DATE, BOOLEAN = (
+    "int",
+    "bigint",
+    "text",
+    "decimal(10,2)",
+    "double precision",
+    "date",
+    "boolean",
+)
+NUMBERS = {INT, BIGINT, DECIMAL, DOUBLE}
+TYPES = [INT, INT, INT, BIGINT, TEXT, TEXT, DECIMAL, DOUBLE, DATE, BOOLEAN]
+LITERALS = {
+    INT: ["0", "1", "2", "3"],
+    BIGINT: ["0", "1", "2"],
+    TEXT: ["'a'", "'A'", "'b'", "'1'", "'01'", "''"],
+    DECIMAL: ["0.0", "1.00", "1.50"],
+    DOUBLE: ["0.0", "1.5"],
+    DATE: ["date '2024-01-01'", "date '2024-01-15'", "date '2024-02-01'"],
+    BOOLEAN: ["true", "false"],
+}
+NAMES = ["id", "k", "v", "s", "x", "y", "n"]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A column in reach: how it is written, its name, and its type where that is known."""
+
+    sql: str
+    name: str
+    type: str
+
+
+@dataclass
+class Made:
+    """A query and its columns."""
+
+    sql: str
+    columns: list[tuple[str, str]]
+
+
+@dataclass
+class Grammar:
+    """Writes queries. `tables` maps a table's SQL to its columns."""
+
+    random: Random
+    tables: dict[str, list[tuple[str, str]]]
+    is_duckdb: bool
+    queries: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    aliases: int = 0
+
+    def chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def pick(self, items):
+        return self.random.choice(items)
+
+    def model(self) -> str:
+        """Return a whole query, with common table expressions."""
+        self.queries = {}
+        parts = []
+        for number in range(self.pick([0, 0, 1, 1, 2, 3])):
+            made = self.query(self.pick([0, 0, 1]))
+            name = f"c{number}"
+            parts.append(f"{name} as ({made.sql})")
+            self.queries[name] = made.columns
+        clause = f"with {', '.join(parts)} " if parts else ""
+        return clause + self.query(self.pick([0, 1, 1, 2])).sql
+
+    def query(self, depth: int) -> Made:
+        if self.chance(0.13):
+            return self.set_operation(depth)
+        return self.select(depth)
+
+    def set_operation(self, depth: int) -> Made:
+        first, second = self.select(depth, narrow=True), self.select(depth, narrow=True)
+        if len(first.columns) != len(second.columns) or self.chance(0.3):
+            second = first if self.chance(0.3) else self.same_shape(first.columns) or first
+        word = self.pick(["union", "union all", "intersect", "except", "union all", "intersect all", "except all"])
+        third = f" {self.pick(['union', 'union all', 'except', 'intersect'])} ({first.sql})" if self.chance(0.1) else ""
+        return Made(f"({first.sql}) {word} ({second.sql}){third}", first.columns)
+
+    def same_shape(self, columns) -> Made | None:
+        sources = [*self.tables.items(), *self.queries.items()]
+        self.random.shuffle(sources)
+        for table, own in sources:
+            items = [next((name for name, type_ in own if type_ == wanted), None) for _, wanted in columns]
+            if all(items):
+                where = f" where {self.predicate([Ref(n, n, t) for n, t in own], 0)}" if self.chance(0.4) else ""
+                return Made(f"select {', '.join(items)} from {table}{where}", columns)
+        return None
+
+    # FROM
+
+    def source(self, depth: int):
+        """Return the SQL of a source without its alias, and its columns."""
+        if depth > 0 and self.chance(0.5):
+            made = self.query(depth - 1)
+            return f"({made.sql})", made.columns
+        if self.queries and self.chance(0.6):
+            name = self.pick(list(self.queries))
+            return name, self.queries[name]
+        return self.pick(list(self.tables.items()))
+
+    def named(self, depth: int):
+        sql, columns = self.source(depth)
+        self.aliases += 1
+        alias = f"t{self.aliases}"
+        return f"{sql} {alias}", [Ref(f"{alias}.{name}", name, type_) for name, type_ in columns]
+
+    def from_clause(self, depth: int):
+        """Return FROM, the columns in reach, a predicate for WHERE, and names that are not ambiguous."""
+        sql, refs = self.named(depth)
+        where = ""
+        for _ in range(self.pick([0, 0, 0, 1, 1, 1, 2])):
+            joined, others = self.named(max(depth - 1, 0))
+            kind = self.pick(["join", "inner join", "left join", "left join", "left join", "right join", "full join"])
+            shared = [ref.name for ref in refs if ref.name in {other.name for other in others}]
+            style = self.random.random()
+            if style < 0.06:
+                sql += f" cross join {joined}"
+            elif style < 0.12:
+                condition = self.equality(refs, others)
+                sql, where = f"{sql}, {joined}", f"{where} and {condition}" if where else condition
+            elif style < 0.22 and shared:
+                sql += f" {kind} {joined} using ({self.pick(shared)})"
+            elif style < 0.3 and self.is_duckdb:
+                sql += f" {self.pick(['semi', 'anti'])} join {joined} on {self.condition(refs, others)}"
+                continue
+            elif style < 0.34:
+                one = self.pick(refs)
+                self.aliases += 1
+                alias = f"t{self.aliases}"
+                lateral = "" if self.is_duckdb and self.chance(0.5) else "lateral "
+                body = self.pick(
+                    [f"select {one.sql} as y", f"select o.*, {one.sql} as y from {self.pick(list(self.tables))} o"]
+                )
+                sql += f" cross join {lateral}({body} limit 2) {alias}"
+                others = [Ref(f"{alias}.y", "y", one.type)]
+            else:
+                sql += f" {kind} {joined} on {self.condition(refs, others)}"
+            refs = refs + others
+        return sql, refs, where
+
+    def equality(self, refs, others) -> str:
+        pairs = [(one, other) for one in refs for other in others if one.type == other.type]
+        close = [
+            (one, other)
+            for one in refs
+            for other in others
+            if {one.type, other.type} <= NUMBERS | ({TEXT} if self.chance(0.1) else set())
+        ]
+        same = [pair for pair in pairs if pair[0].name == pair[1].name]
+        options = [group for group in (pairs, same, same, close) if group]
+        one, other = self.pick(self.pick(options)) if options else (self.pick(refs), self.pick(others))
+        return self.pick([f"{one.sql} = {other.sql}", f"{other.sql} = {one.sql}"])
+
+    def condition(self, refs, others) -> str:
+        plain = self.equality(refs, others)
+        style = self.random.random()
+        if style < 0.6:
+            return plain
+        if style < 0.75:
+            return f"{plain} and {self.pick([self.equality(refs, others), self.predicate(refs + others, 0), self.predicate(others, 0)])}"
+        if style < 0.83:
+            return f"{plain} or {self.pick([self.equality(refs, others), self.predicate(others, 0)])}"
+        if style < 0.88:
+            return plain.replace("=", self.pick(["is not distinct from", "<=", "<>"]))
+        if style < 0.92:
+            one, other = plain.split(" = ")
+            return f"coalesce({one}, null) = coalesce({other}, null)" if self.chance(0.5) else f"{one} = {other} + 0"
+        return self.predicate(refs + others, 1)
+
+    # Expressions
+
+    def literal(self, type_: str) -> str:
+        return self.pick(LITERALS.get(type_, ["1"]))
+
+    def value(self, refs, depth: int = 1):
+        """Return an expression and its type."""
+        ref = self.pick(refs)
+        if self.chance(0.5) or depth < 0:
+            return ref.sql, ref.type
+        inner, type_ = self.value(refs, depth - 1) if self.chance(0.3) else (ref.sql, ref.type)
+        other = next(
+            (found.sql for found in self.random.sample(refs, len(refs)) if found.type == type_), self.literal(type_)
+        )
+        options = [
+            (f"coalesce({inner}, {self.literal(type_)})", type_),
+            (f"coalesce({inner}, {other})", type_),
+            (f"nullif({inner}, {self.literal(type_)})", type_),
+            (
+                f"case when {self.predicate(refs, 0)} then {inner} else {self.pick([self.literal(type_), other, 'null'])} end",
+                type_,
+            ),
+            (f"case when {inner} is null then {self.literal(type_)} else {inner} end", type_),
+            (f"case when {inner} is not null then {inner} end", type_),
+            (
+                f"case {inner} when {self.literal(type_)} then 'a' when {self.literal(type_)} then 'b' else 'c' end",
+                TEXT,
+            ),
+            (f"case when {self.predicate(refs, 0)} then 'a' else 'b' end", TEXT),
+            (self.literal(type_), type_),
+            (f"greatest({inner}, {other})", type_),
+            (f"({self.predicate(refs, 0)})", BOOLEAN),
+            (
+                f"(select max({self.pick(['x.c', 'x.c', '1'])}) from (select 1 as c where {self.predicate(refs, -1)}) x)",
+                INT,
+            ),
+        ]
+        if type_ in NUMBERS:
+            options += [
+                (f"{inner} + 1", type_), (f"-{inner}", type_), (f"2 - {inner}", type_), (f"{inner} * 2", type_), (f"abs({inner})", type_),
+                (f"{inner} + {other}", type_), (f"{inner} % 2", type_), (f"{inner} / 2", DECIMAL), (f"round({inner} / 2.0)", DOUBLE),
+                (f"cast({inner} as bigint)", BIGINT), (f"cast({inner} as text)", TEXT), (f"cast({inner} as decimal(10,1))", DECIMAL),
+                (f"cast({inner} as int)", INT), (f"cast({inner} as int)", INT), (f"cast({inner} as double precision)", DOUBLE),
+            ]  # fmt: skip
+        if type_ == TEXT:
+            options += [
+                (f"lower({inner})", TEXT), (f"upper({inner})", TEXT), (f"length({inner})", BIGINT), (f"{inner} || 'x'", TEXT),
+                (f"concat({inner}, {other})", TEXT), (f"md5({inner})", TEXT), (f"substring({inner}, 1, 1)", TEXT),
+                (f"trim({inner})", TEXT), (f"cast({inner} as varchar(1))", TEXT), (f"cast({inner} as text)", TEXT),
+                (f"replace({inner}, 'a', 'b')", TEXT), (f"{inner} || {other}", TEXT),
+            ]  # fmt: skip
+            options += [(f"try_cast({inner} as int)", INT)] * 2 if self.is_duckdb else []
+        if type_ == DATE:
+            options += [
+                (f"date_trunc('month', {inner})", "timestamp"),
+                (f"cast({inner} as timestamp)", "timestamp"),
+                (f"extract(month from {inner})", DOUBLE),
+            ]
+        return self.pick(options)
+
+    def predicate(self, refs, depth: int) -> str:
+        if depth > 0 and self.chance(0.5):
+            word = self.pick(["and", "or", "or"])
+            text = f"({self.predicate(refs, depth - 1)} {word} {self.predicate(refs, depth - 1)})"
+            return f"not {text}" if self.chance(0.25) else text
+        ref = self.pick(refs)
+        literal = self.literal(ref.type)
+        others = [found.sql for found in refs if found.type == ref.type]
+        options = [
+            f"{ref.sql} = {literal}", f"{literal} = {ref.sql}", f"{ref.sql} <> {literal}", f"{ref.sql} is not null", f"{ref.sql} is null",
+            f"not ({ref.sql} is null)", f"{ref.sql} >= {literal}", f"{ref.sql} in ({literal}, {self.literal(ref.type)})",
+            f"{ref.sql} not in ({literal}, {self.literal(ref.type)})", f"not ({ref.sql} = {literal})", f"{ref.sql} between {literal} and {self.literal(ref.type)}",
+            f"{ref.sql} = {self.pick(others)}", f"{ref.sql} is not distinct from {literal}", f"coalesce({ref.sql}, {literal}) = {literal}",
+            f"{ref.sql} is distinct from {self.pick(others)}",
+        ]  # fmt: skip
+        if ref.type == BOOLEAN:
+            options += [ref.sql, f"not {ref.sql}", f"{ref.sql} is true", f"{ref.sql} is not true"]
+        if ref.type in {INT, TEXT}:
+            options += [f"{ref.sql} = '1'", f"{ref.sql} in ('1', '2')", f"{ref.sql} = any(array[{literal}])"]
+        if ref.type == TEXT:
+            options += [f"{ref.sql} like 'a%'", f"lower({ref.sql}) = 'a'", f"{ref.sql} in ('a', 'b')"]
+        if ref.type in NUMBERS:
+            options += [f"{ref.sql} + 1 > {literal}", f"{ref.sql} > 0"]
+        if depth >= 0 and self.chance(0.2):
+            return self.subquery_predicate(refs)
+        return self.pick(options)
+
+    def subquery_predicate(self, refs) -> str:
+        table, columns = self.pick([*self.tables.items(), *self.queries.items()])
+        pairs = [(ref, name) for ref in refs for name, type_ in columns if ref.type == type_]
+        ref, name = self.pick(pairs) if pairs else (self.pick(refs), columns[0][0])
+        where = f" where {self.predicate([Ref(f'q.{n}', n, t) for n, t in columns], -1)}" if self.chance(0.4) else ""
+        extra = f" and {self.predicate([Ref(f'q.{n}', n, t) for n, t in columns], -1)}" if self.chance(0.3) else ""
+        return self.pick(
+            [
+                f"{ref.sql} in (select {name} from {table} q{where})",
+                f"{ref.sql} in (select q.{name} from {table} q{where})",
+                f"{ref.sql} not in (select q.{name} from {table} q{where})",
+                f"exists (select 1 from {table} q where q.{name} = {ref.sql}{extra})",
+                f"not exists (select 1 from {table} q where q.{name} = {ref.sql}{extra})",
+                f"exists (select count(*) from {table} q where q.{name} = {ref.sql})",
+            ]
+        )
+
+    # SELECT
+
+    def select(self, depth: int, *, narrow: bool = False) -> Made:
+        clause, refs, condition = self.from_clause(depth)
+        where = self.predicate(refs, self.pick([0, 0, 1, 2])) if self.chance(0.35) else ""
+        where = " and ".join(part for part in (condition, where) if part)
+        text = f" from {clause}" + (f" where {where}" if where else "")
+        style = self.random.random()
+        if style < 0.2:
+            return self.aggregated(text, refs)
+        if style < 0.36:
+            return self.windowed(text, refs)
+        if style < 0.42 and not narrow:
+            return self.starred(text, refs)
+        items, columns = self.items(refs, self.pick([1, 1, 2]) if narrow else self.pick([1, 2, 2, 3, 3, 4]))
+        distinct = ""
+        if self.chance(0.14):
+            on = self.pick(refs)
+            distinct = self.pick(["distinct ", "distinct ", f"distinct on ({on.sql}) "])
+        tail = (
+            self.pick([" limit 1", " limit 2", " order by 1 limit 2", " limit 1 offset 1"]) if self.chance(0.06) else ""
+        )
+        if self.is_duckdb and self.chance(0.03):
+            items, columns = [*items, "unnest([1, 2]) as u"], [*columns, ("u", INT)]
+        return Made(f"select {distinct}{', '.join(items)}{text}{tail}", columns)
+
+    def items(self, refs, count: int):
+        items, columns = [], []
+        for _ in range(count):
+            sql, type_ = self.value(refs)
+            ref = next((found for found in refs if found.sql == sql), None)
+            name = ref.name if ref is not None and self.chance(0.8) else self.pick(NAMES)
+            if name in {taken for taken, _ in columns} and self.chance(0.9):
+                name = f"{name}{len(columns)}"
+            written = (
+                sql if ref is None or self.chance(0.8) or sum(found.name == name for found in refs) > 1 else ref.name
+            )
+            items.append(f"{written} as {name}")
+            columns.append((name, type_))
+        return items, columns
+
+    def starred(self, text: str, refs) -> Made:
+        names: list[tuple[str, str]] = []
+        for ref in refs:
+            if ref.name not in {name for name, _ in names}:
+                names.append((ref.name, ref.type))
+        alias = self.pick(refs).sql.split(".")[0]
+        own = [(ref.name, ref.type) for ref in refs if ref.sql.startswith(f"{alias}.")]
+        sql, type_ = self.value(refs)
+        extra = self.pick(["x", "zz", "k"])
+        options = [(f"{alias}.*", own), (f"{alias}.*, {sql} as {extra}", [*own, (extra, type_)]), ("*", names)]
+        items, columns = self.pick(options)
+        return Made(f"select {items}{text}", columns)
+
+    def aggregated(self, text: str, refs) -> Made:
+        groups = self.random.sample(refs, min(len(refs), self.pick([0, 1, 1, 1, 2, 2])))
+        items, columns, spelled = [], [], []
+        for number, ref in enumerate(groups):
+            sql, type_ = (ref.sql, ref.type) if self.chance(0.75) else self.value([ref])
+            name = ref.name if ref.name not in {taken for taken, _ in columns} else f"g{number}"
+            items.append(f"{sql} as {name}")
+            columns.append((name, type_))
+            spelled.append(self.pick([sql, sql, str(number + 1), name]))
+        for number in range(self.pick([0, 1, 1, 2]) or (not groups)):
+            ref = self.pick(refs)
+            options = [
+                (f"max({ref.sql})", ref.type),
+                (f"min({ref.sql})", ref.type),
+                ("count(*)", BIGINT),
+                (f"count({ref.sql})", BIGINT),
+            ]
+            options += [
+                (f"count(distinct {ref.sql})", BIGINT),
+                (f"max({ref.sql}) filter (where {self.predicate(refs, -1)})", ref.type),
+            ]
+            options += [(f"sum({ref.sql})", DECIMAL), (f"avg({ref.sql})", DOUBLE)] if ref.type in NUMBERS else []
+            sql, type_ = self.pick(options)
+            items.append(f"{sql} as a{number}")
+            columns.append((f"a{number}", type_))
+        group = ""
+        if groups:
+            keys = ", ".join(spelled)
+            if self.chance(0.1):
+                grouped = ", ".join(item.split(" as ")[0] for item in items[: len(groups)])
+                keys = f"{self.pick(['rollup', 'cube'])}({grouped})"
+            group = f" group by {'all' if self.is_duckdb and self.chance(0.1) else keys}"
+        having = ""
+        if self.chance(0.2):
+            having = f" having {self.pick(['count(*) > 1', 'count(*) = 1', f'max({self.pick(refs).sql}) is not null'])}"
+        keep = (
+            items[1:] if len(items) > 1 and self.chance(0.15) and not any(key.isdigit() for key in spelled) else items
+        )
+        kept = columns[1:] if keep is not items else columns
+        return Made(f"select {', '.join(keep)}{text}{group}{having}", kept)
+
+    def windowed(self, text: str, refs) -> Made:
+        parts = self.random.sample(refs, min(len(refs), self.pick([0, 1, 1, 1, 2])))
+        partition = f"partition by {', '.join(ref.sql for ref in parts)} " if parts else ""
+        order = f"order by {self.pick(refs).sql}"
+        value = self.pick(refs)
+        function, type_ = self.pick(
+            [("row_number()", BIGINT)] * 6
+            + [
+                ("rank()", BIGINT),
+                ("dense_rank()", BIGINT),
+                ("count(*)", BIGINT),
+                (f"max({value.sql})", value.type),
+                (f"lag({value.sql})", value.type),
+            ]
+            + [(f"first_value({value.sql})", value.type), (f"min({value.sql})", value.type)]
+        )
+        frame = " rows between 1 preceding and 1 preceding" if "(" + value.sql in function and self.chance(0.3) else ""
+        window = f"{function} over ({partition}{order}{frame})"
+        items, columns = self.items(refs, self.pick([1, 2, 3]))
+        for ref in parts:
+            if ref.name not in {name for name, _ in columns}:
+                items.append(f"{ref.sql} as {ref.name}")
+                columns.append((ref.name, ref.type))
+        condition = self.pick(["= 1", "= 1", "= 1", "= 2", "<= 1", "> 1", "is not null"])
+        if self.is_duckdb and self.chance(0.3):
+            return Made(f"select {', '.join(items)}{text} qualify {window} {condition}", columns)
+        inner = f"select {', '.join(items)}, {window} as rn{text}"
+        if self.chance(0.7) and type_ == BIGINT:
+            self.aliases += 1
+            shown = self.pick(["*", ", ".join(name for name, _ in columns)])
+            kept = [*columns, ("rn", type_)] if shown == "*" else columns
+            return Made(f"select {shown} from ({inner}) t{self.aliases} where rn {condition}", kept)
+        return Made(inner, [*columns, ("rn", type_)])
