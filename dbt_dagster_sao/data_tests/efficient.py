@@ -29,6 +29,7 @@ _HOLDS_OF_ZERO: Mapping[str, Callable[[int], bool]] = {
     "=": lambda number: number == 0,
 }
 _COUNT = "count(*)"
+_MATERIALIZED = "test"
 _CONDITIONS = ("warn_if", "error_if")
 _SETTINGS_OF_TESTS = frozenset(
     {
@@ -57,13 +58,25 @@ class _Zero:
 
 
 @dataclass
+class _Query:
+    """A merged query, which the first of its tests sends."""
+
+    sql: str
+    compiled: Mapping[str, str]
+    """The compiled SQL of the test of each column."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    zeros: Mapping[str, _Zero] | None = None
+    """The tests without failures; None before it was sent."""
+
+
+@dataclass
 class _Group:
     """Tests that are ready at the same time, about one relation."""
 
     tests: tuple[str, ...]
     lock: threading.Lock = field(default_factory=threading.Lock)
-    zeros: Mapping[str, _Zero] | None = None
-    """Those without failures; None before the merged queries were sent."""
+    queries: Mapping[str, _Query] | None = None
+    """The merged query of each test that is in one; None before they were written."""
 
 
 def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] | None:
@@ -91,6 +104,8 @@ def why_only_its_query(test: Entry, *, stores_failures: bool) -> str:
         return "The test counts its failures in its own way, by fail_calc."
     if config.get("sql_header"):
         return "The test has an sql_header."
+    if config.get("materialized", _MATERIALIZED) != _MATERIALIZED:
+        return "The test has a materialization of its own."
     odd = next((name for name in _CONDITIONS if holds_of_zero(_condition(config, name)) is None), "")
     return f"The {odd} of the test does not compare with a number." if odd else ""
 
@@ -192,32 +207,47 @@ class EfficientTests:
         if group is None:
             return None
         with group.lock:
-            if group.zeros is None:
-                # Only once: what follows an error is run test by test.
-                group.zeros = {}
-                group.zeros = self._ask(group.tests, warehouse)
-        zero = group.zeros.get(test)
+            if group.queries is None:
+                # Only once, as below: what follows an error is run test by test.
+                group.queries = {}
+                group.queries = self._queries(group.tests, warehouse)
+        query = group.queries.get(test)
+        if query is None:
+            return None
+        with query.lock:
+            if query.zeros is None:
+                query.zeros = {}
+                query.zeros = _ask(query, warehouse)
+        zero = query.zeros.get(test)
         if zero is None or zero.sql != warehouse.compiled(test):
             return None
         return AnsweredTest(test, How.MERGED, merged=zero.merged, seconds=zero.seconds)
 
-    def _ask(self, tests: Sequence[str], warehouse: Warehouse) -> Mapping[str, _Zero]:
+    def _queries(self, tests: Sequence[str], warehouse: Warehouse) -> Mapping[str, _Query]:
         from dagster_sao.sql.merged_tests import TestQuery, merge
 
         # What is proven needs no column. What is known only grows, so it stays proven.
         open_tests = [test for test in tests if self.at_zero(test) is not None and not self._is_proven(test, warehouse)]
         compiled = {test: sql for test in open_tests if (sql := warehouse.compiled(test))}
-        zeros: dict[str, _Zero] = {}
+        found: dict[str, _Query] = {}
         for merged in merge([TestQuery(test, sql) for test, sql in compiled.items()], self._adapter):
-            started = time.monotonic()
-            row = _row(warehouse, merged.sql)
-            seconds = (time.monotonic() - started) / len(merged.keys)
-            if len(row) != len(merged.keys):
-                continue
-            for test, value in zip(merged.keys, row, strict=True):
-                if value is not None and value == 0:
-                    zeros[test] = _Zero(compiled[test], len(merged.keys), seconds)
-        return zeros
+            query = _Query(merged.sql, {test: compiled[test] for test in merged.keys})
+            found.update(dict.fromkeys(merged.keys, query))
+        return found
+
+
+def _ask(query: _Query, warehouse: Warehouse) -> Mapping[str, _Zero]:
+    started = time.monotonic()
+    row = _row(warehouse, query.sql)
+    size = len(query.compiled)
+    seconds = (time.monotonic() - started) / size
+    if len(row) != size:
+        return {}
+    return {
+        test: _Zero(sql, size, seconds)
+        for (test, sql), value in zip(query.compiled.items(), row, strict=True)
+        if value is not None and value == 0
+    }
 
 
 def _row(warehouse: Warehouse, sql: str) -> Sequence[Any]:

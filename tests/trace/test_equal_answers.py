@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ SHARE_ON_POSTGRES = 5
 MERGED_OF_EACH = 10
 LENIENT, SMALL = 16, {"models": 5, "tests_per_relation": 7}
 MEDIUM = {"models": 9, "tests_per_relation": 6}
-PROVES = importlib.util.find_spec("dagster_sao.sql.proofs") is not None
 
 
 class Postgres:
@@ -74,7 +72,7 @@ class Built:
     def differences(self):
         """Return what differs when it is built with fewer queries, and how its tests were answered then."""
         forget(self.warehouse)
-        request = everything(self.folder, proves=PROVES).to_json()
+        request = everything(self.folder, proves=True).to_json()
         fewer = dbt(self.folder, self.warehouse, "build", *self.arguments, request=request)
         differences = self.plain.differences(fewer)
         how = Counter(answer.how for answer in fewer.how.values())
