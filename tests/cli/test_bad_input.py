@@ -46,6 +46,7 @@ CASES = {
     "unknown selector": (["plan", "--selector", "weekly"], ["'weekly'", "selectors.yml"]),
     "unknown method": (["plan", "-s", "colour:red"], ["colour"]),
     "no node in a plan": (["plan", "-s", "ordres"], ["matches no node", "'orders'"]),
+    "no node in tests": (["tests", "-s", "ordres"], ["matches no node", "'orders'"]),
     "unknown node": (["explain", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
     "unknown node in state": (["state", "ordres"], ["'ordres'", "Did you mean 'orders'"]),
     "unknown test": (["explain", "not_null_order_id"], ["Did you mean the test 'not_null_orders_id'"]),

@@ -21,6 +21,7 @@ NAMES = [
     "dbt.adapters.capability:Capability.TableLastModifiedMetadata",
     "dbt.adapters.capability:Capability.TableLastModifiedMetadataBatch",
     "dbt.adapters.factory:get_adapter_class_by_name",
+    "dbt.adapters.factory:get_adapter_package_names",
     "dbt.adapters.factory:load_plugin",
     "dbt.adapters.sql.connections:SQLConnectionManager.add_query",
     "dbt.adapters.sql.connections:SQLConnectionManager.exception_handler",
