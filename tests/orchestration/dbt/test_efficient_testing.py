@@ -192,7 +192,7 @@ def test_a_verdict_stands_for_the_same_code_the_same_versions_and_only_as_a_pass
         (("stg", "orders"), {"of_seen", "of_source"}),
         (("seen", "orders"), {"of_stg", "of_source", "of_over"}),
     ],
-    ids=" ".join,
+    ids=lambda names: " ".join(sorted(names)),
 )
 def test_no_verdict_stands_about_what_the_invocation_builds_anew(nodes, standing):
     arrows = """
