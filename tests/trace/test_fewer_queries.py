@@ -147,8 +147,6 @@ def test_a_request_about_tests_that_do_not_exist_is_no_obstacle(shop):
 @pytest.mark.parametrize(
     "macro",
     [
-        pytest.param(OTHER_TEST_SQL.replace("MACRO", "get_test_sql"), id="get_test_sql"),
-        pytest.param(OTHER_TEST_SQL.replace("MACRO", "default__get_test_sql"), id="default__get_test_sql"),
         pytest.param(OTHER_TEST_SQL.replace("MACRO", "duckdb__get_test_sql"), id="duckdb__get_test_sql"),
         pytest.param(OTHER_MATERIALIZATION.replace("KIND", "default"), id="materialization, default"),
         pytest.param(OTHER_MATERIALIZATION.replace("KIND", "adapter='duckdb'"), id="materialization, duckdb"),
