@@ -44,7 +44,7 @@ from dagster_sao import StateAwareProject
 
 results = StateAwareProject(sys.argv[1], instance=dg.DagsterInstance.get()).build(efficient_testing=sys.argv[2])
 how = Counter(test.how for test in results.tests.values())
-models = sum(node.status.value == "success" for node in results.results.values())
+models = sum(node.status.value == "success" for node in results.values())
 print("COUNTED", json.dumps({"how": how, "models": models}))
 """
 

@@ -138,9 +138,27 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
             config = props.get("config") or {}
             settings = {name: value for name, value in config.items() if name not in _SETTINGS_OF_TESTS}
             about = str(props.get("attached_node") or reads[0])
-            key = about, request.builds.intersection(reads), repr(sorted(settings.items(), key=str))
+            key = about, _waits_for(request.builds.intersection(reads), entry), repr(sorted(settings.items(), key=str))
             found.setdefault(key, []).append(test)
     return [tuple(tests) for tests in found.values() if len(tests) > 1]
+
+
+def _waits_for(built: frozenset[str], entry: Callable[[str], Entry | None]) -> frozenset[str]:
+    """Return which of the nodes that are built end last: without those that another one waits for itself."""
+    if len(built) <= 1:
+        return built
+    above: set[str] = set()
+    stack = [parent for uid in built for parent in _parents(entry(uid))]
+    while stack:
+        uid = stack.pop()
+        if uid not in above:
+            above.add(uid)
+            stack += _parents(entry(uid))
+    return built - above
+
+
+def _parents(node: Entry | None) -> Sequence[str]:
+    return list(((node or {}).get("depends_on") or {}).get("nodes") or ())
 
 
 class EfficientTests:

@@ -149,6 +149,15 @@ def test_a_test_of_two_models_is_merged_unless_it_may_have_to_wait_for_the_other
     assert found == ([(a["unique_id"], both["unique_id"])] if is_together else [])
 
 
+@pytest.mark.parametrize("read", [CUSTOMERS, "model.shop.between"])
+def test_a_test_of_two_models_is_merged_where_its_own_waits_for_the_other_anyway(read):
+    a, both = not_null("a"), relationship("b")
+    nodes = {ORDERS: [read], "model.shop.between": [CUSTOMERS], CUSTOMERS: []}
+    known = {**entries(a, both), **{uid: {"depends_on": {"nodes": parents}} for uid, parents in nodes.items()}}
+    request = DataTestRequest(builds=frozenset({ORDERS, CUSTOMERS}), mergeable=frozenset(entries(a, both)))
+    assert groups_of(request, known.get) == [(a["unique_id"], both["unique_id"])]
+
+
 def test_tests_with_other_settings_of_the_adapter_are_not_merged():
     assert groups(entries(not_null("a"), not_null("b", snowflake_warehouse="large"))) == []
     assert len(groups(entries(not_null("a", severity="warn"), not_null("b", where="b > 0", limit=3)))) == 1
