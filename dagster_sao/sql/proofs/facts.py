@@ -93,6 +93,8 @@ class Rows:
     keys: tuple[Key, ...] = ()
     is_open: bool = False
     """Whether there may be columns of other names."""
+    hides_names: bool = False
+    """Whether some of the columns have names that the database made up."""
     is_ordered: bool = True
     """Whether the columns stand in the order of the query's result."""
     losses: tuple[str, ...] = ()

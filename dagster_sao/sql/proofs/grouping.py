@@ -14,9 +14,12 @@ from dagster_sao.sql.proofs.scope import NODE, Scope, classes, has_only
 
 _EXTREMES = (exp.Min, exp.Max)
 _OF_SOME_ROW = (*_EXTREMES, exp.Sum, exp.Avg, exp.AnyValue)
+# Of those that sqlglot takes for aggregates, these certainly make one row of many.
+_CERTAIN: tuple[type, ...] = (
+    *_OF_SOME_ROW,
+    *classes("Count", "ArrayAgg", "GroupConcat", "Stddev", "Variance", "LogicalAnd", "LogicalOr", "Median"),
+)
 _NUMBERING = classes("RowNumber", "Rank", "DenseRank")
-
-
 _SCALAR = frozenset({
     "Abs", "Add", "Adjacent", "And", "Between", "Boolean", "Case", "Cast", "Ceil", "Coalesce", "Concat", "ConcatWs",
     "CurrentDate", "CurrentTimestamp", "DPipe", "DateAdd", "DateDiff", "DateStrToDate", "DateSub", "DateToDateStr",
@@ -29,11 +32,6 @@ _SCALAR = frozenset({
     "TimestampTrunc", "ToChar", "Translate", "Trim", "TryCast", "TsOrDsToDate", "TsOrDsToTimestamp", "Upper",
     "Week", "Xor", "Year",
 })  # fmt: skip
-_OF_WINDOWS: tuple[type, ...] = (
-    exp.AggFunc,
-    *_NUMBERING,
-    *classes("Lag", "Lead", "FirstValue", "LastValue", "NthValue", "Ntile"),
-)
 
 
 def may_multiply_rows(select: exp.Select) -> str:
@@ -42,7 +40,8 @@ def may_multiply_rows(select: exp.Select) -> str:
     A function that is not known could be such a function, and an ORDER BY can hold one too.
     """
     for node in nodes_of(select, "expressions", "group", "order", "distinct", "qualify", "windows"):
-        is_known = type(node).__name__ in _SCALAR or isinstance(node, _OF_WINDOWS)
+        is_of_window = isinstance(node.parent, exp.Window) and node.parent.this is node
+        is_known = type(node).__name__ in _SCALAR or isinstance(node, exp.AggFunc) or is_of_window
         if isinstance(node, exp.Func | exp.UDTF | exp.Anonymous) and not is_known:
             return f"{node.name or type(node).__name__}(…)".lower()
     return ""
@@ -84,23 +83,18 @@ def grouped(scope: Scope, select: exp.Select, found: list[exp.Expr], *, multipli
     scope.rivals = frozenset(name for name, item in scope.aliases.items() if not _has_aggregate(item))
     items = _group_items(scope, select, group)
     before = scope.rows
-    is_plain = group is None or items is not None
+    keys: list[Key] = []
     columns: dict[Id, Column] = {}
     texts: dict[str, Id] = {}
-    for number, item in enumerate(items or ()):
-        identity = scope.identify(item)
-        facts = before.columns[identity] if identity is not None else describe(item, scope)
-        text = scope.text_of(item) if identity is None and facts.is_stable else None
-        identity = identity or ("group", str(number))
-        columns[identity] = facts if facts.shown else replace(facts, shown=shown(item, scope))
-        if text is not None:
-            texts[text] = identity
-    # A group without a column of the rows could be made of no rows at all.
-    has_rows = is_plain and any(facts.constant is None and facts.is_stable for facts in columns.values())
-    keys = group_keys(before, columns, has_group=group is not None, multiplies=multiplies) if is_plain else []
-    if group is not None and not is_plain:
+    is_plain = items is not None and (group is not None or any(isinstance(node, _CERTAIN) for node in found))
+    if is_plain:
+        columns, texts = _grouped_columns(scope, items or [])
+        keys = group_keys(before, columns, has_group=group is not None, multiplies=multiplies)
+    elif group is not None:
         keys, columns = _rollup(scope, group)
         scope.has_totals = True
+    # A group without a column of the rows could be made of no rows at all.
+    has_rows = any(_has_column(item) for item in items or ())
     selected = {id(node) for node in nodes_of(select, "expressions")}
     for number, node in enumerate(found):
         name = ("aggregate", str(number))
@@ -111,6 +105,21 @@ def grouped(scope: Scope, select: exp.Select, found: list[exp.Expr], *, multipli
             keys.append(key)
     scope.groups = texts
     return with_keys(Rows(columns, losses=before.losses), keys)
+
+
+def _grouped_columns(scope: Scope, items: list[exp.Expr]) -> tuple[dict[Id, Column], dict[str, Id]]:
+    """Return the columns that items are grouped by, and the texts of those that are expressions."""
+    columns: dict[Id, Column] = {}
+    texts: dict[str, Id] = {}
+    for number, item in enumerate(items):
+        identity = scope.identify(item)
+        facts = scope.rows.columns[identity] if identity is not None else describe(item, scope)
+        text = scope.text_of(item) if identity is None and facts.is_stable else None
+        identity = identity or ("group", str(number))
+        columns[identity] = facts if facts.shown else replace(facts, shown=shown(item, scope))
+        if text is not None:
+            texts[text] = identity
+    return columns, texts
 
 
 def group_keys(before: Rows, columns: Mapping[Id, Column], *, has_group: bool, multiplies: bool) -> list[Key]:
@@ -184,7 +193,9 @@ def _unaliased(item: exp.Expr) -> exp.Expr:
 
 def _rollup(scope: Scope, group: exp.Expr) -> tuple[list[Key], dict[Id, Column]]:
     """Return the lax key of a rollup of one column: the total's row has a NULL in it. More columns have no key."""
-    only = group.expressions[0] if len(group.expressions) == 1 and has_only(group, "expressions") else None
+    # Older releases of sqlglot keep a rollup apart.
+    sets = [*group.expressions, *(group.args.get("rollup") or ())]
+    only = sets[0] if len(sets) == 1 and has_only(group, "expressions", "rollup") else None
     items = only.expressions if isinstance(only, exp.Rollup) else []
     column = scope.identify(items[0]) if len(items) == 1 else None
     if column is None:
@@ -276,7 +287,7 @@ def _partition(node: exp.Window, select: exp.Select) -> list[exp.Expr] | None:
 def window(node: exp.Window, scope: Scope, *, is_whole: bool) -> Column:
     """Return the facts of a window function; `is_whole` says whether its window is understood."""
     function = node.this
-    if is_whole and isinstance(function, _NUMBERING):
+    if is_whole and is_numbering(function):
         return Column(type=INTEGER, not_null=())
     because = f"{shown(function, scope)} over a window may be NULL"
     if not is_whole or isinstance(function, exp.Filter) or not isinstance(function, exp.AggFunc):
@@ -284,6 +295,13 @@ def window(node: exp.Window, scope: Scope, *, is_whole: bool) -> Column:
     # Without a frame of its own, a window holds the row itself.
     facts = aggregate(function, scope, has_rows=not node.args.get("spec") and not node.args.get("alias"))
     return replace(facts, nullable_because=facts.nullable_because or because)
+
+
+def is_numbering(function: exp.Expr) -> bool:
+    """Return whether a window function gives each row a number."""
+    # Older releases of sqlglot know some of them by name only.
+    is_by_name = isinstance(function, exp.Anonymous) and function.name.lower() in {"rank", "dense_rank"}
+    return is_by_name or isinstance(function, _NUMBERING)
 
 
 def numbers_rows(function: exp.Expr) -> bool:

@@ -197,6 +197,8 @@ def _using_pairs(scope: Scope, join: exp.Join, name: str) -> dict[str, tuple[Id,
         text = scope.environment.fold(identifier)
         # Until it is known which column it is, the name stands for none.
         scope.merged[text] = ("using", f"{name}.{text}")
+        owners = {alias for alias, rows in scope.sources.items() if text in rows.columns}
+        scope.using.setdefault(text, {one[0]} & owners if one is not None else owners).add(name)
         if one is not None and text in right.columns:
             found[text] = (one, (name, text))
     scope.sources = sources

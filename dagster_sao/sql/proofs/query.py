@@ -259,8 +259,9 @@ def _projected(scope: Scope, select: exp.Select) -> Rows:
         else:
             items.append(_item(node, scope))
     is_open = any(scope.sources[source].is_open for source in starred)
+    hides_names = any(scope.sources[source].hides_names for source in starred)
     # Another column of a source whose columns are unknown could have the same name.
-    is_certain = {id(item): item.is_starred and len(starred) == 1 if is_open else True for item in items}
+    is_certain = {id(item): item.is_starred and len(starred) == 1 if is_open or hides_names else True for item in items}
     items = [item if is_certain[id(item)] else replace(item, name=None) for item in items]
     return _named(items, scope.rows, is_open=is_open, is_ordered=not (starred and scope.merged))
 
@@ -294,13 +295,13 @@ def _expanded(node: exp.Expr, sources: list[str], scope: Scope) -> Iterator[_Ite
     for source in sources:
         for column in scope.sources[source].columns:
             name = str(column)
-            is_merged = star is node and name in scope.merged
+            is_merged = star is node and source in scope.using.get(name, ())
             if name in dropped or (is_merged and name in seen):
                 continue
             seen.add(name)
             identity = scope.merged[name] if is_merged else (source, name)
             facts = scope.rows.columns.get(identity, Column(nullable_because=f"it is not certain what {name} is"))
-            yield _Item(name, facts, identity, is_starred=True)
+            yield _Item(None if name.startswith("#") else name, facts, identity, is_starred=True)
 
 
 def _named(items: list[_Item], before: Rows, *, is_open: bool, is_ordered: bool) -> Rows:
@@ -312,14 +313,18 @@ def _named(items: list[_Item], before: Rows, *, is_open: bool, is_ordered: bool)
     columns: dict[Id, Column] = {}
     names: dict[Id, list[str]] = {}
     for number, item in enumerate(items):
-        is_clear = item.name is not None and counts[item.name] == 1
-        name = item.name if is_clear and item.name is not None else f"#{number}"
+        if item.name is not None and counts[item.name] > 1 and item.name not in columns:
+            # The name is taken, so that it is ambiguous in the next query too.
+            columns[item.name] = Column(nullable_because=f"{item.name} is the name of two columns", is_stable=False)
+            continue
+        name = item.name if item.name is not None and counts[item.name] == 1 else f"#{number}"
         columns[name] = item.column
         if item.carries is not None:
             names.setdefault(item.carries, []).append(name)
-    return with_keys(
-        Rows(columns, is_open=is_open, is_ordered=is_ordered, losses=before.losses), _projected_keys(before, names)
-    )
+    # Databases make up names for columns without one, and for the second of a name.
+    hides_names = len(counts) < len(items)
+    rows = Rows(columns, is_open=is_open, hides_names=hides_names, is_ordered=is_ordered, losses=before.losses)
+    return with_keys(rows, _projected_keys(before, names))
 
 
 def _projected_keys(before: Rows, names: Mapping[Id, list[str]]) -> Iterator[Key]:

@@ -190,6 +190,7 @@ def renamed(rows: Rows, alias: exp.TableAlias | None, environment: Environment) 
         return NOTHING
     return replace(
         rows,
+        hides_names=rows.hides_names and len(names) < len(old),
         columns={name: rows.columns[before] for name, before in zip(new, old, strict=True)},
         keys=tuple(
             replace(key, columns=frozenset(new[old.index(column)] for column in key.columns)) for key in rows.keys
@@ -219,6 +220,8 @@ class Scope:
     rows: Rows = field(default_factory=Rows)
     merged: dict[str, Id] = field(default_factory=dict)
     """Columns that USING made one."""
+    using: dict[str, set[str]] = field(default_factory=dict)
+    """The sources whose columns these are."""
     aliases: dict[str, exp.Expr] = field(default_factory=dict)
     """The expressions of the select list that have a name of their own."""
     computed: dict[int, Id] = field(default_factory=dict)
@@ -251,7 +254,7 @@ class Scope:
         owners = [alias for alias, rows in self.sources.items() if not rows.is_open and name in rows.columns]
         if owners:
             return (owners[0], name) if len(owners) == 1 else None
-        opened = [alias for alias, rows in self.sources.items() if rows.is_open]
+        opened = [alias for alias, rows in self.sources.items() if rows.is_open or rows.hides_names]
         may_be_other = self.environment.is_inner or name in self.aliases
         return (opened[0], name) if len(opened) == 1 and not may_be_other else None
 
@@ -261,7 +264,7 @@ class Scope:
             return None
         name = self.environment.fold(column.this)
         may_be_column = name in self.merged or any(
-            rows.is_open or name in rows.columns for rows in self.sources.values()
+            rows.is_open or rows.hides_names or name in rows.columns for rows in self.sources.values()
         )
         found = None if may_be_column or self.environment.is_inner else self.aliases.get(name)
         # An alias of another alias would lead in circles.

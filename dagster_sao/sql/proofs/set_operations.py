@@ -45,7 +45,8 @@ def combined(node: exp.SetOperation, left: Rows, right: Rows, semantics: Semanti
     if is_distinct:
         keys.append(Key(frozenset(columns), is_strict=True, reason=(Step(word),)))
     losses = () if is_distinct or keys else (f"{word} all may repeat rows",)
-    return with_keys(Rows(columns, losses=(*left.losses, *right.losses, *losses)), keys)
+    lost = (*left.losses, *right.losses, *losses)
+    return with_keys(Rows(columns, hides_names=left.hides_names, losses=lost), keys)
 
 
 def _renamed(right: Rows, names: dict[Id, Id], kept: set[Id], *, is_kept: bool) -> list[Key]:

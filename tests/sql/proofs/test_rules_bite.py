@@ -161,7 +161,7 @@ replacing(
     lambda _, columns, **__: [Key(frozenset({column}), is_strict=True) for column in columns],
 )
 replacing("the largest of any column is a key", grouping, "key_within", always(()))
-replacing("rank numbers rows", grouping, "numbers_rows", lambda function: isinstance(function, grouping._NUMBERING))
+replacing("rank numbers rows", grouping, "numbers_rows", grouping.is_numbering)
 replacing("a partition is exact whatever its collation", grouping, "partitions_exactly", always(True))
 replacing(
     "an aggregate of not null is not null",

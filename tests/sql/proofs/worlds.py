@@ -11,7 +11,18 @@ from itertools import combinations
 from random import Random
 
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, Relation, Relationship, Unique
-from tests.sql.proofs.random_sql import ANY_CASE, BIGINT, BOOLEAN, DATE, DECIMAL, DOUBLE, INT, NAMES, TEXT, TYPES
+from tests.sql.proofs.random_expressions import (
+    ANY_CASE,
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    DECIMAL,
+    DOUBLE,
+    INT,
+    NAMES,
+    TEXT,
+    TYPES,
+)
 
 FILLINGS = 2
 VALUES = {
@@ -25,6 +36,8 @@ VALUES = {
     DATE: [f"'2024-0{1 + day // 2}-{(day % 2) * 14 + 1:02}'" for day in range(8)],
     BOOLEAN: ["true", "false"],
 }
+# Texts that are different, and equal as numbers.
+DIGITS = ["'1'", "'01'", "'2'", "'02'", "'3'", "'03'", "'4'", "'04'"]
 FEW = 3
 
 
@@ -123,7 +136,7 @@ def random_world(random: Random) -> World:
     for table in ("a", "b", "c")[: random.choice([2, 3, 3])]:
         columns = []
         for name in random.sample(NAMES, random.choice([2, 3, 3, 4])):
-            type_ = random.choice(TYPES) if name not in {"id", "k"} or random.random() < 0.2 else INT
+            type_ = random.choice([INT, INT, TEXT] if name in {"id", "k"} else TYPES)
             parents = [(t, c.name) for t, planned in tables.items() for c in planned if c.type == type_]
             parent = random.choice(parents) if parents and random.random() < 0.4 else None
             is_unique = random.random() < (0.7 if name == "id" else 0.35) and type_ != BOOLEAN
@@ -131,7 +144,7 @@ def random_world(random: Random) -> World:
         tables[table] = columns
     world = World(tables, [])
     for table, columns in tables.items():
-        if random.random() < 0.4:
+        if random.random() < 0.5:
             world.pairs[table] = tuple(random.sample([column.name for column in columns], 2))
             world.lax |= {table} if random.random() < 0.4 else set()
     for _ in range(FILLINGS):
@@ -155,7 +168,8 @@ def _filling(random: Random, world: World) -> dict[str, list[tuple[str, ...]]]:
 
 
 def _value(random, world, rows, column: ColumnPlan, taken: list[str]):
-    options = VALUES[column.type] if column.unique else VALUES[column.type][: random.choice([2, FEW, FEW, 6])]
+    all_options = DIGITS if column.type == TEXT and column.name in {"id", "k"} else VALUES[column.type]
+    options = all_options if column.unique else all_options[: random.choice([2, FEW, FEW, 6])]
     if column.parent:
         table, name = column.parent
         index = [planned.name for planned in world.tables[table]].index(name)
