@@ -32,7 +32,6 @@ def always(answer):
 # Keys
 replacing("a lax key is taken for a strict one", facts, "_as_strict", lambda _, key: key.reason)
 replacing("a NULL constant leaves a lax key", facts, "can_be_dropped", always(True))
-replacing("any constant of a filter is one value", predicates, "names_one_value", always(True))
 
 # Joins
 replacing("a join's other side needs no key", joins, "_once", lambda *_: Step("broken"))
