@@ -58,6 +58,10 @@ _POSTGRES = Semantics(
     types_literals_by_column=True,
     sees_sources_to_the_left=False,
     groups_by_position=True,
+    # Only these let texts be equal that are written differently.
+    hidden_collations=(
+        "select count(*) from pg_attribute a join pg_collation c on c.oid = a.attcollation where not c.collisdeterministic"
+    ),
 )
 # DuckDB's PARTITION BY and GROUP BY ALL ignore the collation of a column.
 _DUCKDB = replace(

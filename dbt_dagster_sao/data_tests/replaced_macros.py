@@ -56,7 +56,14 @@ def replaced_macros(macros: Iterable[Macro], internal: Collection[str]) -> Repla
     own = {_plain_name(macro.name) for macro in known if macro.package not in internal}
     of_dbt = [macro for macro in known if macro.package in internal and _plain_name(macro.name) in own]
     builds = {_plain_name(macro.name) for macro in of_dbt if _IN_COMPILED_SQL.isdisjoint(PurePath(macro.file).parts)}
-    return ReplacedMacros(frozenset(_plain_name(macro.name) for macro in of_dbt), frozenset(builds - {_TEST}))
+    packages: dict[str, set[str]] = {}
+    for macro in known:
+        packages.setdefault(_plain_name(macro.name), set()).add(macro.package)
+    # A generic test of one package may be replaced in another.
+    tests = {name for name, homes in packages.items() if name.startswith("test_") and len(homes) > 1}
+    return ReplacedMacros(
+        frozenset(_plain_name(macro.name) for macro in of_dbt) | tests, frozenset(builds - tests - {_TEST})
+    )
 
 
 def _plain_name(name: str) -> str:

@@ -75,3 +75,10 @@ def test_no_test_is_proven_of_a_model_that_the_project_builds_its_own_way():
     assert proofs.prove("t", None) == (
         "The rows of orders may differ from its query's: the project replaces dbt's macro create_table_as."
     )
+
+
+def test_a_generic_test_that_two_packages_define_may_be_replaced():
+    of_utils = Macro("default__test_recency", "dbt_utils", "macros/recency.sql")
+    assert replaced_macros([of_utils], INTERNAL).names == frozenset()
+    own = Macro("default__test_recency", "shop", "macros/own.sql")
+    assert replaced_macros([of_utils, own], INTERNAL).names == {"test_recency"}

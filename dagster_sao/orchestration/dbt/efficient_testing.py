@@ -11,7 +11,7 @@ from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.source_tokens import is_untracked_token
-from dagster_sao.core.state.state import SourceState, StateSnapshot, Verdict, VerdictStatus
+from dagster_sao.core.state.state import StateSnapshot, Verdict, VerdictStatus
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
 
 DEFAULT_VERIFIED_SHARE = 0.02
@@ -66,7 +66,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     read = {parent for uid in builds | views for parent in graph.nodes[uid].parents} if provable else set()
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
-    usable = {uid for uid in about if _is_premise(graph.tests[uid], graph, state.sources)}
+    usable = {uid for uid in about if _is_premise(graph.tests[uid], graph, state)}
     # A verdict from before this command is about other rows than those that it builds.
     earlier = {uid for uid in usable & last.keys() - run if builds.isdisjoint(_read_by(graph.tests[uid], graph))}
     return DataTestRequest(
@@ -98,12 +98,21 @@ def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -
     }
 
 
-def _is_premise(test: ProjectTest, graph: ProjectGraph, sources: Mapping[str, SourceState]) -> bool:
+def _is_premise(test: ProjectTest, graph: ProjectGraph, state: StateSnapshot) -> bool:
     """Return whether a proof may rely on a test: not if something that nothing tracks may change after the test."""
     if test.is_unit_test or test.is_volatile:
         return False
-    unbuilt = _read_by(test, graph) - graph.nodes.keys()
-    return all(uid in sources and not is_untracked_token(sources[uid].token) for uid in unbuilt)
+    return all(_is_tracked(uid, graph, state) for uid in _read_by(test, graph))
+
+
+def _is_tracked(uid: str, graph: ProjectGraph, state: StateSnapshot) -> bool:
+    node = graph.nodes.get(uid)
+    if node is None:
+        source = state.sources.get(uid)
+        return source is not None and not is_untracked_token(source.token)
+    build = state.builds.get(uid)
+    # A view may give other rows at another time over the same data.
+    return not node.is_view or (build is not None and build.evidence.is_deterministic)
 
 
 def _read_by(test: ProjectTest, graph: ProjectGraph) -> set[str]:

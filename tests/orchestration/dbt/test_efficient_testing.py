@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
+from dagster_sao.core.code.evidence import Evidence
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.policy import EfficientTesting, TestPolicy
@@ -122,6 +123,12 @@ def test_proofs_rely_on_tests_of_what_is_read_if_nothing_can_move_unseen(world, 
     found = request(world, tests=(*UPSTREAM, "clock", "of_orders", "of_below"))
     assert (name in found.premises) == (name in SOUND)
     assert found.passed == {}  # all of them run
+
+
+def test_a_view_that_gives_other_rows_at_another_time_may_move_unseen(world):
+    world.evidence["seen"] = Evidence(is_deterministic=False)
+    world.build("seen")
+    assert "of_seen" not in request(world, tests=UPSTREAM).premises
 
 
 def test_a_source_that_was_never_probed_may_move_unseen(world):
