@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.decision.decide import Request
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.run_ledger import Ledger
 from dagster_sao.core.manifest.policy import EfficientTesting, TestPolicy
@@ -127,7 +128,7 @@ def test_proofs_rely_on_tests_of_what_is_read_if_nothing_can_move_unseen(world, 
 
 def test_a_view_that_gives_other_rows_at_another_time_may_move_unseen(world):
     world.evidence["seen"] = Evidence(is_deterministic=False)
-    world.build("seen")
+    world.build(requests={"seen": Request.BUILD})
     assert "of_seen" not in request(world, tests=UPSTREAM).premises
 
 
