@@ -184,7 +184,12 @@ def test_an_interruption_within_a_merged_query_ends_dbt(shop, monkeypatch):
 
     monkeypatch.setattr(data_tests._Warehouse, "ask", ask)
     monkeypatch.setattr(GraphRunnableTask, "_cancel_connections", cancel_connections)
-    ended = shop.dbt("test", "--select", "wide", "--threads", "1", request=shop.request)
+    # A shell lets what it starts in the background ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = shop.dbt("test", "--select", "wide", "--threads", "1", request=shop.request)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ends.is_set()
     assert len(sent) == 1
     assert len(ended.how) <= 1
