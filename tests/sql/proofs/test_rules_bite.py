@@ -219,6 +219,7 @@ replacing(
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_rule_is_found(monkeypatch, name):
     database = DuckDB()

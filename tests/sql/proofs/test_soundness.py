@@ -9,7 +9,8 @@ import pytest
 from tests.sql.proofs.hunt import WORDS, Hunt
 from tests.sql.proofs.worlds import DuckDB, Postgres
 
-FEW, MANY = 2000, int(os.environ.get("DAGSTER_SAO_HUNT_QUERIES", "20000"))
+ENOUGH = 20_000
+FEW, MANY = 2000, int(os.environ.get("DAGSTER_SAO_HUNT_QUERIES", ENOUGH))
 ONLY_DUCKDB = {"qualify", "semi join with"}
 
 
@@ -52,7 +53,7 @@ def test_no_proof_is_wrong(database):
 def test_no_proof_is_wrong_of_many(database):
     report = hunt(database, 2, MANY)
     used = {word for word in WORDS if report.kinds[word]} | (set() if database.is_duckdb else ONLY_DUCKDB)
-    assert not set(WORDS) - used, "these rules were used by no claim"
+    assert set(WORDS) - used <= (RARE if MANY < ENOUGH else set()), "these rules were used by no claim"
 
 
 # In a few queries, chance may leave these out.
