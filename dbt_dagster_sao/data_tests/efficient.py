@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from dbt_dagster_sao.data_tests import proofs
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest, How
-from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs
+from dbt_dagster_sao.data_tests.proofs import Entry, TestProofs, depends_on
 
 _CONDITION = re.compile(r"\s*(!=|<>|>=|<=|=|>|<)\s*(-?\d+)\s*")
 _HOLDS_OF_ZERO: Mapping[str, Callable[[int], bool]] = {
@@ -131,34 +132,36 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
     adapter. `entry` returns the manifest's entry of a unique id.
     """
     found: dict[tuple[str, frozenset[str], str], list[str]] = {}
+    # Many tests have the same ancestors, and an entry is not free.
+    parents = cache(lambda uid: depends_on(entry(uid)))
     for test in sorted(request.mergeable):
         props = entry(test)
-        reads = list((props.get("depends_on") or {}).get("nodes") or ()) if props else []
+        reads = depends_on(props)
         if props and reads:
             config = props.get("config") or {}
             settings = {name: value for name, value in config.items() if name not in _SETTINGS_OF_TESTS}
             about = str(props.get("attached_node") or reads[0])
-            key = about, _waits_for(request.builds.intersection(reads), entry), repr(sorted(settings.items(), key=str))
+            key = (
+                about,
+                _waits_for(request.builds.intersection(reads), parents),
+                repr(sorted(settings.items(), key=str)),
+            )
             found.setdefault(key, []).append(test)
     return [tuple(tests) for tests in found.values() if len(tests) > 1]
 
 
-def _waits_for(built: frozenset[str], entry: Callable[[str], Entry | None]) -> frozenset[str]:
+def _waits_for(built: frozenset[str], parents: Callable[[str], Sequence[str]]) -> frozenset[str]:
     """Return which of the nodes that are built end last: without those that another one waits for itself."""
     if len(built) <= 1:
         return built
     above: set[str] = set()
-    stack = [parent for uid in built for parent in _parents(entry(uid))]
+    stack = [parent for uid in built for parent in parents(uid)]
     while stack:
         uid = stack.pop()
         if uid not in above:
             above.add(uid)
-            stack += _parents(entry(uid))
+            stack += parents(uid)
     return built - above
-
-
-def _parents(node: Entry | None) -> Sequence[str]:
-    return list(((node or {}).get("depends_on") or {}).get("nodes") or ())
 
 
 class EfficientTests:

@@ -19,6 +19,15 @@ _PASSED_NOW = "passed in this run"
 _NO_MACROS = ReplacedMacros()
 
 
+def depends_on(entry: Entry | None) -> list[str]:
+    """Return the unique ids of what a node or test reads, none where there is no entry.
+
+    >>> depends_on({"depends_on": {"nodes": ["model.shop.orders"]}}), depends_on(None)
+    (['model.shop.orders'], [])
+    """
+    return list(((entry or {}).get("depends_on") or {}).get("nodes") or ())
+
+
 class Warehouse(Protocol):
     """What proofs ask dbt and the warehouse, in the thread that runs a test."""
 
@@ -136,7 +145,7 @@ class TestProofs:
 
     def _parents(self, model: Entry) -> Iterator[str]:
         """Yield what a model reads, ephemeral models replaced by what they read."""
-        stack, seen = list((model.get("depends_on") or {}).get("nodes") or ()), set()
+        stack, seen = depends_on(model), set()
         while stack:
             parent = stack.pop()
             entry = self._entry(parent)
@@ -144,7 +153,7 @@ class TestProofs:
                 continue
             seen.add(parent)
             if (entry.get("config") or {}).get("materialized") == "ephemeral":
-                stack.extend((entry.get("depends_on") or {}).get("nodes") or ())
+                stack.extend(depends_on(entry))
             else:
                 yield parent
 

@@ -93,9 +93,17 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
     if replaced.why_dbt_answers:
         return None
 
+    known: dict[str, Mapping[str, Any]] = {}
+
     def entry(unique_id: str) -> Mapping[str, Any] | None:
         node = manifest.nodes.get(unique_id) or manifest.sources.get(unique_id)
-        return None if node is None else node.to_dict(omit_none=True)
+        if node is None or unique_id in known:
+            return known.get(unique_id)
+        found: Mapping[str, Any] = node.to_dict(omit_none=True)
+        # What is said of a test stays; a model gets its compiled SQL when dbt comes to it.
+        if unique_id.startswith("test."):
+            known[unique_id] = found
+        return found
 
     adapter = runner.adapter.type()
     proofs = TestProofs(request, adapter, entry, replaced)
