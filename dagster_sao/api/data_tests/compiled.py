@@ -13,15 +13,13 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dbt_selection import WordSelector
 from dagster_sao.orchestration.project.dbt_arguments import vars_arguments
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import read_manifest
-from dagster_sao.orchestration.selection.words import SelectionWords
+from dagster_sao.orchestration.selection.resolve import selection_words
+from dagster_sao.orchestration.selection.words import LONGEST_SELECTION
 from dagster_sao.warehouse.dbt_private.environment import environment_of_commands, environment_of_dbt
-
-_LONGEST_SELECTION = 100_000  # as for the commands of a run
 
 
 def compiled_manifest(
@@ -49,11 +47,10 @@ def compiled_manifest(
 
 
 def _selection(project: OrchestratedProject, loaded: LoadedProject, wanted: Collection[str]) -> list[str]:
-    manifest, own = loaded.manifest, project.dbt_project
     kinds = {"model", "test"}
-    if all(uid in wanted for uid, entry in manifest["nodes"].items() if entry["resource_type"] in kinds):
+    if all(uid in wanted for uid, entry in loaded.manifest["nodes"].items() if entry["resource_type"] in kinds):
         return []
-    words = SelectionWords(manifest, WordSelector(manifest, own.project_dir, own.profiles_dir))
+    words = selection_words(project, loaded)
     selected = " ".join(words.word(uid) for uid in sorted(wanted))
     # Without a selection dbt compiles everything: more than is wanted, but never less.
-    return ["--select", selected] if len(selected) <= _LONGEST_SELECTION else []
+    return ["--select", selected] if len(selected) <= LONGEST_SELECTION else []

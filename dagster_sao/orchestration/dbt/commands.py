@@ -15,10 +15,8 @@ from dagster_sao.core.manifest.functions import needed
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.orchestration.selection.words import SelectionWords
+from dagster_sao.orchestration.selection.words import LONGEST_SELECTION, SelectionWords
 
-# On Linux one argument of a command may hold 128 KiB, and dagster-dbt makes one of all that is selected.
-_LONGEST_SELECTION = 100_000
 _EVERYTHING = "fqn:*"
 _BUILD, _TEST = "build", "test"
 # dbt creates functions with `build` alone.
@@ -124,7 +122,7 @@ class Invocations:
             length = sum(len(word) + 1 for word in (*words, *map(self._words.word, called)))
             refresh, batches = self._steps(uid, decisions)
             is_other_kind = _differ(refresh, current.full_refresh) or _differ(batches, current.batches)
-            if is_other_kind or self._is_dropped_unseen(uid, current) or size + length > _LONGEST_SELECTION:
+            if is_other_kind or self._is_dropped_unseen(uid, current) or size + length > LONGEST_SELECTION:
                 yield current
                 current, size = Invocation(), 0
             current.tests += of_node

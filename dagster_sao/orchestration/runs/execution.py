@@ -26,7 +26,6 @@ from dagster_sao.orchestration.events.door import errors_masked, mask_log, maske
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import expect_no_check_results, report_engine_event
-from dagster_sao.orchestration.private.dbt_selection import WordSelector
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.capture import RunCapture
@@ -39,7 +38,7 @@ from dagster_sao.orchestration.runs.report import RunReport, reused_checks
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run
 from dagster_sao.orchestration.runs.setup import Finish as Finish  # noqa: PLC0414 (part of what is called here)
 from dagster_sao.orchestration.runs.setup import RunSetup, read_setup
-from dagster_sao.orchestration.selection.words import SelectionWords
+from dagster_sao.orchestration.selection.resolve import selection_words
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import write_moved
 from dagster_sao.warehouse.redaction import masked
@@ -93,7 +92,7 @@ class _Execution:
         self._capture = RunCapture(setup)
         self._report = RunReport(setup.context.log, setup.graph, setup.loaded.keys, setup.project.environment)
         self._recorder = Recorder(setup, self._outcomes, self._report, self._claims.writers.attempt_id)
-        self._invocations = Invocations(setup.loaded, _selection_words(setup))
+        self._invocations = Invocations(setup.loaded, selection_words(setup.project, setup.loaded))
         self._dbt = DbtRuns(
             setup, self._outcomes, self._recorder, self._report, self._claims, self._capture, self._invocations
         )
@@ -244,11 +243,6 @@ class _Execution:
         state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
         moved = {uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds}
         write_moved(setup.instance, setup.project.state_name, state.builds, moved)
-
-
-def _selection_words(setup: RunSetup) -> SelectionWords:
-    manifest, dbt_project = setup.loaded.manifest, setup.project.dbt_project
-    return SelectionWords(manifest, WordSelector(manifest, dbt_project.project_dir, dbt_project.profiles_dir))
 
 
 def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliResource:

@@ -15,10 +15,17 @@ from dagster_sao.core.code.manifest_diff import Comparison, compare, without_env
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
 from dagster_sao.core.suggestions import did_you_mean, nearest_names
-from dagster_sao.orchestration.private.dbt_selection import SELECTOR_METHOD, DbtSelector, check_methods, finds_selectors
+from dagster_sao.orchestration.private.dbt_selection import (
+    SELECTOR_METHOD,
+    DbtSelector,
+    WordSelector,
+    check_methods,
+    finds_selectors,
+)
 from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import known_forms, read_manifest, read_variables
+from dagster_sao.orchestration.selection.words import SelectionWords
 from dagster_sao.orchestration.selection.yaml_selectors import (
     FILE,
     check_references,
@@ -271,6 +278,12 @@ class _Resolver:
 
         other = read_manifest(folder / "manifest.json")
         return compare(code(self.manifest, self._loaded.variables), code(other, _variables_of(folder, self._loaded)))
+
+
+def selection_words(project: OrchestratedProject, loaded: LoadedProject) -> SelectionWords:
+    """Return the words that select single nodes and tests of a project in a dbt command."""
+    manifest, own = loaded.manifest, project.dbt_project
+    return SelectionWords(manifest, WordSelector(manifest, own.project_dir, own.profiles_dir))
 
 
 def _variables_of(folder: Path, loaded: LoadedProject) -> Variables:

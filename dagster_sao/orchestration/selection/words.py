@@ -22,6 +22,11 @@ _FILES = (".sql", ".py", ".csv")
 _NAMED = 3
 
 
+# On Linux one argument of a command may hold 128 KiB, and dagster-dbt makes one of all that is selected.
+LONGEST_SELECTION = 100_000
+"""How many characters the selection of one dbt command may have."""
+
+
 class Selector(Protocol):
     """Tells what words mean."""
 

@@ -134,7 +134,7 @@ def test_a_function_that_nothing_calls_is_not_taken_for_everything():
 @pytest.mark.parametrize("longest", [40, 80, 120, 200])
 @since_functions
 def test_each_piece_of_a_long_selection_is_short_with_the_functions_that_it_creates(monkeypatch, longest):
-    monkeypatch.setattr(commands, "_LONGEST_SELECTION", longest)
+    monkeypatch.setattr(commands, "LONGEST_SELECTION", longest)
     world = shop(materialized="incremental")
     chosen, decisions = invocations_of(world), decisions_of(world, refreshed={"c"})
     created = set()
