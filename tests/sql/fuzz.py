@@ -88,6 +88,9 @@ class DuckDB:
         except self._error:
             return "no query"
 
+    def close(self):
+        self._connection.close()
+
     def json(self, sql):
         """Return the rows as JSON, or None where a semicolon keeps the text from being a part of another query."""
         return None if ";" in sql else self.run(self._JSON.format(sql))

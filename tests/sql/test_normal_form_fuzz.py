@@ -10,24 +10,8 @@ import pytest
 from dagster_sao.sql import dialects, lexer, lexicon, normal_form, spelling
 from tests.sql.fuzz import DuckDB, Fuzz, Postgres
 
+DATABASES = DuckDB, Postgres
 FEW, MANY = 400, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "100000"))
-
-
-@pytest.fixture(scope="module")
-def on_duckdb():
-    return DuckDB()
-
-
-@pytest.fixture(scope="module")
-def on_postgres(postgres_server):
-    database = Postgres(postgres_server)
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def database(request):
-    return request.getfixturevalue(f"on_{request.param}")
 
 
 def check(database, seed, pairs):

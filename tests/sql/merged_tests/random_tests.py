@@ -32,6 +32,9 @@ class DuckDB:
         self._connection = duckdb.connect(config={"threads": 1})
         self.run(_TABLES.format(ci="varchar collate nocase"))
 
+    def close(self):
+        self._connection.close()
+
     def run(self, sql):
         self._connection.execute(sql)
 

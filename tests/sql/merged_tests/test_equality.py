@@ -13,24 +13,8 @@ from dagster_sao.sql.merged_tests.pieces import Piece, text_of
 from tests.sql.merged_tests.random_macros import SHAPES
 from tests.sql.merged_tests.random_tests import DuckDB, Postgres, RandomTests
 
+DATABASES = DuckDB, Postgres
 FEW, MANY = 1000, int(os.environ.get("DAGSTER_SAO_FUZZ_PAIRS", "20000"))
-
-
-@pytest.fixture(scope="module")
-def on_duckdb():
-    return DuckDB()
-
-
-@pytest.fixture(scope="module")
-def on_postgres(postgres_server):
-    database = Postgres(postgres_server)
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def database(request):
-    return request.getfixturevalue(f"on_{request.param}")
 
 
 def check(database, seed, groups):

@@ -9,28 +9,10 @@ import pytest
 from tests.sql.proofs.hunt import WORDS, Hunt
 from tests.sql.proofs.worlds import DuckDB, Postgres
 
+DATABASES = DuckDB, Postgres
 ENOUGH = 20_000
 FEW, MANY = 2000, int(os.environ.get("DAGSTER_SAO_HUNT_QUERIES", ENOUGH))
 ONLY_DUCKDB = {"qualify", "semi join with"}
-
-
-@pytest.fixture(scope="module")
-def on_duckdb():
-    database = DuckDB()
-    yield database
-    database.close()
-
-
-@pytest.fixture(scope="module")
-def on_postgres(postgres_server):
-    database = Postgres(postgres_server)
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def database(request):
-    return request.getfixturevalue(f"on_{request.param}")
 
 
 def hunt(database, seed, queries):
