@@ -21,7 +21,8 @@ from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.database_copies import database_copy
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch, alterations_since
+from dagster_sao.orchestration.sources.relation_tokens import alterations_since, note_rows
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -138,7 +139,8 @@ class RunCapture:
         Probed when dbt has ended, with all hooks: the run itself may have changed them. Without hooks, a source that the
         second look found unchanged is not probed again. Raises WarehouseError when the warehouse cannot be probed.
         """
-        graph, read = self._loaded.project.graph, read_directly(self._loaded.project.graph, built, ())
+        instance, graph = self._context.instance, self._loaded.project.graph
+        read = read_directly(graph, built, ())
         sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
         nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
         if not self._may_ask or not (sources or nodes):
@@ -149,8 +151,21 @@ class RunCapture:
             policy = source_policy(self._loaded, self._again.sources[uid])
             if (found := next_state_of(seen, policy, state.sources[uid], now)) is not None:
                 tokens[uid] = found.token
-        alterations = alterations_since(self._context.instance, prober, self._project, self._loaded, state, nodes)
+        alterations = alterations_since(instance, prober, self._loaded, state, nodes, self._project.state_name)
         return tokens, alterations
+
+    def note_rows(self, built: Collection[str]) -> None:
+        """Note the rows that builds of the run left, so that a later change from outside Dagster is detected.
+
+        Raises WarehouseError when the warehouse cannot be queried.
+        """
+        project, prober = self._project, self._open_prober
+        # Opening a session for this alone costs too much. Another role cannot tell whether the sessions of dbt have ended.
+        if prober is None or project.probe_target != project.dbt_project.target:
+            return
+        nodes = [self._loaded.project.graph.nodes[uid] for uid in built]
+        instance, run_id = self._context.instance, self._context.run.run_id
+        note_rows(instance, prober, self._loaded, nodes, run_id, project.state_name, self._recheck)
 
     def _has_hooks(self, built: Iterable[str]) -> bool:
         nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]

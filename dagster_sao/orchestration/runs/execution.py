@@ -108,7 +108,7 @@ class _Execution:
                 self._report.sources_had(self._capture.problems)
                 yield from self._attempts()
                 yield from self._run_deferred_tests()
-                self._note_what_moved()
+                self._note_what_is_left()
             ended_well = setup.run_id if outcomes.is_whole else None
             setup.log_state.settle(setup.loaded.keys, clock.now(), ended_well)
         if self._report.has_anything:
@@ -229,20 +229,26 @@ class _Execution:
         for invocation in self._invocations.choose(due, self._outcomes.decisions):
             yield from self._dbt.run(invocation, is_last=True)
 
-    def _note_what_moved(self) -> None:
-        """Note what moved while the run built what reads it: its own hooks may have moved it, which is news once only."""
+    def _note_what_is_left(self) -> None:
+        """Note what the run left: the rows that it built, and what moved while it built what reads it.
+
+        Its own hooks may have moved it, which is news once only.
+        """
         built, setup = self._outcomes.built, self._setup
         if not built or self._outcomes.lost:
             return
         self._capture.note_database()
         try:
             found = self._capture.found_at_end(self._recorder.state, built)
+            state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
+            moved = {
+                uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds
+            }
+            write_moved(setup.instance, setup.project.state_name, state.builds, moved)
+            # What was built for an alteration gets its token from a later look: a token taken too early cannot start a loop.
+            self._capture.note_rows(built - self._recorder.state.altered_relations.keys())
         except DagsterSaoError as error:
-            setup.context.log.warning(f"What moved during this run is not known: {sentence(error)}")
-            return
-        state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
-        moved = {uid: parents for uid, parents in self._recorder.moved_in_run(*found).items() if uid in state.builds}
-        write_moved(setup.instance, setup.project.state_name, state.builds, moved)
+            setup.context.log.warning(f"The warehouse could not be looked at after this run: {sentence(error)}")
 
 
 def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliResource:

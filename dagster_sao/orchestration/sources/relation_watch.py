@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import dagster as dg
 
-from dagster_sao.core.code.versions import digest
 from dagster_sao.core.durations import format_duration
-from dagster_sao.core.manifest.graph import Node, Source
-from dagster_sao.core.manifest.policy import ExternalChanges
+from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
@@ -19,6 +17,7 @@ from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.sources.database_copies import database_copy
+from dagster_sao.orchestration.sources.relation_tokens import is_watched, row_tokens
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
     RelationNote,
@@ -29,7 +28,6 @@ from dagster_sao.orchestration.state.relation_notes import (
     write_baselines,
     write_relation_notes,
 )
-from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.duckdb_content import database_stat
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.relations.listing import Presence, existing_relations, without_file
@@ -40,7 +38,6 @@ _COUNTED_AFTER = timedelta(seconds=15)
 _LOOK_EVERY = timedelta(minutes=5)
 # A custom materialization may leave no relation, and would be built again for ever.
 _LEAVES_A_RELATION = frozenset({"table", "view", "incremental", "snapshot", "seed", "materialized_view"})
-_CHEAP = frozenset({ProbeKind.POSTGRES, ProbeKind.DUCKLAKE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class RelationWatch:
     def __init__(self, project: OrchestratedProject) -> None:
         """Look at nothing yet."""
         self._project = project
-        self._baselines: Baselines | None = None
+        self._baselines = Baselines()
         self._looked_at: datetime | None = None
         self._seen: object = None
         self._run_ends: dict[str, datetime] = {}
@@ -155,22 +152,23 @@ class RelationWatch:
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return, for each relation that was read, its token if it was altered since its build, else None."""
         is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
-        if self._baselines is None or is_due:  # a job may have written them meanwhile
+        builds = look.state.builds
+        watched = [
+            node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.loaded)
+        ]
+
+        def is_known(node: Node) -> bool:
+            return self._baselines.of(node.unique_id, builds[node.unique_id]) is not None
+
+        if is_due or not all(map(is_known, watched)):  # runs write them too
             self._baselines = read_baselines(look.instance, self._project.state_name)
-        baselines = self._baselines
         if is_due:
             self._looked_at = look.now
-        builds = look.state.builds
-        wanted = [
-            node
-            for node in nodes
-            if _is_watched(node, look)
-            and node.unique_id in look.counted
-            and (is_due or baselines.of(node.unique_id, builds[node.unique_id]) is None)
-        ]
+        baselines = self._baselines
+        wanted = [node for node in watched if is_due or not is_known(node)]
         found: dict[str, str | None] = {}
         is_new = False
-        for uid, token in _tokens(look, wanted):
+        for uid, token in row_tokens(look.prober, wanted):
             baseline = baselines.of(uid, builds[uid])
             if baseline is None:
                 baselines.tokens[uid], is_new = (build_id(builds[uid]), token), True
@@ -190,31 +188,6 @@ def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[
             known = seen.get(uid) or RelationNote(build_id(build))
             found[uid] = replace(known, is_restored=True, alteration=mark)
     return found
-
-
-def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
-    instance: dg.DagsterInstance,
-    prober: SourceProber,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    state: StateSnapshot,
-    nodes: Sequence[Node],
-) -> dict[str, str]:
-    """Return the tokens of the nodes' relations that were altered outside Dagster since their last build.
-
-    Raises WarehouseError when the warehouse cannot be queried.
-    """
-    look = _Look(instance, prober, loaded, state, nodes, frozenset(), clock.now())
-    baselines = read_baselines(instance, project.state_name)
-    known = {
-        node.unique_id: baseline
-        for node in nodes
-        if node.unique_id in state.builds
-        and _is_watched(node, look)
-        and (baseline := baselines.of(node.unique_id, state.builds[node.unique_id])) is not None
-    }
-    watched = [node for node in nodes if node.unique_id in known]
-    return {uid: token for uid, token in _tokens(look, watched) if token != known[uid]}
 
 
 def _news(
@@ -251,37 +224,6 @@ def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, co
 
 def _leaves_a_relation(node: Node) -> bool:
     return node.materialized in _LEAVES_A_RELATION or bool(node.settings.file)
-
-
-def _is_watched(node: Node, look: _Look) -> bool:
-    """Return whether alterations of a node's rows can be detected at a low price, or the user asked for it."""
-    asked = look.loaded.project.policy(node.unique_id).external_changes
-    if node.is_view or asked is ExternalChanges.IGNORE:
-        return False
-    kind = look.prober.probe_of(_as_source(node, look)).kind
-    # Only read all rows of a model where the user asked for it.
-    return kind in _CHEAP or (asked is not None and kind != ProbeKind.UNTRACKED)
-
-
-def _tokens(look: _Look, nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
-    for uid, observation in look.prober.observe([_as_source(node, look) for node in nodes]):
-        if observation.token is not None:
-            yield uid, digest(observation.token)
-
-
-def _as_source(node: Node, look: _Look) -> Source:
-    """Return a node's relation in the form in which probes take relations."""
-    name = parse_relation_name(node.relation_name or "", look.prober.session.adapter_type)
-    return Source(
-        unique_id=node.unique_id,
-        source_name=name.schema if name else "",
-        name=node.name,
-        file=node.file,
-        database=(name.database or None) if name else None,
-        schema=(name.schema or None) if name else None,
-        identifier=name.identifier if name else None,
-        relation_name=node.relation_name,
-    )
 
 
 def _relation(build: LastBuild, presence: Presence, before: RelationNote | None, now: datetime) -> RelationNote:

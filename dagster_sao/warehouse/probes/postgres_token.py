@@ -8,6 +8,7 @@ another build. A rolled back insert counts too, and also costs a build.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,20 @@ from dagster_sao.warehouse.probes.base import Observation, ProbeKind
 from dagster_sao.warehouse.probes.settings import does_not_exist, place, relation_sql
 from dagster_sao.warehouse.queries.batches import ChunkRunner
 from dagster_sao.warehouse.relations.names import RelationName, parse_relation_name
-from dagster_sao.warehouse.relations.postgres_catalog import RelationMarks, ServerFacts, read_relations, read_server
+from dagster_sao.warehouse.relations.postgres_catalog import (
+    RelationMarks,
+    ServerFacts,
+    is_counting,
+    read_relations,
+    read_server,
+)
 from dagster_sao.warehouse.session import WarehouseSession
 
 _RELATIONS_PER_STATEMENT = 500
 # Until 14 a separate process collected the counters: it lost messages under load, and an idle session kept its last.
 _OLDEST_VERSION = 150000
+_PAUSES = 0.05, 0.1, 0.25, 0.6, 1.0
+"""Seconds between two looks at whether a session that was closed has ended."""
 _REMEDY = "Give it a loaded_at_field or loaded_at_query to have it tracked"
 
 
@@ -127,6 +136,23 @@ class PostgresProbe:
             f"is not in {self._session.database}, the database of the target, and PostgreSQL reads no other."
             " Correct the source's database"
         )
+
+
+def has_all_counted(session: WarehouseSession) -> bool:
+    """Return whether the counters include all that was written with our role. Waits two seconds at most until they do.
+
+    Raises WarehouseError when the server cannot be reached.
+    """
+    for pause in (0.0, *_PAUSES):
+        time.sleep(pause)
+        # A transaction keeps the list of sessions that it saw first.
+        with session.connection():
+            try:
+                if not is_counting(session):
+                    return True
+            except StatementError:
+                return False
+    return False
 
 
 def _failed(source: Source, what: str) -> Observation:

@@ -18,7 +18,7 @@ from dagster_sao.warehouse.probes.files import FileProbe
 from dagster_sao.warehouse.probes.last_modified import MetadataProbe
 from dagster_sao.warehouse.probes.loaded_at import LoadedAtProbe
 from dagster_sao.warehouse.probes.plugins import load_third_party_probes
-from dagster_sao.warehouse.probes.postgres_token import PostgresProbe
+from dagster_sao.warehouse.probes.postgres_token import PostgresProbe, has_all_counted
 from dagster_sao.warehouse.probes.settings import place, settings_of
 from dagster_sao.warehouse.probes.untracked import OptedOutProbe, UntrackedProbe
 from dagster_sao.warehouse.session import WarehouseSession
@@ -136,6 +136,13 @@ class SourceProber:
     def waits_for_dbt(self) -> bool:
         """Whether no statement can run while dbt builds: a DuckDB file has one writer or many readers."""
         return self.session.traits.is_embedded
+
+    def waits_for_counters(self) -> bool:
+        """Return whether tokens may not include yet all that was written with our role. Waits two seconds at most.
+
+        Raises WarehouseError when the warehouse cannot be reached.
+        """
+        return self.session.traits.has_counters and not has_all_counted(self.session)
 
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
         """Return witnesses by unique id: values that never return to an old one after a source's rows changed.

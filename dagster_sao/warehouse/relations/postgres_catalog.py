@@ -165,6 +165,16 @@ select wanted.oid is not null,
 """
 
 
+# PostgreSQL writes the counters of a session when it ends, and of one that is idle within ten seconds.
+_COUNTING = """
+select exists (
+  select from pg_stat_activity
+   where datname = current_database() and usename = session_user and backend_type = 'client backend'
+     and pid <> pg_backend_pid()
+     and (state is distinct from 'idle' or state_change > clock_timestamp() - interval '15 seconds'))
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What decides whether a server's counters prove anything."""
@@ -200,6 +210,14 @@ def read_server(session: WarehouseSession) -> ServerFacts:
     """Return the facts of the server of the open connection. Raises StatementError."""
     ((version, is_postgres, text, standby, counts, not_counting, citus, epoch),) = session.execute(_SERVER)
     return ServerFacts(version, is_postgres, str(text), standby, counts, not_counting, citus, str(epoch))
+
+
+def is_counting(session: WarehouseSession) -> bool:
+    """Return whether another session of our role may have written rows that the counters do not include yet.
+
+    Raises StatementError.
+    """
+    return bool(session.execute(_COUNTING)[0][0])
 
 
 def read_relations(session: WarehouseSession, names: Sequence[tuple[str, str]]) -> list[RelationMarks]:
