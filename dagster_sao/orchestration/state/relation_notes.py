@@ -71,7 +71,7 @@ def build_mark(build: LastBuild | None) -> str:
 
 @dataclass
 class Baselines:
-    """The tokens of relations at the first look after a build, each with that build."""
+    """The tokens of relations at the end of the run of a build, or at the first look after it, each with that build."""
 
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
 
