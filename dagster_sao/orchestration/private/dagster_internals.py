@@ -86,6 +86,8 @@ __all__ = [
     "write_value",
 ]
 
+_PAGE = 1000
+
 
 def maximum_event_id(instance: dg.DagsterInstance) -> int:
     """Return the id of the newest event of the instance, 0 where there is none."""
@@ -94,10 +96,15 @@ def maximum_event_id(instance: dg.DagsterInstance) -> int:
 
 def events_after(
     instance: dg.DagsterInstance, event_type: DagsterEventType, after_id: int
-) -> Sequence[dg.EventLogRecord]:
-    """Return the events of a type after an id, oldest first."""
-    events = EventRecordsFilter(event_type, after_cursor=after_id)
-    return instance.event_log_storage.get_event_records(events, ascending=True)
+) -> Iterator[dg.EventLogRecord]:
+    """Yield the events of a type after an id, oldest first. Reads them in pages of a thousand."""
+    is_last = False
+    while not is_last:
+        events = EventRecordsFilter(event_type, after_cursor=after_id)
+        page = instance.event_log_storage.get_event_records(events, limit=_PAGE, ascending=True)
+        yield from page
+        is_last = len(page) < _PAGE
+        after_id = page[-1].storage_id if page else after_id
 
 
 def events_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.EventLogRecord]:

@@ -7,7 +7,7 @@ attempt; a source's materialization carries its token. Only the freshness sensor
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -69,6 +69,7 @@ from dagster_sao.orchestration.state.verdicts import VerdictTable
 # On PostgreSQL an event with a lower id may be committed after one with a higher id.
 _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
+_FEW_EVENTS = 2000
 # Most observations of an asset have a data version, or none has. A version that is not found only looks like new data.
 _OBSERVATIONS = 10
 
@@ -129,7 +130,7 @@ class EventLogState:
             if wiped or self._needs_full_read(keys, now) or newest < self._read_to:
                 self._read_all(keys, now)
             elif newest > self._read_to:
-                self._read_new()
+                self._read_new(keys, now)
             self._read_to = newest
             self._read_unsettled_runs()
             assets = self._assets
@@ -207,12 +208,19 @@ class EventLogState:
             for observed in reversed(self._instance.fetch_observations(key, _OBSERVATIONS).records):
                 self._absorb_observation(observed)
 
-    def _read_new(self) -> None:
-        after = self._read_to - _OVERLAP
-        for record in events_after(self._instance, DagsterEventType.ASSET_MATERIALIZATION, after):
-            self._absorb_materialization(record)
-        for record in events_after(self._instance, DagsterEventType.ASSET_OBSERVATION, after):
-            self._absorb_observation(record)
+    def _read_new(self, keys: AssetKeys, now: datetime) -> None:
+        after, most = self._read_to - _OVERLAP, max(_FEW_EVENTS, 2 * len(keys.unique_ids))
+        absorbers: Mapping[DagsterEventType, Callable[[dg.EventLogRecord], object]] = {
+            DagsterEventType.ASSET_MATERIALIZATION: self._absorb_materialization,
+            DagsterEventType.ASSET_OBSERVATION: self._absorb_observation,
+        }
+        for event_type, absorb in absorbers.items():
+            for count, record in enumerate(events_after(self._instance, event_type, after)):
+                if count == most:
+                    # The last events of the project's own assets cost less than all events since, most of them of others.
+                    self._read_all(keys, now)
+                    return
+                absorb(record)
 
     def _read_unsettled_runs(self) -> None:
         runs = RunsFilter(tags={self._unsettled_tag: "yes"}, statuses=FINISHED_STATUSES)

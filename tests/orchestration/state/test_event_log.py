@@ -13,6 +13,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from dagster_sao.core.state.state import FailureKind
 from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DECISION_KEY, FAILURE_KEY, HISTORY_KEY
+from dagster_sao.orchestration.private import dagster_internals
+from dagster_sao.orchestration.state import event_log
 from dagster_sao.orchestration.state.event_log import EventLogState
 from tests.orchestration.shops import NOW, ORDERS, RAW, STG, Log, load_project, shop_manifest
 
@@ -400,3 +402,30 @@ def test_reading_on_asks_for_what_is_new_only(log, tail, monkeypatch):
     log.build(ORDERS, at=NOW + timedelta(minutes=1))
     monkeypatch.setattr(type(log.instance), "get_asset_records", lambda *_: pytest.fail("read everything again"))
     assert tail().builds[ORDERS].ended_at == NOW + timedelta(minutes=1)
+
+
+def test_new_events_are_read_page_by_page(log, tail, monkeypatch):
+    monkeypatch.setattr(dagster_internals, "_PAGE", 2)
+    for minute in range(3):
+        log.build(STG, ORDERS, at=NOW + timedelta(minutes=minute))
+    log.fail(ORDERS)
+    assert same(tail, log).builds[ORDERS].ended_at == NOW + timedelta(minutes=2)
+
+
+def test_after_many_events_of_other_assets_the_last_ones_are_read_instead(log, tail, monkeypatch):
+    few = 20
+    monkeypatch.setattr(event_log, "_FEW_EVENTS", few)
+    log.build(STG, ORDERS, at=NOW)
+    log.token("1")
+    for number in range(3 * few):
+        log.instance.report_runless_asset_event(dg.AssetMaterialization(f"other_{number}"))
+    seen = []
+
+    def events_after(*args):
+        for record in dagster_internals.events_after(*args):
+            seen.append(record)
+            yield record
+
+    monkeypatch.setattr(event_log, "events_after", events_after)
+    assert same(tail, log).sources[RAW].token == "1"
+    assert len(seen) == few + 1
