@@ -13,7 +13,8 @@ from dagster_sao.api.explain.node_state import NodeState
 from dagster_sao.api.explain.verdicts import TestState
 from dagster_sao.api.project import StateAwareProject
 from dagster_sao.api.results.values import BuildResults, NodeResult, NodeStatus, TestResult, TestStatus
-from dagster_sao.api.sources import SourceReport, SourceReports
+from dagster_sao.api.sources import SourceNotices, SourceReport, SourceReports
+from dagster_sao.orchestration.sources.notices import Notice, NoticeStatus
 
 __all__ = [
     "BuildResults",
@@ -29,7 +30,10 @@ __all__ = [
     "NodeResult",
     "NodeState",
     "NodeStatus",
+    "Notice",
+    "NoticeStatus",
     "Severity",
+    "SourceNotices",
     "SourceReport",
     "SourceReports",
     "StateAwareProject",

@@ -15,6 +15,8 @@ _STYLES = {
     "build": "green",
     "run": "green",
     "success": "green",
+    "new data": "green",
+    "no new data": "dim",
     "pass": "green",
     "reuse": "dim",
     "reused": "dim",

@@ -28,8 +28,10 @@ from dagster_sao.api.request import BuildOptions, BuildRequest, Names, make_requ
 from dagster_sao.api.results.values import BuildResults
 from dagster_sao.api.sources import (
     Look,
+    SourceNotices,
     SourceReports,
     ask_warehouse,
+    notify_sources,
     source_reports,
 )
 from dagster_sao.core.state.state import StateSnapshot
@@ -321,6 +323,18 @@ class StateAwareProject:
         state = read_state(self.instance, self._project, loaded, now)
         look = self._look(loaded, loaded.project.graph.nodes) if probe else None
         return source_reports(self.instance, self._project, loaded, state=state, now=now, look=look)
+
+    def notify(self, *sources: str, token: str = "") -> SourceNotices:
+        """Record that sources, such as `raw.orders`, have been loaded, and return what became of each.
+
+        A source is probed now, and does not wait for the freshness sensor. One in `loaded_by_dagster` is not probed: it has
+        new data, unless `token` is the same as before.
+
+        Raises UnknownNodeError, or ConflictingOptionsError for a token of a source that is probed.
+        """
+        loaded = self._project.load()
+        state = read_state(self.instance, self._project, loaded, clock.now())
+        return notify_sources(self.instance, self._project, loaded, sources, token, state)
 
     def doctor(self, *, probe: bool = True) -> Findings:
         """Return what should be looked at: settings that do not do what their author hopes for. Records nothing.

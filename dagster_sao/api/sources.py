@@ -1,8 +1,8 @@
-"""The state of the sources, and their tokens in the warehouse now. Writes nothing."""
+"""The state of the sources, their tokens in the warehouse now, and new data that a loader reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,9 +12,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dagster_sao.api.display import as_text
+from dagster_sao.api.display import as_text, styled
+from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.durations import format_duration
-from dagster_sao.core.errors import DagsterSaoError
+from dagster_sao.core.errors import DagsterSaoError, UnknownNodeError
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.state.source_tokens import told_by_probe
 from dagster_sao.core.state.state import SourceState, StateSnapshot
@@ -24,6 +25,8 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session
+from dagster_sao.orchestration.selection.resolve import find_node
+from dagster_sao.orchestration.sources.notices import Notice, NoticeStatus, is_pushed, take_notice
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
@@ -111,6 +114,48 @@ class SourceReports:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceNotices:
+    """What became of a notice about sources. Prints as a table."""
+
+    project_name: str
+    notices: tuple[Notice, ...]
+
+    def __iter__(self) -> Iterator[Notice]:
+        return iter(self.notices)
+
+    def __len__(self) -> int:
+        return len(self.notices)
+
+    @property
+    def success(self) -> bool:
+        """Whether the state of each source is known now."""
+        return all(notice.status is not NoticeStatus.ERROR for notice in self.notices)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        sources = [
+            {
+                "unique_id": notice.unique_id,
+                "name": notice.name,
+                "status": notice.status.value,
+                "message": notice.message or None,
+            }
+            for notice in self.notices
+        ]
+        return {"project": self.project_name, "success": self.success, "sources": sources}
+
+    def __rich__(self) -> RenderableType:
+        """Return it as a table."""
+        table = Table.grid(padding=(0, 2))
+        for notice in self.notices:
+            table.add_row(notice.name, styled(notice.status.value), notice.message)
+        return table
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """The tokens of some sources in the warehouse now."""
 
@@ -143,6 +188,30 @@ def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now
         if found is not None:
             sources[uid] = found
     return replace(state, sources=sources)
+
+
+def notify_sources(  # noqa: PLR0913, PLR0917 (what a notice consists of)
+    instance: dg.DagsterInstance,
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    names: Sequence[str],
+    token: str,
+    state: StateSnapshot,
+) -> SourceNotices:
+    """Record new data of the named sources. Raises UnknownNodeError, and ConflictingOptionsError for a token of a probed source."""
+    graph = loaded.project.graph
+    uids = dict.fromkeys(find_node(loaded, name.removeprefix("source:")) for name in names)
+    if nodes := [graph.label(uid) for uid in uids if uid not in graph.sources]:
+        msg = f"{', '.join(nodes)} is built by dbt, and so is not a source: name sources, as in raw.orders."
+        raise UnknownNodeError(msg)
+    sources = [graph.sources[uid] for uid in uids]
+    if token and (probed := [source.label for source in sources if not is_pushed(project, loaded, source)]):
+        msg = (
+            f"The warehouse is asked whether {', '.join(probed)} has new data, so a token would count beside its answer. Leave"
+            " out the token, or name the source in `loaded_by_dagster`: then it is not probed."
+        )
+        raise ConflictingOptionsError(msg)
+    return SourceNotices(project.name, tuple(take_notice(instance, project, loaded, sources, token, state)))
 
 
 def source_reports(  # noqa: PLR0913 (what is known of them)
@@ -214,4 +283,4 @@ def _now(source: SourceReport) -> Text:
         return Text(source.warning, style="yellow")
     if source.has_new_data is None:
         return Text("")
-    return Text("new data", style="green") if source.has_new_data else Text("no new data", style="dim")
+    return styled("new data" if source.has_new_data else "no new data")

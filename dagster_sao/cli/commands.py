@@ -239,6 +239,30 @@ def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool
 
 
 @main.command()
+@click.argument("names", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--token", default="", help="The version of the data, for a source that is not probed (loaded_by_dagster)."
+)
+@_command
+def notify(project: StateAwareProject, out: Output, names: tuple[str, ...], *, token: str, debug: bool) -> None:
+    """Record that each SOURCE was loaded, so that the next tick or job builds what reads it.
+
+    For the end of a load: the source is probed now, and the sensors need not poll it. Exits with 1 if one cannot be probed.
+
+    \b
+    Examples:
+      dagster-sao notify raw.orders
+      dagster-sao notify raw.orders raw.items -o json
+      dagster-sao notify files.prices --token "$(sha256sum prices.csv)"
+    """
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Asking the warehouse"):
+        notices = project.notify(*names, token=token)
+    out.show(notices)
+    if not notices.success:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@main.command()
 @click.option(
     "--probe/--no-probe", default=True, show_default=True, help="Ask the warehouse which sources it can track."
 )

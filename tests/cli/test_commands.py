@@ -19,7 +19,7 @@ from dagster_sao.orchestration.private.dagster_internals import metadata_of_engi
 from tests.support.corner_shop import ORDERS, RATES, TOTALS, open_shop
 from tests.support.environments import environment_for
 
-COMMANDS = ["plan", "build", "explain", "state", "reset", "tests", "sources", "doctor"]
+COMMANDS = ["plan", "build", "explain", "state", "reset", "tests", "sources", "notify", "doctor"]
 
 
 @pytest.fixture
