@@ -34,7 +34,7 @@ from dagster_sao.warehouse.probes.settings import place
 from dagster_sao.warehouse.redaction import masked
 from dagster_sao.warehouse.session import Cost
 
-DEFAULT_TICK_SECONDS = 40.0
+_DEFAULT_TICK_SECONDS = 40.0
 """Dagster gives a tick 60 seconds."""
 _CURSOR_LAYOUT = 1
 _NAMED_SOURCES = 5
@@ -211,7 +211,7 @@ def build_freshness_sensor(
     name: str,
     interval_seconds: int,
     default_status: dg.DefaultSensorStatus,
-    tick_seconds: float = DEFAULT_TICK_SECONDS,
+    tick_seconds: float = _DEFAULT_TICK_SECONDS,
 ) -> dg.SensorDefinition:
     """Return the sensor that records the state of a project's sources."""
     prober = FreshnessProber(project, tick_seconds)
