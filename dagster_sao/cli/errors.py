@@ -14,13 +14,13 @@ from dagster_sao.api.for_cli import masked, sentence
 from dagster_sao.errors import DagsterSaoError
 
 EXIT_FAILED = 1
-EXIT_UNUSABLE = 2
+_EXIT_UNUSABLE = 2
 
 
-class UnusableError(click.ClickException):
+class _UnusableError(click.ClickException):
     """One sentence on stderr, and exit code 2."""
 
-    exit_code = EXIT_UNUSABLE
+    exit_code = _EXIT_UNUSABLE
 
 
 @contextmanager
@@ -32,15 +32,15 @@ def told_in_one_line(*, debug: bool) -> Iterator[None]:
         raise
     except DagsterSaoError as error:
         _show_trace(debug=debug)
-        raise UnusableError(sentence(error)) from error
+        raise _UnusableError(sentence(error)) from error
     except KeyboardInterrupt:
         msg = "Interrupted. What was built until then is recorded."
-        raise UnusableError(msg) from None
+        raise _UnusableError(msg) from None
     except Exception as error:
         _show_trace(debug=debug)
         what = sentence(error) if isinstance(error, dg.DagsterError) else f"{type(error).__name__}: {sentence(error)}"
         hint = "" if debug else " (--debug shows where)"
-        raise UnusableError(f"{what}{hint}") from error
+        raise _UnusableError(f"{what}{hint}") from error
 
 
 def _show_trace(*, debug: bool) -> None:

@@ -114,7 +114,7 @@ _OUTPUT = (
 )
 
 
-class DbtLikeCommand(click.Command):
+class _DbtLikeCommand(click.Command):
     """A command whose repeatable options take all words up to the next option, as dbt's do: `--select orders customers`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -126,7 +126,7 @@ class DbtLikeCommand(click.Command):
 class Commands(click.Group):
     """Commands that read their options as dbt's do."""
 
-    command_class = DbtLikeCommand
+    command_class = _DbtLikeCommand
 
 
 def _one_value_each(args: Iterable[str], names: Container[str]) -> Iterator[str]:

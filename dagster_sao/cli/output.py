@@ -18,7 +18,7 @@ from dagster_sao.api.for_cli import MaskedStream, masked_values
 _WIDTH_OF_A_FILE = 160
 
 
-class Shown(Protocol):
+class _Shown(Protocol):
     """A result that can be shown both ways."""
 
     def to_dict(self) -> Mapping[str, Any]:
@@ -39,7 +39,7 @@ class Output:
         self._out = _console(sys.stdout)
         self.err = _console(_own_copy(sys.stderr))
 
-    def show(self, result: Shown) -> None:
+    def show(self, result: _Shown) -> None:
         """Show a result."""
         if self.is_json:
             self.show_json(result.to_dict())

@@ -88,7 +88,7 @@ def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] |
     if why_only_its_query(test, stores_failures=stores_failures):
         return None
     config = test.get("config") or {}
-    warns, fails = (holds_of_zero(_condition(config, name)) for name in _CONDITIONS)
+    warns, fails = (_holds_of_zero(_condition(config, name)) for name in _CONDITIONS)
     return None if warns is None or fails is None else (warns, fails)
 
 
@@ -107,7 +107,7 @@ def why_only_its_query(test: Entry, *, stores_failures: bool) -> str:
         return "The test has an sql_header."
     if config.get("materialized", _MATERIALIZED) != _MATERIALIZED:
         return "The test has a materialization of its own."
-    odd = next((name for name in _CONDITIONS if holds_of_zero(_condition(config, name)) is None), "")
+    odd = next((name for name in _CONDITIONS if _holds_of_zero(_condition(config, name)) is None), "")
     return f"The {odd} of the test does not compare with a number." if odd else ""
 
 
@@ -115,10 +115,10 @@ def _condition(config: Mapping[str, Any], name: str) -> str:
     return str(config.get(name, "!= 0"))
 
 
-def holds_of_zero(condition: str) -> bool | None:
+def _holds_of_zero(condition: str) -> bool | None:
     """Return whether a condition such as `!= 0` holds of 0, None where it is another kind of condition.
 
-    >>> [holds_of_zero(condition) for condition in ("!= 0", ">10", "< 10", "between 1 and 2")]
+    >>> [_holds_of_zero(condition) for condition in ("!= 0", ">10", "< 10", "between 1 and 2")]
     [False, False, True, None]
     """
     found = _CONDITION.fullmatch(condition)

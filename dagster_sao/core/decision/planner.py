@@ -21,10 +21,10 @@ from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
+    column_signature,
     definition,
     is_dropped,
     replaces_relation,
-    shape,
     unlisted_parents,
     view_bindings,
     view_leaves,
@@ -124,7 +124,7 @@ class _Planner:
         self._drops_views = project.traits.drops_dependent_views
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
-        self._shapes: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
+        self._signatures: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
         self._code_changes: dict[str, tuple[str, ...]] = {}
         self._untracked: dict[str, tuple[str, ...]] = {}
         """By node: the inputs, through views too, whose changes cannot be detected."""
@@ -149,7 +149,7 @@ class _Planner:
                 self._decisions[unique_id] = decide(self._situation(node))
             if self._is_failed(node):
                 self._failed.add(unique_id)
-            self._shapes[unique_id] = self._shape_after(node)
+            self._signatures[unique_id] = self._signature_after(node)
             version = self._version_after(node)
             # What is read from another environment has its version from there.
             if version is not None and unique_id not in self._state.sources:
@@ -319,11 +319,11 @@ class _Planner:
             code = {uid: state.code for uid, state in self._state.functions.items()}
         return function_versions(view.functions, code)
 
-    def _shape_after(self, node: Node) -> str:
+    def _signature_after(self, node: Node) -> str:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is not None and not self._is_built(node.unique_id):
-            return last_build.shape
-        return shape(node, self._project, self._shapes, self._definition_after(node))
+            return last_build.column_signature
+        return column_signature(node, self._project, self._signatures, self._definition_after(node))
 
     def _changed_columns(self, node: Node) -> Mapping[str, str]:
         """Return the columns of a view's parents that it is not bound to; those of parents that are built are not known yet."""
@@ -346,7 +346,7 @@ class _Planner:
 
     def _view_bindings(self, node: Node) -> Mapping[str, str]:
         replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}
-        return view_bindings(node, self._project, self._shapes, replaced_in)
+        return view_bindings(node, self._project, self._signatures, replaced_in)
 
     def _replaced_in(self, unique_id: str) -> str:
         """Return the run that will have replaced a node's relation after this plan."""

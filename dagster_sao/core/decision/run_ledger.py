@@ -26,9 +26,9 @@ from dagster_sao.core.code.versions import (
 from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.view_rules import (
     changed_columns,
+    column_signature,
     definition,
     replaces_relation,
-    shape,
     view_bindings,
     view_leaves,
 )
@@ -60,7 +60,7 @@ class Ledger:
         """The nodes that this run has built."""
         self._moved_in_run = state.moved_in_run
         self._sources = state.sources
-        self._source_shapes = {uid: source.columns for uid, source in state.sources.items()}
+        self._source_signatures = {uid: source.columns for uid, source in state.sources.items()}
         self._columns = dict(state.columns)
         """The columns as they are now; nodes that this run builds are left out until they are listed."""
         for uid, build in state.builds.items():
@@ -185,9 +185,9 @@ class Ledger:
                 node.functions, {**self._functions, **self._created}
             )
         is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
-        shapes = {
-            **self._source_shapes,
-            **{uid: build.shape for uid, build in self._builds.items() if uid in node.parents},
+        signatures = {
+            **self._source_signatures,
+            **{uid: build.column_signature for uid, build in self._builds.items() if uid in node.parents},
         }
         known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
         renewed_for = definition(before, changed_columns(node, self._project, before, known))
@@ -205,8 +205,8 @@ class Ledger:
                 run_id,
             ),
             run_id=run_id,
-            shape=shape(node, self._project, shapes, renewed_for),
-            view_bindings=self._view_bindings(node, shapes),
+            column_signature=column_signature(node, self._project, signatures, renewed_for),
+            view_bindings=self._view_bindings(node, signatures),
             columns=known if node.is_view and self._project.traits.binds_views else {},
             definition=renewed_for,
             view_leaf_versions=self._as_read(
@@ -306,9 +306,9 @@ class Ledger:
             return {}
         return self._functions_of_views.get(view.unique_id) or function_versions(view.functions, self._functions)
 
-    def _view_bindings(self, node: Node, shapes: Mapping[str, str]) -> Mapping[str, str]:
+    def _view_bindings(self, node: Node, signatures: Mapping[str, str]) -> Mapping[str, str]:
         replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
-        return view_bindings(node, self._project, shapes, replaced_in)
+        return view_bindings(node, self._project, signatures, replaced_in)
 
     def _view_leaf_versions(self, node: Node) -> Mapping[str, str]:
         if self._project.policy(node.unique_id).lag_tolerance is None:

@@ -14,13 +14,13 @@ _MATERIALIZED_VIEW = "materialized_view"
 _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
 
 
-def shape(node: Node, project: Project, shapes: Mapping[str, str], definition: str = "") -> str:
-    """Return the shape of a newly built node: a digest of its code and of its parents' shapes, since types flow.
+def column_signature(node: Node, project: Project, signatures: Mapping[str, str], definition: str = "") -> str:
+    """Return the column signature of a newly built node: a digest of its code and of its parents' signatures, since types flow.
 
-    Equal shapes mean equal columns. `definition` is the view's definition (see `definition`).
+    Equal signatures mean equal columns. `definition` is the view's definition (see `definition`).
     """
     code = project.fingerprints[node.unique_id].digest
-    return digest([code, [shapes.get(parent, "") for parent in node.parents], definition])
+    return digest([code, [signatures.get(parent, "") for parent in node.parents], definition])
 
 
 def changed_columns(
@@ -77,7 +77,7 @@ def replaces_relation(
 
 
 def view_bindings(
-    node: Node, project: Project, shapes: Mapping[str, str], replaced_in: Mapping[str, str]
+    node: Node, project: Project, signatures: Mapping[str, str], replaced_in: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a marker for each parent that the stored definition of a view is bound to.
 
@@ -90,7 +90,8 @@ def view_bindings(
         return {}
     return {
         parent: " ".join(
-            ([replaced_in.get(parent, "")] if drops_views else []) + ([shapes.get(parent, "")] if binds_views else [])
+            ([replaced_in.get(parent, "")] if drops_views else [])
+            + ([signatures.get(parent, "")] if binds_views else [])
         )
         for parent in node.parents
         if parent in project.graph.nodes

@@ -14,7 +14,7 @@ from dagster_sao.core.durations import doubled
 from dbt_dagster_sao.data_tests.handover import How
 
 FIRST_RETRY = timedelta(minutes=5)
-LONGEST_RETRY = timedelta(hours=6)
+_LONGEST_RETRY = timedelta(hours=6)
 
 
 def retry_wait(attempts: int) -> timedelta:
@@ -23,7 +23,7 @@ def retry_wait(attempts: int) -> timedelta:
     >>> [str(retry_wait(attempts)) for attempts in (1, 2, 100)]
     ['0:05:00', '0:10:00', '6:00:00']
     """
-    return doubled(FIRST_RETRY, attempts, LONGEST_RETRY)
+    return doubled(FIRST_RETRY, attempts, _LONGEST_RETRY)
 
 
 BatchRange = tuple[datetime, datetime]
@@ -44,8 +44,8 @@ class LastBuild:
     """The data version of each parent, captured before the build read anything."""
     data_version: str
     run_id: str
-    shape: str = ""
-    """A digest that determines its columns: of its code, and of the shapes of its parents."""
+    column_signature: str = ""
+    """A digest that determines its columns: of its code, and of the signatures of its parents."""
     view_bindings: Mapping[str, str] = field(default_factory=dict)
     """For a view: the markers of the parents that its stored definition is bound to."""
     columns: Mapping[str, str] = field(default_factory=dict)

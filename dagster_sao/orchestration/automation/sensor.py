@@ -38,12 +38,14 @@ from dagster_sao.orchestration.private.automation import (
 )
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.redaction import masked
 
-_CURSOR_LAYOUT = 1
+_CONDITIONS = "conditions"
+"""What the cursor stores: Dagster's own cursor for composed conditions."""
 
 
 class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
@@ -80,12 +82,17 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
             return self._evaluate(context)
 
     def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        tick = _Tick(self, self.project, context, _read_cursor(context))
+        before, note = read_cursor(context.cursor, _CONDITIONS)
+        if note:
+            context.log.warning(note)
+        tick = _Tick(self, self.project, context, before)
         choices, evaluations, conditions_cursor = tick.run()
         evaluations = [*evaluations, *self._changed_evaluations(choices, tick.loaded)]
         requests = tick.run_requests(choices)
         skip_reason = None if requests else nothing_to_build(choices.values(), tick.waiting_tests)
-        return sensor_result(requests, _write_cursor(conditions_cursor), evaluations, skip_reason=skip_reason)
+        return sensor_result(
+            requests, write_cursor(_CONDITIONS, conditions_cursor), evaluations, skip_reason=skip_reason
+        )
 
     def _changed_evaluations(
         self, choices: Mapping[str, Choice], loaded: LoadedProject
@@ -252,22 +259,3 @@ def _parent_lines(choice: Choice, loaded: LoadedProject) -> list[str]:
     if choice.decision.reason is not Reason.NEW_DATA:
         return []
     return [f"{loaded.project.graph.label(parent)} has changed" for parent in choice.decision.parents]
-
-
-def _read_cursor(context: dg.SensorEvaluationContext) -> str | None:
-    """Return Dagster's own cursor for composed conditions. An unreadable cursor only costs their memory."""
-    if not context.cursor:
-        return None
-    try:
-        cursor = json.loads(context.cursor)
-        if isinstance(cursor, dict) and cursor.get("layout") == _CURSOR_LAYOUT:
-            conditions = cursor.get("conditions")
-            return conditions if isinstance(conditions, str) else None
-    except ValueError:
-        pass
-    context.log.warning("The sensor's cursor was written by another version and is started anew; no state is lost.")
-    return None
-
-
-def _write_cursor(conditions: str | None) -> str:
-    return json.dumps({"layout": _CURSOR_LAYOUT, **({"conditions": conditions} if conditions else {})})

@@ -14,7 +14,7 @@ from dagster_sao.orchestration.dbt.efficient_testing import DEFAULT_VERIFIED_SHA
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT, MOST_KEPT
 from dagster_sao.orchestration.definitions.jobs import StateAwareJob
 
-DEFAULT_INTERVAL_SECONDS = 30
+_DEFAULT_INTERVAL_SECONDS = 30
 _LONGEST_SECONDS = 604_800
 
 
@@ -24,10 +24,10 @@ class StateAwareSettings(dg.Resolvable):
 
     freshness_interval_seconds: Annotated[
         int, Resolver.default(description="Seconds between two looks at the sources.", examples=[30, 300])
-    ] = DEFAULT_INTERVAL_SECONDS
+    ] = _DEFAULT_INTERVAL_SECONDS
     automation_interval_seconds: Annotated[
         int, Resolver.default(description="Seconds between two decisions about the models.", examples=[30, 300])
-    ] = DEFAULT_INTERVAL_SECONDS
+    ] = _DEFAULT_INTERVAL_SECONDS
     tick_seconds: Annotated[
         float,
         Resolver.default(description="Seconds a look at the sources may take; the next one goes on from there."),

@@ -17,16 +17,14 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from dagster_sao.core.code.versions import digest
 from dagster_sao.core.decision.decide import Decision, Reason
-from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot, Writer
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
+from dagster_sao.orchestration.leases.relation_keys import writer_keys
 from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
 from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.warehouse.relations.names import parse_relation_name
 
 _WRITERS = sa.Table(
     "dagster_sao_writers",
@@ -42,28 +40,6 @@ _WRITERS = sa.Table(
 
 class WriterError(TableError):
     """The last writers of relations cannot be kept."""
-
-
-def relation_keys(loaded: LoadedProject) -> Mapping[str, str]:
-    """Return a key for the relation of each node, the same for each node, target and project that writes the relation.
-
-    Empty where the warehouse of the names is not known. A node without a relation has no key.
-    """
-    place = loaded.warehouse
-    if not place:
-        return {}
-    adapter = loaded.project.graph.adapter_type
-    found = {}
-    for uid, node in loaded.project.graph.nodes.items():
-        if node.relation_name:
-            found[uid] = digest([adapter, place, _name(node, adapter)])
-    return found
-
-
-def _name(node: Node, adapter: str) -> object:
-    text = node.relation_name or ""
-    name = parse_relation_name(text, adapter)
-    return [name.database, name.schema, name.identifier] if name is not None else text
 
 
 class WriterTable:
@@ -83,7 +59,7 @@ class WriterTable:
         if engine is None:
             return {}
         of_relation: dict[str, list[str]] = {}
-        for uid, key in relation_keys(loaded).items():
+        for uid, key in writer_keys(loaded).items():
             of_relation.setdefault(key, []).append(uid)
 
         def rows() -> list[Any]:
@@ -165,9 +141,9 @@ class RunWriters:
         state_name: str,
         run_id: str,
     ) -> None:
-        """Begin with no attempt. `lease_of` names the lease of each node. Raises WriterError."""
+        """Begin with no attempt. `lease_of` has the key of the lease of each node. Raises WriterError."""
         open_table(instance, _WRITERS, WriterError)
-        self._keys = relation_keys(loaded)
+        self._keys = writer_keys(loaded)
         self._is_copied = {uid for uid, node in loaded.project.graph.nodes.items() if not node.is_view}
         self._leases = leases
         self._lease_of = lease_of

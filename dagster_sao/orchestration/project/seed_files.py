@@ -52,7 +52,7 @@ def seed_files(
         # It may have grown since the manifest was written.
         is_large = _is_large(props) or any(entry.size > _LARGEST_SMALL_SEED for entry in stat)
         try:
-            checksum = hash_file(path) if is_large else ""
+            checksum = _hash_file(path) if is_large else ""
         except OSError:  # dbt will say what is wrong with it
             continue
         yield unique_id, SeedFile(path, checksum, stat, _settles(stat))
@@ -64,7 +64,7 @@ def large_seed_checksums(project_dir: Path, manifest: Mapping[str, Any]) -> Iter
         if props["resource_type"] == "seed" and _is_large(props):
             path = _path(project_dir, props)
             if path.exists():
-                yield unique_id, hash_file(path)
+                yield unique_id, _hash_file(path)
 
 
 def seed_columns(
@@ -80,7 +80,7 @@ def seed_columns(
     named = dict(config.get("column_types") or {})
     delimiter = str(config.get("delimiter") or ",")
     try:
-        checksum = hash_file(path)
+        checksum = _hash_file(path)
         if path.stat().st_size > _LARGEST_SMALL_SEED:
             return checksum
     except OSError:  # dbt will say what is wrong with it
@@ -93,7 +93,7 @@ def seed_columns(
     return cache[key]
 
 
-def hash_file(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     """Return the checksum of a file's content."""
     hashed = hashlib.sha256()
     with path.open("rb") as file:

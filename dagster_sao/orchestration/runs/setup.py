@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from dagster_sao.core.code.versions import digest
 from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.plan import Mode
 from dagster_sao.core.errors import InvalidSelectionError
@@ -28,6 +27,7 @@ from dagster_sao.orchestration.events.event_schema import (
     given_nodes,
     node_event,
 )
+from dagster_sao.orchestration.leases.relation_keys import lease_keys
 from dagster_sao.orchestration.private.dagster_internals import (
     DbtEventIterator,
     all_check_keys,
@@ -76,7 +76,7 @@ class RunSetup:
     planned_checks: frozenset[str]
     """The tests whose result Dagster expects of this run."""
     relations: Mapping[str, str]
-    """The name of the lease of each node and function."""
+    """The key of the lease of each node and function."""
     log_state: EventLogState
     testing: TestSettings
     """How data tests are answered, unless one says otherwise."""
@@ -134,7 +134,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
         _asked(context, project, loaded, config, log_state, checks, planned),
         checks,
         planned,
-        {uid: _relation(project, loaded.project.graph, uid) for uid in _written(loaded.project.graph)},
+        lease_keys(project.name, loaded.project.graph),
         log_state,
         _testing(context, project, testing.of_run(config), limits),
     )
@@ -198,16 +198,6 @@ def _selected(
         return nodes
     wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
     return nodes & resolve_selection(project, loaded, wanted, warn=warn)
-
-
-def _written(graph: ProjectGraph) -> Iterable[str]:
-    return (*graph.nodes, *graph.functions)
-
-
-def _relation(project: OrchestratedProject, graph: ProjectGraph, uid: str) -> str:
-    if uid in graph.functions:
-        return digest([graph.adapter_type, "function", graph.functions[uid].relation_name.lower()])
-    return digest([graph.adapter_type, (graph.nodes[uid].relation_name or f"{project.name}.{uid}").lower()])
 
 
 def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from dagster_sao.orchestration.project.loaded import LoadedProject, source_polic
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
 from dagster_sao.orchestration.project.read_files import profile_stamp
+from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
@@ -34,9 +34,10 @@ from dagster_sao.warehouse.probes.settings import place
 from dagster_sao.warehouse.redaction import masked
 from dagster_sao.warehouse.session import Cost
 
-DEFAULT_TICK_SECONDS = 40.0
+_DEFAULT_TICK_SECONDS = 40.0
 """Dagster gives a tick 60 seconds."""
-_CURSOR_LAYOUT = 1
+_FIRST = "first"
+"""What the cursor stores: the source to start with, where a tick had no time for all."""
 _NAMED_SOURCES = 5
 
 
@@ -83,14 +84,14 @@ class FreshnessProber:
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
         started = time.monotonic()
-        cursor, note = _read_cursor(context.cursor)
+        first, note = read_cursor(context.cursor, _FIRST)
         try:
             loaded = self._project.refresh(context.log)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
             if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
                 return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
-            tick = self._probe(context, loaded, activity.building, cursor, started)
+            tick = self._probe(context, loaded, activity.building, first, started)
         except WarehouseBusyError as error:
             return dg.SensorResult(
                 skip_reason=f"{sentence(error)} Nothing is lost: the next tick probes again.", cursor=context.cursor
@@ -104,8 +105,8 @@ class FreshnessProber:
             context.log.warning(problem)
         return dg.SensorResult(
             asset_events=[masked_event(event) for event in tick.events],
-            skip_reason=masked(note + summary),
-            cursor=_write_cursor(tick.left[0].unique_id if tick.left else None),
+            skip_reason=masked(f"{note} {summary}".strip()),
+            cursor=write_cursor(_FIRST, tick.left[0].unique_id if tick.left else None),
         )
 
     def _probe(
@@ -211,7 +212,7 @@ def build_freshness_sensor(
     name: str,
     interval_seconds: int,
     default_status: dg.DefaultSensorStatus,
-    tick_seconds: float = DEFAULT_TICK_SECONDS,
+    tick_seconds: float = _DEFAULT_TICK_SECONDS,
 ) -> dg.SensorDefinition:
     """Return the sensor that records the state of a project's sources."""
     prober = FreshnessProber(project, tick_seconds)
@@ -269,21 +270,3 @@ def _names(labels: Sequence[str]) -> str:
         return ""
     more = f" and {len(labels) - _NAMED_SOURCES} more" if len(labels) > _NAMED_SOURCES else ""
     return f": {', '.join(labels[:_NAMED_SOURCES])}{more}"
-
-
-def _read_cursor(cursor: str | None) -> tuple[str | None, str]:
-    """Return the source to start with, and a note when the cursor cannot be read. No state is lost then."""
-    if not cursor:
-        return None, ""
-    try:
-        content: Any = json.loads(cursor)
-        if isinstance(content, dict) and content.get("layout") == _CURSOR_LAYOUT:
-            first = content.get("first")
-            return (first if isinstance(first, str) else None), ""
-    except ValueError:
-        pass
-    return None, "The sensor's cursor was written by another version and is started anew; no state is lost. "
-
-
-def _write_cursor(first: str | None) -> str:
-    return json.dumps({"layout": _CURSOR_LAYOUT, **({"first": first} if first else {})})

@@ -13,10 +13,10 @@ from dagster_sao.sql.merged_tests.pieces import cut, text_of
 from dagster_sao.sql.merged_tests.scan import rows_of, sql_of
 from dagster_sao.sql.merged_tests.shapes import Duplicates, Shape, shape_of
 
-MAX_BYTES = 200_000
+_MAX_BYTES = 200_000
 """Less than any known database accepts as one query."""
 MAX_COLUMNS = 100
-MAX_DISTINCT = 4
+_MAX_DISTINCT = 4
 """How many tests of a query may have to hold all values of some column in memory."""
 _SIZE_OF_COLUMNS = 200
 """How much longer a test may be beside others than in a query of its own: columns that pass its values on."""
@@ -49,9 +49,9 @@ def merge(
     queries: Sequence[TestQuery],
     adapter: str,
     *,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = _MAX_BYTES,
     max_columns: int = MAX_COLUMNS,
-    max_distinct: int = MAX_DISTINCT,
+    max_distinct: int = _MAX_DISTINCT,
 ) -> tuple[MergedQuery, ...]:
     """Return the merged queries of some tests. Each has at least two tests; a test that is in none must run alone.
 

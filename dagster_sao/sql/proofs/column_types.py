@@ -67,7 +67,7 @@ def may_have_collation(type_name: str) -> bool:
     return family_of(type_name) in {TEXT, None}
 
 
-def has_size(type_name: str) -> bool:
+def _has_size(type_name: str) -> bool:
     """Return whether a type restricts its values further, such as `varchar(3)`."""
     return "(" in type_name
 
@@ -92,7 +92,7 @@ def are_comparable(one: Column, other: Column, semantics: Semantics) -> bool:
         return True
     if one.type is None or one.type != other.type:
         return False
-    if one.type in _COMPARABLE or (is_decimal(one.type) and has_size(one.type)):
+    if one.type in _COMPARABLE or (is_decimal(one.type) and _has_size(one.type)):
         return semantics.compares_exactly
     return one.type == TEXT and semantics.compares_text_exactly
 
@@ -110,7 +110,7 @@ def keeps_distinct(source: str | None, target: str) -> bool:
     (False, False, False)
     """
     family = family_of(target)
-    if family is None or has_size(target):
+    if family is None or _has_size(target):
         return False
     return (source, family) in {
         (INTEGER, INTEGER),

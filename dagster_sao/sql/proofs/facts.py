@@ -109,7 +109,7 @@ _MOST_KEYS = 16
 def with_keys(rows: Rows, keys: Iterable[Key]) -> Rows:
     """Return rows with exactly these keys, without those that follow from others, and without constants."""
     found: list[Key] = []
-    for key in sorted((without_constants(rows, key) for key in keys), key=_cost):
+    for key in sorted((_without_constants(rows, key) for key in keys), key=_cost):
         if not any(other.columns <= key.columns and other.is_strict >= key.is_strict for other in found):
             found.append(key)
     return replace(rows, keys=tuple(found[:_MOST_KEYS]))
@@ -119,7 +119,7 @@ def _cost(key: Key) -> tuple[int, bool, int]:
     return len(key.columns), not key.is_strict, len(key.reason)
 
 
-def without_constants(rows: Rows, key: Key) -> Key:
+def _without_constants(rows: Rows, key: Key) -> Key:
     """Return a key without columns that are the same in all rows; a lax key keeps one that could be NULL."""
     columns, reason = set(key.columns), key.reason
     for column in key.columns:

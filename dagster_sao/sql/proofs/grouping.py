@@ -39,7 +39,7 @@ def may_multiply_rows(select: exp.Select) -> str:
 
     A function that is not known could be such a function, and an ORDER BY can hold one too.
     """
-    for node in nodes_of(select, "expressions", "group", "order", "distinct", "qualify", "windows"):
+    for node in _nodes_of(select, "expressions", "group", "order", "distinct", "qualify", "windows"):
         is_of_window = isinstance(node.parent, exp.Window) and node.parent.this is node
         is_known = type(node).__name__ in _SCALAR or isinstance(node, exp.AggFunc) or is_of_window
         if isinstance(node, exp.Func | exp.UDTF | exp.Anonymous) and not is_known:
@@ -55,7 +55,7 @@ def in_this_query(node: exp.Expr) -> Iterator[exp.Expr]:
             yield from in_this_query(child)
 
 
-def nodes_of(select: exp.Select, *names: str) -> Iterator[exp.Expr]:
+def _nodes_of(select: exp.Select, *names: str) -> Iterator[exp.Expr]:
     """Yield the nodes of some clauses of a SELECT, without queries inside."""
     for name in names:
         value = select.args.get(name)
@@ -66,7 +66,7 @@ def nodes_of(select: exp.Select, *names: str) -> Iterator[exp.Expr]:
 
 def aggregates(select: exp.Select) -> list[exp.Expr]:
     """Return the aggregate functions that make one row of many; a window's function does not, but its arguments may."""
-    nodes = nodes_of(select, "expressions", "having", "qualify", "order")
+    nodes = _nodes_of(select, "expressions", "having", "qualify", "order")
     return [node for node in nodes if isinstance(node, exp.AggFunc) and not _is_of_window(node)]
 
 
@@ -95,13 +95,13 @@ def grouped(scope: Scope, select: exp.Select, found: list[exp.Expr], *, multipli
         scope.has_totals = True
     # A group without a column of the rows could be made of no rows at all.
     has_rows = any(_has_column(item) for item in items or ())
-    selected = {id(node) for node in nodes_of(select, "expressions")}
+    selected = {id(node) for node in _nodes_of(select, "expressions")}
     for number, node in enumerate(found):
         name = ("aggregate", str(number))
         scope.rivals = frozenset() if id(node) in selected else frozenset(scope.aliases)
         columns[name] = aggregate(node, scope, has_rows=has_rows)
         scope.computed[id(_with_filter(node))] = name
-        if is_plain and (key := key_of_extreme(node, scope, name)) is not None and not multiplies:
+        if is_plain and (key := _key_of_extreme(node, scope, name)) is not None and not multiplies:
             keys.append(key)
     scope.groups = texts
     return with_keys(Rows(columns, losses=before.losses), keys)
@@ -243,7 +243,7 @@ def aggregate_not_null(node: exp.Expr, inner: Column, scope: Scope, *, has_rows:
     return inner.not_null if has_rows and is_certain and not is_filtered else None
 
 
-def key_of_extreme(node: exp.Expr, scope: Scope, name: Id) -> Key | None:
+def _key_of_extreme(node: exp.Expr, scope: Scope, name: Id) -> Key | None:
     """Return the key that the smallest or largest value of a unique column is: no two groups share a row."""
     column = scope.identify(node.this) if isinstance(node, _EXTREMES) and has_only(node, "this") else None
     reason = key_within(scope.rows, [column], is_strict=False) if column is not None else None
@@ -254,8 +254,8 @@ def windowed(scope: Scope, select: exp.Select) -> Rows:
     """Return rows with a column for each window function."""
     columns = dict(scope.rows.columns)
     keys: list[Key] = []
-    selected = {id(node) for node in nodes_of(select, "expressions")}
-    windows = [node for node in nodes_of(select, "expressions", "qualify") if isinstance(node, exp.Window)]
+    selected = {id(node) for node in _nodes_of(select, "expressions")}
+    windows = [node for node in _nodes_of(select, "expressions", "qualify") if isinstance(node, exp.Window)]
     for number, node in enumerate(windows):
         scope.rivals = frozenset() if id(node) in selected else frozenset(scope.aliases)
         name = ("window", str(number))
@@ -263,7 +263,7 @@ def windowed(scope: Scope, select: exp.Select) -> Rows:
         scope.computed[id(node)] = name
         columns[name] = window(node, scope, is_whole=partition is not None)
         if numbers_rows(node.this) and partition is not None:
-            keys.extend(numbered(scope, partition, name, shown(node, scope)))
+            keys.extend(_numbered(scope, partition, name, shown(node, scope)))
     scope.rivals = frozenset(scope.aliases)
     return with_keys(replace(scope.rows, columns=columns), [*scope.rows.keys, *keys])
 
@@ -309,7 +309,7 @@ def numbers_rows(function: exp.Expr) -> bool:
     return isinstance(function, exp.RowNumber)
 
 
-def numbered(scope: Scope, partition: list[exp.Expr], name: Id, text: str) -> list[Key]:
+def _numbered(scope: Scope, partition: list[exp.Expr], name: Id, text: str) -> list[Key]:
     """Return the key that row_number() makes: its number, within the columns of its partition."""
     columns = [scope.identify(part) for part in partition]
     if any(column is None or not scope.rows.columns[column].is_stable for column in columns):

@@ -165,7 +165,7 @@ def _join(scope: Scope, left: Rows, name: str, join: exp.Join, where: list[exp.E
     ]
     using = tuple(pairs.values())
     facts = _Join(kind, name, on, tuple(dict.fromkeys([*using, *equal])), using)
-    scope.rows = joined_rows(scope, left, right, facts)
+    scope.rows = _joined_rows(scope, left, right, facts)
     if kind in {"semi", "anti"}:
         del scope.sources[name]
         return
@@ -243,7 +243,7 @@ def _key_of_merged(left: Rows, right: Rows, pairs: Mapping[str, tuple[Id, Id]], 
     return [Key(frozenset({merged}), is_strict=False, reason=reason)]
 
 
-def joined_rows(scope: Scope, left: Rows, right: Rows, join: _Join) -> Rows:
+def _joined_rows(scope: Scope, left: Rows, right: Rows, join: _Join) -> Rows:
     """Return the rows of a join. `scope.rows` has the columns of both sides."""
     comparable = [
         (one, other)

@@ -64,8 +64,8 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
     is_query = isinstance(node, exp.In) and has_only(node, "this", "query")
     members = _members_of_query(node.this, node.args["query"], scope) if is_query else {}
     return Implied(
-        not_null_if(node, scope, is_true=True),
-        values_if_true(node, scope),
+        _not_null_if(node, scope, is_true=True),
+        _values_if_true(node, scope),
         _excluded(node, scope),
         _pinned(node, scope),
         _equal(node, scope),
@@ -73,16 +73,16 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
     )
 
 
-def not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]:
+def _not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]:
     """Return the columns that are not NULL where a predicate is TRUE, or where it is FALSE."""
     if not has_only(node, *_ARGUMENTS):
         return _NONE
     if isinstance(node, exp.Paren):
-        return not_null_if(node.this, scope, is_true=is_true)
+        return _not_null_if(node.this, scope, is_true=is_true)
     if isinstance(node, exp.Not):
-        return not_null_if(node.this, scope, is_true=not is_true)
+        return _not_null_if(node.this, scope, is_true=not is_true)
     if isinstance(node, exp.And | exp.Or):
-        one, other = (not_null_if(part, scope, is_true=is_true) for part in (node.this, node.expression))
+        one, other = (_not_null_if(part, scope, is_true=is_true) for part in (node.this, node.expression))
         return one | other if both_hold(node, is_true=is_true) else one & other
     if isinstance(node, _COMPARISONS):
         is_plain = not any(isinstance(part, _NOT_OPERANDS) for part in (node.this, node.expression))
@@ -139,12 +139,12 @@ def literal(node: exp.Expr) -> tuple[str, bool] | None:
     return (str(node.this).lower(), False) if isinstance(node, exp.Boolean) else None
 
 
-def values_if_true(node: exp.Expr, scope: Scope) -> dict[Id, Values]:
+def _values_if_true(node: exp.Expr, scope: Scope) -> dict[Id, Values]:
     """Return the literals that columns equal where a predicate is TRUE."""
     if isinstance(node, exp.Paren):
-        return values_if_true(node.this, scope)
+        return _values_if_true(node.this, scope)
     if isinstance(node, exp.And | exp.Or):
-        one, other = values_if_true(node.this, scope), values_if_true(node.expression, scope)
+        one, other = _values_if_true(node.this, scope), _values_if_true(node.expression, scope)
         if both_hold(node, is_true=True):
             return {**one, **other}
         return {
@@ -206,12 +206,12 @@ def _pinned(node: exp.Expr, scope: Scope) -> frozenset[Id]:
     is_boolean = values.texts <= {"true", "false"}
     return (
         frozenset({column})
-        if names_one_value(scope.rows.columns[column], values, scope, is_boolean=is_boolean)
+        if _names_one_value(scope.rows.columns[column], values, scope, is_boolean=is_boolean)
         else _NONE
     )
 
 
-def names_one_value(column: Column, values: Values, scope: Scope, *, is_boolean: bool) -> bool:
+def _names_one_value(column: Column, values: Values, scope: Scope, *, is_boolean: bool) -> bool:
     """Return whether all values of a column that equal a literal are one: not so if they are converted first."""
     if values.quoted:
         return column.type == TEXT or scope.environment.semantics.types_literals_by_column

@@ -67,8 +67,8 @@ def _rows_of(sql: str, adapter: str, relations: Mapping[str, Relation], semantic
         folded = frozenset(
             spelling.upper() if semantics.folds_names == "upper" else spelling.lower() for spelling in names
         )
-        environment = Environment(dialect, semantics, relations, folded, derived)
-        return derived(trees[0], environment)
+        environment = Environment(dialect, semantics, relations, folded, _derived)
+        return _derived(trees[0], environment)
     except (SqlglotError, RecursionError):
         return NotProvable("the SQL cannot be parsed")
 
@@ -141,17 +141,17 @@ def _related(column: Column, wanted: Relationship, semantics: Semantics) -> Reas
     return reason or (Step(f"every value of {wanted.column} comes from its parent"),)
 
 
-def derived(node: exp.Expr, environment: Environment) -> Rows:
+def _derived(node: exp.Expr, environment: Environment) -> Rows:
     """Return what is known of the rows of a query."""
     environment = _with_queries(node, environment)
     if isinstance(node, exp.Subquery):
         if not has_only(node, "this", "alias", "with", "order", "limit", "offset"):
             return NOTHING
-        return derived(node.this, environment)
+        return _derived(node.this, environment)
     if isinstance(node, exp.SetOperation):
         if not set_operations.is_understood(node):
             return NOTHING
-        left, right = derived(node.this, environment), derived(node.expression, environment)
+        left, right = _derived(node.this, environment), _derived(node.expression, environment)
         return set_operations.combined(node, left, right, environment.semantics)
     return (
         _selected(node, environment) if isinstance(node, exp.Select) and has_only(node, *_SELECT_ARGUMENTS) else NOTHING
@@ -179,7 +179,7 @@ def _with_queries(node: exp.Expr, environment: Environment) -> Environment:
             and has_only(query, "this", "alias", "materialized")
         )
         inner = replace(environment, queries=queries)
-        rows = derived(query.this, inner) if is_query and not is_recursive else NOTHING
+        rows = _derived(query.this, inner) if is_query and not is_recursive else NOTHING
         queries = {**queries, name: renamed(rows, query.args["alias"], environment)}
     return replace(environment, queries=queries)
 

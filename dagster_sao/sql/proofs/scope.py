@@ -88,7 +88,7 @@ class Environment:
         return replace(self, is_inner=True)
 
 
-def relation_rows(key: str, relation: Relation, environment: Environment) -> Rows:
+def _relation_rows(key: str, relation: Relation, environment: Environment) -> Rows:
     """Return what is known of a relation's rows."""
     semantics = environment.semantics
     catalog = [fold(name, quoted=True, semantics=semantics) for name in relation.columns or ()]
@@ -163,7 +163,7 @@ def table_rows(table: exp.Table, environment: Environment) -> Rows:
         return NOTHING
     key = ".".join(part.name for part in parts).lower()
     relation = environment.relations.get(key)
-    return relation_rows(key, relation, environment) if relation is not None else NOTHING
+    return _relation_rows(key, relation, environment) if relation is not None else NOTHING
 
 
 def source_name(source: exp.Expr, environment: Environment) -> str | None:

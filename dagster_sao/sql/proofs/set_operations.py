@@ -36,7 +36,7 @@ def combined(node: exp.SetOperation, left: Rows, right: Rows, semantics: Semanti
     pairs = list(zip(left.columns.items(), right.columns.items(), strict=True))
     names = {other: name for (name, _), (other, _) in pairs}
     kept = {name for (name, one), (_, other) in pairs if are_comparable(one, other, semantics)}
-    columns = {name: combined_column(node, one, other, semantics) for (name, one), (_, other) in pairs}
+    columns = {name: _combined_column(node, one, other, semantics) for (name, one), (_, other) in pairs}
     keys = [
         *(key for key in left.keys if keeps_keys_of_left(node) and key.columns <= kept),
         *_renamed(right, names, kept, is_kept=keeps_keys_of_right(node)),
@@ -66,7 +66,7 @@ def keeps_keys_of_right(node: exp.SetOperation) -> bool:
     return isinstance(node, exp.Intersect)
 
 
-def combined_column(node: exp.SetOperation, one: Column, other: Column, semantics: Semantics) -> Column:
+def _combined_column(node: exp.SetOperation, one: Column, other: Column, semantics: Semantics) -> Column:
     """Return the facts of a column of the result."""
     if isinstance(node, exp.Union):
         facts = one_of(

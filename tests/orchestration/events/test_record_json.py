@@ -30,7 +30,7 @@ BUILD = LastBuild(
     consumed={"source.shop.raw.orders": "7"},
     data_version="v",
     run_id="run",
-    shape="s",
+    column_signature="s",
     view_bindings={"model.shop.stg": "m"},
     view_leaf_versions={"source.shop.raw.orders": "7"},
     history=(("u", NOW - timedelta(hours=1)), ("v", NOW)),

@@ -1,8 +1,7 @@
-"""The events and the cursor of the freshness sensor. The rule for new tokens is tested in core."""
+"""The events of the freshness sensor. The rule for new tokens is tested in core."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ import pytest
 from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
-from dagster_sao.orchestration.sources.sensor import FreshnessProber, _read_cursor, _write_cursor
+from dagster_sao.orchestration.sources.sensor import FreshnessProber
 from dagster_sao.warehouse.probes.registry import Observation, ProbeKind
 from dagster_sao.warehouse.session import Cost
 from tests.orchestration.shops import NOW, definitions, project_in, shop_manifest
@@ -60,20 +59,3 @@ def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, mo
         sensor.tick(context)
         sensor.tick(context)
     assert said == source_prober.problems
-
-
-def test_the_freshness_sensor_goes_on_where_it_stopped():
-    assert _read_cursor(_write_cursor("source.shop.raw.orders")) == ("source.shop.raw.orders", "")
-    assert _read_cursor(_write_cursor(None)) == (None, "")
-    assert _read_cursor(None) == (None, "")
-
-
-@pytest.mark.parametrize("cursor", ["garbage", "[]", "7", "{}", json.dumps({"layout": 99, "first": "x"})])
-def test_a_freshness_cursor_that_cannot_be_read_costs_a_note(cursor):
-    first, note = _read_cursor(cursor)
-    assert first is None
-    assert note.startswith("The sensor's cursor was written by another version and is started anew; no state is lost.")
-
-
-def test_a_freshness_cursor_with_an_odd_place_starts_at_the_first_source():
-    assert _read_cursor(json.dumps({"layout": 1, "first": 7})) == (None, "")

@@ -1,0 +1,55 @@
+"""The keys of relations: of the lease on a relation, and of its last writer.
+
+A lease may cover too much, never too little: its key ignores case, quotes and which warehouse it is. The record of a writer
+belongs to exactly one relation of one warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dagster_sao.core.code.versions import digest
+from dagster_sao.core.manifest.graph import ProjectGraph
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.warehouse.relations.names import parse_relation_name
+
+
+def lease_keys(project_name: str, graph: ProjectGraph) -> Mapping[str, str]:
+    """Return the key of the lease of each node and function, the same for every spelling of a name."""
+    adapter = graph.adapter_type
+    nodes = {
+        uid: digest([adapter, _lowered(node.relation_name or f"{project_name}.{uid}", adapter)])
+        for uid, node in graph.nodes.items()
+    }
+    functions = {
+        uid: digest([adapter, "function", _lowered(function.relation_name, adapter)])
+        for uid, function in graph.functions.items()
+    }
+    return {**nodes, **functions}
+
+
+def writer_keys(loaded: LoadedProject) -> Mapping[str, str]:
+    """Return a key for the relation of each node, the same for each node, target and project that writes the relation.
+
+    Empty where the warehouse of the names is not known. A node without a relation has no key.
+    """
+    place, graph = loaded.warehouse, loaded.project.graph
+    if not place:
+        return {}
+    adapter = graph.adapter_type
+    return {
+        uid: digest([adapter, place, _parts(node.relation_name, adapter)])
+        for uid, node in graph.nodes.items()
+        if node.relation_name
+    }
+
+
+def _lowered(text: str, adapter: str) -> list[str]:
+    parts = _parts(text.lower(), adapter)
+    return [part.lower() for part in parts] if isinstance(parts, list) else [parts]
+
+
+def _parts(text: str, adapter: str) -> list[str] | str:
+    """Return the parts of a relation's name, or the text as it is where it is not a plain name."""
+    name = parse_relation_name(text, adapter)
+    return [name.database, name.schema, name.identifier] if name is not None else text
