@@ -28,9 +28,14 @@ from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
-from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, asked_of_run, decide_run
+from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.selection.resolve import resolve_selection
+from dagster_sao.orchestration.sources.first_look import FirstLook
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch
+from dagster_sao.orchestration.state.documents import unwritten
 from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.relation_notes import read_columns
+from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.profiles import threads_of
 
 
@@ -224,18 +229,51 @@ def make_dry_run(
     above = sources_above(project, loaded, selected)
     state = read_state(instance, project, loaded, now)
     if config.refresh_sources:
-        look = ask_warehouse(project, loaded, above)
-        said = (observation.error or observation.warning for observation in look.observations.values())
-        notes.extend(dict.fromkeys(problem for problem in said if problem))
-        if look.problem:
-            notes.append(f"The warehouse could not be asked for new data: {look.problem}")
-        state = with_new_tokens(state, look, loaded, now)
+        state = _state_after_look(instance, project, asked, state, now, notes)
     if unknown := sorted(source.label for source in above if source.unique_id not in state.sources):
         notes.append(f"Never probed, so whether they have new data is not known: {', '.join(unknown)}.")
     decided = decide_run(RunInputs(asked, state, now))
     own = project.dbt_project
     threads = config.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
     return DryRun(project.name, decided, make_forecast(decided.plan, state, threads), now, tuple(notes))
+
+
+def _state_after_look(  # noqa: PLR0913, PLR0917 (what a look needs)
+    instance: dg.DagsterInstance,
+    project: OrchestratedProject,
+    asked: AskedOfRun,
+    state: StateSnapshot,
+    now: datetime,
+    notes: list[str],
+) -> StateSnapshot:
+    """Return the state as a run would have it after its first look at the warehouse. Nothing is written."""
+    loaded = asked.loaded
+
+    def building() -> Mapping[str, str]:
+        return run_activity(instance, loaded, project.name, None, clock.now()).building
+
+    first = FirstLook(
+        instance,
+        project,
+        loaded,
+        asked.selected,
+        refresh=True,
+        state_aware=asked.state_aware,
+        building=building,
+        watch=RelationWatch(project),
+    )
+    with unwritten():
+        look = ask_warehouse(
+            project, loaded, first.sources(state), lambda prober: first.note_relations(prober, state, now)
+        )
+        found = with_new_tokens(read_state(instance, project, loaded, now), look, loaded, now)
+        # A run reads the columns after it has recorded the tokens.
+        found = read_columns(instance, project.state_name).added_to(found)
+    said = (observation.error or observation.warning for observation in look.observations.values())
+    notes.extend(dict.fromkeys(problem for problem in said if problem))
+    if look.problem:
+        notes.append(f"The warehouse could not be asked for new data: {look.problem}")
+    return found
 
 
 def decide_everything(project: OrchestratedProject, loaded: LoadedProject, state: StateSnapshot, now: datetime) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -164,13 +164,21 @@ class Look:
     """Why the warehouse could not be probed; empty if it could."""
 
 
-def ask_warehouse(project: OrchestratedProject, loaded: LoadedProject, sources: Iterable[Source]) -> Look:
-    """Probe sources, and record nothing. Tokens that were read before a failure count."""
+def ask_warehouse(
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    sources: Iterable[Source],
+    also: Callable[[SourceProber], object] | None = None,
+) -> Look:
+    """Probe sources, and whatever `also` asks then; record nothing. Tokens that were read before a failure count."""
     found: dict[str, Observation] = {}
     try:
         session = open_session(project, loaded)
         try:
-            found.update(SourceProber(session, now_ns=clock.now_ns).observe(list(sources)))
+            prober = SourceProber(session, now_ns=clock.now_ns)
+            found.update(prober.observe(list(sources)))
+            if also is not None:
+                also(prober)
         finally:
             session.close()
     except DagsterSaoError as error:

@@ -38,6 +38,12 @@ def test_a_plan_writes_no_event(day):
     assert day.seen["events of the plans"] == 0
 
 
+def test_a_plan_finds_a_dropped_table_as_a_run_does_and_keeps_no_note_of_it(day):
+    dropped = day.seen["plan of a dropped table"].decisions[RATES]
+    assert (dropped.reason, dropped.message) == (Reason.RELATION_MISSING, '"shop"."main"."rates" no longer exists')
+    assert day.seen["recorded plan of a dropped table"].decisions[RATES].action is Action.REUSE
+
+
 def test_a_plan_without_a_look_at_the_sources_says_which_were_never_probed(day):
     assert day.seen["blind plan"].notes == ("Never probed, so whether they have new data is not known: raw.orders.",)
     assert day.seen["plan"].notes == ()

@@ -54,6 +54,10 @@ class Shop:
         with closing(duckdb.connect(str(self.database))) as connection:
             connection.execute(f"insert into raw.orders values ({ident}, 10, timestamp '2026-01-{day:02} 10:00:00')")
 
+    def execute(self, statement: str) -> None:
+        with closing(duckdb.connect(str(self.database))) as connection:
+            connection.execute(statement)
+
     def rows(self, table: str) -> int:
         with closing(duckdb.connect(str(self.database), read_only=True)) as connection:
             return connection.execute(f"select count(*) from {table}").fetchone()[0]
@@ -113,4 +117,10 @@ def eventful_day(shop: Shop) -> Day:
         day.seen["broken"] = raised.value
         day.seen["broken written"] = (shop.project_dir / "target" / "run_results.json").read_text()
         day.seen["broken explained"] = broken.explain("fragile")
+        shop.execute("alter table main.rates rename to put_aside")
+        before = events()
+        day.seen["plan of a dropped table"] = broken.plan("rates")
+        day.seen["recorded plan of a dropped table"] = broken.plan("rates", refresh_sources=False)
+        day.seen["events of the plans"] += events() - before
+        shop.execute("alter table main.put_aside rename to rates")
     return day

@@ -17,11 +17,11 @@ import dagster as dg
 
 from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
 from dagster_sao.orchestration.project.loaded import AssetKeys
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.runs.run_plan import RunInputs, asked_of_sensor_run, decide_run
 from dagster_sao.orchestration.state.read_state import read_state
 
 _Decisions = Mapping[dg.AssetKey, Decision]
@@ -115,7 +115,9 @@ def _decisions_for(context: AutomationContext[dg.AssetKey], project: Orchestrate
     if project not in decisions:
         loaded, now = project.load(), context.evaluation_time
         state = read_state(view.instance, project, loaded, now)
-        decisions[project] = _by_key(make_plan(loaded.project, state, now=now), loaded.keys)
+        graph = loaded.project.graph
+        asked = asked_of_sensor_run(project, loaded, graph.nodes.keys(), graph.tests)
+        decisions[project] = _by_key(decide_run(RunInputs(asked, state, now)).plan, loaded.keys)
     return decisions[project]
 
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.decision.decide import Reason, Request
+from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.decision.plan_tests import TestScope
-from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build
@@ -38,6 +37,7 @@ from dagster_sao.orchestration.private.automation import (
 )
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.runs.run_plan import RunInputs, asked_of_sensor_run, decide_run
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
@@ -155,19 +155,23 @@ class _Tick:
             self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY
         )
         state = read_state(self._instance, self._project, self.loaded, self._now)
-        tests = TestScope(tests_of_targets(self.loaded.project.graph, selected))
-        plan = self._plan(state, selected, {}, tests)
+        tests = tests_of_targets(self.loaded.project.graph, selected)
+        plan = self._plan(state, selected, tests)
         evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()
         cursor = self._conditions_cursor
         asked: set[str] = set()
+        decided = selected
         if composed:
             asked, evaluations, cursor = self._evaluate_composed(plan, composed)
-            plan = self._plan(state, (selected - composed) | asked, dict.fromkeys(asked, Request.BUILD), tests)
+            decided = (selected - composed) | asked
+            plan = self._plan(state, decided, tests, asked)
         wiped_at = event_log_state(self._instance, self._project).wipes(self._keys)
         facts = Facts(plan, state, activity, cache(lambda: origins(self.loaded.project, state)), wiped_at, self._now)
-        choices = self._sensor.requested_nodes.choose(facts)
+        found = self._sensor.requested_nodes.choose(facts)
+        # A run also builds the views that it drops, without being asked to.
+        choices = {uid: choice for uid, choice in found.items() if uid in decided}
         self._asked = asked
-        waiting = {uid for uid, choice in choices.items() if choice.waits}
+        waiting = {uid for uid, choice in found.items() if choice.waits}
         self._tests, self.waiting_tests = self._sensor.asked_tests.due(
             plan, self.loaded.project, state, activity, waiting, self._now
         )
@@ -209,10 +213,10 @@ class _Tick:
         return selected, composed
 
     def _plan(
-        self, state: StateSnapshot, selected: set[str], requests: Mapping[str, Request], tests: TestScope
+        self, state: StateSnapshot, selected: AbstractSet[str], tests: AbstractSet[str], asked: Collection[str] = ()
     ) -> Plan:
-        project = self.loaded.project
-        return make_plan(project, state, now=self._now, selection=selected, requests=requests, tests=tests)
+        given = asked_of_sensor_run(self._project, self.loaded, selected, tests, asked)
+        return decide_run(RunInputs(given, state, self._now)).plan
 
     def _evaluate_composed(
         self, plan: Plan, composed: set[str]

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.manifest.graph import Node, Source
+from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import repository_of
 from dagster_sao.orchestration.project.loaded import source_policy
-from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources, sources_above
+from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup
-from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.database_copies import database_copy
-from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, record_sources, source_event
+from dagster_sao.orchestration.sources.first_look import FirstLook
+from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_tokens import alterations_since, note_rows
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
-from dagster_sao.warehouse.relations.listing import existing_relations
 from dagster_sao.warehouse.session import WarehouseSession
 from dbt_dagster_sao.database_file import FileRead
 
@@ -55,10 +53,17 @@ class RunCapture:
         without a known state and, unless `refresh_sources` is off, those whose recorded state may have come back since.
         """
         self._context, self._project, self._loaded = setup.context, setup.project, setup.loaded
-        self._selected = set(setup.asked.selected)
         self._may_ask = setup.config.refresh_sources
-        self._refresh = self._may_ask and not setup.is_automated
-        self._state_aware = setup.asked.state_aware
+        self._first = FirstLook(
+            setup.instance,
+            setup.project,
+            setup.loaded,
+            setup.asked.selected,
+            refresh=self._may_ask and not setup.is_automated,
+            state_aware=setup.asked.state_aware,
+            building=self._built_by_others,
+            watch=RelationWatch(setup.project),
+        )
         self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None
         self._open_prober: SourceProber | None = None
@@ -76,23 +81,24 @@ class RunCapture:
         """Probe the warehouse and record the answers. A source that cannot be probed keeps its last state, with a warning."""
         now = clock.now()
         state = read_state(self._context.instance, self._project, self._loaded, now)
-        above = sources_above(self._project, self._loaded, self._selected)
-        graph = self._loaded.project.graph
-        read = read_directly(graph, self._selected, tests_of_selection(graph, self._selected)).intersection(
-            source.unique_id for source in above
-        )
-        unseen = unseen_columns(self._loaded, state, self._selected)
+        above = {source.unique_id for source in self._first.above()}
+        graph, selected = self._loaded.project.graph, self._first.selected
+        read = read_directly(graph, selected, tests_of_selection(graph, selected)) & above
         try:
             prober = self._prober() if above else None
             # A token that a sensor recorded proves nothing about the time since, if it can return to the same value.
             can_return = self._again.can_return(read, prober) if prober and self._may_ask else []
             witnessed = [source for source in can_return if prober and prober.has_witness(source)]
-            asked = {source.unique_id for source in witnessed}
-            sources = [s for s in above if self._refresh or s.unique_id not in state.sources or s.unique_id in asked]
+            sources = self._first.sources(state, {source.unique_id for source in witnessed})
             if witnessed and prober:
                 self._again.capture(witnessed, prober)
-            if sources or unseen or self._refresh:
-                self._again.distrust(self._ask(sources, unseen, state, now))
+            if self._first.is_needed(state, sources):
+                heard = _Heard(self._prober())
+                for problem in self._first.record(
+                    self._prober(), sources, state, now, observer=heard, untracked_at=self._context.run.run_id
+                ):
+                    self._warn(problem)
+                self._again.distrust({source.unique_id for source in sources} - heard.tokens)
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
@@ -165,7 +171,7 @@ class RunCapture:
             return
         nodes = [self._loaded.project.graph.nodes[uid] for uid in built]
         instance, run_id = self._context.instance, self._context.run.run_id
-        note_rows(instance, prober, self._loaded, nodes, run_id, project.state_name, self._recheck)
+        note_rows(instance, prober, self._loaded, nodes, run_id, project.state_name, self._first.as_it_is_now)
 
     def _has_hooks(self, built: Iterable[str]) -> bool:
         nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]
@@ -199,54 +205,13 @@ class RunCapture:
             self._open_prober = SourceProber(self._session, now_ns=clock.now_ns)
         return self._open_prober
 
-    def _ask(
-        self, sources: list[Source], unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
-    ) -> set[str]:
-        """Probe sources and record the answers. Return the sources without an answer."""
-        prober, heard = self._prober(), _Heard(self._prober())
-        if sources:
-            counts_untracked = self._refresh and self._state_aware
-            for problem in record_sources(
-                self._context.instance,
-                self._loaded,
-                heard,
-                sources,
-                states=state.sources,
-                now=now,
-                untracked_at=self._context.run.run_id if counts_untracked else None,
-            ):
-                self._warn(problem)
-        if self._refresh and self._state_aware:
-            self._look_at_relations(prober, state, now)
-        elif unseen:
-            self._look_at_columns(prober.session, unseen, state, now)
-        return {source.unique_id for source in sources} - heard.tokens
-
     def _warn(self, problem: str) -> None:
         # A problem of a whole server is logged once, not for each of its sources.
         if problem not in self.problems:
             self.problems.append(problem)
             self._context.log.warning(problem)
 
-    def _look_at_relations(self, prober: SourceProber, state: StateSnapshot, now: datetime) -> None:
-        instance = self._context.instance
-        watch, others = RelationWatch(self._project), self._built_by_others(now)
-        for observation in watch.look(instance, prober, self._loaded, state, others, now, self._recheck):
-            instance.report_runless_asset_event(observation)
-
-    def _look_at_columns(
-        self, session: WarehouseSession, unseen: Mapping[str, Node | Source], state: StateSnapshot, now: datetime
-    ) -> None:
-        others = self._built_by_others(now)
-        found = existing_relations(session, [relation for uid, relation in unseen.items() if uid not in others])
-        note_columns(self._context.instance, self._project, self._loaded, state, found, self._recheck)
-
-    def _recheck(self) -> tuple[StateSnapshot, Mapping[str, str]]:
-        now = clock.now()
-        others = self._built_by_others(now)
-        return read_state(self._context.instance, self._project, self._loaded, now), others
-
-    def _built_by_others(self, now: datetime) -> Mapping[str, str]:
+    def _built_by_others(self) -> Mapping[str, str]:
         instance, repository = self._context.instance, repository_of(self._context)
-        building = run_activity(instance, self._loaded, self._project.name, repository, now).building
+        building = run_activity(instance, self._loaded, self._project.name, repository, clock.now()).building
         return {uid: run_id for uid, run_id in building.items() if run_id != self._context.run.run_id}

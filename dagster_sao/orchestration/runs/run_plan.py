@@ -1,11 +1,11 @@
-"""What a run decides: one computation, which the run executes and a dry run shows.
+"""What a run decides: one computation, which the run executes, a dry run shows, and a sensor makes before it requests a run.
 
 `decide_run` is pure. Everything that it depends on is in its inputs; `asked_of_run` resolves the selections among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_dbt_arguments
 from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
 
 _NO_RUN = "dry run"
@@ -99,7 +99,10 @@ class RunPlan:
 
 
 def decide_run(inputs: RunInputs) -> RunPlan:
-    """Return the decisions about the nodes and tests of a run: the run executes them, and a dry run shows them."""
+    """Return the decisions about the nodes and tests of a run.
+
+    The run executes them, a dry run shows them, and a sensor requests a run for them.
+    """
     asked, progress = inputs.asked, inputs.progress
     recorded = replace(inputs.state, blocked=inputs.state.blocked | progress.blocked)
     captured = _with_deferred_parents(asked, recorded, inputs.now)
@@ -149,6 +152,28 @@ def asked_of_run(  # noqa: PLR0913 (what a run can be asked for)
         tests.intersection(failing),
         mode,
         run_id,
+    )
+
+
+def asked_of_sensor_run(
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    selected: AbstractSet[str],
+    tests: Iterable[str],
+    asked: Collection[str] = (),
+) -> AskedOfRun:
+    """Return what a run of the automation sensor is asked for, `asked` being nodes that are built for their own condition."""
+    config = with_dbt_arguments(StateAwareRunConfig(), project.dbt_args)
+    return asked_of_run(
+        project,
+        loaded,
+        # A full refresh among dbt's arguments says how the run builds. It does not make a node due, or each tick would build all.
+        config.model_copy(update={"full_refresh": False}),
+        selected,
+        state_aware=True,
+        checks=ChecksAsked(named=frozenset(tests)),
+        asked=asked,
+        mode=Mode.SENSOR,
     )
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, PROBE_KEY
 from dagster_sao.orchestration.events.record_json import environment_of
 
-_IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
+IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
 _CODE_VERSION_TAG = "dagster/code_version"
 """Dagster writes this tag wherever it computes a data version."""
 
@@ -45,7 +45,7 @@ def _is_given(tags: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
         # A model of another project. The source may name any of its environments, where equal versions can have different
         # rows.
         return not environment_of(metadata[BUILD_KEY])
-    return tags.get(_IS_USER_PROVIDED_TAG) == "true" or _CODE_VERSION_TAG not in tags
+    return tags.get(IS_USER_PROVIDED_TAG) == "true" or _CODE_VERSION_TAG not in tags
 
 
 def _event(record: dg.EventLogRecord) -> str:

@@ -6,7 +6,9 @@ They hold how things are, so they are written only when they change. What anothe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from typing import Any
 
@@ -15,6 +17,18 @@ import dagster as dg
 from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
 
 _LAYOUT = 1
+
+_unwritten: ContextVar[dict[str, str] | None] = ContextVar("dagster_sao_unwritten_documents", default=None)
+
+
+@contextmanager
+def unwritten() -> Iterator[None]:
+    """Keep what is written within the block in memory: it is read there as if it were written, and nowhere else."""
+    token = _unwritten.set({})
+    try:
+        yield
+    finally:
+        _unwritten.reset(token)
 
 
 class Document(Enum):
@@ -32,7 +46,8 @@ class Document(Enum):
         """Return the content; empty where there is none that this version can read."""
         key, name = self.value
         try:
-            document = json.loads(read_value(instance, key + state_name) or "{}")
+            kept = (_unwritten.get() or {}).get(key + state_name)
+            document = json.loads(kept or read_value(instance, key + state_name) or "{}")
             content = document[name] if document.get("layout") == _LAYOUT else {}
         except (AttributeError, KeyError, ValueError):
             return {}
@@ -41,4 +56,8 @@ class Document(Enum):
     def write(self, instance: dg.DagsterInstance, state_name: str, content: Mapping[str, Any]) -> None:
         """Keep the content for all processes."""
         key, name = self.value
-        write_value(instance, key + state_name, json.dumps({"layout": _LAYOUT, name: content}))
+        text, kept = json.dumps({"layout": _LAYOUT, name: content}), _unwritten.get()
+        if kept is not None:
+            kept[key + state_name] = text
+        else:
+            write_value(instance, key + state_name, text)

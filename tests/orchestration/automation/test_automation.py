@@ -16,7 +16,7 @@ from dagster_sao import StateAwareDbtTranslator, state_aware
 from dagster_sao.core.state.state import FailureKind
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
-from tests.core.manifests import manifest, model, source
+from tests.core.manifests import data_test, manifest, model, source
 from tests.orchestration.shops import ORDERS, RAW, STG, Log, definitions, project_in, shop_manifest, write_after_reading
 
 ENDS = {
@@ -168,6 +168,22 @@ def test_there_is_no_limit_of_500_assets(make):
     result = make(world).tick()
     assert len(result.run_requests) == 1
     assert {key.path[-1] for key in result.run_requests[0].asset_selection} == set(names)
+
+
+@pytest.mark.parametrize(("command", "requested"), [("build", 1), ("run", 0)])
+def test_no_run_is_requested_for_tests_that_its_dbt_command_does_not_run(make, command, requested):
+    world = manifest([model("stg", RAW), data_test("ids", STG, attached_node=STG)], [source("raw", "orders")])
+    shop = make(world, dbt_args=[command])
+    shop.log.token("1")
+    shop.log.build()
+    assert len(shop.tick().run_requests) == requested
+
+
+def test_a_full_refresh_among_dbts_arguments_makes_nothing_due(make):
+    shop = make(dbt_args=["build", "--full-refresh"])
+    shop.log.token("1")
+    shop.log.build()
+    assert shop.asked() == set()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dagster_sao.orchestration.private.dagster_internals import read_value, write_value
-from dagster_sao.orchestration.state.documents import Document
+from dagster_sao.orchestration.state.documents import Document, unwritten
 
 # As stored: under another key or name nobody finds what was written before.
 STORED = {
@@ -47,3 +47,13 @@ def test_content_of_another_form_is_empty(instance, document):
     key, name = STORED[document]
     write_value(instance, key, f'{{"layout": 1, "{name}": ["a"]}}')
     assert document.read(instance, "shop") == {}
+
+
+def test_what_is_written_without_a_trace_is_read_until_then_and_gone_after(instance):
+    Document.COLUMNS.write(instance, "shop", {"a": 1})
+    with unwritten():
+        assert Document.COLUMNS.read(instance, "shop") == {"a": 1}
+        Document.COLUMNS.write(instance, "shop", {"a": 2})
+        assert Document.COLUMNS.read(instance, "shop") == {"a": 2}
+        assert Document.COLUMNS.read(instance, "shop.ci") == {}
+    assert Document.COLUMNS.read(instance, "shop") == {"a": 1}

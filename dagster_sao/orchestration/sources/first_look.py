@@ -1,0 +1,104 @@
+"""The first look at the warehouse: what a run, the tick of a schedule and a dry run ask before they decide.
+
+It records what the sources answered, and notes the relations that are gone or altered and the columns that changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_sao.core.manifest.graph import Source
+from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.probed_sources import sources_above
+from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
+from dagster_sao.orchestration.sources.record_tokens import Observer, record_sources
+from dagster_sao.orchestration.sources.relation_watch import RelationWatch
+from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.relations.listing import existing_relations
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What is asked before the decisions about a selection."""
+
+    instance: dg.DagsterInstance
+    project: OrchestratedProject
+    loaded: LoadedProject
+    selected: AbstractSet[str]
+    refresh: bool
+    """Whether every source above the selection is probed, and not only those without a known state."""
+    state_aware: bool
+    """Whether only the nodes that need it are built: only then does it matter whether a relation is gone."""
+    building: Callable[[], Mapping[str, str]]
+    """Returns the nodes that other runs are building now, each with the id of its run."""
+    watch: RelationWatch
+
+    def sources(self, state: StateSnapshot, also: Collection[str] = ()) -> list[Source]:
+        """Return the sources to probe; `also` are probed in any case, where they are above the selection."""
+        return [
+            source
+            for source in self.above()
+            if self.refresh or source.unique_id not in state.sources or source.unique_id in also
+        ]
+
+    def above(self) -> list[Source]:
+        """Return the sources above the selection that can be probed."""
+        return sources_above(self.project, self.loaded, self.selected)
+
+    def is_needed(self, state: StateSnapshot, sources: Sequence[Source]) -> bool:
+        """Return whether there is anything to ask, `sources` being those to probe."""
+        return bool(self.refresh or sources or unseen_columns(self.loaded, state, self.selected))
+
+    def record(  # noqa: PLR0913 (what a look needs)
+        self,
+        prober: SourceProber,
+        sources: Sequence[Source],
+        state: StateSnapshot,
+        now: datetime,
+        *,
+        observer: Observer | None = None,
+        untracked_at: str | None = None,
+    ) -> Iterator[str]:
+        """Probe `sources` by `observer` and look at the relations. Yields a sentence for each source with a problem.
+
+        A source that is not tracked counts as updated at `untracked_at` where the look refreshes a state-aware selection.
+        Raises WarehouseError when the warehouse cannot be queried, and WarehouseBusyError while a writer holds it.
+        """
+        if sources:
+            yield from record_sources(
+                self.instance,
+                self.loaded,
+                observer or prober,
+                sources,
+                states=state.sources,
+                now=now,
+                untracked_at=untracked_at if self.refresh and self.state_aware else None,
+            )
+        for observation in self.note_relations(prober, state, now):
+            self.instance.report_runless_asset_event(observation)
+
+    def note_relations(
+        self, prober: SourceProber, state: StateSnapshot, now: datetime
+    ) -> Sequence[dg.AssetObservation]:
+        """Note the relations and columns as they are, and return the news. Raises as `record` does."""
+        if self.refresh and self.state_aware:
+            return self.watch.look(self.instance, prober, self.loaded, state, self.building(), now, self.as_it_is_now)
+        if unseen := unseen_columns(self.loaded, state, self.selected):
+            others = self.building()
+            found = existing_relations(prober.session, [one for uid, one in unseen.items() if uid not in others])
+            note_columns(self.instance, self.project, self.loaded, state, found, self.as_it_is_now)
+        return ()
+
+    def as_it_is_now(self) -> tuple[StateSnapshot, Collection[str]]:
+        """Return the state, and the nodes that other runs are building."""
+        building = self.building()
+        return read_state(self.instance, self.project, self.loaded, clock.now()), building
