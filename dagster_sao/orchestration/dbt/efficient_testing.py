@@ -66,7 +66,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     )
     if not (mergeable or provable):
         return None
-    views = _known_views(project, state, provable) - builds
+    views = _known_views(project, state, provable, builds) - builds
     read = {parent for uid in builds | views for parent in graph.nodes[uid].parents} if provable else set()
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
@@ -88,10 +88,19 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     )
 
 
-def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -> set[str]:
-    """Return the views that tests read, and that are as their last build from the project's code created them."""
+def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str], builds: Iterable[str]) -> set[str]:
+    """Return the views that tests and builds read, also through views, and that are as their last build from the project's code created them."""
     graph = project.graph
-    read = {uid for test in tests for uid in graph.tests[test].reads if uid in graph.nodes and graph.nodes[uid].is_view}
+    if not tests:
+        return set()
+    read: set[str] = set()
+    stack = [uid for test in tests for uid in graph.tests[test].reads]
+    stack.extend(parent for uid in builds for parent in graph.nodes[uid].parents)
+    while stack:
+        uid = stack.pop()
+        if uid not in read and uid in graph.nodes and graph.nodes[uid].is_view:
+            read.add(uid)
+            stack.extend(graph.nodes[uid].parents)
     disturbed = state.missing_relations | state.restored_relations | state.altered_relations.keys()
     return {
         uid
