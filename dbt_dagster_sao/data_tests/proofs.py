@@ -62,7 +62,8 @@ class TestProofs:
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Known]] = {}
         self._columns: dict[str, Mapping[str, str] | None] = {}
-        self._queries: dict[str, tuple[frozenset[str], QueryProofs]] = {}
+        self._queries: dict[str, tuple[int, QueryProofs]] = {}
+        self._above: dict[str, frozenset[str]] = {}
         for test, label in request.passed.items():
             self._learn(test, label)
 
@@ -107,13 +108,11 @@ class TestProofs:
                 self._known.setdefault(about, {})[test] = Known(found, test, label)
 
     def _query(self, model_id: str, model: Entry, warehouse: Warehouse) -> QueryProofs | None:
-        """Return the analysis of a model's query, made anew when more is known of its parents."""
+        """Return the analysis of a model's query, made anew when more is known of what it is built from."""
         from dagster_sao.sql.proofs import QueryProofs
 
-        parents = list(self._parents(model))
         with self._lock:
-            known = {parent: dict(self._known.get(parent, {})) for parent in parents}
-        mark = frozenset(test for tests in known.values() for test in tests)
+            mark = sum(len(self._known.get(uid, ())) for uid in self._relied_on(model_id))
         cached = self._queries.get(model_id)
         if cached is not None and cached[0] == mark:
             return cached[1]
@@ -121,9 +120,10 @@ class TestProofs:
         sql = model.get("compiled_code") if is_built else warehouse.compiled(model_id)
         if not sql:
             return None
+        parents = list(self._parents(model))
         keys = Counter(map(self._relation_key, parents))
         relations = {
-            key: self._relation(parent, tuple(known[parent].values()), warehouse)
+            key: self._relation(parent, warehouse)
             for parent in parents
             # Two names that differ only in case may be two relations.
             if (key := self._relation_key(parent)) and keys[key] == 1
@@ -132,16 +132,42 @@ class TestProofs:
         self._queries[model_id] = mark, query
         return query
 
-    def _relation(self, unique_id: str, known: tuple[Known, ...], warehouse: Warehouse) -> Relation:
+    def _relation(self, unique_id: str, warehouse: Warehouse) -> Relation:
         from dagster_sao.sql.proofs import Relation
 
         if unique_id not in self._columns:
             self._columns[unique_id] = warehouse.columns(unique_id)
         columns = self._columns[unique_id]
-        name = str((self._entry(unique_id) or {}).get("name"))
+        entry = self._entry(unique_id) or {}
+        query = self._query(unique_id, entry, warehouse) if self._has_rows_of_query(unique_id) else None
+        with self._lock:
+            known = tuple(self._known.get(unique_id, {}).values())
+        rows = query.rows if query is not None else None
+        name = str(entry.get("name"))
         if columns is None:
-            return Relation(name, known=known)
-        return Relation(name, tuple(columns), known, {column: kind for column, kind in columns.items() if kind})
+            return Relation(name, known=known, rows=rows)
+        types = {column: kind for column, kind in columns.items() if kind}
+        return Relation(name, tuple(columns), known, types, rows)
+
+    def _has_rows_of_query(self, unique_id: str) -> bool:
+        """Return whether a relation certainly holds what its query gives in this invocation."""
+        from dagster_sao.sql.built_rows import why_rows_may_differ
+
+        entry = self._entry(unique_id)
+        if entry is None or unique_id not in self._request.builds | self._request.views:
+            return False
+        # What reads a model is built after its failure too if it says so.
+        if (entry.get("config") or {}).get("on_error") == "continue":
+            return False
+        return not (why_rows_may_differ(entry) or self._replaced.why_rows_may_differ)
+
+    def _relied_on(self, model_id: str) -> frozenset[str]:
+        """Return the relations whose tests tell about a model's rows: its parents, and what these are built from."""
+        if model_id not in self._above:
+            parents = list(self._parents(self._entry(model_id) or {}))
+            further = (self._relied_on(parent) for parent in parents if self._has_rows_of_query(parent))
+            self._above[model_id] = frozenset(parents).union(*further)
+        return self._above[model_id]
 
     def _parents(self, model: Entry) -> Iterator[str]:
         """Yield what a model reads, ephemeral models replaced by what they read."""

@@ -11,8 +11,11 @@ from pathlib import PurePath
 _MAKE_ANSWERS = frozenset({"get_test_sql", "get_limit_subquery_sql", "should_store_failures", "statement"})
 _MATERIALIZATION = re.compile(r"materialization_(table|test|view)_.*")
 _TEST = "materialization_test"
-_IN_COMPILED_SQL = frozenset({"generic", "generic_test_sql", "get_custom_name", "unit_test_sql", "utils"})
-"""The folders of dbt's macros whose effect is in compiled SQL or in the name of a relation. All others may build something."""
+_BUILD_NOTHING = frozenset(
+    {"freshness.sql", "generic", "generic_test_sql", "get_custom_name", "unit_test_sql", "utils"}
+)
+"""The folders and files of dbt's macros whose effect is in compiled SQL or in the name of a relation, or that ask how fresh a
+source is. All others may build something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def replaced_macros(macros: Iterable[Macro], internal: Collection[str]) -> Repla
     known = list(macros)
     own = {_plain_name(macro.name) for macro in known if macro.package not in internal}
     of_dbt = [macro for macro in known if macro.package in internal and _plain_name(macro.name) in own]
-    builds = {_plain_name(macro.name) for macro in of_dbt if _IN_COMPILED_SQL.isdisjoint(PurePath(macro.file).parts)}
+    builds = {_plain_name(macro.name) for macro in of_dbt if _BUILD_NOTHING.isdisjoint(PurePath(macro.file).parts)}
     packages: dict[str, set[str]] = {}
     for macro in known:
         packages.setdefault(_plain_name(macro.name), set()).add(macro.package)

@@ -19,6 +19,7 @@ DBTS = [
     Macro("postgres__create_table_as", "dbt_postgres", "macros/adapters.sql"),
     Macro("generate_schema_name", "dbt", "macros/get_custom_name/get_custom_schema.sql"),
     Macro("date_spine", "dbt", "macros/utils/date_spine.sql"),
+    Macro("collect_freshness", "dbt", "macros/adapters/freshness.sql"),
     Macro("default__test_unique", "dbt", "macros/generic_test_sql/unique.sql"),
     Macro("test_unique", "dbt", "tests/generic/builtin.sql"),
 ]
@@ -45,6 +46,7 @@ def replaced_by(*names):
         ("postgres__create_table_as", "", "create_table_as"),
         ("generate_schema_name", "", ""),
         ("date_spine", "", ""),
+        ("collect_freshness", "", ""),
         ("test_unique", "", ""),
     ],
 )

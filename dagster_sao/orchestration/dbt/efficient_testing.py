@@ -59,14 +59,18 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     modes = {uid: project.test_policy(uid).efficient_testing or settings.efficient_testing for uid in run}
     data_tests = {uid for uid in run if not graph.tests[uid].is_unit_test}
     mergeable = frozenset(uid for uid in data_tests if settings.allowed.merges and modes[uid].merges)
-    provable = frozenset(uid for uid in data_tests if settings.allowed.proves and modes[uid].proves)
+    provable = frozenset(
+        uid
+        for uid in data_tests
+        if settings.allowed.proves and modes[uid].proves and _reads_one_state(graph.tests[uid], project, state)
+    )
     if not (mergeable or provable):
         return None
-    views = _known_views(project, state, provable) - builds
+    views = _known_views(project, state, provable, builds) - builds
     read = {parent for uid in builds | views for parent in graph.nodes[uid].parents} if provable else set()
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
-    usable = {uid for uid in about if _is_premise(graph.tests[uid], graph, state)}
+    usable = {uid for uid in about if _is_premise(graph.tests[uid], project, state)}
     # A verdict from before this command is about other rows than those that it builds.
     earlier = {uid for uid in usable & last.keys() - run if builds.isdisjoint(_read_by(graph.tests[uid], graph))}
     return DataTestRequest(
@@ -84,10 +88,19 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     )
 
 
-def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -> set[str]:
-    """Return the views that tests read, and that are as their last build from the project's code created them."""
+def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str], builds: Iterable[str]) -> set[str]:
+    """Return the views that tests and builds read, also through views, and that are as their last build from the project's code created them."""
     graph = project.graph
-    read = {uid for test in tests for uid in graph.tests[test].reads if uid in graph.nodes and graph.nodes[uid].is_view}
+    if not tests:
+        return set()
+    read: set[str] = set()
+    stack = [uid for test in tests for uid in graph.tests[test].reads]
+    stack.extend(parent for uid in builds for parent in graph.nodes[uid].parents)
+    while stack:
+        uid = stack.pop()
+        if uid not in read and uid in graph.nodes and graph.nodes[uid].is_view:
+            read.add(uid)
+            stack.extend(graph.nodes[uid].parents)
     disturbed = state.missing_relations | state.restored_relations | state.altered_relations.keys()
     return {
         uid
@@ -98,21 +111,31 @@ def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str]) -
     }
 
 
-def _is_premise(test: ProjectTest, graph: ProjectGraph, state: StateSnapshot) -> bool:
+def _reads_one_state(test: ProjectTest, project: Project, state: StateSnapshot) -> bool:
+    """Return whether all that a test reads is certainly as it was when its model was built.
+
+    That makes no difference to a test of one relation alone.
+    """
+    return len(test.reads) == 1 or all(_is_tracked(uid, project, state) for uid in _read_by(test, project.graph))
+
+
+def _is_premise(test: ProjectTest, project: Project, state: StateSnapshot) -> bool:
     """Return whether a proof may rely on a test: not if something that nothing tracks may change after the test."""
     if test.is_unit_test or test.is_volatile:
         return False
-    return all(_is_tracked(uid, graph, state) for uid in _read_by(test, graph))
+    return all(_is_tracked(uid, project, state) for uid in _read_by(test, project.graph))
 
 
-def _is_tracked(uid: str, graph: ProjectGraph, state: StateSnapshot) -> bool:
-    node = graph.nodes.get(uid)
+def _is_tracked(uid: str, project: Project, state: StateSnapshot) -> bool:
+    node = project.graph.nodes.get(uid)
     if node is None:
         source = state.sources.get(uid)
         return source is not None and not is_untracked_token(source.token)
+    if not node.is_view:
+        return True
+    # A view may give other rows at another time over the same data: that is known of the code of its last build.
     build = state.builds.get(uid)
-    # A view may give other rows at another time over the same data.
-    return not node.is_view or (build is not None and build.evidence.is_deterministic)
+    return build is not None and build.evidence.is_deterministic and not project.code_changes(uid, build)
 
 
 def _read_by(test: ProjectTest, graph: ProjectGraph) -> set[str]:

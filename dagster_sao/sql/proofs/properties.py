@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dagster_sao.sql.proofs.facts import Rows
+
 
 @dataclass(frozen=True, slots=True)
 class Unique:
@@ -85,6 +87,8 @@ class Relation:
     A text type without a collation promises that equal texts are the same: any other collation, also the database's default, must
     stand in the type, or the column's type be left out.
     """
+    rows: Rows | None = None
+    """What is proven of its rows by its own query, where it holds just the rows that this query gave."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ class QueryProofs:
         else:
             self._rows = _rows_of(sql, adapter, relations, self._semantics)
 
+    @property
+    def rows(self) -> Rows | None:
+        """What is proven of the query's rows, for queries that read them; None where nothing is."""
+        return None if isinstance(self._rows, NotProvable) else self._rows
+
     def prove(self, wanted: Property) -> Proof | NotProvable:
         """Return the proof that the query's rows have a property, or why there is none."""
         rows, semantics = self._rows, self._semantics

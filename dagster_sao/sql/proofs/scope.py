@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
 from dagster_sao.sql.proofs.column_types import family_of
-from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Member, Rows, Step, Values, with_keys
+from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Member, Reason, Rows, Step, Values, with_keys
 from dagster_sao.sql.proofs.properties import AcceptedValues, Known, NotNull, Relation, Unique
 
 NODE: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
@@ -93,6 +93,8 @@ def _relation_rows(key: str, relation: Relation, environment: Environment) -> Ro
     semantics = environment.semantics
     catalog = [fold(name, quoted=True, semantics=semantics) for name in relation.columns or ()]
     mentioned = {name for known in relation.known for name in _columns_of(known, semantics)}
+    own = relation.rows or Rows()
+    mentioned |= {str(name) for name in own.columns if not str(name).startswith("#")}
     names = catalog if relation.columns is not None else sorted(mentioned | environment.names)
     types = {fold(name, quoted=True, semantics=semantics): text for name, text in (relation.types or {}).items()}
     columns: dict[Id, Column] = {
@@ -108,9 +110,39 @@ def _relation_rows(key: str, relation: Relation, environment: Environment) -> Ro
     keys: list[Key] = []
     for known in relation.known:
         _learn(columns, keys, known, relation, semantics)
+    for name in columns.keys() & own.columns.keys():
+        columns[name] = with_own(columns[name], own.columns[name], relation, semantics)
+    keys.extend(own_key(key, relation) for key in own.keys if key.columns <= columns.keys())
     if len(set(catalog)) < len(catalog):
         return NOTHING
     return with_keys(Rows(columns, is_open=relation.columns is None), keys)
+
+
+def with_own(column: Column, own: Column, relation: Relation, semantics: Semantics) -> Column:
+    """Return a relation's column with what is proven of it by the relation's own query."""
+    not_null = own_reason(own.not_null, relation) if own.not_null is not None else None
+    column = replace(
+        column,
+        not_null=not_null if column.not_null is None else column.not_null,
+    )
+    if not semantics.keeps_types:
+        return column
+    values, known = own.values, column.values
+    if values is not None and (known is None or len(values.texts) < len(known.texts)):
+        column = replace(column, values=replace(values, reason=own_reason(values.reason, relation)))
+    added = (replace(member, reason=own_reason(member.reason, relation)) for member in own.members)
+    return replace(column, members=(*column.members, *added))
+
+
+def own_key(key: Key, relation: Relation) -> Key:
+    """Return a key of a relation's own query as one of the relation."""
+    return replace(key, reason=own_reason(key.reason, relation))
+
+
+def own_reason(reason: Reason, relation: Relation) -> Reason:
+    """Return a reason of a relation's own query as it stands in a proof about another: tests name what they are about themselves."""
+    own = (Step(f"the query of {relation.name} says so"),) if not reason else ()
+    return (*own, *(step if step.label else replace(step, text=f"{step.text} (in {relation.name})") for step in reason))
 
 
 def _columns_of(known: Known, semantics: Semantics) -> Iterator[str]:

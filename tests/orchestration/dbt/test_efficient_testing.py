@@ -132,6 +132,21 @@ def test_a_view_that_gives_other_rows_at_another_time_may_move_unseen(world):
     assert "of_seen" not in request(world, tests=UPSTREAM).premises
 
 
+def test_a_view_whose_code_changes_may_become_one_of_those(world):
+    world.edit("seen", sql="random()")
+    found = request(world, nodes=("seen", "orders"), tests=UPSTREAM)
+    assert found.premises == {"of_stg", "of_source"}
+
+
+@pytest.mark.parametrize(
+    ("parent", "is_provable"),
+    [("stg", True), ("seen", True), ("raw.orders", True), ("loose", False), ("raw.loose", False)],
+)
+def test_a_test_of_two_relations_is_proven_only_if_the_other_stays_as_its_model_read_it(world, parent, is_provable):
+    world.add_test("related", "orders", parent)
+    assert ("related" in request(world, tests=("related",)).provable) == is_provable
+
+
 def test_a_source_that_was_never_probed_may_move_unseen(world):
     del world.tokens["raw.orders"]
     assert request(world, tests=UPSTREAM).premises == {"of_stg"}

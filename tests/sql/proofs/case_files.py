@@ -9,6 +9,7 @@ from pathlib import Path
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, Relation, Relationship, Unique
 
 _RELATION = re.compile(r"(?P<name>\w+)(?: (?P<open>unknown))?(?:\((?P<columns>(?:[^()]|\(\d+\))*)\))?")
+_ANSWER = re.compile(r"(?P<label>yes|no|proven|missed|open) (?=(unique|strict|not_null|parent|values|numbers)\()")
 _COLUMN = re.compile(r'(?P<name>\w+)(?: (?P<type>"[^"]*"|\?|text|varchar|char\(3\)|date|timestamp|json))?(?P<rest>.*)')
 
 
@@ -18,7 +19,8 @@ class Case:
     adapter: str | None
     relations: dict[str, Relation]
     sql: str
-    answers: list[tuple[bool, object]]
+    answers: list[tuple[str, object]]
+    """Properties, each after its label."""
 
 
 def read_cases(file: str) -> list[Case]:
@@ -27,15 +29,11 @@ def read_cases(file: str) -> list[Case]:
 
 
 def _case(text: str) -> Case:
-    title, relations, sql, *answers = [line for line in text.splitlines() if line and not line.startswith("#")]
+    title, relations, *lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     title, adapter = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", title).groups()
-    return Case(
-        title,
-        adapter,
-        parse_relations(relations),
-        sql,
-        [(line.startswith("yes"), parse_property(line)) for line in answers],
-    )
+    answers = [(found["label"], parse_property(line)) for line in lines if (found := _ANSWER.match(line))]
+    sql = "\n".join(line for line in lines if not _ANSWER.match(line))
+    return Case(title, adapter, parse_relations(relations), sql, answers)
 
 
 def parse_relations(text: str) -> dict[str, Relation]:
@@ -75,7 +73,7 @@ def _known(column: str, rest: str):
 
 
 def parse_property(line: str):
-    kind, arguments = re.match(r"(?:yes|no) (\w+)\((.*?)\)", line).groups()
+    kind, arguments = re.match(r"\w+ (\w+)\((.*?)\)", line).groups()
     names = arguments.split()
     if kind in {"unique", "strict"}:
         return Unique(tuple(names), nulls_equal=kind == "strict")

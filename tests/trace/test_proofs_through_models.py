@@ -1,0 +1,104 @@
+"""A test follows from tests further up too, through models without tests that hold just what their queries gave in this invocation."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbt_dagster_sao.data_tests.handover import DataTestRequest
+from dbt_dagster_sao.data_tests.proofs import TestProofs
+
+STG, MIDDLE, ORDERS = "model.shop.stg", "model.shop.middle", "model.shop.orders"
+COLUMNS = {"id": "integer", "status": "varchar"}
+
+
+def model(unique_id, parent, sql, **config):
+    name = unique_id.rsplit(".", 1)[1]
+    return {
+        "name": name,
+        "resource_type": "model",
+        "relation_name": f'"db"."main"."{name}"',
+        "config": {"materialized": "table", **config},
+        "depends_on": {"nodes": [parent]},
+        "compiled_code": sql,
+    }
+
+
+def generic(name, about, column, **arguments):
+    return {
+        "attached_node": about,
+        "depends_on": {"nodes": [about], "macros": [f"macro.dbt.test_{name}"]},
+        "test_metadata": {"name": name, "kwargs": {"column_name": column, **arguments}},
+        "config": {},
+    }
+
+
+def entries(middle='select id as order_id, status from "db"."main"."stg"', **config):
+    values = {"values": ["a", "b"]}
+    return {
+        STG: model(STG, "source.shop.raw", 'select id, status from "db"."raw"."orders"'),
+        MIDDLE: model(MIDDLE, STG, middle, **config),
+        ORDERS: model(ORDERS, MIDDLE, 'select m.order_id, m.status from "db"."main"."middle" m'),
+        "stg_ids": generic("unique", STG, "id"),
+        "stg_have_ids": generic("not_null", STG, "id"),
+        "stg_status": generic("accepted_values", STG, "status", **values),
+        "ids": generic("unique", ORDERS, "order_id"),
+        "have_ids": generic("not_null", ORDERS, "order_id"),
+        "status": generic("accepted_values", ORDERS, "status", **values),
+    }
+
+
+class Warehouse:
+    def columns(self, unique_id):
+        return {("order_id" if name == "id" and unique_id != STG else name): kind for name, kind in COLUMNS.items()}
+
+    def compiled(self, unique_id):
+        return entries()[unique_id]["compiled_code"]
+
+
+def proofs(known, builds=(STG, MIDDLE, ORDERS), views=(), passed=("stg_ids", "stg_have_ids", "stg_status")):
+    request = DataTestRequest(frozenset(builds), frozenset(views), premises=frozenset(known))
+    found = TestProofs(request, "duckdb", known.get)
+    for test in passed:
+        found.passed(test)
+    return found
+
+
+def proven(known, **options):
+    found = proofs(known, **options)
+    return {test for test in ("ids", "have_ids", "status") if not isinstance(found.prove(test, Warehouse()), str)}
+
+
+def test_tests_of_a_grandparent_prove_what_passes_through_a_model_without_tests():
+    assert proven(entries()) == {"ids", "have_ids", "status"}
+    proof = proofs(entries()).prove("ids", Warehouse())
+    assert proof.text == "unique(order_id) holds: stg.id is unique (passed in this run)"
+    assert proof.premises == {"stg_ids"}
+
+
+def test_a_step_of_the_model_between_is_named_with_the_model():
+    grouped = 'select id as order_id, max(status) as status from "db"."main"."stg" group by 1'
+    proof = proofs(entries(grouped), passed=()).prove("ids", Warehouse())
+    assert proof.text == "unique(order_id) holds: group by stg.id (in middle)"
+
+
+def test_what_passes_later_is_known_then():
+    found = proofs(entries(), passed=())
+    assert isinstance(found.prove("ids", Warehouse()), str)
+    found.passed("stg_ids")
+    assert found.prove("ids", Warehouse()).premises == {"stg_ids"}
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "is_proven"),
+    [
+        ({}, {}, True),
+        ({"materialized": "view"}, {"builds": (ORDERS,), "views": (MIDDLE,)}, True),
+        # Of other rows than those that its query gives now.
+        ({}, {"builds": (STG, ORDERS)}, False),
+        ({"materialized": "incremental"}, {}, False),
+        ({"post-hook": ["delete from {{ this }}"]}, {}, False),
+        ({"on_error": "continue"}, {}, False),
+    ],
+)
+def test_only_rows_that_a_query_gave_in_this_invocation_have_its_properties(config, options, is_proven):
+    assert proven(entries(**config), **options) == ({"ids", "have_ids", "status"} if is_proven else set())
