@@ -16,7 +16,7 @@ from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, TEST_CONFIG_WITHOUT_EFFECT, Unit, Units, hooks_of
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
-from dagster_sao.core.manifest.macros import Macros
+from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
@@ -365,10 +365,13 @@ class Fingerprinter:
 
 
 def _dispatching(setting: object) -> frozenset[str]:
-    """Return the packages in which dbt looks for macros by the project's `dispatch` setting."""
+    """Return the packages in which dbt looks for its own macros by the project's `dispatch` setting."""
     entries = setting if isinstance(setting, list) else []
     return frozenset(
-        str(package) for entry in entries if isinstance(entry, Mapping) for package in (entry.get("search_order") or ())
+        str(package)
+        for entry in entries
+        if isinstance(entry, Mapping) and is_dbts_own(str(entry.get("macro_namespace")))
+        for package in (entry.get("search_order") or ())
     )
 
 

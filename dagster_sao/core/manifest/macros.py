@@ -34,7 +34,7 @@ class Macros:
     ) -> None:
         """Take the macros of a manifest.
 
-        `reads` reads a template. `dispatching` are the packages that the project's `dispatch` setting searches.
+        `reads` reads a template. `dispatching` are the packages in which dbt looks for its own macros by the project's `dispatch` setting.
         """
         self._macros: Mapping[str, Mapping[str, Any]] = manifest.get("macros") or {}
         self._adapter = str(manifest["metadata"].get("adapter_type") or "")
@@ -86,7 +86,7 @@ class Macros:
         return {
             uid: self._base_name(str(macro["name"]))
             for uid, macro in self._macros.items()
-            if not _is_dbts_own(str(macro["package_name"]))
+            if not is_dbts_own(str(macro["package_name"]))
         }
 
     def rivals(self, unique_id: str) -> list[str]:
@@ -193,5 +193,6 @@ class Macros:
         return {}
 
 
-def _is_dbts_own(package: str) -> bool:
+def is_dbts_own(package: str) -> bool:
+    """Return whether a package of macros is dbt's or an adapter's."""
     return package == "dbt" or (package.startswith("dbt_") and package.removeprefix("dbt_") in ADAPTERS)

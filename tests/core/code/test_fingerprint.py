@@ -515,9 +515,15 @@ def test_a_package_overrides_dbts_macros_for_its_own_models_only():
     assert changes(old, new) == ()
     old, new = (with_macros(own("create_table_as", body, package="pack"), package_name="pack") for body in "12")
     assert changes(old, new) == ("macro: create_table_as",)
-    dispatch = [{"macro_namespace": "dbt", "search_order": ["pack", "dbt"]}]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "counts"), [("dbt", True), ("dbt_duckdb", True), ("dbt_utils", False), (None, False)]
+)
+def test_a_package_in_which_dbt_looks_for_its_own_macros_overrides_them_for_all_models(namespace, counts):
+    dispatch = [{"macro_namespace": namespace, "search_order": ["pack", "dbt"]}]
     old, new = (of(with_macros(own("create_table_as", body, package="pack")), dispatch=dispatch)["m"] for body in "12")
-    assert new.changes_since(old) == ("macro: create_table_as",)
+    assert new.changes_since(old) == (("macro: create_table_as",) if counts else ())
 
 
 @pytest.mark.parametrize(
