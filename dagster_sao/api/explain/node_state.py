@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, moment_text, seconds_text
 from dagster_sao.api.explain.verdicts import TestState, table_of_verdicts, test_state
+from dagster_sao.core.decision.messages import NEVER_BUILT
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
 from dagster_sao.orchestration import clock
@@ -86,7 +87,7 @@ class NodeState:
     def _lines(self) -> list[str]:
         build = self.build
         if build is None:
-            return ["Not built before in this environment", *self.problems(clock.now())]
+            return [NEVER_BUILT, *self.problems(clock.now())]
         took = seconds_text(build.seconds)
         return [
             f"Last built: {moment_text(build.started_at)} in run {build.run_id}, in {took}",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from dagster_sao.core.decision.messages import relation_missing, relation_restored
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
@@ -196,9 +197,9 @@ def _news(
     if relation is None or relation == before.seen.get(node.unique_id):
         return
     if relation.is_missing:
-        message = f"{node.relation_name} no longer exists"
+        message = relation_missing(str(node.relation_name))
     elif relation.is_restored:
-        message = f"{node.relation_name} comes from an older copy of its database"
+        message = relation_restored(str(node.relation_name))
     elif relation.alteration is not None:
         message = "Altered outside of Dagster"
     else:
