@@ -33,7 +33,7 @@ from dagster_sao.orchestration.selection.resolve import resolve_selection
 from dagster_sao.orchestration.sources.first_look import FirstLook
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.documents import unwritten
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.profiles import threads_of
@@ -227,9 +227,8 @@ def make_dry_run(
         msg = f"Nothing of what is selected is in force={words}. Select it too, or force something else."
         raise ConflictingOptionsError(msg)
     above = sources_above(project, loaded, selected)
-    state = read_state(instance, project, loaded, now)
-    if config.refresh_sources:
-        state = _state_after_look(instance, project, asked, state, now, notes)
+    view = view_project(instance, project, loaded, now)
+    state = _state_after_look(view, asked, notes) if config.refresh_sources else view.state
     if unknown := sorted(source.label for source in above if source.unique_id not in state.sources):
         notes.append(f"Never probed, so whether they have new data is not known: {', '.join(unknown)}.")
     decided = decide_run(RunInputs(asked, state, now))
@@ -238,16 +237,9 @@ def make_dry_run(
     return DryRun(project.name, decided, make_forecast(decided.plan, state, threads), now, tuple(notes))
 
 
-def _state_after_look(  # noqa: PLR0913, PLR0917 (what a look needs)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    asked: AskedOfRun,
-    state: StateSnapshot,
-    now: datetime,
-    notes: list[str],
-) -> StateSnapshot:
+def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) -> StateSnapshot:
     """Return the state as a run would have it after its first look at the warehouse. Nothing is written."""
-    loaded = asked.loaded
+    instance, project, loaded, state, now = view.instance, view.project, view.loaded, view.state, view.now
 
     def building() -> Mapping[str, str]:
         return run_activity(instance, loaded, project.name, None, clock.now()).building
@@ -276,7 +268,8 @@ def _state_after_look(  # noqa: PLR0913, PLR0917 (what a look needs)
     return found
 
 
-def decide_everything(project: OrchestratedProject, loaded: LoadedProject, state: StateSnapshot, now: datetime) -> Plan:
-    """Return what a state-aware job of the whole project would decide from this state."""
-    config, nodes = StateAwareRunConfig(), loaded.project.graph.nodes.keys()
-    return decide_run(RunInputs(asked_of_run(project, loaded, config, nodes, state_aware=True), state, now)).plan
+def decide_everything(view: ProjectView) -> Plan:
+    """Return what a state-aware job of the whole project would decide from the state in `view`."""
+    config, nodes = StateAwareRunConfig(), view.graph.nodes.keys()
+    asked = asked_of_run(view.project, view.loaded, config, nodes, state_aware=True)
+    return decide_run(RunInputs(asked, view.state, view.now)).plan

@@ -46,7 +46,7 @@ from dagster_sao.orchestration.selection.resolve import (
 )
 from dagster_sao.orchestration.state.contradictions import found_contradiction, trust_proofs
 from dagster_sao.orchestration.state.event_log import event_log_state
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.resets import reset_nodes
 
 if TYPE_CHECKING:
@@ -266,13 +266,11 @@ class StateAwareProject:
 
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
-        loaded, now = self._project.load(), clock.now()
+        loaded = self._project.load()
         uid = find_named(loaded, name)
-        state = read_state(self.instance, self._project, loaded, now)
-        made = decide_everything(self._project, loaded, state, now)
-        if uid in loaded.project.graph.tests:
-            return explain_test(loaded.project, uid, plan=made, state=state, now=now)
-        return explain_node(self.instance, loaded, uid, plan=made, state=state, now=now)
+        view = self._view(loaded)
+        made = decide_everything(view)
+        return explain_test(view, uid, made) if uid in view.graph.tests else explain_node(view, uid, made)
 
     def state(self, name: str) -> NodeState | TestState:
         """Return what is recorded of a model, seed or snapshot and the tests about it, or of one test.
@@ -281,15 +279,12 @@ class StateAwareProject:
         """
         loaded = self._project.load()
         uid = find_named(loaded, name)
-        state = read_state(self.instance, self._project, loaded, clock.now())
-        graph = loaded.project.graph
-        return test_state(graph, uid, state) if uid in graph.tests else node_state(loaded, uid, state)
+        view = self._view(loaded)
+        return test_state(view.graph, uid, view.state) if uid in view.graph.tests else node_state(view, uid)
 
     def states(self) -> NodeStates:
         """Return what is recorded of every model, seed and snapshot, parents first, and of every test."""
-        loaded = self._project.load()
-        state = read_state(self.instance, self._project, loaded, clock.now())
-        return node_states(self.name, loaded, state)
+        return node_states(self._view())
 
     def tests(
         self,
@@ -319,10 +314,8 @@ class StateAwareProject:
 
     def sources(self, *, probe: bool = False) -> SourceReports:
         """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
-        loaded, now = self._project.load(), clock.now()
-        state = read_state(self.instance, self._project, loaded, now)
-        look = self._look(loaded, loaded.project.graph.nodes) if probe else None
-        return source_reports(self.instance, self._project, loaded, state=state, now=now, look=look)
+        view = self._view()
+        return source_reports(view, self._look(view.loaded, view.graph.nodes) if probe else None)
 
     def notify(self, *sources: str, token: str = "") -> SourceNotices:
         """Record that sources, such as `raw.orders`, have been loaded, and return what became of each.
@@ -332,9 +325,7 @@ class StateAwareProject:
 
         Raises UnknownNodeError, or ConflictingOptionsError for a token of a source that is probed.
         """
-        loaded = self._project.load()
-        state = read_state(self.instance, self._project, loaded, clock.now())
-        return notify_sources(self.instance, self._project, loaded, sources, token, state)
+        return notify_sources(self._view(), sources, token)
 
     def doctor(self, *, probe: bool = True) -> Findings:
         """Return what should be looked at: settings that do not do what their author hopes for. Records nothing.
@@ -370,19 +361,23 @@ class StateAwareProject:
         selection = make_selection(
             select=select, exclude=exclude, selector=selector, state=state, state_mode=state_mode
         )
-        loaded, now = self._project.load(), clock.now()
+        loaded = self._project.load()
         selected = resolve_selection(self._project, loaded, selection, warn=_LOG.warning)
-        known = read_state(self.instance, self._project, loaded, now)
-        ordered = [uid for uid in loaded.project.graph.nodes if uid in selected]
-        reset = reset_nodes(self.instance, self._project.state_name, ordered, known, now)
-        about = loaded.project.graph.tests_about
-        tests = {test for uid in ordered for test in about.get(uid, ()) if test in known.verdicts}
+        view = self._view(loaded)
+        ordered = [uid for uid in view.graph.nodes if uid in selected]
+        reset = reset_nodes(self.instance, self._project.state_name, ordered, view.state, view.now)
+        about = view.graph.tests_about
+        tests = {test for uid in ordered for test in about.get(uid, ()) if test in view.state.verdicts}
         event_log_state(self.instance, self._project).verdicts.forget(tests)
         keys = loaded.keys.by_unique_id
         for uid in reset:
             note = dg.AssetObservation(keys[uid], description="Its state was forgotten: it counts as not built before")
             self.instance.report_runless_asset_event(note)
         return reset
+
+    def _view(self, loaded: LoadedProject | None = None) -> ProjectView:
+        """Return the project with its state now. Raises NoInstanceError."""
+        return view_project(self.instance, self._project, loaded or self._project.load(), clock.now())
 
     def _look(self, loaded: LoadedProject, selected: Iterable[str]) -> Look:
         return ask_warehouse(self._project, loaded, sources_above(self._project, loaded, selected))

@@ -90,10 +90,9 @@ def make_request(
             raise ConflictingOptionsError(msg)
     if "force" in given:
         given["force"] = list(_words(given["force"]))
-    if "test_strategy" in given:
-        given["test_strategy"] = _choice(TestStrategy, "test_strategy", given["test_strategy"])
-    if given.get("efficient_testing") is not None:
-        given["efficient_testing"] = _choice(EfficientTesting, "efficient_testing", given["efficient_testing"])
+    for name, option in RUN_OPTIONS.items():
+        if option.choices is not None and given.get(name, option.default) != option.default:
+            given[name] = _choice(option.choices, name, given[name])
     try:
         return BuildRequest(selection, StateAwareRunConfig(**given))
     except ValidationError as error:

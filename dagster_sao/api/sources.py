@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import dagster as dg
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +17,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.errors import DagsterSaoError, UnknownNodeError
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.state.source_tokens import told_by_probe
-from dagster_sao.core.state.state import SourceState, StateSnapshot
+from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import LOADED_AT_KEY, PROBE_KEY, from_timestamp, plain
 from dagster_sao.orchestration.messages import sentence
@@ -28,6 +27,7 @@ from dagster_sao.orchestration.project.probed_sources import open_session
 from dagster_sao.orchestration.selection.resolve import find_node
 from dagster_sao.orchestration.sources.notices import Notice, NoticeStatus, is_pushed, take_notice
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.warehouse.probes.base import Observation
 from dagster_sao.warehouse.probes.registry import SourceProber
 
@@ -198,57 +198,34 @@ def with_new_tokens(state: StateSnapshot, look: Look, loaded: LoadedProject, now
     return replace(state, sources=sources)
 
 
-def notify_sources(  # noqa: PLR0913, PLR0917 (what a notice consists of)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    names: Sequence[str],
-    token: str,
-    state: StateSnapshot,
-) -> SourceNotices:
+def notify_sources(view: ProjectView, names: Sequence[str], token: str) -> SourceNotices:
     """Record new data of the named sources. Raises UnknownNodeError, and ConflictingOptionsError for a token of a probed source."""
-    graph = loaded.project.graph
-    uids = dict.fromkeys(find_node(loaded, name.removeprefix("source:")) for name in names)
+    graph = view.graph
+    uids = dict.fromkeys(find_node(view.loaded, name.removeprefix("source:")) for name in names)
     if nodes := [graph.label(uid) for uid in uids if uid not in graph.sources]:
         msg = f"{', '.join(nodes)} is built by dbt, and so is not a source: name sources, as in raw.orders."
         raise UnknownNodeError(msg)
     sources = [graph.sources[uid] for uid in uids]
-    if token and (probed := [source.label for source in sources if not is_pushed(project, loaded, source)]):
+    if token and (probed := [source.label for source in sources if not is_pushed(view, source)]):
         msg = (
             f"The warehouse is asked whether {', '.join(probed)} has new data, so a token would count beside its answer. Leave"
             " out the token, or name the source in `loaded_by_dagster`: then it is not probed."
         )
         raise ConflictingOptionsError(msg)
-    return SourceNotices(project.name, tuple(take_notice(instance, project, loaded, sources, token, state)))
+    return SourceNotices(view.project.name, tuple(take_notice(view, sources, token)))
 
 
-def source_reports(  # noqa: PLR0913 (what is known of them)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    *,
-    state: StateSnapshot,
-    now: datetime,
-    look: Look | None = None,
-) -> SourceReports:
+def source_reports(view: ProjectView, look: Look | None = None) -> SourceReports:
     """Return the state of every source that a node reads, with its token in the warehouse just now."""
-    graph = loaded.project.graph
-    read = [source for uid, source in graph.sources.items() if graph.children[uid]]
-    reports = (_report(instance, project, loaded, source, state.sources.get(source.unique_id), now) for source in read)
-    return SourceReports(project.name, tuple(_with_look(report, look, state) for report in reports))
+    read = [source for uid, source in view.graph.sources.items() if view.graph.children[uid]]
+    reports = (_with_look(_report(view, source), look, view.state) for source in read)
+    return SourceReports(view.project.name, tuple(reports))
 
 
-def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    source: Source,
-    state: SourceState | None,
-    now: datetime,
-) -> SourceReport:
+def _report(view: ProjectView, source: Source) -> SourceReport:
     uid = source.unique_id
-    key = loaded.keys.by_unique_id[uid]
-    event = instance.get_latest_materialization_event(key)
+    key, state = view.loaded.keys.by_unique_id[uid], view.state.sources.get(uid)
+    event = view.instance.get_latest_materialization_event(key)
     materialization = event.asset_materialization if event else None
     values = plain(materialization.metadata if materialization else {})
     loaded_at = values.get(LOADED_AT_KEY)
@@ -262,8 +239,8 @@ def _report(  # noqa: PLR0913, PLR0917 (what a report is made of)
         token=state.token if state else None,
         recorded_at=state.recorded_at if state else None,
         loaded_at=loaded_at,
-        probe=_LOADED_BY_DAGSTER if key in project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
-        age=now - since if since else None,
+        probe=_LOADED_BY_DAGSTER if key in view.project.loaded_by_dagster else str(values.get(PROBE_KEY) or ""),
+        age=view.now - since if since else None,
     )
 
 

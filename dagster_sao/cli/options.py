@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
@@ -46,11 +46,10 @@ def _form_of(option: RunOption) -> dict[str, Any]:
     default = option.default
     if isinstance(default, bool):
         return {"is_flag": True, "default": default, "show_default": default}
-    if isinstance(default, Enum):
-        choices = [choice.value for choice in type(default)]
-        return {"type": click.Choice(choices), "default": default.value, "show_default": True}
-    if choices := _choices(option.type):
-        return {"type": click.Choice(choices), "default": default}
+    if option.choices is not None:
+        value = default.value if isinstance(default, Enum) else default
+        choices = [choice.value for choice in option.choices]
+        return {"type": click.Choice(choices), "default": value, "show_default": value is not None}
     if isinstance(default, float):
         return {"type": _Seconds(option.least, option.most), "default": default, "show_default": True}
     if option.least is not None:
@@ -61,12 +60,6 @@ def _form_of(option: RunOption) -> dict[str, Any]:
     if option.name == "state":
         return {"type": _FOLDER}
     return {"default": default} if isinstance(default, str) else {}
-
-
-def _choices(annotation: Any) -> list[str]:  # noqa: ANN401 (a type)
-    """Return the values of an enum that an option may also be left without; empty for any other type."""
-    kinds = [one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, Enum)]
-    return [str(choice.value) for kind in kinds for choice in kind]
 
 
 _WHICH_PROJECT = (

@@ -57,7 +57,7 @@ def sensors_off(patient: Patient) -> Iterator[Finding]:
     if patient.instance is None:
         return
     switched = switched_sensors(patient.instance)
-    own = [f"{patient.project.name}_freshness_sensor", f"{patient.project.name}_automation_sensor"]
+    own = [patient.project.freshness_sensor_name, patient.project.automation_sensor_name]
     for sensor in patient.definitions.get_repository_def().sensor_defs:
         is_on = switched.get(sensor.name, sensor.default_status is dg.DefaultSensorStatus.RUNNING)
         if sensor.name in own and not is_on:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import dagster as dg
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -22,7 +21,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.events.event_schema import node_event
-from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.state.read_state import ProjectView
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +118,14 @@ class Explanation:
             yield table_of_decisions("Held by", self.held_by, self.made_at)
 
 
-def explain_node(  # noqa: PLR0913 (what an explanation is made of)
-    instance: dg.DagsterInstance,
-    loaded: LoadedProject,
-    unique_id: str,
-    *,
-    plan: Plan,
-    state: StateSnapshot,
-    now: datetime,
-) -> Explanation:
+def explain_node(view: ProjectView, unique_id: str, plan: Plan) -> Explanation:
     """Return why a node was last built, and the decision about it in `plan`."""
-    graph = loaded.project.graph
+    graph, project, state = view.graph, view.loaded.project, view.state
     node = graph.nodes[unique_id]
     build = state.builds.get(unique_id)
     parents = tuple(_parent(parent, build, plan) for parent in node.parents)
     any_changed = any(parent.changed for parent in parents)
-    policy = loaded.project.policy(unique_id)
+    policy = project.policy(unique_id)
     decision = plan.decisions[unique_id]
     held_by = decision.parents if decision.reason is Reason.UPSTREAM_TEST_FAILED else ()
     return Explanation(
@@ -143,13 +134,13 @@ def explain_node(  # noqa: PLR0913 (what an explanation is made of)
         file=node.file,
         materialized=node.materialized,
         decision=decision,
-        last_reason=_last_reason(instance, loaded, unique_id, build) if build else "",
-        state=node_state(loaded, unique_id, state),
+        last_reason=_last_reason(view, unique_id, build) if build else "",
+        state=node_state(view, unique_id),
         parents=parents,
-        code_changes=loaded.project.code_changes(unique_id, build, parents_changed=any_changed) if build else (),
+        code_changes=project.code_changes(unique_id, build, parents_changed=any_changed) if build else (),
         settings=_settings(policy, is_view=node.is_view),
         bound_to=tuple(build.view_bindings) if build and node.is_view else (),
-        made_at=now,
+        made_at=view.now,
         tests=_decided(graph.tests_about.get(unique_id, ()), plan, state),
         held_by=_decided(held_by, plan, state),
         gated_by={uid: test.name for uid, test in graph.tests.items() if graph.gates.gates(uid, unique_id)},
@@ -169,8 +160,8 @@ def _parent(unique_id: str, build: LastBuild | None, plan: Plan) -> ReadState:
     return state_of_read(unique_id, plan, consumed, changed=changed)
 
 
-def _last_reason(instance: dg.DagsterInstance, loaded: LoadedProject, unique_id: str, build: LastBuild) -> str:
-    event = instance.get_latest_materialization_event(loaded.keys.by_unique_id[unique_id])
+def _last_reason(view: ProjectView, unique_id: str, build: LastBuild) -> str:
+    event = view.instance.get_latest_materialization_event(view.loaded.keys.by_unique_id[unique_id])
     materialization = event.asset_materialization if event else None
     reported = node_event(materialization.metadata if materialization else {})
     # The latest may be of another environment.

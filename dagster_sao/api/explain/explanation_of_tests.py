@@ -17,8 +17,7 @@ from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.decide_tests import TestDecision, changed_reads
 from dagster_sao.core.decision.messages import named
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.project import Project
-from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration.state.read_state import ProjectView
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +101,11 @@ class TestExplanation:
             yield f"Holds {counted(len(held), 'node')}: {named([*held], held)}"
 
 
-def explain_test(
-    project: Project, unique_id: str, *, plan: Plan, state: StateSnapshot, now: datetime
-) -> TestExplanation:
+def explain_test(view: ProjectView, unique_id: str, plan: Plan) -> TestExplanation:
     """Return the last answer of a test, and the decision about it in `plan`."""
-    graph = project.graph
+    graph, project = view.graph, view.loaded.project
     test = graph.tests[unique_id]
-    recorded = test_state(graph, unique_id, state)
+    recorded = test_state(graph, unique_id, view.state)
     verdict = recorded.verdict
     changed = changed_reads(test.reads, verdict, plan.versions) if verdict else ()
     consumed = verdict.versions if verdict else {}
@@ -123,7 +120,7 @@ def explain_test(
             GatedNode(uid, graph.label(uid), is_held=_is_held(uid, unique_id, plan))
             for uid in graph.gates.gated_by(unique_id)
         ),
-        made_at=now,
+        made_at=view.now,
     )
 
 

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from dagster_sao.api.display import as_text, moment_text, seconds_text
 from dagster_sao.api.explain.verdicts import TestState, table_of_verdicts, test_state
+from dagster_sao.core.decision.messages import NEVER_BUILT
 from dagster_sao.core.durations import format_duration
-from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, StateSnapshot
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
-from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.state.read_state import ProjectView
 
 _FAILURES = {
     FailureKind.BUILD: "Failed",
@@ -86,7 +87,7 @@ class NodeState:
     def _lines(self) -> list[str]:
         build = self.build
         if build is None:
-            return ["Not built before in this environment", *self.problems(clock.now())]
+            return [NEVER_BUILT, *self.problems(clock.now())]
         took = seconds_text(build.seconds)
         return [
             f"Last built: {moment_text(build.started_at)} in run {build.run_id}, in {took}",
@@ -143,13 +144,13 @@ class NodeStates:
         return as_text(self)
 
 
-def node_state(loaded: LoadedProject, unique_id: str, state: StateSnapshot) -> NodeState:
+def node_state(view: ProjectView, unique_id: str) -> NodeState:
     """Return what is recorded of a node and of the tests about it."""
-    graph = loaded.project.graph
+    graph, state = view.graph, view.state
     return NodeState(
         unique_id=unique_id,
         name=graph.label(unique_id),
-        asset_key=loaded.keys.by_unique_id[unique_id].to_user_string(),
+        asset_key=view.loaded.keys.by_unique_id[unique_id].to_user_string(),
         build=state.builds.get(unique_id),
         failure=state.failures.get(unique_id),
         relation_missing=unique_id in state.missing_relations,
@@ -158,12 +159,12 @@ def node_state(loaded: LoadedProject, unique_id: str, state: StateSnapshot) -> N
     )
 
 
-def node_states(name: str, loaded: LoadedProject, state: StateSnapshot) -> NodeStates:
-    """Return what is recorded of every node and test of the project called `name`."""
-    graph = loaded.project.graph
+def node_states(view: ProjectView) -> NodeStates:
+    """Return what is recorded of every node and test of a project."""
+    graph = view.graph
     others = (uid for uid, test in graph.tests.items() if graph.nodes.keys().isdisjoint(test.about))
     return NodeStates(
-        name,
-        tuple(node_state(loaded, uid, state) for uid in graph.nodes),
-        tuple(test_state(graph, uid, state) for uid in others),
+        view.project.name,
+        tuple(node_state(view, uid) for uid in graph.nodes),
+        tuple(test_state(graph, uid, view.state) for uid in others),
     )

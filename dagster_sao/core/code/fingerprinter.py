@@ -13,7 +13,8 @@ from typing import Any
 from dagster_sao.core.code.context_values import ContextValues, Surroundings
 from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE, Fingerprint, by_name, short
 from dagster_sao.core.code.text_facts import TextFacts
-from dagster_sao.core.code.units import HOOKS, TEST_CONFIG_WITHOUT_EFFECT, Unit, Units, hooks_of
+from dagster_sao.core.code.units import HOOKS, Unit, Units, hooks_of
+from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
@@ -22,14 +23,6 @@ from dagster_sao.sql.jinja_reads import ANY, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
 _POINTER = "latest_version_pointer"
-# Of a node's config, all counts but this: settings of adapters and packages are not known in advance.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "access", "alias", "concurrent_batches", "database", "description", "docs", "enabled", "freshness", "group", "meta",
-        "owner", "persist_docs", "pre-hook", "post-hook", "schema", "severity", "state", "static_analysis", "tags",
-        "contract", "target_database", "target_schema", "on_error", _POINTER,
-    }
-)  # fmt: skip
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
 # What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
 # knows of the project.
@@ -208,7 +201,7 @@ class Fingerprinter:
     def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         config = props.get("config") or {}
         for name, value in config.items():
-            if name not in _WITHOUT_EFFECT and value not in (None, "", [], {}):
+            if name not in inert_settings.OF_NODES and value not in (None, "", [], {}):
                 yield f"config: {name}", short(value)
         for hook in HOOKS:
             if hooks := hooks_of(props, hook):
@@ -294,7 +287,7 @@ class Fingerprinter:
 
     def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in (props.get("config") or {}).items():
-            if name not in TEST_CONFIG_WITHOUT_EFFECT and value not in (None, "", [], {}):
+            if name not in inert_settings.OF_TESTS and value not in (None, "", [], {}):
                 yield f"config: {name}", short(str(value).lower() if name == "severity" else value)
         if props.get("relation_name"):
             yield "config: relation_name", short(props["relation_name"])
@@ -377,7 +370,7 @@ def _dispatching(setting: object) -> frozenset[str]:
 
 def _counts_anyway(name: str, props: Mapping[str, Any]) -> bool:
     """Return whether a name of a node's config is part of its fingerprint whether or not some code reads it."""
-    without = TEST_CONFIG_WITHOUT_EFFECT if props["resource_type"] == "test" else _WITHOUT_EFFECT
+    without = inert_settings.OF_TESTS if props["resource_type"] == "test" else inert_settings.OF_NODES
     return name in HOOKS or (name not in without and not name.endswith(ANY))
 
 

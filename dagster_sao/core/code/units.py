@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_sao.core.code.text_facts import TextFacts
+from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.manifest.macros import Macros
@@ -14,12 +15,6 @@ from dagster_sao.sql.jinja_reads import Read
 from dagster_sao.sql.volatility import is_volatile
 
 HOOKS = ("pre-hook", "post-hook")
-TEST_CONFIG_WITHOUT_EFFECT = frozenset(
-    {
-        "alias", "database", "description", "docs", "enabled", "group", "meta", "owner", "schema", "static_analysis", "tags",
-    }
-)  # fmt: skip
-"""The settings of a data test that do not change its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +98,7 @@ def hooks_of(props: Mapping[str, Any], *kinds: str) -> list[str]:
 def _texts_of_test(props: Mapping[str, Any]) -> list[str]:
     """Return the templates of a data test beside its SQL: its arguments and its config."""
     arguments = (props.get("test_metadata") or {}).get("kwargs") or {}
-    config = {name: v for name, v in (props.get("config") or {}).items() if name not in TEST_CONFIG_WITHOUT_EFFECT}
+    config = {name: v for name, v in (props.get("config") or {}).items() if name not in inert_settings.OF_TESTS}
     return list(_strings_in([arguments, config]))
 
 

@@ -15,9 +15,12 @@ from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import captured_version, times_moved
 from dagster_sao.core.decision.materializations import NodeToBuild, only_at_creation, steps
 from dagster_sao.core.decision.messages import (
+    NEVER_BUILT,
     failed_ago,
     incomplete,
     named,
+    relation_missing,
+    relation_restored,
     retries,
     upstream_failed,
     upstream_test_failed,
@@ -203,10 +206,10 @@ def _first_row(s: Situation) -> Decision:
         return Decision(Action.HOLD, Reason.INCOMPLETE, message, eligible_at=s.failure.limited_until)
     # 4
     if s.last_build is None:
-        return Decision(Action.BUILD, Reason.NEVER_BUILT, "Not built before in this environment")
+        return Decision(Action.BUILD, Reason.NEVER_BUILT, NEVER_BUILT)
     # 5
     if s.relation_missing:
-        return Decision(Action.BUILD, Reason.RELATION_MISSING, f"{s.relation_name} no longer exists")
+        return Decision(Action.BUILD, Reason.RELATION_MISSING, relation_missing(s.relation_name))
     changes = s.code_changes
     wants_full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
     full = wants_full and not s.settings.refuses_full_refresh
@@ -214,9 +217,7 @@ def _first_row(s: Situation) -> Decision:
     if s.overwritten_by is not None:
         return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
     if s.relation_restored:
-        # Nobody knows which code built these rows.
-        message = f"{s.relation_name} comes from an older copy of its database"
-        return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full)
+        return Decision(Action.BUILD, Reason.OVERWRITTEN, relation_restored(s.relation_name), full_refresh=full)
     # 6
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"

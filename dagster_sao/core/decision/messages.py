@@ -1,4 +1,4 @@
-"""The words of decisions that more than one row, or more than one table, uses. The contract is docs/semantics.md."""
+"""The words of decisions that more than one row, table or page uses. The contract is docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, Writer
 
+NEVER_BUILT = "Not built before in this environment"
 _MOST_NAMED = 3
 _FAILURES = {
     FailureKind.BUILD: "Its last build failed",
@@ -45,6 +46,16 @@ def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str
     'Upstream test failed: not_null_orders_id'
     """
     return f"Upstream test failed: {named(tests, labels)}"
+
+
+def relation_missing(relation_name: str) -> str:
+    """Return the message about a relation that is missing from the warehouse."""
+    return f"{relation_name} no longer exists"
+
+
+def relation_restored(relation_name: str) -> str:
+    """Return the message about a relation that was put back with an older copy of its database: any code may have built it."""
+    return f"{relation_name} comes from an older copy of its database"
 
 
 def writer_label(writer: Writer) -> str:

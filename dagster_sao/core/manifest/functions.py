@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.manifest import inert_settings
 
 _PREFIX = "function."
 # All other entries of a function in the manifest count, also those that a later dbt adds.
@@ -23,12 +24,6 @@ _WITHOUT_EFFECT = frozenset(
         "extra_ctes", "extra_ctes_injected", "fqn", "functions", "group", "meta", "metrics", "original_file_path",
         "package_name", "patch_path", "path", "raw_code", "refs", "resource_type", "root_path", "sources", "tags",
         "time_spine", "unique_id", "unrendered_config", "unrendered_config_call_dict",
-    }
-)  # fmt: skip
-_CONFIG_WITHOUT_EFFECT = frozenset(
-    {
-        "access", "alias", "concurrent_batches", "contract", "database", "description", "docs", "enabled", "event_time",
-        "freshness", "group", "meta", "owner", "persist_docs", "schema", "static_analysis", "tags",
     }
 )  # fmt: skip
 _DETERMINISTIC = "deterministic"
@@ -109,7 +104,7 @@ def definition(props: Mapping[str, Any]) -> Mapping[str, Any]:
     config = {
         name: value
         for name, value in (props.get("config") or {}).items()
-        if name not in _CONFIG_WITHOUT_EFFECT and value not in (None, "", [], {})
+        if name not in inert_settings.OF_FUNCTIONS and value not in (None, "", [], {})
     }
     own = {
         name: _without_descriptions(value)

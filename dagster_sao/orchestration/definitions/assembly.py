@@ -177,13 +177,13 @@ def _build_sensors(
     return [
         build_freshness_sensor(
             project,
-            name=f"{project.name}_freshness_sensor",
+            name=project.freshness_sensor_name,
             interval_seconds=settings.freshness_interval_seconds,
             default_status=settings.default_sensor_status,
             tick_seconds=settings.tick_seconds,
         ),
         StateAwareAutomationSensor(
-            f"{project.name}_automation_sensor",
+            project.automation_sensor_name,
             project=project,
             target=_target(models),
             minimum_interval_seconds=settings.automation_interval_seconds,

@@ -79,6 +79,16 @@ class OrchestratedProject:
         """What tells the state of this project and environment from that of others."""
         return state_name(self.name, self.environment)
 
+    @property
+    def freshness_sensor_name(self) -> str:
+        """The name of the sensor that probes its sources."""
+        return f"{self.name}_freshness_sensor"
+
+    @property
+    def automation_sensor_name(self) -> str:
+        """The name of the sensor that requests its runs."""
+        return f"{self.name}_automation_sensor"
+
     def variant(self, target: str | None, variables: Mapping[str, Any]) -> OrchestratedProject:
         """Return this project with another target or other variables, parsed for them: itself where they are its own.
 

@@ -22,7 +22,7 @@ from dagster_sao.orchestration.sources.first_look import FirstLook
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_tokens import alterations_since, note_rows
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import ProjectView, read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
@@ -145,7 +145,7 @@ class RunCapture:
         Probed when dbt has ended, with all hooks: the run itself may have changed them. Without hooks, a source that the
         second look found unchanged is not probed again. Raises WarehouseError when the warehouse cannot be probed.
         """
-        instance, graph = self._context.instance, self._loaded.project.graph
+        graph = self._loaded.project.graph
         read = read_directly(graph, built, ())
         sources = [self._again.sources[uid] for uid in read if uid in self._again.sources and uid in state.sources]
         nodes = [graph.nodes[uid] for uid in read if uid in graph.nodes and uid not in built]
@@ -157,8 +157,8 @@ class RunCapture:
             policy = source_policy(self._loaded, self._again.sources[uid])
             if (found := next_state_of(seen, policy, state.sources[uid], now)) is not None:
                 tokens[uid] = found.token
-        alterations = alterations_since(instance, prober, self._loaded, state, nodes, self._project.state_name)
-        return tokens, alterations
+        view = ProjectView(self._context.instance, self._project, self._loaded, state, now)
+        return tokens, alterations_since(view, prober, nodes)
 
     def note_rows(self, built: Collection[str]) -> None:
         """Note the rows that builds of the run left, so that a later change from outside Dagster is detected.

@@ -140,6 +140,9 @@ class RunOptions:
     ] = False
 
 
+_Choices = type[Enum] | None
+
+
 @dataclass(frozen=True, slots=True)
 class RunOption:
     """One option of a run, as each surface needs it."""
@@ -153,6 +156,12 @@ class RunOption:
     needs: str
     is_dbts: bool
     flags: tuple[str, ...]
+
+    @property
+    def choices(self) -> _Choices:
+        """The enum of its values, None where it takes any of its type."""
+        kinds = (self.type, *get_args(self.type))
+        return next((one for one in kinds if isinstance(one, type) and issubclass(one, Enum)), None)
 
 
 def _read(one: Any) -> RunOption:  # noqa: ANN401 (a field of a dataclass has a type of its own kind)

@@ -29,7 +29,6 @@ from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
 from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Claims
-from dagster_sao.orchestration.runs.config import TestStrategy
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
 from dagster_sao.orchestration.runs.report import RunReport
@@ -162,7 +161,7 @@ class DbtRuns:
         """Return the nodes that failed in this run, and those that cannot be built after that."""
         failed = self._outcomes.failed
         below = failed | self._graph.descendants(self._recorder.holding) if failed else set()
-        if self._setup.config.test_strategy is not TestStrategy.IMMEDIATE:
+        if not self._setup.tests_hold:
             return below
         return below | (self._outcomes.gated_by(self._outcomes.failed_tests) - self._outcomes.built)
 
@@ -361,8 +360,9 @@ class DbtRuns:
 
     def _skipped(self, uid: str) -> dg.AssetObservation:
         """Report a node that is not built because of a failure in this run."""
-        tests_hold = self._setup.config.test_strategy is TestStrategy.IMMEDIATE
-        decision = self._outcomes.skip_after_failure(uid, self._recorder.stopping, self._labels, tests_hold=tests_hold)
+        decision = self._outcomes.skip_after_failure(
+            uid, self._recorder.stopping, self._labels, tests_hold=self._setup.tests_hold
+        )
         return self._report.not_built(uid, decision, None)
 
     def _report_unanswered(self, tests: Iterable[str]) -> Iterator[Any]:

@@ -43,7 +43,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 )
 from dagster_sao.orchestration.project.loaded import AssetKeys, LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
+from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
 from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
 from dagster_sao.orchestration.state.contradictions import found_contradiction
@@ -96,6 +96,11 @@ class RunSetup:
     def run_id(self) -> str:
         """The id of the run."""
         return self.context.run.run_id
+
+    @property
+    def tests_hold(self) -> bool:
+        """Whether a failed test holds back the nodes that it gates: only where tests run in dbt's order."""
+        return self.config.test_strategy is TestStrategy.IMMEDIATE
 
     @property
     def is_automated(self) -> bool:

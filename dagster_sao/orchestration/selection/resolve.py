@@ -27,11 +27,11 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import known_forms, read_manifest, read_variables
 from dagster_sao.orchestration.selection.words import SelectionWords
 from dagster_sao.orchestration.selection.yaml_selectors import (
-    FILE,
     check_references,
     default_selector,
     methods_of_selector,
     methods_of_words,
+    no_selector,
     read_selectors,
     selectors_of_words,
 )
@@ -151,9 +151,7 @@ def _selector_name(selection: NodeSelection, selectors: Mapping[str, Mapping[str
         msg = f"The yaml selector '{selection.selector}' cannot be combined with select or exclude: give one or the other."
         raise InvalidSelectionError(msg)
     elif selection.selector not in selectors:
-        near = did_you_mean(nearest_names(selection.selector, selectors))
-        msg = f"There is no yaml selector '{selection.selector}' in {FILE}.{near}"
-        raise InvalidSelectionError(msg)
+        raise no_selector(selection.selector, selectors)
     else:
         name = selection.selector
     if name:

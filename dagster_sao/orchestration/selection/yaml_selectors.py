@@ -7,7 +7,7 @@ failed parse.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +23,13 @@ _REFERENCE = "selector"
 _CHILDREN = re.compile(r"\+\d*\Z")
 # `@`, `2+` and the method of one word of a selection, as dbt reads it.
 _WORD = re.compile(r"\A@?(\d*\+)?((?P<method>[\w.]+):)?")
+
+
+def no_selector(name: str, selectors: Iterable[str]) -> InvalidSelectionError:
+    """Return the error about a selector that is not there, with the nearest names."""
+    return InvalidSelectionError(
+        f"There is no yaml selector '{name}' in {FILE}.{did_you_mean(nearest_names(name, selectors))}"
+    )
 
 
 def read_selectors(project_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -96,9 +103,7 @@ def selectors_of_words(text: str, selectors: Mapping[str, Mapping[str, Any]]) ->
     for pattern in _references_in_words(text):
         matched = _matching(pattern, selectors)
         if not matched:
-            hint = did_you_mean(nearest_names(pattern, selectors, most=1))
-            msg = f"There is no yaml selector '{pattern}' in {FILE}.{hint}"
-            raise InvalidSelectionError(msg)
+            raise no_selector(pattern, selectors)
         found.update(matched)
     return found
 

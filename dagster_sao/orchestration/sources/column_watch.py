@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-import dagster as dg
-
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import Columns, build_id, read_columns, write_columns
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.relations.listing import Existence, Presence
@@ -48,19 +46,13 @@ def unseen_columns(loaded: LoadedProject, state: StateSnapshot, nodes: Iterable[
     }
 
 
-def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    state: StateSnapshot,
-    found: Mapping[str, Existence],
-    recheck: Recheck,
-) -> None:
-    """Keep the columns in `found`, which the warehouse listed after `state` was read.
+def note_columns(view: ProjectView, found: Mapping[str, Existence], recheck: Recheck) -> None:
+    """Keep the columns in `found`, which the warehouse listed after the state in `view` was read.
 
     Columns that could not be listed this time are unknown until a later listing.
     """
-    before = read_columns(instance, project.state_name)
+    state, state_name = view.state, view.project.state_name
+    before = read_columns(view.instance, state_name)
     seen, hidden = dict(before.seen), set(before.hidden)
     for uid, existence in found.items():
         if existence.columns is not None:
@@ -76,7 +68,8 @@ def note_columns(  # noqa: PLR0913, PLR0917 (what a look knows)
     for uid in moved:
         seen.pop(uid, None)
     seen.update({uid: before.seen[uid] for uid in moved if uid in before.seen})
-    write_columns(instance, project.state_name, Columns(seen, _bound(loaded, state, seen, before), frozenset(hidden)))
+    columns = Columns(seen, _bound(view.loaded, state, seen, before), frozenset(hidden))
+    write_columns(view.instance, state_name, columns)
 
 
 def _bound(

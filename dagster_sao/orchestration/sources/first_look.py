@@ -21,7 +21,7 @@ from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.sources.record_tokens import Observer, record_sources
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import ProjectView, read_state
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations
 
@@ -74,15 +74,9 @@ class FirstLook:
         Raises WarehouseError when the warehouse cannot be queried, and WarehouseBusyError while a writer holds it.
         """
         if sources:
-            yield from record_sources(
-                self.instance,
-                self.loaded,
-                observer or prober,
-                sources,
-                states=state.sources,
-                now=now,
-                untracked_at=untracked_at if self.refresh and self.state_aware else None,
-            )
+            untracked_at = untracked_at if self.refresh and self.state_aware else None
+            view = self._view(state, now)
+            yield from record_sources(view, observer or prober, sources, untracked_at=untracked_at)
         for observation in self.note_relations(prober, state, now):
             self.instance.report_runless_asset_event(observation)
 
@@ -90,13 +84,17 @@ class FirstLook:
         self, prober: SourceProber, state: StateSnapshot, now: datetime
     ) -> Sequence[dg.AssetObservation]:
         """Note the relations and columns as they are, and return the news. Raises as `record` does."""
+        view = self._view(state, now)
         if self.refresh and self.state_aware:
-            return self.watch.look(self.instance, prober, self.loaded, state, self.building(), now, self.as_it_is_now)
+            return self.watch.look(view, prober, self.building(), self.as_it_is_now)
         if unseen := unseen_columns(self.loaded, state, self.selected):
             others = self.building()
             found = existing_relations(prober.session, [one for uid, one in unseen.items() if uid not in others])
-            note_columns(self.instance, self.project, self.loaded, state, found, self.as_it_is_now)
+            note_columns(view, found, self.as_it_is_now)
         return ()
+
+    def _view(self, state: StateSnapshot, now: datetime) -> ProjectView:
+        return ProjectView(self.instance, self.project, self.loaded, state, now)
 
     def as_it_is_now(self) -> tuple[StateSnapshot, Collection[str]]:
         """Return the state, and the nodes that other runs are building."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 
 import dagster as dg
 
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import Source
-from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import DATA_VERSION_TAG
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.state.asset_tokens import IS_USER_PROVIDED_TAG
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 
 
@@ -46,58 +44,43 @@ class Notice:
     """Why it could not be recorded; empty where it could."""
 
 
-def take_notice(  # noqa: PLR0913, PLR0917 (what a notice consists of)
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    sources: Sequence[Source],
-    token: str,
-    state: StateSnapshot,
-) -> list[Notice]:
+def take_notice(view: ProjectView, sources: Sequence[Source], token: str) -> list[Notice]:
     """Record new data of sources, and return what became of each.
 
     A source that is probed is probed now. If nothing tells whether its data changed, it counts as updated. A source that
     `is_pushed` has new data if `token` is another one than before, or is empty.
     """
-    pushed = [source for source in sources if is_pushed(project, loaded, source)]
+    pushed = [source for source in sources if is_pushed(view, source)]
     probed = [source for source in sources if source not in pushed]
-    notices = [_push(instance, loaded, source, token, state) for source in pushed]
-    return [*notices, *(_probe(instance, project, loaded, probed, state) if probed else ())]
+    notices = [_push(view, source, token) for source in pushed]
+    return [*notices, *(_probe(view, probed) if probed else ())]
 
 
-def is_pushed(project: OrchestratedProject, loaded: LoadedProject, source: Source) -> bool:
+def is_pushed(view: ProjectView, source: Source) -> bool:
     """Return whether a source is not probed: it has the state that its loader reports to Dagster (`loaded_by_dagster`)."""
-    return loaded.keys.by_unique_id[source.unique_id] in project.loaded_by_dagster
+    return view.loaded.keys.by_unique_id[source.unique_id] in view.project.loaded_by_dagster
 
 
-def _push(
-    instance: dg.DagsterInstance, loaded: LoadedProject, source: Source, token: str, state: StateSnapshot
-) -> Notice:
-    last = state.sources.get(source.unique_id)
+def _push(view: ProjectView, source: Source, token: str) -> Notice:
+    last = view.state.sources.get(source.unique_id)
     if token and last is not None and last.token == token:
         return _notice(source, NoticeStatus.NO_NEW_DATA)
     tags = {DATA_VERSION_TAG: token, IS_USER_PROVIDED_TAG: "true"} if token else None
-    key = loaded.keys.by_unique_id[source.unique_id]
-    instance.report_runless_asset_event(
+    key = view.loaded.keys.by_unique_id[source.unique_id]
+    view.instance.report_runless_asset_event(
         dg.AssetMaterialization(key, description=f"New data in {source.label}, reported by its loader", tags=tags)
     )
     return _notice(source, NoticeStatus.NEW_DATA)
 
 
-def _probe(
-    instance: dg.DagsterInstance,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    sources: Sequence[Source],
-    state: StateSnapshot,
-) -> Iterator[Notice]:
-    left, now, mark = {source.unique_id: source for source in sources}, clock.now(), uuid.uuid4().hex
+def _probe(view: ProjectView, sources: Sequence[Source]) -> Iterator[Notice]:
+    left, mark = {source.unique_id: source for source in sources}, uuid.uuid4().hex
     why = "There was no answer"
     try:
-        session = open_session(project, loaded)
+        session = open_session(view.project, view.loaded)
         try:
             for uid, seen in SourceProber(session, now_ns=clock.now_ns).observe(sources):
-                yield _record(instance, loaded, left.pop(uid), seen, state, now, mark)
+                yield _record(view, left.pop(uid), seen, mark)
         finally:
             session.close()
     except DagsterSaoError as error:
@@ -106,23 +89,15 @@ def _probe(
         yield _notice(source, NoticeStatus.ERROR, why)
 
 
-def _record(  # noqa: PLR0913, PLR0917 (what an event is made of)
-    instance: dg.DagsterInstance,
-    loaded: LoadedProject,
-    source: Source,
-    seen: Observation,
-    state: StateSnapshot,
-    now: datetime,
-    mark: str,
-) -> Notice:
+def _record(view: ProjectView, source: Source, seen: Observation, mark: str) -> Notice:
     if seen.error:
         return _notice(source, NoticeStatus.ERROR, seen.error)
-    last = state.sources.get(source.unique_id)
-    found = next_state_of(seen, source_policy(loaded, source), last, now, untracked_at=f"notice {mark}")
+    last = view.state.sources.get(source.unique_id)
+    found = next_state_of(seen, source_policy(view.loaded, source), last, view.now, untracked_at=f"notice {mark}")
     if found is None:
         return _notice(source, NoticeStatus.NO_NEW_DATA)
-    key = loaded.keys.by_unique_id[source.unique_id]
-    instance.report_runless_asset_event(source_event(key, ProbedSource(source, seen, 0.0), found))
+    key = view.loaded.keys.by_unique_id[source.unique_id]
+    view.instance.report_runless_asset_event(source_event(key, ProbedSource(source, seen, 0.0), found))
     return _notice(source, NoticeStatus.NEW_DATA)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -22,7 +22,8 @@ from dagster_sao.orchestration.events.event_schema import (
     PROBE_SECONDS_KEY,
 )
 from dagster_sao.orchestration.events.record_json import history_to_json
-from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
+from dagster_sao.orchestration.project.loaded import source_policy
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.warehouse.probes.registry import Observation
 
 
@@ -79,15 +80,8 @@ def source_event(key: dg.AssetKey, probed: ProbedSource, state: SourceState) -> 
     )
 
 
-def record_sources(  # noqa: PLR0913 (each is an input of the capture)
-    instance: dg.DagsterInstance,
-    loaded: LoadedProject,
-    prober: Observer,
-    sources: Sequence[Source],
-    *,
-    states: Mapping[str, SourceState],
-    now: datetime,
-    untracked_at: str | None = None,
+def record_sources(
+    view: ProjectView, prober: Observer, sources: Sequence[Source], *, untracked_at: str | None = None
 ) -> Iterator[str]:
     """Probe sources and record their new data, before a run reads them. Yields a sentence for each source with a problem.
 
@@ -96,10 +90,11 @@ def record_sources(  # noqa: PLR0913 (each is an input of the capture)
     """
     by_id = {source.unique_id: source for source in sources}
     for unique_id, observation in prober.observe(sources):
-        source, last = by_id[unique_id], states.get(unique_id)
+        source, last = by_id[unique_id], view.state.sources.get(unique_id)
         if problem := observation.error or observation.warning:
             yield problem
-        state = next_state_of(observation, source_policy(loaded, source), last, now, untracked_at)
+        state = next_state_of(observation, source_policy(view.loaded, source), last, view.now, untracked_at)
         if state is not None:
             probed = ProbedSource(source, observation, 0.0)
-            instance.report_runless_asset_event(source_event(loaded.keys.by_unique_id[unique_id], probed, state))
+            key = view.loaded.keys.by_unique_id[unique_id]
+            view.instance.report_runless_asset_event(source_event(key, probed, state))

@@ -12,6 +12,7 @@ from dagster_sao.core.manifest.policy import ExternalChanges
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import build_id, read_baselines, write_baselines
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.registry import SourceProber
@@ -39,25 +40,19 @@ def row_tokens(prober: SourceProber, nodes: Sequence[Node]) -> Iterator[tuple[st
             yield uid, digest(observation.token)
 
 
-def alterations_since(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
-    instance: dg.DagsterInstance,
-    prober: SourceProber,
-    loaded: LoadedProject,
-    state: StateSnapshot,
-    nodes: Sequence[Node],
-    state_name: str,
-) -> dict[str, str]:
+def alterations_since(view: ProjectView, prober: SourceProber, nodes: Sequence[Node]) -> dict[str, str]:
     """Return the tokens of the nodes' relations that were altered outside Dagster since their last build.
 
     Raises WarehouseError when the warehouse cannot be queried.
     """
-    baselines = read_baselines(instance, state_name)
+    builds = view.state.builds
+    baselines = read_baselines(view.instance, view.project.state_name)
     known = {
         node.unique_id: baseline
         for node in nodes
-        if node.unique_id in state.builds
-        and is_watched(node, prober, loaded)
-        and (baseline := baselines.of(node.unique_id, state.builds[node.unique_id])) is not None
+        if node.unique_id in builds
+        and is_watched(node, prober, view.loaded)
+        and (baseline := baselines.of(node.unique_id, builds[node.unique_id])) is not None
     }
     watched = [node for node in nodes if node.unique_id in known]
     return {uid: token for uid, token in row_tokens(prober, watched) if token != known[uid]}

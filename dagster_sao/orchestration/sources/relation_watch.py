@@ -8,16 +8,17 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from dagster_sao.core.decision.messages import relation_missing, relation_restored
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
-from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.sources.database_copies import database_copy
 from dagster_sao.orchestration.sources.relation_tokens import is_watched, row_tokens
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
     RelationNote,
@@ -44,14 +45,10 @@ _LEAVES_A_RELATION = frozenset({"table", "view", "incremental", "snapshot", "see
 class _Look:
     """The input of one look at relations."""
 
-    instance: dg.DagsterInstance
+    view: ProjectView
     prober: SourceProber
-    loaded: LoadedProject
-    state: StateSnapshot
-    nodes: Sequence[Node]
     counted: frozenset[str]
     """The nodes whose tokens include everything that the run which built them wrote, also in hooks and `on-run-end`."""
-    now: datetime
 
 
 class RelationWatch:
@@ -68,15 +65,8 @@ class RelationWatch:
         self._again_at: datetime | None = None
         """When to look again although nothing has moved."""
 
-    def look(  # noqa: PLR0913, PLR0917 (what a tick knows)
-        self,
-        instance: dg.DagsterInstance,
-        prober: SourceProber,
-        loaded: LoadedProject,
-        state: StateSnapshot,
-        building: Iterable[str],
-        now: datetime,
-        recheck: Recheck,
+    def look(
+        self, view: ProjectView, prober: SourceProber, building: Iterable[str], recheck: Recheck
     ) -> list[dg.AssetObservation]:
         """Note the state of the relations that were built and that no run is writing, and return the news.
 
@@ -84,16 +74,17 @@ class RelationWatch:
 
         Raises WarehouseError when the warehouse cannot be queried, and WarehouseBusyError while a writer holds it.
         """
+        instance, state, now = view.instance, view.state, view.now
         skipped = set(building)
         nodes = [
             node
-            for uid, node in loaded.project.graph.nodes.items()
+            for uid, node in view.graph.nodes.items()
             if uid in state.builds and uid not in skipped and _leaves_a_relation(node)
         ]
         with_columns = {
             uid: relation
-            for uid, relation in relations_with_columns(loaded).items()
-            if uid not in skipped and (uid in state.builds or uid in loaded.project.graph.sources)
+            for uid, relation in relations_with_columns(view.loaded).items()
+            if uid not in skipped and (uid in state.builds or uid in view.graph.sources)
         }
         if not nodes and not with_columns:
             return []
@@ -103,11 +94,11 @@ class RelationWatch:
         stamp = _stamp(prober, nodes, state, counted), frozenset(with_columns)
         if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
             return []
-        look = _Look(instance, prober, loaded, state, nodes, counted, now)
+        look = _Look(view, prober, counted)
         before = read_relation_notes(instance, self._project.state_name)
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
-        note_columns(instance, self._project, loaded, state, columns, recheck)
+        note_columns(view, columns, recheck)
         copy = database_copy(instance, self._project.state_name, prober.session.duckdb_file)
         alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
         seen, waits = {}, []
@@ -130,7 +121,7 @@ class RelationWatch:
         if copy is not None:
             copy.note(instance, self._project.state_name)
         self._seen, self._again_at = stamp, min(waits, default=None)
-        keys = loaded.keys.by_unique_id
+        keys = view.loaded.keys.by_unique_id
         return [
             event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
         ]
@@ -151,19 +142,19 @@ class RelationWatch:
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return, for each relation that was read, its token if it was altered since its build, else None."""
-        is_due = self._looked_at is None or look.now >= self._looked_at + _LOOK_EVERY
-        builds = look.state.builds
+        is_due = self._looked_at is None or look.view.now >= self._looked_at + _LOOK_EVERY
+        builds = look.view.state.builds
         watched = [
-            node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.loaded)
+            node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.view.loaded)
         ]
 
         def is_known(node: Node) -> bool:
             return self._baselines.of(node.unique_id, builds[node.unique_id]) is not None
 
         if is_due or not all(map(is_known, watched)):  # runs write them too
-            self._baselines = read_baselines(look.instance, self._project.state_name)
+            self._baselines = read_baselines(look.view.instance, self._project.state_name)
         if is_due:
-            self._looked_at = look.now
+            self._looked_at = look.view.now
         baselines = self._baselines
         wanted = [node for node in watched if is_due or not is_known(node)]
         found: dict[str, str | None] = {}
@@ -174,15 +165,15 @@ class RelationWatch:
                 baselines.tokens[uid], is_new = (build_id(builds[uid]), token), True
             found[uid] = token if baseline not in {None, token} else None
         if is_new:
-            write_baselines(look.instance, self._project.state_name, baselines)
+            write_baselines(look.view.instance, self._project.state_name, baselines)
         return found
 
 
 def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[str, RelationNote]:
     """Return all relations of the session's own database, those that a run is writing too, as put back."""
     session, found = look.prober.session, {}
-    for uid, build in look.state.builds.items():
-        node = look.loaded.project.graph.nodes.get(uid)
+    for uid, build in look.view.state.builds.items():
+        node = look.view.graph.nodes.get(uid)
         name = parse_relation_name((node and node.relation_name) or "", session.adapter_type)
         if name is not None and name.database in {"", session.database}:
             known = seen.get(uid) or RelationNote(build_id(build))
@@ -196,9 +187,9 @@ def _news(
     if relation is None or relation == before.seen.get(node.unique_id):
         return
     if relation.is_missing:
-        message = f"{node.relation_name} no longer exists"
+        message = relation_missing(str(node.relation_name))
     elif relation.is_restored:
-        message = f"{node.relation_name} comes from an older copy of its database"
+        message = relation_restored(str(node.relation_name))
     elif relation.alteration is not None:
         message = "Altered outside of Dagster"
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -25,7 +24,7 @@ from dagster_sao.orchestration.sources.age_checks import FreshnessReports, fresh
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
@@ -45,9 +44,7 @@ _NAMED_SOURCES = 5
 class _Tick:
     """The plan of one tick, and what it found."""
 
-    now: datetime
-    loaded: LoadedProject
-    state: StateSnapshot
+    view: ProjectView
     sources: list[Source]
     """The sources that can be probed."""
     due: list[Source]
@@ -118,9 +115,9 @@ class FreshnessProber:
         started: float,
     ) -> _Tick:
         now = clock.now()
-        state = read_state(context.instance, self._project, loaded, now)
+        view = view_project(context.instance, self._project, loaded, now)
         sources = _starting_at(first, probed_sources(self._project, loaded))
-        wanted = wanted_sources(loaded.project, state, now)
+        wanted = wanted_sources(loaded.project, view.state, now)
         due = [
             source
             for source in sources
@@ -128,7 +125,7 @@ class FreshnessProber:
                 source.unique_id, source_policy(loaded, source), now, is_wanted=source.unique_id in wanted
             )
         ]
-        tick = _Tick(now, loaded, state, sources, due, wanted)
+        tick = _Tick(view, sources, due, wanted)
         if self._checks is None:
             self._checks = FreshnessReports(context.instance, self._project, loaded)
         if due or not sources:
@@ -160,27 +157,28 @@ class FreshnessProber:
             self._absorb(tick, probed, log)
         except Exception as error:  # noqa: BLE001 (times of any year, texts of any kind)
             what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
-            self._schedule.failed(probed.source.unique_id, what, tick.now)
+            self._schedule.failed(probed.source.unique_id, what, tick.view.now)
 
     def _absorb(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
         source, observation = probed.source, probed.observation
-        uid, policy = source.unique_id, source_policy(tick.loaded, source)
+        uid, view = source.unique_id, tick.view
+        policy, now = source_policy(view.loaded, source), view.now
         tick.seen.add(uid)
         if observation.warning:
             self._warn_once(observation.warning, log)
-        last = tick.state.sources.get(uid)
+        last = view.state.sources.get(uid)
         state = None
         if observation.error:
-            self._schedule.failed(uid, observation.error, tick.now)
+            self._schedule.failed(uid, observation.error, now)
         else:
-            state = next_state_of(observation, policy, last, tick.now)
-            self._schedule.answered(uid, tick.now, stale_at(observation, policy, last, tick.now))
-        key = tick.loaded.keys.by_unique_id[uid]
+            state = next_state_of(observation, policy, last, now)
+            self._schedule.answered(uid, now, stale_at(observation, policy, last, now))
+        key = view.loaded.keys.by_unique_id[uid]
         if state is not None:
             tick.events.append(source_event(key, probed, state))
             tick.updated.append(source.label)
         if policy.has_thresholds and self._checks is not None:
-            result = freshness_result(source, observation, policy, last, tick.now)
+            result = freshness_result(source, observation, policy, last, now)
             tick.events.extend(self._checks.news(uid, key, result, is_new_data=state is not None))
 
     def _warn_once(self, sentence: str, log: Any) -> None:  # noqa: ANN401
@@ -191,12 +189,14 @@ class FreshnessProber:
     def _watch_relations(
         self, context: dg.SensorEvaluationContext, prober: SourceProber, tick: _Tick, building: Mapping[str, str]
     ) -> list[dg.AssetObservation]:
+        view = tick.view
+
         def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
-            at_work = self._activity(context, tick.loaded).building
-            return read_state(context.instance, self._project, tick.loaded, clock.now()), at_work
+            at_work = self._activity(context, view.loaded).building
+            return read_state(view.instance, view.project, view.loaded, clock.now()), at_work
 
         try:
-            return self._watch.look(context.instance, prober, tick.loaded, tick.state, building, tick.now, recheck)
+            return self._watch.look(view, prober, building, recheck)
         except WarehouseError as error:
             # Keep what the sources' probes found.
             context.log.warning(f"The models' relations could not be checked: {sentence(error)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 import dagster as dg
 
+from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -16,6 +17,29 @@ from dagster_sao.orchestration.state.blocked_sources import blocked_sources
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.relation_notes import read_columns, read_moved, read_relation_notes
 from dagster_sao.orchestration.state.resets import read_resets
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectView:
+    """One look at a project: one manifest, and its state in an instance at one time."""
+
+    instance: dg.DagsterInstance
+    project: OrchestratedProject
+    loaded: LoadedProject
+    state: StateSnapshot
+    now: datetime
+
+    @property
+    def graph(self) -> ProjectGraph:
+        """The graph of the manifest."""
+        return self.loaded.project.graph
+
+
+def view_project(
+    instance: dg.DagsterInstance, project: OrchestratedProject, loaded: LoadedProject, now: datetime
+) -> ProjectView:
+    """Return a project with its state in an instance."""
+    return ProjectView(instance, project, loaded, read_state(instance, project, loaded, now), now)
 
 
 def read_state(

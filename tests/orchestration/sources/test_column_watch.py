@@ -11,6 +11,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import LastBuild, SourceState, StateSnapshot
 from dagster_sao.orchestration.sources.column_watch import note_columns
+from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from dagster_sao.warehouse.relations.listing import Existence, Presence
 from tests.core.graphs import graph
@@ -40,7 +41,7 @@ class Noted:
         for run_id, *names in meanwhile:
             self.build(run_id, *names)
         existences = {name.replace("_", "."): existence for name, existence in found.items()}
-        note_columns(self.instance, self, self, state, existences, lambda: (self.bare, building))
+        note_columns(ProjectView(self.instance, self, self, state, NOW), existences, lambda: (self.bare, building))
         return self.state
 
     @property
