@@ -115,7 +115,7 @@ def relation_rows(key: str, relation: Relation, environment: Environment) -> Row
     keys.extend(own_key(key, relation) for key in own.keys if key.columns <= columns.keys())
     if len(set(catalog)) < len(catalog):
         return NOTHING
-    return with_keys(Rows(columns, is_open=relation.columns is None), keys)
+    return with_keys(Rows(columns, is_open=relation.columns is None, holds_all_of=key), keys)
 
 
 def with_own(column: Column, own: Column, relation: Relation, semantics: Semantics) -> Column:
