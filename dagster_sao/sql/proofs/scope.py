@@ -177,7 +177,7 @@ def _learn(columns: dict[Id, Column], keys: list[Key], known: Known, relation: R
 
 
 def _result(text: str, known: Known) -> Step:
-    return Step(f"{text} ({known.label})", frozenset({known.source}), known.label)
+    return Step(f"{text} ({known.label})", frozenset({known.source} - {""}), known.label)
 
 
 def table_rows(table: exp.Table, environment: Environment) -> Rows:
