@@ -1,6 +1,6 @@
 """How many queries the data tests of a project send, and how many rows these read: by dbt, and with efficient testing.
 
-    python benchmarks/efficient_testing.py [100 500] [--on duckdb postgres] [--repeats 1]
+    python benchmarks/efficient_testing.py [100 500] [--on duckdb postgres] [--modes off aggregate all] [--repeats 1]
 
 A made-up project with five tests per model is built as a whole, then again with nothing changed, then after an edit of 5 % of
 its models, by state-aware runs with each way of `efficient_testing`, and once by `dbt build`, which always does everything. The
@@ -111,10 +111,10 @@ class Postgres(Warehouse):
         self._server.ask("create schema raw", *statements, database=PROJECT)
 
 
-def measure(warehouse: Warehouse, models: int) -> dict[tuple[str, str], Measured]:
+def measure(warehouse: Warehouse, models: int, modes: Sequence[str]) -> dict[tuple[str, str], Measured]:
     """Return what each way of building did in each situation; dbt is in one."""
     found = {}
-    for mode in ("dbt", *MODES):
+    for mode in ("dbt", *modes):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name).resolve() / PROJECT
             warehouse.prepare(folder, models)
@@ -202,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", type=int, nargs="*", default=[100, 500])
     parser.add_argument("--on", nargs="+", choices=["duckdb", "postgres"], default=["duckdb", "postgres"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--repeats", type=int, default=1, help="how often all is measured")
     options = parser.parse_args()
     if not sys.platform.startswith("linux"):
@@ -210,7 +211,7 @@ def main() -> None:
         warehouses = [stack.enter_context(_warehouse(name)) for name in options.on]
         for warehouse in warehouses:
             for models in options.models:
-                runs = [measure(warehouse, models) for _ in range(options.repeats)]
+                runs = [measure(warehouse, models, options.modes) for _ in range(options.repeats)]
                 found = {key: _median([one[key] for one in runs]) for key in runs[0]}
                 beside = found[SITUATIONS[0], "dbt"]
                 print_table(

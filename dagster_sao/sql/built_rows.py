@@ -44,8 +44,28 @@ def why_rows_may_differ(model: Mapping[str, Any]) -> str:
         return f"it is {_article(kind)} {kind}{keeps}"
     if (model.get("language") or "sql") != "sql":
         return "it is a Python model"
-    if (config.get("contract") or {}).get("enforced"):
+    if has_contract(model):
         return "its contract may convert its values"
+    return _why_changed(config)
+
+
+def has_contract(model: Mapping[str, Any]) -> bool:
+    """Return whether dbt builds a model by an enforced contract."""
+    return bool(((model.get("config") or {}).get("contract") or {}).get("enforced"))
+
+
+def has_its_constraints(model: Mapping[str, Any]) -> bool:
+    """Return whether a relation certainly has the constraints of its model's contract when dbt has built it.
+
+    dbt writes them into the statement that creates a table: https://docs.getdbt.com/reference/resource-properties/constraints.
+    An incremental model keeps the table that an older contract created.
+    """
+    config = model.get("config") or {}
+    is_table = model.get("resource_type") == "model" and config.get("materialized") == "table"
+    return is_table and (model.get("language") or "sql") == "sql" and has_contract(model) and not _why_changed(config)
+
+
+def _why_changed(config: Mapping[str, Any]) -> str:
     found = next((name for name in _CHANGE_ROWS if config.get(name)), None)
     if found:
         return f"its {found} may change them"

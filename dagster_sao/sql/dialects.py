@@ -41,6 +41,8 @@ class Semantics:
     """Whether a subquery in FROM can read the sources to its left without LATERAL."""
     groups_by_position: bool = False
     """Whether `GROUP BY 1` means the first column of the result."""
+    enforces: frozenset[str] = frozenset()
+    """The kinds of dbt's constraints that the database enforces, by the equality of GROUP BY."""
     hidden_collations: str = ""
     """A query that gives 0 if no column can have a collation that its type does not show; empty where there is no such query."""
 
@@ -58,16 +60,18 @@ _POSTGRES = Semantics(
     types_literals_by_column=True,
     sees_sources_to_the_left=False,
     groups_by_position=True,
+    enforces=frozenset({"not_null", "primary_key", "unique"}),
     # Only these let texts be equal that are written differently.
     hidden_collations=(
         "select count(*) from pg_attribute a join pg_collation c on c.oid = a.attcollation where not c.collisdeterministic"
     ),
 )
-# DuckDB's PARTITION BY and GROUP BY ALL ignore the collation of a column.
+# DuckDB's PARTITION BY and GROUP BY ALL ignore the collation of a column, as its unique indexes do.
 _DUCKDB = replace(
     _POSTGRES,
     folds_names="all",
     partitions_as_it_groups=False,
+    enforces=frozenset({"not_null"}),
     fails_on_division_by_zero=False,
     sees_sources_to_the_left=True,
     # A table that is made from a query inherits the collations of the query's columns. A view of DuckDB itself has a column

@@ -11,7 +11,7 @@ from dbt_dagster_sao.data_tests.handover import DataTestRequest
 from dbt_dagster_sao.data_tests.replaced_macros import ReplacedMacros
 
 if TYPE_CHECKING:
-    from dagster_sao.sql.proofs import Known, Proof, QueryProofs, Relation
+    from dagster_sao.sql.proofs import Known, Proof, Property, QueryProofs, Relation
 
 Entry = Mapping[str, Any]
 """A node, source or test as in `manifest.json`."""
@@ -86,14 +86,34 @@ class TestProofs:
             return f"The project replaces dbt's macro {replaced}."
         if model_id not in self._request.builds | self._request.views:
             return f"{model['name']} is not built in this run."
+        wanted = wanted_property(entry, self._relation_key)
+        if not isinstance(wanted, NotProvable) and (enforced := self._by_constraints(model_id, model, wanted)):
+            return enforced
         if why := why_rows_may_differ(model) or self._replaced.why_rows_may_differ:
             return f"The rows of {model['name']} may differ from its query's: {why}."
-        wanted = wanted_property(entry, self._relation_key)
         if isinstance(wanted, NotProvable):
             return wanted.reason
         query = self._query(model_id, model, warehouse)
         found = query.prove(wanted) if query is not None else NotProvable(f"{model['name']} cannot be compiled.")
         return found.reason if isinstance(found, NotProvable) else found
+
+    def _enforced(self, unique_id: str, model: Entry) -> tuple[Known, ...]:
+        """Return what the constraints of a table that is built in this invocation make certain."""
+        from dagster_sao.sql.proofs import enforced_properties
+
+        is_built_by_dbt = unique_id in self._request.builds and not self._replaced.why_rows_may_differ
+        return enforced_properties(model, self._adapter) if is_built_by_dbt else ()
+
+    def _by_constraints(self, model_id: str, model: Entry, wanted: Property) -> Proof | None:
+        """Return the proof that a property of a table follows from its constraints alone."""
+        from dagster_sao.sql.proofs import Proof, QueryProofs, Relation
+
+        known = self._enforced(model_id, model)
+        if not known:
+            return None
+        relations = {"built": Relation(str(model["name"]), known=known)}
+        found = QueryProofs("select * from built", self._adapter, relations).prove(wanted)
+        return found if isinstance(found, Proof) else None
 
     def _learn(self, test: str, label: str) -> None:
         from dagster_sao.sql.proofs import Known, NotProvable, known_property
@@ -142,6 +162,8 @@ class TestProofs:
         query = self._query(unique_id, entry, warehouse) if self._has_rows_of_query(unique_id) else None
         with self._lock:
             known = tuple(self._known.get(unique_id, {}).values())
+        if not self._continues_on_error(entry):
+            known += self._enforced(unique_id, entry)
         rows = query.rows if query is not None else None
         name = str(entry.get("name"))
         if columns is None:
@@ -156,10 +178,12 @@ class TestProofs:
         entry = self._entry(unique_id)
         if entry is None or unique_id not in self._request.builds | self._request.views:
             return False
-        # What reads a model is built after its failure too if it says so.
-        if (entry.get("config") or {}).get("on_error") == "continue":
-            return False
-        return not (why_rows_may_differ(entry) or self._replaced.why_rows_may_differ)
+        return not (self._continues_on_error(entry) or why_rows_may_differ(entry) or self._replaced.why_rows_may_differ)
+
+    @staticmethod
+    def _continues_on_error(model: Entry) -> bool:
+        """Return whether dbt builds what reads a model also when it could not build the model itself."""
+        return (model.get("config") or {}).get("on_error") == "continue"
 
     def _relied_on(self, model_id: str) -> frozenset[str]:
         """Return the relations whose tests tell about a model's rows: its parents, and what these are built from."""

@@ -102,3 +102,20 @@ def test_what_passes_later_is_known_then():
 )
 def test_only_rows_that_a_query_gave_in_this_invocation_have_its_properties(config, options, is_proven):
     assert proven(entries(**config), **options) == ({"ids", "have_ids", "status"} if is_proven else set())
+
+
+CONTRACT = {"contract": {"enforced": True}}
+
+
+@pytest.mark.parametrize(("about", "name"), [(MIDDLE, "middle"), (ORDERS, "orders")])
+def test_a_constraint_proves_a_test_of_its_table_and_of_what_reads_it(about, name):
+    known = entries(middle="select 1 as order_id, 2 as status", **CONTRACT)
+    known[MIDDLE]["columns"] = {"order_id": {"name": "order_id", "constraints": [{"type": "not_null"}]}}
+    known["have_ids"] = generic("not_null", about, "order_id")
+    proof = proofs(known).prove("have_ids", Warehouse())
+    assert (proof.text, proof.premises) == (
+        "not_null(order_id) holds: middle.order_id is not null (a constraint of the table)",
+        frozenset(),
+    ), name
+    # The table is as an older contract left it.
+    assert isinstance(proofs(known, builds=(STG, ORDERS)).prove("have_ids", Warehouse()), str)

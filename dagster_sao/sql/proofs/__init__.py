@@ -7,6 +7,7 @@ caller to know. Whatever is not understood proves nothing.
 
 from __future__ import annotations
 
+from dagster_sao.sql.proofs.constraints import enforced_properties
 from dagster_sao.sql.proofs.manifest_tests import known_property, wanted_property
 from dagster_sao.sql.proofs.properties import (
     AcceptedValues,
@@ -32,6 +33,7 @@ __all__ = [
     "Relation",
     "Relationship",
     "Unique",
+    "enforced_properties",
     "known_property",
     "wanted_property",
 ]

@@ -97,6 +97,8 @@ class Rows:
     """Whether some of the columns have names that the database made up."""
     is_ordered: bool = True
     """Whether the columns stand in the order of the query's result."""
+    holds_all_of: str | None = None
+    """The relation of which these are all rows, perhaps with other columns."""
     losses: tuple[str, ...] = ()
     """Why keys were lost, for readers."""
 

@@ -64,7 +64,7 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
     is_query = isinstance(node, exp.In) and has_only(node, "this", "query")
     members = _members_of_query(node.this, node.args["query"], scope) if is_query else {}
     return Implied(
-        _not_null_if(node, scope, is_true=True),
+        not_null_if(node, scope, is_true=True),
         _values_if_true(node, scope),
         _excluded(node, scope),
         _pinned(node, scope),
@@ -73,16 +73,16 @@ def implied(node: exp.Expr, scope: Scope) -> Implied:
     )
 
 
-def _not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]:
+def not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]:
     """Return the columns that are not NULL where a predicate is TRUE, or where it is FALSE."""
     if not has_only(node, *_ARGUMENTS):
         return _NONE
     if isinstance(node, exp.Paren):
-        return _not_null_if(node.this, scope, is_true=is_true)
+        return not_null_if(node.this, scope, is_true=is_true)
     if isinstance(node, exp.Not):
-        return _not_null_if(node.this, scope, is_true=not is_true)
+        return not_null_if(node.this, scope, is_true=not is_true)
     if isinstance(node, exp.And | exp.Or):
-        one, other = (_not_null_if(part, scope, is_true=is_true) for part in (node.this, node.expression))
+        one, other = (not_null_if(part, scope, is_true=is_true) for part in (node.this, node.expression))
         return one | other if both_hold(node, is_true=is_true) else one & other
     if isinstance(node, _COMPARISONS):
         is_plain = not any(isinstance(part, _NOT_OPERANDS) for part in (node.this, node.expression))

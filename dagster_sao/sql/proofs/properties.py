@@ -67,7 +67,7 @@ class Known:
 
     property: Property
     source: str
-    """The id of the test that says so."""
+    """The id of the test that says so; empty where the database itself sees to it."""
     label: str
     """What a reader sees, such as `passed 12:03, run 4f2a`."""
 

@@ -10,7 +10,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from dagster_sao.sql.dialects import Semantics, semantics_of, sqlglot_dialect
-from dagster_sao.sql.proofs import expressions, grouping, joins, predicates, set_operations
+from dagster_sao.sql.proofs import expressions, predicates
+from dagster_sao.sql.proofs.clauses import grouping, joins, set_operations
 from dagster_sao.sql.proofs.column_types import BOOLEAN, INTEGER, TEXT
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, key_within, with_keys
 from dagster_sao.sql.proofs.properties import (
@@ -152,7 +153,8 @@ def _derived(node: exp.Expr, environment: Environment) -> Rows:
     if isinstance(node, exp.Subquery):
         if not has_only(node, "this", "alias", "with", "order", "limit", "offset"):
             return NOTHING
-        return _derived(node.this, environment)
+        rows = _derived(node.this, environment)
+        return rows if has_only(node, "this", "alias", "with") else replace(rows, holds_all_of=None)
     if isinstance(node, exp.SetOperation):
         if not set_operations.is_understood(node):
             return NOTHING
@@ -215,8 +217,16 @@ def _selected(select: exp.Select, environment: Environment) -> Rows:
     distinct = select.args.get("distinct")
     if distinct is not None and not distinct.args.get("on"):
         rows = grouping.distinct(rows)
+    if _keeps_all_rows(select) and not (multiplies or found):
+        (source,) = scope.sources.values()
+        rows = replace(rows, holds_all_of=source.holds_all_of)
     # A LIMIT keeps keys. It adds none: DuckDB 2.0 has been seen to drop a `limit 1` after an outer join.
     return rows
+
+
+def _keeps_all_rows(select: exp.Select) -> bool:
+    """Return whether a query has each row of its one source."""
+    return has_only(select, "with", "expressions", "from", "order") and argument(select, "from") is not None
 
 
 def _reads_only_itself(select: exp.Select, scope: Scope) -> bool:

@@ -115,7 +115,7 @@ def _relation_rows(key: str, relation: Relation, environment: Environment) -> Ro
     keys.extend(own_key(key, relation) for key in own.keys if key.columns <= columns.keys())
     if len(set(catalog)) < len(catalog):
         return NOTHING
-    return with_keys(Rows(columns, is_open=relation.columns is None), keys)
+    return with_keys(Rows(columns, is_open=relation.columns is None, holds_all_of=key), keys)
 
 
 def with_own(column: Column, own: Column, relation: Relation, semantics: Semantics) -> Column:
@@ -177,7 +177,7 @@ def _learn(columns: dict[Id, Column], keys: list[Key], known: Known, relation: R
 
 
 def _result(text: str, known: Known) -> Step:
-    return Step(f"{text} ({known.label})", frozenset({known.source}), known.label)
+    return Step(f"{text} ({known.label})", frozenset({known.source} - {""}), known.label)
 
 
 def table_rows(table: exp.Table, environment: Environment) -> Rows:

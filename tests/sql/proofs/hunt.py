@@ -12,7 +12,7 @@ from sqlglot import exp
 
 from dagster_sao.sql.proofs import Proof, QueryProofs
 from tests.sql.proofs.random_sql import Grammar
-from tests.sql.proofs.worlds import QueryError, World, failures, fill, made, random_world, tests_of
+from tests.sql.proofs.worlds import QueryError, World, failures, fill, made, random_world, tests_of, with_model
 
 QUERIES_PER_WORLD = 20
 
@@ -45,7 +45,8 @@ class Hunt:
             tables = {
                 table: [(column.name, column.type) for column in columns] for table, columns in world.tables.items()
             }
-            grammar = Grammar(random, tables, self.database.is_duckdb)
+            grammar = Grammar(random, tables, self.database.is_duckdb, world.parents)
+            world = self.with_model(world, grammar, random)
             for _ in range(QUERIES_PER_WORLD):
                 sql = grammar.model()
                 found = self.check(world, sql, report)
@@ -53,6 +54,19 @@ class Hunt:
                     report.counterexample = self.shrunk(world, sql, found) if self.shrinks else f"{found}: {sql}"
                     return report
         return report
+
+    def with_model(self, world: World, grammar: Grammar, random: Random) -> World:
+        """Return the world, now and then with a table made by a query, which the queries after it may read."""
+        if random.random() < 0.6:
+            return world
+        made_by = grammar.query(1)
+        try:
+            found = with_model(self.database, world, made_by.sql, random)
+        except QueryError:
+            fill(self.database, world)
+            return world
+        grammar.tables = {**grammar.tables, "m": made_by.columns}
+        return found
 
     def check(self, world: World, sql: str, report: Report) -> object | None:
         """Return a property that is claimed and does not hold."""
@@ -121,7 +135,10 @@ class Hunt:
                     sql, is_smaller = smaller, True
                     break
         for smaller in simpler_worlds(world):
-            fill(self.database, smaller)
+            try:
+                fill(self.database, smaller)
+            except QueryError:
+                continue
             if self.still_wrong(smaller, sql, claim):
                 world = smaller
         fill(self.database, world)
@@ -133,6 +150,7 @@ class Hunt:
         ]
         for filling in world.fillings:
             lines += [f"  {table}: {rows}" for table, rows in filling.items()]
+        lines += [f"  {table}: {made_by}" for table, made_by in world.models.items()]
         lines += [f"  {relation}" for relation in world.relations.values()]
         return "\n".join(lines)
 
@@ -206,6 +224,7 @@ WORDS = (
     "left join on", "right join on", "inner join on", "full join on", "full join of", "group by", "distinct on", "select distinct", "row_number",
     "union", "intersect", "except", "rollup", "where", "having", "qualify", "semi join with", "exists", "comes from its parent",
     "accepted values", "is not null", "together unique", "left join with", "at most one row", "one row of aggregates",
+    "tells the branches apart", "(in m)",
 )  # fmt: skip
 
 

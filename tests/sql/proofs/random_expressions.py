@@ -47,6 +47,8 @@ class Expressions:
     random: Random
     tables: dict[str, list[tuple[str, str]]]
     is_duckdb: bool
+    parents: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """Tables and columns whose values are those of another table's column."""
     queries: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     aliases: int = 0
 

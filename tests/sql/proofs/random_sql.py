@@ -46,7 +46,45 @@ class Grammar(Expressions):
             return self.set_operation(depth)
         return self.select(depth)
 
+    def tagged(self) -> Made:
+        """Return rows of two tables, with a column that may tell them apart."""
+        (one, columns), (other, others) = self.pick(list(self.tables.items())), self.pick(list(self.tables.items()))
+        pairs = [(name, twin, type_) for name, type_ in columns for twin, found in others if found == type_][:3]
+        tags = self.pick([["'a'", "'b'"], ["'a'", "'A'"], ["1", "2"], ["'a'", "'a'"], ["'1'", "2"], ["null", "'a'"]])
+        halves = [
+            f"select {', '.join([f'{tag} as tag', *(f'{pair[number]} as c{n}' for n, pair in enumerate(pairs))])} from {table}"
+            for number, (tag, table) in enumerate(zip(tags, (one, other), strict=True))
+        ]
+        return Made(" union all ".join(halves), [("tag", TEXT), *((f"c{n}", pair[2]) for n, pair in enumerate(pairs))])
+
+    def with_parent(self) -> Made:
+        """Return a table with the columns of its parent, all of whose rows may be there or not."""
+        child, column, parent, other = self.pick(self.parents)
+        source = self.pick(
+            [
+                parent,
+                parent,
+                f"(select * from {parent})",
+                f"(select * from {parent} where {other} <> {self.pick(['0', '1'])})",
+            ]
+        )
+        columns = [(f"l.{name}", f"l_{name}", type_) for name, type_ in self.tables[child]]
+        columns += [(f"r.{name}", f"r_{name}", type_) for name, type_ in self.tables[parent]]
+        on = f"l.{column} = r.{other}" + (
+            f" and r.{self.pick(self.tables[parent])[0]} is not null" if self.chance(0.2) else ""
+        )
+        where = (
+            f" where {self.predicate([Ref(sql, sql, type_) for sql, _, type_ in columns], 1)}"
+            if self.chance(0.3)
+            else ""
+        )
+        items = ", ".join(f"{sql} as {name}" for sql, name, _ in columns)
+        sql = f"select {items} from {child} l left join {source} r on {on}{where}"
+        return Made(sql, [(name, type_) for _, name, type_ in columns])
+
     def set_operation(self, depth: int) -> Made:
+        if self.chance(0.3):
+            return self.tagged()
         first, second = self.select(depth, narrow=True), self.select(depth, narrow=True)
         if len(first.columns) != len(second.columns) or self.chance(0.3):
             second = first if self.chance(0.3) else self.same_shape(first.columns) or first
@@ -154,7 +192,7 @@ class Grammar(Expressions):
         if style < 0.05:
             return self.pinned()
         if style < 0.13:
-            return self.plain_join()
+            return self.with_parent() if self.parents and self.chance(0.4) else self.plain_join()
         if style < 0.28:
             return self.aggregated(text, refs)
         if style < 0.42:

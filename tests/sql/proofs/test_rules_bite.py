@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from sqlglot import exp
 
-from dagster_sao.sql.proofs import expressions, facts, grouping, joins, predicates, query, scope, set_operations
+from dagster_sao.sql.proofs import expressions, facts, predicates, query, scope
+from dagster_sao.sql.proofs.clauses import grouping, joins, matches, set_operations
 from dagster_sao.sql.proofs.facts import Key, Step
 from tests.sql.proofs.hunt import Hunt
 from tests.sql.proofs.worlds import DuckDB
@@ -216,6 +217,40 @@ replacing(
     "not_null_of_both",
     lambda one, other: one.not_null if one.not_null is not None else other.not_null,
 )
+replacing("branches need not be told apart", set_operations, "are_apart", always(True))
+
+# Joins in which each row has a match
+replacing(
+    "any WHERE needs a match",
+    matches,
+    "why_rejected",
+    lambda where, _scope, _right: (Step("broken"),) if where else None,
+)
+replacing("a part of a parent is all of it", matches, "holds_all", always(True))
+
+
+@mutation
+def a_child_may_be_null(patch):
+    before = matches.why_child_matches
+
+    def why(left, right, one, other):
+        columns = {**left.columns, one: replace(left.columns[one], not_null=())}
+        return before(replace(left, columns=columns), right, one, other)
+
+    patch.setattr(matches, "why_child_matches", why)
+
+
+@mutation
+def any_column_is_a_child(patch):
+    patch.setattr(
+        matches,
+        "why_child_matches",
+        lambda left, right, one, _: () if left.columns[one].not_null is not None and right.holds_all_of else None,
+    )
+
+
+# Models in between
+replacing("a key of a parent's query is strict", scope, "own_key", lambda key, _: replace(key, is_strict=True))
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from random import Random
 
-from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, Relation, Relationship, Unique
+from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, QueryProofs, Relation, Relationship, Unique
+from dagster_sao.sql.proofs.column_types import family_of
 from tests.sql.proofs.random_expressions import (
     ANY_CASE,
     BIGINT,
@@ -74,6 +75,13 @@ class DuckDB:
         self.run("select * from made limit 0")
         return [column[0] for column in self.connection.description]
 
+    def types(self, table: str) -> dict[str, str]:
+        return dict(
+            self.run(
+                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
+            )
+        )
+
     def close(self) -> None:
         self.connection.close()
 
@@ -106,6 +114,13 @@ class Postgres:
         self.run("select * from made limit 0")
         return [column[0] for column in self.cursor.description]
 
+    def types(self, table: str) -> dict[str, str]:
+        return dict(
+            self.run(
+                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
+            )
+        )
+
     def close(self) -> None:
         self.connection.close()
 
@@ -129,6 +144,13 @@ class World:
     lax: set[str] = field(default_factory=set)
     """The tables in which this ignores NULLs."""
     relations: dict[str, Relation] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    """Tables that are made of the others, each with its query."""
+
+    @property
+    def parents(self) -> list[tuple[str, str, str, str]]:
+        """The columns whose values are those of another table."""
+        return [(table, c.name, *c.parent) for table, columns in self.tables.items() for c in columns if c.parent]
 
 
 def random_world(random: Random) -> World:
@@ -242,6 +264,21 @@ def fill(database, world: World) -> None:
             if filling[table]:
                 rows = ", ".join(f"({', '.join(row)})" for row in filling[table])
                 database.run(f"insert into w{number}.{table} values {rows}")
+        for table, sql in world.models.items():
+            database.enter(number)
+            database.run(f"create table {table} as {sql}")
+
+
+def with_model(database, world: World, sql: str, random: Random) -> World:
+    """Return a filled world with one more table, of which nothing but its query is known. Raises QueryError."""
+    found = replace(world, models={"m": sql})
+    fill(database, found)
+    columns = {name: type_.lower() for name, type_ in database.types("m").items()}
+    rows = QueryProofs(sql, database.dialect, world.relations).rows
+    names = tuple(columns) if random.random() < 0.8 else None
+    types = {name: type_ for name, type_ in columns.items() if family_of(type_) not in {TEXT, None}}
+    relation = Relation("m", names, (), types if random.random() < 0.8 else None, rows)
+    return replace(found, relations={**world.relations, "m": relation})
 
 
 @contextmanager

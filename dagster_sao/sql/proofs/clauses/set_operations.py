@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import NULL, are_comparable, common
+from dagster_sao.sql.proofs.column_types import INTEGER, NULL, TEXT, are_comparable, common
 from dagster_sao.sql.proofs.expressions import one_of
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, with_keys
 from dagster_sao.sql.proofs.scope import has_only
 
 _ARGUMENTS = ("this", "expression", "distinct", "with", "order", "limit", "offset")
+_MOST_KEYS = 4
 
 
 def is_understood(node: exp.SetOperation) -> bool:
@@ -42,11 +44,52 @@ def combined(node: exp.SetOperation, left: Rows, right: Rows, semantics: Semanti
         *_renamed(right, names, kept, is_kept=keeps_keys_of_right(node)),
     ]
     word = type(node).__name__.lower()
+    if isinstance(node, exp.Union):
+        keys += _keys_of_branches(left, right, columns, names, kept)
     if is_distinct:
         keys.append(Key(frozenset(columns), is_strict=True, reason=(Step(word),)))
     losses = () if is_distinct or keys else (f"{word} all may repeat rows",)
     lost = (*left.losses, *right.losses, *losses)
     return with_keys(Rows(columns, hides_names=left.hides_names, losses=lost), keys)
+
+
+def _keys_of_branches(
+    left: Rows, right: Rows, columns: dict[Id, Column], names: dict[Id, Id], kept: set[Id]
+) -> list[Key]:
+    """Return keys of both branches together with a column that tells the branches apart."""
+    here = {names[other]: facts for other, facts in right.columns.items()}
+    telling = [name for name in columns if name in kept and are_apart(left.columns[name], here[name])]
+    others = _renamed(right, names, kept, is_kept=True)[:_MOST_KEYS]
+    found = []
+    for name in telling:
+        reason = joined(
+            (Step(f"{left.columns[name].shown or name} tells the branches apart"),),
+            *_reasons(left.columns[name], here[name]),
+        )
+        is_not_null = columns[name].not_null
+        for one, other in product([key for key in left.keys if key.columns <= kept][:_MOST_KEYS], others):
+            is_strict = one.is_strict and other.is_strict and is_not_null is not None
+            why = joined(one.reason, other.reason, reason, is_not_null or ())
+            found.append(Key(one.columns | other.columns | {name}, is_strict, why))
+    return found
+
+
+def are_apart(one: Column, other: Column) -> bool:
+    """Return whether two columns certainly have no value in common, whatever the case or the zeros in front."""
+    if one.values is None or other.values is None or one.type != other.type or one.type not in {TEXT, INTEGER}:
+        return False
+    if not one.values.quoted == other.values.quoted == (one.type == TEXT):
+        return False
+    texts = [{_plain(text) for text in column.values.texts} for column in (one, other) if column.values is not None]
+    return all(text.isascii() for text in texts[0] | texts[1]) and texts[0].isdisjoint(texts[1])
+
+
+def _plain(text: str) -> str:
+    return text.strip().lstrip("0").lower()
+
+
+def _reasons(*columns: Column) -> list[Reason]:
+    return [column.values.reason for column in columns if column.values is not None]
 
 
 def _renamed(right: Rows, names: dict[Id, Id], kept: set[Id], *, is_kept: bool) -> list[Key]:

@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
 from dagster_sao.sql.proofs import predicates
+from dagster_sao.sql.proofs.clauses import matches
 from dagster_sao.sql.proofs.column_types import are_comparable
 from dagster_sao.sql.proofs.expressions import one_of
 from dagster_sao.sql.proofs.facts import (
@@ -21,6 +22,7 @@ from dagster_sao.sql.proofs.facts import (
     Column,
     Id,
     Key,
+    Reason,
     Rows,
     Step,
     as_lax,
@@ -77,7 +79,7 @@ def from_clause(select: exp.Select, environment: Environment) -> Scope:
     if not _is_understood(joins) or _add_source(scope, clause.this) is None:
         return Scope(environment, {"": NOTHING}, NOTHING)
     scope.rows = _qualified(next(iter(scope.sources)), scope)
-    where = _where_for_joins(select, joins)
+    where = matches.usable_where(select, joins)
     for join in joins:
         before = scope.rows
         name = _add_source(scope, join.this)
@@ -96,20 +98,6 @@ def _is_understood(joins: Iterable[exp.Join]) -> bool:
     # A comma binds less than JOIN, which makes no difference to joins that keep all rows of the left.
     has_comma = any(has_only(join, "this") for join in joins)
     return not (has_comma and any(join.side.upper() in {"RIGHT", "FULL"} for join in joins))
-
-
-def _where_for_joins(select: exp.Select, joins: Iterable[exp.Join]) -> list[exp.Expr]:
-    """Return the conjuncts of WHERE that may as well stand in ON of an inner join: no join after it adds rows to the left."""
-    where = select.args.get("where")
-    if where is None or any(join.side.upper() in {"RIGHT", "FULL"} for join in joins):
-        return []
-    equalities = [conjunct for conjunct in predicates.conjuncts(where.this) if isinstance(conjunct, exp.EQ)]
-    # Names without a source could be those of a source that comes later.
-    return [node for node in equalities if all(_is_qualified(side) for side in (node.this, node.expression))]
-
-
-def _is_qualified(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Column) and node.args.get("table") is not None
 
 
 def _add_source(scope: Scope, source: exp.Expr) -> str | None:
@@ -155,8 +143,9 @@ def _join(scope: Scope, left: Rows, name: str, join: exp.Join, where: list[exp.E
     right = _qualified(name, scope)
     kind = _kind(join)
     on = join.args.get("on")
-    if kind in {"inner", "cross"} and where:
-        on = exp.and_(*([on] if on is not None else []), *where, copy=True)
+    equalities = matches.equalities(where)
+    if kind in {"inner", "cross"} and equalities:
+        on = exp.and_(*([on] if on is not None else []), *equalities, copy=True)
         kind = "inner"
     scope.rows = replace(left, columns={**left.columns, **right.columns})
     pairs = _using_pairs(scope, join, name)
@@ -165,7 +154,7 @@ def _join(scope: Scope, left: Rows, name: str, join: exp.Join, where: list[exp.E
     ]
     using = tuple(pairs.values())
     facts = _Join(kind, name, on, tuple(dict.fromkeys([*using, *equal])), using)
-    scope.rows = _joined_rows(scope, left, right, facts)
+    scope.rows = _joined_rows(scope, left, right, facts, _why_matched(scope, left, right, facts, where))
     if kind in {"semi", "anti"}:
         del scope.sources[name]
         return
@@ -243,8 +232,22 @@ def _key_of_merged(left: Rows, right: Rows, pairs: Mapping[str, tuple[Id, Id]], 
     return [Key(frozenset({merged}), is_strict=False, reason=reason)]
 
 
-def _joined_rows(scope: Scope, left: Rows, right: Rows, join: _Join) -> Rows:
-    """Return the rows of a join. `scope.rows` has the columns of both sides."""
+def _why_matched(scope: Scope, left: Rows, right: Rows, join: _Join, where: list[exp.Expr]) -> Reason | None:
+    """Return why each row that a left join gives, or that WHERE keeps of it, has a match."""
+    if join.kind != "left":
+        return None
+    why = matches.why_rejected(where, scope, right)
+    conditions = len(list(predicates.conjuncts(join.on))) + len(join.using)
+    if why is not None or conditions != 1 or len(join.equal) != 1:
+        return why
+    return matches.why_child_matches(left, right, *join.equal[0])
+
+
+def _joined_rows(scope: Scope, left: Rows, right: Rows, join: _Join, why_matched: Reason | None) -> Rows:
+    """Return the rows of a join. `scope.rows` has the columns of both sides.
+
+    `why_matched` tells why each row of a left join has a match, None where that is not known.
+    """
     comparable = [
         (one, other)
         for one, other in join.equal
@@ -264,8 +267,10 @@ def _joined_rows(scope: Scope, left: Rows, right: Rows, join: _Join) -> Rows:
     ]
     columns = {
         **_side_columns(left, join, is_optional=is_left_optional(join.kind)),
-        **_side_columns(right, join, is_optional=is_right_optional(join.kind)),
+        **_side_columns(right, join, is_optional=is_right_optional(join.kind) and why_matched is None),
     }
+    if why_matched is not None:
+        columns |= {column: matches.with_match(facts, why_matched) for column, facts in right.columns.items()}
     loss = _loss(left, right, join, comparable) if right_once is None and join.kind != "right" else ()
     rows = with_keys(
         Rows(columns, is_open=left.is_open or right.is_open, losses=(*left.losses, *right.losses, *loss)), keys

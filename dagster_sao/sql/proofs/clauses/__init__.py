@@ -1,0 +1,1 @@
+"""What each clause of a query does to what is proven of its rows."""
