@@ -50,7 +50,7 @@ from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.definitions.build import build_state_aware_definitions
 from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG
 from dagster_sao.orchestration.events.record_json import build_to_json
-from dagster_sao.orchestration.private.dagster_internals import evaluate_conditions
+from dagster_sao.orchestration.private.automation import evaluate_conditions
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.verdicts import VerdictTable
 

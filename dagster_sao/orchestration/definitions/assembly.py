@@ -11,6 +11,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject
 
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
+from dagster_sao.orchestration.collector import paused_collector
 from dagster_sao.orchestration.dbt.executable import find_dbt
 from dagster_sao.orchestration.definitions.jobs import build_jobs
 from dagster_sao.orchestration.definitions.partitions import refuse_partitions
@@ -68,6 +69,7 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
     )
 
 
+@paused_collector()
 def assemble(  # noqa: PLR0913 (what definitions consist of)
     project: OrchestratedProject,
     settings: StateAwareSettings,

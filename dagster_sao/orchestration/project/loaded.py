@@ -20,6 +20,7 @@ from dagster_sao.core.manifest.policy import (
 )
 from dagster_sao.core.project import Project
 from dagster_sao.core.read_project import read_project
+from dagster_sao.orchestration.collector import paused_collector
 from dagster_sao.orchestration.private.dagster_internals import (
     fresh_translator,
     get_asset_check_key_for_test,
@@ -107,6 +108,7 @@ class LoadedProject:
         return self.translator.get_asset_spec(self.manifest, unique_id, self.dbt_project)
 
 
+@paused_collector()
 def load_manifest(
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
