@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dagster_sao.sql import volatility
@@ -29,6 +29,8 @@ def _word(draw):
 _TEXTS = st.lists(st.one_of(_word(), st.sampled_from(_SIGNS)), max_size=12).map("".join)
 
 
+@example("select \u017fysdate")
+@example("select t\u0131meofday()")
 @given(_TEXTS)
 def test_the_words_of_a_text_never_hide_that_it_is_volatile(text):
     stripped = volatility._COMMENTS.sub(lambda found: found["string"] or " ", text)
