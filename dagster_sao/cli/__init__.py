@@ -3,6 +3,6 @@
 Made of `dagster_sao.api` alone: what the command line can do, Python can.
 """
 
-from dagster_sao.cli.commands import main
+from dagster_sao.cli.main import main
 
 __all__ = ["main"]

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject
 
+from dagster_sao.collector import paused_collector
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
-from dagster_sao.orchestration.collector import paused_collector
 from dagster_sao.orchestration.dbt.executable import find_dbt
 from dagster_sao.orchestration.definitions.jobs import build_jobs
 from dagster_sao.orchestration.definitions.partitions import refuse_partitions

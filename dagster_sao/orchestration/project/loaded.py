@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
+from dagster_sao.collector import paused_collector
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.manifest.graph import Source
@@ -20,7 +21,6 @@ from dagster_sao.core.manifest.policy import (
 )
 from dagster_sao.core.project import Project
 from dagster_sao.core.read_project import read_project
-from dagster_sao.orchestration.collector import paused_collector
 from dagster_sao.orchestration.private.dagster_internals import (
     fresh_translator,
     get_asset_check_key_for_test,

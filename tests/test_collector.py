@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from dagster_sao.orchestration.collector import paused_collector
+from dagster_sao.collector import paused_collector
 
 
 @pytest.fixture(autouse=True)
