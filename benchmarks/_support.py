@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import statistics
 import sys
@@ -128,6 +129,16 @@ def synthetic_manifest(models: int, *, with_tests: bool = False) -> dict[str, An
         **{name: {} for name in ("docs", "exposures", "metrics", "groups", "selectors", "disabled", "group_map")},
         **{name: {} for name in ("saved_queries", "semantic_models", "unit_tests", "functions")},
     }
+
+
+def write_dbt_project(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a project of which only the manifest is there."""
+    (folder / "target").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text(f"name: {PROJECT}\nprofile: {PROJECT}\n")
+    (folder / "profiles.yml").write_text(
+        f"{PROJECT}: {{target: d, outputs: {{d: {{type: duckdb, path: d.duckdb}}}}}}\n"
+    )
+    (folder / "target" / "manifest.json").write_text(json.dumps(manifest))
 
 
 def read_project(manifest: Mapping[str, Any], cache: MutableMapping[str, str]) -> Project:

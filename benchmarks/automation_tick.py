@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import os
 import sqlite3
@@ -45,12 +44,13 @@ from benchmarks._support import (
     median_cpu,
     print_table,
     synthetic_manifest,
+    write_dbt_project,
 )
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.definitions.build import build_state_aware_definitions
 from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG
 from dagster_sao.orchestration.events.record_json import build_to_json
-from dagster_sao.orchestration.private.dagster_internals import evaluate_conditions
+from dagster_sao.orchestration.private.automation import evaluate_conditions
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.verdicts import VerdictTable
 
@@ -66,8 +66,8 @@ class StateAware:
     def __init__(self, folder: Path, models: int, instance: dg.DagsterInstance) -> None:
         self._instance_ref = instance.get_ref()
         self._cursor: str | None = None
-        dbt_project = _write_dbt_project(folder, synthetic_manifest(models))
-        definitions = build_state_aware_definitions(dbt_project)
+        write_dbt_project(folder, synthetic_manifest(models))
+        definitions = build_state_aware_definitions(DbtProject(folder))
         self.repository = definitions.get_repository_def()
         sensor = self.repository.get_sensor_def(SENSOR)
         self.project: OrchestratedProject = sensor.project
@@ -149,16 +149,6 @@ def _report(
 ) -> None:
     tags = {DATA_VERSION_TAG: version}
     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata, tags=tags))
-
-
-def _write_dbt_project(folder: Path, manifest: dict[str, object]) -> DbtProject:
-    (folder / "target").mkdir(parents=True)
-    (folder / "dbt_project.yml").write_text(f"name: {PROJECT}\nprofile: {PROJECT}\n")
-    (folder / "profiles.yml").write_text(
-        f"{PROJECT}: {{target: d, outputs: {{d: {{type: duckdb, path: d.duckdb}}}}}}\n"
-    )
-    (folder / "target" / "manifest.json").write_text(json.dumps(manifest))
-    return DbtProject(folder)
 
 
 class Figures(NamedTuple):

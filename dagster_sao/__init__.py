@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dagster_sao.collector import paused_collector
+
 if TYPE_CHECKING:
     from dagster_sao.api import (
         BuildResults,
@@ -102,7 +104,8 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    found = getattr(import_module(_HOMES.get(name, "dagster_sao.api")), name)
+    with paused_collector():
+        found = getattr(import_module(_HOMES.get(name, "dagster_sao.api")), name)
     globals()[name] = found
     return found
 

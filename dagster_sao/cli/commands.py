@@ -36,16 +36,8 @@ _PROJECT_OPTIONS = (
 _Body = Callable[..., None]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="dagster-sao")
-def main() -> None:
-    """State-aware orchestration for dbt on Dagster: build only what would come out different, and say why.
-
-    The state is that of the Dagster instance in DAGSTER_HOME, shared with its sensors, jobs and UI. The models are those
-    of Dagster definitions (-f, -m), or of the dbt project in the current folder.
-
-    Exit codes: 0 all well, 1 a node or test failed, 2 wrong usage or an unexpected error.
-    """
+commands = Commands()
+"""All commands, by name."""
 
 
 def _command(body: _Body) -> _Body:
@@ -75,7 +67,7 @@ def _warnings(*, debug: bool) -> Iterator[None]:
         yield
 
 
-@main.command()
+@commands.command()
 @selection_options
 @build_options
 @_command
@@ -94,7 +86,7 @@ def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any
     out.show(made)
 
 
-@main.command()
+@commands.command()
 @selection_options
 @build_options
 @_command
@@ -136,7 +128,7 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-@main.command()
+@commands.command()
 @click.argument("name")
 @_command
 def explain(project: StateAwareProject, out: Output, name: str, *, debug: bool) -> None:
@@ -155,7 +147,7 @@ def explain(project: StateAwareProject, out: Output, name: str, *, debug: bool) 
     out.show(project.explain(name))
 
 
-@main.command()
+@commands.command()
 @click.argument("name", required=False)
 @_command
 def state(project: StateAwareProject, out: Output, name: str | None, *, debug: bool) -> None:
@@ -171,7 +163,7 @@ def state(project: StateAwareProject, out: Output, name: str | None, *, debug: b
     out.show(project.state(name) if name is not None else project.states())
 
 
-@main.command()
+@commands.command()
 @selection_options
 @click.option("-y", "--yes", is_flag=True, help="Reset everything without asking.")
 @_command
@@ -199,7 +191,7 @@ def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **
         )
 
 
-@main.command()
+@commands.command()
 @selection_options
 @click.option("--trust-proofs", is_flag=True, help="Let runs prove tests again after a test contradicted a proof.")
 @_command
@@ -222,7 +214,7 @@ def tests(project: StateAwareProject, out: Output, *, trust_proofs: bool, debug:
     out.show(found)
 
 
-@main.command()
+@commands.command()
 @click.option("--probe/--no-probe", default=False, show_default=True, help="Ask the warehouse what it has now.")
 @_command
 def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool) -> None:
@@ -238,7 +230,7 @@ def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool
     out.show(found)
 
 
-@main.command()
+@commands.command()
 @click.argument("names", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--token", default="", help="The version of the data, for a source that is not probed (loaded_by_dagster)."
@@ -262,7 +254,7 @@ def notify(project: StateAwareProject, out: Output, names: tuple[str, ...], *, t
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-@main.command()
+@commands.command()
 @click.option(
     "--probe/--no-probe", default=True, show_default=True, help="Ask the warehouse which sources it can track."
 )

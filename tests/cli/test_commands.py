@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
+from dagster_sao.cli.commands import commands
 from dagster_sao.orchestration.events.event_schema import SOURCE_PROBLEMS_KEY
 from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.support.corner_shop import ORDERS, RATES, TOTALS, open_shop
@@ -35,7 +36,7 @@ def run(day):
 
 
 def test_every_command_says_what_it_does_with_examples():
-    assert set(main.commands) == set(COMMANDS)
+    assert set(commands.commands) == set(main.list_commands(None)) == set(COMMANDS)
     for name in COMMANDS:
         result = CliRunner().invoke(main, [name, "--help"])
         assert result.exit_code == 0

@@ -12,7 +12,7 @@ import pytest
 from dagster_sao import StateAwareJob, StateAwareProject, StateAwareRunConfig
 from dagster_sao.api import ConflictingOptionsError
 from dagster_sao.api.request import make_request
-from dagster_sao.cli.commands import main
+from dagster_sao.cli.commands import commands
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS
 
 OF_THE_PROJECT = {"vars", "target"}
@@ -65,10 +65,10 @@ def test_the_help_of_build_describes_each_option():
 
 @pytest.mark.parametrize("command", ["build", "plan"])
 def test_the_command_line_has_the_options_of_a_run(command):
-    params = {one.name: one for one in main.commands[command].params if isinstance(one, click.Option)}
+    params = {one.name: one for one in commands.commands[command].params if isinstance(one, click.Option)}
     params["vars"] = params.pop("variables")
     found = {name: params[name] for name in DEFAULTS}
-    values = main.commands[command].make_context(command, []).params
+    values = commands.commands[command].make_context(command, []).params
     assert {name: plain(values[one.name]) for name, one in found.items()} == DEFAULTS
     assert {name: one.help.removesuffix(" Repeatable.") for name, one in found.items()} == DESCRIPTIONS
 

@@ -37,9 +37,15 @@ class Units:
         self._functions: Mapping[str, Mapping[str, Any]] = manifest.get("functions") or {}
         self._macros = macros
         self._facts = facts
+        self._of_nodes: dict[str, tuple[Unit, ...]] = {}
 
-    def of_node(self, node: Node) -> Iterator[Unit]:
-        """Yield the units of a node: its own, then one for each ephemeral model that dbt inlines."""
+    def of_node(self, node: Node) -> Sequence[Unit]:
+        """Return the units of a node: its own, then one for each ephemeral model that dbt inlines."""
+        if node.unique_id not in self._of_nodes:
+            self._of_nodes[node.unique_id] = tuple(self._units_of_node(node))
+        return self._of_nodes[node.unique_id]
+
+    def _units_of_node(self, node: Node) -> Iterator[Unit]:
         props = self._nodes[node.unique_id]
         raw = [str(props.get("raw_code") or "")] if node.language == "sql" else []
         yield self.unit(props, [*raw, *hooks_of(props)], self._macros.called_in_building(props))

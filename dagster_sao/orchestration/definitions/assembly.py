@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject
 
+from dagster_sao.collector import paused_collector
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.dbt.executable import find_dbt
@@ -68,6 +69,7 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
     )
 
 
+@paused_collector()
 def assemble(  # noqa: PLR0913 (what definitions consist of)
     project: OrchestratedProject,
     settings: StateAwareSettings,

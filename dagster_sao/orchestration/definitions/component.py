@@ -17,7 +17,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, DbtPro
 
 from dagster_sao.orchestration.definitions.assembly import assemble, execute, orchestrate
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
-from dagster_sao.orchestration.definitions.translator import state_aware_spec
+from dagster_sao.orchestration.definitions.translator import SpecMemory
 from dagster_sao.orchestration.private.dagster_internals import (
     DbtProjectComponentScaffolder,
     DbtProjectManager,
@@ -69,9 +69,9 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """Return the spec of a dbt resource, with condition."""
-        with self._translation.of(manifest):
+        with self._translation.of(manifest) as made:
             spec = super().get_asset_spec(manifest, unique_id, project)
-        return state_aware_spec(spec, self.get_resource_props(manifest, unique_id))
+            return made.state_aware(spec, self.get_resource_props(manifest, unique_id))
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return the assets, the sources, the two sensors and the jobs of the project."""
@@ -145,15 +145,17 @@ class _Translation:
         self._translator = translator
         self._lock = threading.RLock()
         self._manifest: Mapping[str, Any] | None = None
+        self._made = SpecMemory()
 
     @contextmanager
-    def of(self, manifest: Mapping[str, Any]) -> Iterator[None]:
+    def of(self, manifest: Mapping[str, Any]) -> Iterator[SpecMemory]:
         # The specs of what is upstream are made within, and sensors tick in threads.
         with self._lock:
             if manifest is not self._manifest:
                 forget_translations(self._translator)
                 self._manifest = manifest
-            yield
+                self._made = SpecMemory()
+            yield self._made
 
 
 class _InPlace(DbtProjectManager):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.orchestration.private.dagster_internals import with_check
+from dagster_sao.orchestration.private.dagster_internals import with_specs
 from dagster_sao.orchestration.project.loaded import LoadedProject
 
 _NAMED = 3
@@ -32,6 +32,8 @@ def refuse_partitions(loaded: LoadedProject, specs: Iterable[dg.AssetSpec] | Non
     raise InvalidProjectError(msg)
 
 
-def unpartitioned(models: dg.AssetsDefinition, loaded: LoadedProject) -> dg.AssetsDefinition:
-    """Return assets to which nobody can give partitions later, as `post_processing` in a `defs.yaml` would."""
-    return with_check(models, lambda specs: refuse_partitions(loaded, specs))
+def unpartitioned(
+    models: dg.AssetsDefinition, specs: Sequence[dg.AssetSpec], loaded: LoadedProject
+) -> dg.AssetsDefinition:
+    """Return assets with `specs`, to which nobody can give partitions later, as `post_processing` in a `defs.yaml` would."""
+    return with_specs(models, specs, lambda others: refuse_partitions(loaded, others))

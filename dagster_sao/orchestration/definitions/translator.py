@@ -32,7 +32,25 @@ class StateAwareDbtTranslator(DagsterDbtTranslator):
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """Return the spec of a dbt resource, with condition."""
         spec = super().get_asset_spec(manifest, unique_id, project)
-        return state_aware_spec(spec, self.get_resource_props(manifest, unique_id))
+        # Not in the constructor: a subclass need not call it.
+        if not hasattr(self, "_state_aware_specs"):
+            self._state_aware_specs = SpecMemory()
+        return self._state_aware_specs.state_aware(spec, self.get_resource_props(manifest, unique_id))
+
+
+class SpecMemory:
+    """Makes each spec state-aware once: dagster-dbt keeps what it made, and is asked again for each child of a model."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[dg.AssetSpec, Mapping[str, Any], dg.AssetSpec]] = {}
+
+    def state_aware(self, spec: dg.AssetSpec, props: Mapping[str, Any]) -> dg.AssetSpec:
+        """Return what `state_aware_spec` returns."""
+        unique_id = str(props["unique_id"])
+        known = self._made.get(unique_id)
+        if known is None or known[0] is not spec or known[1] is not props:
+            known = self._made[unique_id] = spec, props, state_aware_spec(spec, props)
+        return known[2]
 
 
 def state_aware_spec(spec: dg.AssetSpec, props: Mapping[str, Any]) -> dg.AssetSpec:
@@ -74,12 +92,11 @@ def models_of(
         unique_id = loaded.keys.unique_ids[spec.key]
         if not have_conditions:
             spec = state_aware_spec(spec, loaded.manifest["nodes"][unique_id])
-        fingerprint = project.code_version(unique_id)
-        return spec.replace_attributes(code_version=fingerprint).merge_attributes(
-            metadata={PROJECT_METADATA_KEY: project}
+        return spec.replace_attributes(
+            code_version=project.code_version(unique_id), metadata={**spec.metadata, PROJECT_METADATA_KEY: project}
         )
 
-    return unpartitioned(models.map_asset_specs(state_aware_model), loaded)
+    return unpartitioned(models, [state_aware_model(spec) for spec in models.specs], loaded)
 
 
 def _thresholds(props: Mapping[str, Any]) -> Mapping[str, str]:

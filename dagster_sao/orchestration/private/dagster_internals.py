@@ -82,7 +82,7 @@ __all__ = [
     "using_dagster_dev",
     "validate_manifest",
     "wipes_after",
-    "with_check",
+    "with_specs",
     "write_value",
 ]
 
@@ -198,8 +198,13 @@ def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return manifest["nodes"].get(unique_id) if isinstance(manifest, Mapping) else None
 
 
-def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSpec]], None]) -> dg.AssetsDefinition:
-    """Return assets whose specs are checked, also when Dagster derives others from them: `check` raises an error."""
+def with_specs(
+    assets: dg.AssetsDefinition, specs: Sequence[dg.AssetSpec], check: Callable[[Iterable[dg.AssetSpec]], None]
+) -> dg.AssetsDefinition:
+    """Return assets with other specs, which have the same keys and dependencies.
+
+    The specs are checked, also when Dagster derives others from them: `check` raises an error.
+    """
 
     class Checked(dg.AssetsDefinition):
         @staticmethod
@@ -211,7 +216,7 @@ def with_check(assets: dg.AssetsDefinition, check: Callable[[Iterable[dg.AssetSp
             check(made.specs)
             return made
 
-    return Checked.dagster_internal_init(**assets.get_attributes_dict())
+    return Checked.dagster_internal_init(**{**assets.get_attributes_dict(), "specs": specs})
 
 
 def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
@@ -227,7 +232,7 @@ def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
 
 def forget_translations(translator: DagsterDbtTranslator) -> None:
     """Let a translator that is ours forget what it has translated."""
-    for name in ("_resolved_specs", "_colliding_source_keys_cache"):
+    for name in ("_resolved_specs", "_colliding_source_keys_cache", "_state_aware_specs"):
         vars(translator).pop(name, None)
 
 

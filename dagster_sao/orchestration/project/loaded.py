@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
+from dagster_sao.collector import paused_collector
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.manifest.graph import Source
@@ -107,6 +108,7 @@ class LoadedProject:
         return self.translator.get_asset_spec(self.manifest, unique_id, self.dbt_project)
 
 
+@paused_collector()
 def load_manifest(
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],

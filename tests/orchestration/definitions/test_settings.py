@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dagster_sao.api.request import make_request
 from dagster_sao.cli import main
+from dagster_sao.cli.commands import commands
 from dagster_sao.core.errors import InvalidPolicyError
 from dagster_sao.core.manifest.policy import EfficientTesting
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
@@ -63,7 +64,7 @@ def test_the_command_line_takes_the_ways_that_exist():
     refused = CliRunner().invoke(main, ["build", "--efficient-testing", "some"])
     assert refused.exit_code == 2
     assert "'some' is not one of 'off', 'reuse', 'aggregate', 'all'" in refused.output
-    made = main.commands["build"].make_context("build", ["--efficient-testing", "reuse"])
+    made = commands.commands["build"].make_context("build", ["--efficient-testing", "reuse"])
     assert make_request(efficient_testing=made.params["efficient_testing"]).options.efficient_testing is (
         EfficientTesting.REUSE
     )

@@ -13,6 +13,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 from dagster_sao import StateAwareCondition, StateAwareDbtTranslator, build_state_aware_definitions, state_aware
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.automation.condition import project_of
+from dagster_sao.orchestration.definitions.translator import SpecMemory, state_aware_spec
 from dagster_sao.orchestration.private import dagster_internals
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.event_log import event_log_state
@@ -88,6 +89,20 @@ def test_a_condition_that_a_state_aware_translator_takes_away_stays_away(tmp_pat
 
     graph = definitions(tmp_path, shop_manifest(), translator=Silent()).resolve_asset_graph()
     assert graph.get(dg.AssetKey("orders")).automation_condition is None
+
+
+def test_a_spec_is_made_state_aware_once_and_anew_when_it_or_its_properties_are_others():
+    memory, props = SpecMemory(), {"unique_id": "model.shop.orders"}
+    one, other = dg.AssetSpec("orders"), dg.AssetSpec("orders", automation_condition=DAILY)
+    made = memory.state_aware(one, props)
+    assert made == state_aware_spec(one, props)
+    assert memory.state_aware(one, props) is made
+    assert memory.state_aware(other, props).automation_condition == DAILY
+    assert memory.state_aware(one, props) == made
+    source = {"unique_id": "source.shop.raw.orders", "freshness": {"warn_after": {"count": 1, "period": "hour"}}}
+    late = {**source, "freshness": {"warn_after": {"count": 2, "period": "hour"}}}
+    limits = [memory.state_aware(one, entry).metadata["dagster_sao/warn_after"] for entry in (source, late, source)]
+    assert limits[0] == limits[2] != limits[1]
 
 
 @pytest.mark.parametrize(
