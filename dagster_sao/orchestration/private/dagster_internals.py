@@ -73,6 +73,7 @@ __all__ = [
     "read_value",
     "report_engine_event",
     "repository_of",
+    "repository_of_tick",
     "schema_revisions",
     "select_unique_ids",
     "step_context",
@@ -181,6 +182,11 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def repository_of_tick(context: dg.ScheduleEvaluationContext) -> dg.RepositoryDefinition | None:
+    """Return the code location of a schedule's tick, None for a tick without one."""
+    return context._repository_def
 
 
 def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
