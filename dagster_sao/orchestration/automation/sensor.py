@@ -35,6 +35,7 @@ from dagster_sao.orchestration.private.automation import (
     sensor_evaluation,
     sensor_result,
 )
+from dagster_sao.orchestration.private.dagster_internals import one_process_config
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.run_plan import RunInputs, asked_of_sensor_run, decide_run
 from dagster_sao.orchestration.state.event_log import event_log_state
@@ -156,7 +157,9 @@ class _Tick:
             tags[CONDITION_TAG] = json.dumps(asked)
         repository = self._context.repository_def
         checks = repository.asset_graph.asset_check_keys if repository is not None else set()
-        request = run_request(self.loaded, builds, self._tests, checks, tags)
+        # A project is one step: a second process would only cost its start.
+        config = one_process_config(repository) if repository is not None and (builds or self._tests) else {}
+        request = run_request(self.loaded, builds, self._tests, checks, tags, config)
         return [request] if request is not None else []
 
     def _targets(self) -> tuple[set[str], set[str]]:
