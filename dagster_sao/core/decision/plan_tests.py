@@ -72,6 +72,11 @@ class TestDecisions(Mapping[str, TestDecision]):
         return len(self._decided) + len(self._standing)
 
     @property
+    def not_standing(self) -> Mapping[str, TestDecision]:
+        """The decisions about all tests but those that only a change makes due."""
+        return self._decided
+
+    @property
     def runs(self) -> list[str]:
         """The tests to run."""
         return [uid for uid, decision in self._decided.items() if decision.runs]

@@ -5,7 +5,7 @@ Plain values in and out: the plan, what runs are doing and the state. Nothing he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -134,16 +134,20 @@ def _held(uid: str, test: str, graph: ProjectGraph) -> bool:
     return graph.gates.gates(test, uid) or test not in graph.tests
 
 
-def nothing_to_build(choices: Iterable[Choice], waiting_tests: int) -> str:
-    """Return the one line of a tick that requests nothing: how many models and tests it holds back, and why."""
-    choices = list(choices)
+def held_back(choices: Collection[Choice], waiting_tests: int = 0) -> list[str]:
+    """Return how many models and tests a tick holds back, one part of a line for each cause."""
     actions = [choice.decision.action for choice in choices]
-    held_back = {
+    counts = {
         "held after a failure": actions.count(Action.HOLD),
         "skipped below it": actions.count(Action.SKIP),
         "waiting for a run": sum(bool(choice.waits) for choice in choices),
     }
-    parts = [f"{count} {why}" for why, count in held_back.items() if count]
+    parts = [f"{count} {why}" for why, count in counts.items() if count]
     if waiting_tests:
         parts.append(f"{waiting_tests} tests waiting for a run")
-    return "; ".join([f"0 of {len(choices)} models to build", *parts]) + "."
+    return parts
+
+
+def nothing_to_build(choices: Collection[Choice], waiting_tests: int) -> str:
+    """Return the one line of a tick that requests nothing: how many models and tests it holds back, and why."""
+    return "; ".join([f"0 of {len(choices)} models to build", *held_back(choices, waiting_tests)]) + "."

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -71,12 +72,13 @@ class AskedTests:
         return found, waits
 
 
-def run_request(
+def run_request(  # noqa: PLR0913, PLR0917 (what a request is made of)
     loaded: LoadedProject,
     builds: Iterable[str],
     tests: Iterable[str],
     known_checks: AbstractSet[dg.AssetCheckKey],
     tags: Mapping[str, str],
+    run_config: Mapping[str, Any] | None = None,
 ) -> dg.RunRequest | None:
     """Return the request of one run for all builds and tests, None when there are none.
 
@@ -95,7 +97,9 @@ def run_request(
     if not nodes and not checks:
         # A run without assets is a run of all for Dagster. The run decides again about these nodes, and reuses them.
         nodes = _carriers(graph, named)
-    return dg.RunRequest(asset_selection=[keys[uid] for uid in nodes], asset_check_keys=checks, tags=tags)
+    return dg.RunRequest(
+        run_config=run_config, asset_selection=[keys[uid] for uid in nodes], asset_check_keys=checks, tags=tags
+    )
 
 
 def _follows(test: ProjectTest, nodes: AbstractSet[str], graph: ProjectGraph, mask: int) -> bool:

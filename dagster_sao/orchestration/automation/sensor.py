@@ -17,7 +17,6 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.decision.decide import Reason
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
@@ -25,24 +24,24 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
+from dagster_sao.orchestration.automation.evaluations import ShownReasons
+from dagster_sao.orchestration.automation.tick_context import TickLog, tick_instance
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.private.automation import (
     AutomationConditionEvaluation,
     evaluate_conditions,
-    evaluation_node,
     sensor_evaluation,
     sensor_result,
 )
-from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.orchestration.private.dagster_internals import one_process_config
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.run_plan import RunInputs, asked_of_sensor_run, decide_run
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
-from dagster_sao.warehouse.redaction import masked
 
 _CONDITIONS = "conditions"
 """What the cursor stores: Dagster's own cursor for composed conditions."""
@@ -62,7 +61,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         """Take what AutomationConditionSensorDefinition takes, and the project whose assets `target` are."""
         self.project = project
         self._options = {"target": target, **options}
-        self._reasons: dict[str, str] = {}
+        self._reasons = ShownReasons()
         self.requested_nodes = RequestedNodes()
         self.asked_tests = AskedTests()
         with warnings.catch_warnings():
@@ -87,40 +86,12 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
             context.log.warning(note)
         tick = _Tick(self, self.project, context, before)
         choices, evaluations, conditions_cursor = tick.run()
-        evaluations = [*evaluations, *self._changed_evaluations(choices, tick.loaded)]
+        evaluations = [*evaluations, *self._reasons.changed(choices, tick.loaded)]
         requests = tick.run_requests(choices)
         skip_reason = None if requests else nothing_to_build(choices.values(), tick.waiting_tests)
         return sensor_result(
             requests, write_cursor(_CONDITIONS, conditions_cursor), evaluations, skip_reason=skip_reason
         )
-
-    def _changed_evaluations(
-        self, choices: Mapping[str, Choice], loaded: LoadedProject
-    ) -> list[AutomationConditionEvaluation[Any]]:
-        """Return the evaluations to store: of the requested nodes, and of nodes with another reason than before.
-
-        The first tick of a process knows no reasons. It leaves out reused nodes, since thousands of rows take seconds.
-        """
-        is_first = not self._reasons
-        evaluations = []
-        for uid, choice in choices.items():
-            # Ages in a message change every second without the reason being another.
-            signature = f"{choice.decision.reason.value} {choice.decision.parents} {choice.waits}"
-            is_news = self._reasons.get(uid) != signature and not (is_first and choice.decision.action.value == "reuse")
-            self._reasons[uid] = signature
-            if choice.requested or is_news:
-                evaluations.append(_evaluation(loaded.keys.by_unique_id[uid], choice, loaded))
-        return evaluations
-
-
-class _Log:
-    """A tick's log, opened by its first message: with it Dagster opens the instance anew, see `tick_instance`."""
-
-    def __init__(self, context: dg.SensorEvaluationContext) -> None:
-        self._context = context
-
-    def warning(self, message: str) -> None:
-        self._context.log.warning(masked(message))
 
 
 class _Tick:
@@ -137,7 +108,7 @@ class _Tick:
         self._conditions_cursor = conditions_cursor
         self._instance = tick_instance(context)
         self._now = clock.now()
-        self.loaded = project.refresh(_Log(context))
+        self.loaded = project.refresh(TickLog(context))
         self._keys = self.loaded.keys
         self._asked: set[str] = set()
         self._tests: list[str] = []
@@ -193,7 +164,9 @@ class _Tick:
             tags[CONDITION_TAG] = json.dumps(asked)
         repository = self._context.repository_def
         checks = repository.asset_graph.asset_check_keys if repository is not None else set()
-        request = run_request(self.loaded, builds, self._tests, checks, tags)
+        # A project is one step: a second process would only cost its start.
+        config = one_process_config(repository) if repository is not None and (builds or self._tests) else {}
+        request = run_request(self.loaded, builds, self._tests, checks, tags, config)
         return [request] if request is not None else []
 
     def _targets(self) -> tuple[set[str], set[str]]:
@@ -227,39 +200,3 @@ class _Tick:
                 self._sensor, self._context, keys, self._conditions_cursor
             )
         return {self._keys.unique_ids[key] for key in requested}, evaluations, cursor
-
-
-_open_instance: dg.DagsterInstance | None = None
-
-
-def tick_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
-    """Return the instance of a tick, in a code server one for the life of the process.
-
-    Dagster opens an instance for every tick. This takes longer than the rest of a quiet tick, and discards the state that
-    was read from the last one. The daemon, too, keeps one instance open.
-    """
-    global _open_instance  # noqa: PLW0603 (a code server works for one instance)
-    ref = context.instance_ref
-    if ref is None:  # somebody else opened it and closes it
-        return context.instance
-    if _open_instance is None or _open_instance.get_ref() != ref:
-        _open_instance = dg.DagsterInstance.from_ref(ref)
-    return _open_instance
-
-
-def _evaluation(key: dg.AssetKey, choice: Choice, loaded: LoadedProject) -> AutomationConditionEvaluation[Any]:
-    timestamp = time.time()
-    value = choice.requested
-    path = key.to_user_string()
-    reasons = [choice.decision.message, choice.waits, *_parent_lines(choice, loaded)]
-    children = [
-        evaluation_node(key, text, unique_id=f"{path}-{index}", value=value, timestamp=timestamp)
-        for index, text in enumerate(reason for reason in reasons if reason)
-    ]
-    return evaluation_node(key, "state_aware", unique_id=path, value=value, timestamp=timestamp, children=children)
-
-
-def _parent_lines(choice: Choice, loaded: LoadedProject) -> list[str]:
-    if choice.decision.reason is not Reason.NEW_DATA:
-        return []
-    return [f"{loaded.project.graph.label(parent)} has changed" for parent in choice.decision.parents]

@@ -13,7 +13,7 @@ from dagster_sao.collector import paused_collector
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.orchestration.automation.sensor import StateAwareAutomationSensor
 from dagster_sao.orchestration.dbt.executable import find_dbt
-from dagster_sao.orchestration.definitions.jobs import build_jobs
+from dagster_sao.orchestration.definitions.jobs import ScheduleSettings, build_jobs
 from dagster_sao.orchestration.definitions.partitions import refuse_partitions
 from dagster_sao.orchestration.definitions.selections import warn_of_other_selections
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
@@ -78,12 +78,13 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     have_conditions: bool,
     config: type[dg.Config] = StateAwareRunConfig,
     other_assets: Sequence[Any] = (),
+    runs_are_ours: bool = True,
 ) -> dg.Definitions:
     """Return the assets, the sources, the two sensors and the jobs of a project, which is parsed first where it must be.
 
     `make_models` returns the dbt assets, perhaps with others. `have_conditions` tells whether they have the automation
     condition already, or are without one on purpose. `config` is the config of their runs. `other_assets` are those of
-    the code location.
+    the code location. `runs_are_ours` is False where the user replaced a part of what runs do.
 
     Raises InvalidProjectError, InvalidPolicyError or InvalidJobError.
     """
@@ -110,7 +111,12 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
             asset_checks=build_freshness_checks(project, loaded),
             sensors=_build_sensors(project, models, settings),
         ),
-        build_jobs(project, models, settings.jobs, schedules_enabled=settings.sensors_enabled),
+        build_jobs(
+            project,
+            models,
+            settings.jobs,
+            schedules=ScheduleSettings(settings.sensors_enabled, settings.tick_seconds, decide_first=runs_are_ours),
+        ),
     )
 
 

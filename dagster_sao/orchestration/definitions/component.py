@@ -85,7 +85,14 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
             ),
             have_conditions=True,
             config=self.config_cls or dg.Config,
+            runs_are_ours=self._runs_are_ours(),
         )
+
+    def _runs_are_ours(self) -> bool:
+        """Return whether it is known what runs do: a subclass may do something else, and an argument may depend on the run."""
+        own, ours = type(self), StateAwareDbtProjectComponent
+        are_known = not any("{{" in str(arg) for arg in self._known_cli_args)
+        return are_known and own.execute is ours.execute and own.get_cli_args is ours.get_cli_args
 
     def execute(self, context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         """Build what is to be built of the selected assets, and report the rest as reused."""

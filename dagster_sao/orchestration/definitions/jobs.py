@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError, InvalidJobError
+from dagster_sao.orchestration.automation.schedule import JobSchedule, ScheduledJob
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOptions, StateAwareRunConfig, problem_of
 from dagster_sao.orchestration.selection.resolve import ALL, NodeSelection, is_stateful, resolve_selection
@@ -23,7 +24,7 @@ class StateAwareJob(RunOptions, dg.Resolvable):
     """A job that builds the models of a selection that need it, and reports the rest as reused.
 
     Beside the options below it takes those of a run (`RunOptions`). With `state_aware` false it builds everything selected,
-    and updates the same state.
+    and updates the same state. The schedule of a state-aware job starts a run only when there is something to build or test.
     """
 
     name: Annotated[str, Resolver.default(description="The job's name in Dagster.", examples=["nightly"])]
@@ -42,6 +43,13 @@ class StateAwareJob(RunOptions, dg.Resolvable):
         bool | None,
         Resolver.default(description="Whether the schedule is on from the start. By default as the project's sensors."),
     ] = None
+    start_run_when_idle: Annotated[
+        bool,
+        Resolver.default(
+            description="Start a run at each tick of the schedule, even if nothing is to be built or tested. By default such a"
+            " tick is skipped, with the reason."
+        ),
+    ] = False
     in_process: Annotated[
         bool,
         Resolver.default(
@@ -68,22 +76,33 @@ class StateAwareJob(RunOptions, dg.Resolvable):
 build_state_aware_job = StateAwareJob
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    """What the schedules of a project have in common."""
+
+    are_enabled: bool
+    """Whether they run from the start where the job does not say so itself."""
+    tick_seconds: float
+    """The time budget of a tick for probing."""
+    decide_first: bool = True
+    """Whether it is known what a run does, so that a schedule can decide whether to start it."""
+
+
 def build_jobs(
     project: OrchestratedProject,
     models: dg.AssetsDefinition,
     jobs: Iterable[StateAwareJob],
     *,
-    schedules_enabled: bool,
+    schedules: ScheduleSettings,
 ) -> dg.Definitions:
-    """Return the jobs of a project and their schedules.
+    """Return the jobs of a project and their schedules. `models` are the project's assets.
 
-    `models` are the project's assets, `schedules_enabled` tells whether those schedules run from the start whose job
-    does not say so itself. Raises InvalidJobError for a job whose selection or settings have no meaning.
+    Raises InvalidJobError for a job whose selection or settings have no meaning.
     """
     definitions = []
     for job in jobs:
         try:
-            definitions.append(_define(project, models, job, schedules_enabled=schedules_enabled))
+            definitions.append(_define(project, models, job, schedules))
         except (DagsterSaoError, ValidationError) as error:
             problem = problem_of(error) if isinstance(error, ValidationError) else str(error)
             msg = f"The job '{job.name}' cannot be defined: {problem}"
@@ -92,16 +111,19 @@ def build_jobs(
 
 
 def _define(
-    project: OrchestratedProject, models: dg.AssetsDefinition, job: StateAwareJob, *, schedules_enabled: bool
+    project: OrchestratedProject, models: dg.AssetsDefinition, job: StateAwareJob, schedules: ScheduleSettings
 ) -> dg.Definitions:
-    if job.schedule is None and (job.timezone is not None or job.schedule_enabled is not None):
-        msg = "`timezone` and `schedule_enabled` need a `schedule`: give one, or leave them out."
+    of_schedule = (job.timezone is not None, job.schedule_enabled is not None, job.start_run_when_idle)
+    if job.schedule is None and any(of_schedule):
+        msg = "`timezone`, `schedule_enabled` and `start_run_when_idle` need a `schedule`: give one, or leave them out."
         raise InvalidJobError(msg)
     stateful = is_stateful(project, job.selection)
-    config = {"ops": {models.op.name: {"config": _run_config(job, stateful=stateful)}}}
+    run_config = _run_config(job, stateful=stateful)
+    config = {"ops": {models.op.name: {"config": _as_dagster_takes_it(run_config)}}}
+    assets, checks = _assets(project, models, job, stateful=stateful)
     definition = dg.define_asset_job(
         job.name,
-        selection=_assets(project, models, job, stateful=stateful),
+        selection=dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks(*checks),
         config=config,
         description=job.description or _description(project, job),
         tags=job.tags,
@@ -109,24 +131,39 @@ def _define(
     )
     if job.schedule is None:
         return dg.Definitions(jobs=[definition])
-    enabled = schedules_enabled if job.schedule_enabled is None else job.schedule_enabled
+    enabled = schedules.are_enabled if job.schedule_enabled is None else job.schedule_enabled
+    name = f"{job.name}_schedule"
+    decides_first = schedules.decide_first and job.state_aware and not job.start_run_when_idle
+    scheduled = ScheduledJob(
+        job.name,
+        name,
+        run_config,
+        config,
+        frozenset(assets),
+        frozenset(checks),
+        is_stateful=stateful,
+        timezone=job.timezone,
+        tick_seconds=schedules.tick_seconds,
+    )
+    when = " when it has something to build or test" if decides_first else ""
     schedule = dg.ScheduleDefinition(
-        name=f"{job.name}_schedule",
+        name=name,
         job=definition,
         # The job's own default would do, but the UI shows of a run what it was given.
-        run_config=config,
+        run_config=None if decides_first else config,
+        execution_fn=JobSchedule(project, scheduled).tick if decides_first else None,
         cron_schedule=job.schedule,
         execution_timezone=job.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if enabled else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Starts {job.name}.",
+        description=f"Starts {job.name}{when}.",
     )
     return dg.Definitions(jobs=[definition], schedules=[schedule])
 
 
 def _assets(
     project: OrchestratedProject, models: dg.AssetsDefinition, job: StateAwareJob, *, stateful: bool
-) -> dg.AssetSelection:
-    """Return the assets that a run of the job may build, with the tests that read any of them."""
+) -> tuple[list[dg.AssetKey], list[dg.AssetCheckKey]]:
+    """Return the assets that a run of the job may build, and the checks of the tests that read any of them."""
     loaded = project.load()
     # Without the state that a stateful selection needs no run could resolve it either: that is an error now.
     if stateful and job.state is not None:
@@ -142,17 +179,20 @@ def _assets(
     # As dbt selects tests: also one that reads a selected model and that Dagster shows on another.
     tests = set(tests_of_selection(loaded.project.graph, selected))
     read = {key for uid, key in loaded.check_keys.items() if uid in tests}
-    assets = dg.AssetSelection.assets(*(keys[uid] for uid in sorted(selected)))
-    return assets | dg.AssetSelection.checks(*sorted(read & set(models.check_keys)))
+    return [keys[uid] for uid in sorted(selected)], sorted(read & set(models.check_keys))
 
 
-def _run_config(job: StateAwareJob, *, stateful: bool) -> dict[str, Any]:
-    """Return the config that a run of the job has unless it is told another, with every field."""
+def _run_config(job: StateAwareJob, *, stateful: bool) -> StateAwareRunConfig:
+    """Return the config that a run of the job has unless it is told another."""
     options = {name: getattr(job, name) for name in RUN_OPTIONS}
     # What the job selects are its assets, unless only the run can know.
     selection = job.selection if stateful else NodeSelection()
     options |= {"select": selection.select, "exclude": selection.exclude, "selector": selection.selector}
-    config = StateAwareRunConfig(**options)
+    return StateAwareRunConfig(**options)
+
+
+def _as_dagster_takes_it(config: StateAwareRunConfig) -> dict[str, Any]:
+    """Return a config with every field."""
     return {name: value.name if isinstance(value, Enum) else value for name, value in config.model_dump().items()}
 
 

@@ -16,7 +16,9 @@ from dagster._core.definitions.declarative_automation.serialized_objects import 
     AutomationConditionEvaluation,
     AutomationConditionNodeSnapshot,
 )
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
@@ -30,6 +32,7 @@ __all__ = [
     "evaluation_node",
     "sensor_evaluation",
     "sensor_result",
+    "store_schedule_evaluations",
 ]
 
 
@@ -138,6 +141,26 @@ def sensor_evaluation(
         return tick(context)
 
     return wrap_sensor_evaluation(name, evaluate)
+
+
+def store_schedule_evaluations(
+    instance: dg.DagsterInstance, schedule: str, evaluations: Sequence[AutomationConditionEvaluation[Any]]
+) -> None:
+    """Store evaluations beside the tick of a schedule that is being evaluated, as Dagster's daemon stores a sensor's.
+
+    Dagster takes none from a schedule. They are left out where it is not certain which tick this is.
+    """
+    storage = instance.schedule_storage
+    if not evaluations or storage is None or not storage.supports_auto_materialize_asset_evaluations:
+        return
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    found = [state for state in states if state.instigator_name == schedule]
+    if len(found) != 1:  # schedules of several code locations may have one name
+        return
+    ticks = instance.get_ticks(found[0].instigator_origin_id, found[0].selector_id, limit=1)
+    if ticks and ticks[0].status is TickStatus.STARTED:
+        stored = [evaluation.with_run_ids(set()) for evaluation in evaluations]
+        storage.add_auto_materialize_asset_evaluations(int(ticks[0].tick_id), stored)
 
 
 def sensor_result(

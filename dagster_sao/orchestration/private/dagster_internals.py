@@ -69,10 +69,12 @@ __all__ = [
     "maximum_event_id",
     "metadata_of_engine_event",
     "on_one_connection",
+    "one_process_config",
     "prepare_arguments",
     "read_value",
     "report_engine_event",
     "repository_of",
+    "repository_of_tick",
     "schema_revisions",
     "select_unique_ids",
     "step_context",
@@ -188,6 +190,19 @@ def repository_of(context: dg.AssetExecutionContext) -> dg.RepositoryDefinition 
         return context.repository_def
     except CheckError:
         return None
+
+
+def one_process_config(repository: dg.RepositoryDefinition) -> Mapping[str, Any]:
+    """Return the config with which a run of assets is one process; empty where the user chose an executor."""
+    job = repository.get_job(repository.get_implicit_asset_job_names()[0])
+    if job.has_specified_executor:
+        return {}
+    return {"execution": {"config": {"in_process": {}}}}
+
+
+def repository_of_tick(context: dg.ScheduleEvaluationContext) -> dg.RepositoryDefinition | None:
+    """Return the code location of a schedule's tick, None for a tick without one."""
+    return context._repository_def
 
 
 def dbt_resource(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -62,6 +62,7 @@ class OrchestratedProject:
         self._manifest_stamp: object = None
         self._looked: object = None
         self._reported = ""
+        self._parse_problem = self._load_problem = ""
         learn_secrets(dbt_project, self.variables)
 
     @property
@@ -140,19 +141,25 @@ class OrchestratedProject:
         A project that cannot be parsed keeps its last manifest, with one warning in `log`. So does one that others parse.
         """
         with self._lock:
-            before = self._loaded
+            before, self._load_problem = self._loaded, ""
             try:
                 self._parse_if_edited()
                 loaded = self.load()
             except Exception as error:
                 if before is None:
                     raise
+                self._load_problem = sentence(error)
                 log.warning(
-                    f"The dbt project {self.name} cannot be read, so its last manifest stays in use: {sentence(error)}"
+                    f"The dbt project {self.name} cannot be read, so its last manifest stays in use: {self._load_problem}"
                 )
                 return before
             self._report_unparsed(log)
             return loaded
+
+    @property
+    def unread(self) -> str:
+        """Why the last refresh kept an earlier manifest; empty where the manifest in use is the project as it is."""
+        return self._load_problem or self._parse_problem
 
     def code_version(self, unique_id: str) -> str | None:
         """Return the digest of a node's fingerprint as it was last loaded, None for what is no node."""
@@ -168,7 +175,9 @@ class OrchestratedProject:
         looked = inputs.files.digests, inputs.values, is_foreign and stamp_of(self.dbt_project.manifest_path)
         if looked != self._looked:
             self._looked = looked
+            self._parse_problem = f"the dbt project {self.name} cannot be parsed"
             ensure_manifest(self.dbt_project, self.variables)
+            self._parse_problem = ""
 
     def _report_unparsed(self, log: Any) -> None:  # noqa: ANN401
         """Warn once of each change that the manifest does not know, where others parse."""

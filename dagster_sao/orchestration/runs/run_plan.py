@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+import dagster as dg
 
 from dagster_sao.core.decision.decide import Request
 from dagster_sao.core.decision.plan import Mode, Plan
@@ -153,6 +155,57 @@ def asked_of_run(  # noqa: PLR0913 (what a run can be asked for)
         mode,
         run_id,
     )
+
+
+def asked_of_assets(  # noqa: PLR0913 (what a run can be asked for)
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    config: StateAwareRunConfig,
+    assets: AbstractSet[dg.AssetKey],
+    planned: frozenset[str],
+    *,
+    warn: Callable[[str], None],
+    state_aware: bool,
+    named: Iterable[str] = (),
+    deselected: frozenset[str] = frozenset(),
+    asked: Collection[str] = (),
+    failing: Collection[str] = (),
+    mode: Mode = Mode.JOB,
+    run_id: str = _NO_RUN,
+) -> AskedOfRun:
+    """Return what a run of these assets and of the checks of `planned` tests is asked for. Raises as `asked_of_run` does.
+
+    `named` are tests that it is asked for by name, `deselected` those whose asset is selected and whose check is not.
+    """
+    keys = loaded.keys
+    nodes = {uid for key in assets if (uid := keys.unique_ids.get(key)) in keys.nodes}
+    selected = _selected(project, loaded, config, nodes, warn)
+    known = {keys.unique_ids[key] for key in assets if key in keys.unique_ids}
+    return asked_of_run(
+        project,
+        loaded,
+        config,
+        selected,
+        state_aware=state_aware,
+        checks=ChecksAsked(frozenset(named), planned, deselected, left_out=frozenset(known - selected)),
+        asked=asked,
+        failing=failing,
+        mode=mode,
+        run_id=run_id,
+    )
+
+
+def _selected(
+    project: OrchestratedProject,
+    loaded: LoadedProject,
+    config: StateAwareRunConfig,
+    nodes: set[str],
+    warn: Callable[[str], None],
+) -> set[str]:
+    if not (config.select or config.exclude or config.selector):
+        return nodes
+    wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
+    return nodes & resolve_selection(project, loaded, wanted, warn=warn)
 
 
 def asked_of_sensor_run(

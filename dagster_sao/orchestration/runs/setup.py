@@ -44,8 +44,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 from dagster_sao.orchestration.project.loaded import AssetKeys, LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_dbt_arguments
-from dagster_sao.orchestration.runs.run_plan import AskedOfRun, ChecksAsked, asked_of_run
-from dagster_sao.orchestration.selection.resolve import NodeSelection, resolve_selection
+from dagster_sao.orchestration.runs.run_plan import AskedOfRun, asked_of_assets
 from dagster_sao.orchestration.state.contradictions import found_contradiction
 from dagster_sao.orchestration.state.event_log import EventLogState, event_log_state
 from dagster_sao.warehouse.redaction import masked
@@ -167,42 +166,25 @@ def _asked(  # noqa: PLR0913, PLR0917 (what a run can be asked for)
     checks: Mapping[str, dg.AssetCheckKey],
     planned: frozenset[str],
 ) -> AskedOfRun:
-    keys, assets, tags = loaded.keys, context.selected_asset_keys, context.run.tags
+    assets, tags = context.selected_asset_keys, context.run.tags
     is_automated = PROJECT_TAG in tags
-    nodes = {uid for key in assets if (uid := keys.unique_ids.get(key)) in keys.nodes}
-    selected = _selected(project, loaded, config, nodes, context.log.warning)
-    again = _failed_in_parent(context.instance, context.run, keys)
+    again = _failed_in_parent(context.instance, context.run, loaded.keys)
     verdicts = log_state.verdicts.read() if again is not None else {}
-    return asked_of_run(
+    return asked_of_assets(
         project,
         loaded,
         config,
-        selected,
+        assets,
+        planned,
+        warn=context.log.warning,
         state_aware=is_automated if config.state_aware is None else config.state_aware,
-        checks=ChecksAsked(
-            named=frozenset(json.loads(tags.get(TESTS_TAG, "[]"))),
-            planned=planned,
-            deselected=frozenset(uid for uid, key in checks.items() if key.asset_key in assets and uid not in planned),
-            left_out=frozenset({keys.unique_ids[key] for key in assets if key in keys.unique_ids} - selected),
-        ),
+        named=json.loads(tags.get(TESTS_TAG, "[]")),
+        deselected=frozenset(uid for uid, key in checks.items() if key.asset_key in assets and uid not in planned),
         asked={*json.loads(tags.get(CONDITION_TAG, "[]")), *(again or ())},
         failing=[uid for uid, verdict in verdicts.items() if verdict.is_failing],
         mode=Mode.SENSOR if is_automated else Mode.JOB,
         run_id=context.run.run_id,
     )
-
-
-def _selected(
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    config: StateAwareRunConfig,
-    nodes: set[str],
-    warn: Callable[[str], None],
-) -> set[str]:
-    if not (config.select or config.exclude or config.selector):
-        return nodes
-    wanted = NodeSelection(config.select, config.exclude, config.selector, state=config.state_path)
-    return nodes & resolve_selection(project, loaded, wanted, warn=warn)
 
 
 def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: OrchestratedProject) -> list[str]:

@@ -17,13 +17,13 @@ from dagster_sao.orchestration.events.door import errors_masked, mask_log, maske
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
-from dagster_sao.orchestration.project.read_files import profile_stamp
+from dagster_sao.orchestration.project.probed_sources import probed_sources
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
+from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
 from dagster_sao.warehouse.adapters import traits_of
@@ -65,14 +65,13 @@ class _Tick:
 
 
 class FreshnessProber:
-    """The open session of a project, kept between ticks and reopened when the manifest or the profile changed."""
+    """What a freshness sensor keeps between ticks: the open session, and when each source was probed."""
 
     def __init__(self, project: OrchestratedProject, tick_seconds: float) -> None:
         """Connect to nothing yet. `tick_seconds` is the time budget of a tick."""
         self._project = project
         self._tick_seconds = tick_seconds
-        self._prober: SourceProber | None = None
-        self._opened_for: tuple[LoadedProject, object] | None = None
+        self._prober = WarmProber(project)
         self._schedule = ProbeSchedule()
         self._checks: FreshnessReports | None = None
         self._watch = RelationWatch(project)
@@ -94,7 +93,7 @@ class FreshnessProber:
                 skip_reason=f"{sentence(error)} Nothing is lost: the next tick probes again.", cursor=context.cursor
             )
         except WarehouseError as error:
-            self._prober = None  # the profile may have changed
+            self._prober.forget()
             return dg.SensorResult(skip_reason=sentence(error), cursor=context.cursor)
         summary = _summary(tick)
         context.log.info(f"{summary} It took {tick.cost}.")
@@ -129,7 +128,7 @@ class FreshnessProber:
         if self._checks is None:
             self._checks = FreshnessReports(context.instance, self._project, loaded)
         if due or not sources:
-            prober = self._warm_prober(loaded)
+            prober = self._prober.of(loaded)
             for problem in prober.problems:
                 self._warn_once(problem, context.log)
             before = prober.session.cost()
@@ -141,15 +140,6 @@ class FreshnessProber:
         failing = self._schedule.failing(source.unique_id for source in sources)
         tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
         return tick
-
-    def _warm_prober(self, loaded: LoadedProject) -> SourceProber:
-        profile = profile_stamp(self._project.dbt_project)
-        if self._prober is None or self._opened_for != (loaded, profile):
-            if self._prober is not None:
-                self._prober.session.close()
-            self._prober = SourceProber(open_session(self._project, loaded), now_ns=clock.now_ns)
-            self._opened_for = loaded, profile
-        return self._prober
 
     def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
         """Process the observation of a source. An unforeseen error is a failure of this source alone."""

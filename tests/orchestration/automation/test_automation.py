@@ -170,6 +170,23 @@ def test_there_is_no_limit_of_500_assets(make):
     assert {key.path[-1] for key in result.run_requests[0].asset_selection} == set(names)
 
 
+@pytest.mark.parametrize(
+    ("executor", "config"),
+    [
+        (None, {"execution": {"config": {"in_process": {}}}}),
+        (dg.multiprocess_executor, {}),
+        (dg.multi_or_in_process_executor, {}),
+    ],
+    ids=["none chosen", "chosen", "chosen as it is without a choice"],
+)
+def test_a_requested_run_is_one_process_unless_an_executor_was_chosen(tmp_path, instance, executor, config):
+    defs = dg.Definitions.merge(definitions(tmp_path, shop_manifest()), dg.Definitions(executor=executor))
+    shop = Shop(defs, instance)
+    (request,) = shop.tick().run_requests
+    assert request.run_config == config
+    assert dg.validate_run_config(shop.repository.get_job("__ASSET_JOB"), config)
+
+
 @pytest.mark.parametrize(("command", "requested"), [("build", 1), ("run", 0)])
 def test_no_run_is_requested_for_tests_that_its_dbt_command_does_not_run(make, command, requested):
     world = manifest([model("stg", RAW), data_test("ids", STG, attached_node=STG)], [source("raw", "orders")])

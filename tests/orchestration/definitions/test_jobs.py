@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from contextlib import closing
 from datetime import datetime, timezone
 
 import dagster as dg
-import duckdb
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 from dagster_dbt import DbtProject
@@ -27,13 +20,11 @@ from dagster_sao import (
 )
 from dagster_sao.core.errors import InvalidJobError
 from dagster_sao.core.manifest.policy import EfficientTesting
-from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY
 from tests.conftest import run_dbt
 from tests.core.manifests import data_test, manifest, model
 from tests.orchestration.shops import definitions, shop_manifest, write_project
+from tests.support.job_shop import OP, JobShop
 
-OP = "shop_dbt_assets"
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 PREFILLED = {
     "state_aware": True,
@@ -178,7 +169,7 @@ def test_what_only_a_run_can_know_is_selected_by_the_run(tmp_path):
         ),
         ({"retries": -1}, "`retries` is -1. Input should be greater than or equal to 0."),
         ({"threads": 0}, "`threads` is 0. Input should be greater than or equal to 1."),
-        ({"timezone": "Europe/Oslo"}, "`timezone` and `schedule_enabled` need a `schedule`"),
+        ({"timezone": "Europe/Oslo"}, "`timezone`, `schedule_enabled` and `start_run_when_idle` need a `schedule`"),
     ],
 )
 def test_what_is_wrong_with_a_job_is_said_with_its_name(tmp_path, settings, why):
@@ -273,6 +264,64 @@ def test_a_wrong_setting_of_a_job_in_yaml_is_named(tmp_path):
     assert "shedule" in str(error.value.__cause__)
 
 
+DECIDES_FIRST = "Starts nightly when it has something to build or test."
+
+
+@pytest.mark.parametrize(
+    ("settings", "description"),
+    [
+        ({}, DECIDES_FIRST),
+        ({"start_run_when_idle": True}, "Starts nightly."),
+        ({"state_aware": False}, "Starts nightly."),
+    ],
+)
+def test_a_schedule_decides_first_unless_it_is_to_start_a_run_each_time(tmp_path, settings, description):
+    defs = shop_jobs(tmp_path, build_state_aware_job("nightly", schedule="0 2 * * *", **settings))
+    (schedule,) = defs.schedules
+    assert schedule.description == description
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/dagster.yaml").write_text("telemetry: {enabled: false}")
+    with (
+        dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance,
+        dg.build_schedule_context(instance, repository_def=defs.get_repository_def()) as context,
+    ):
+        (request,) = schedule.evaluate_tick(context).run_requests
+    # Nothing is built yet.
+    asked = {key.path[-1] for key in request.asset_selection or ()}
+    assert asked == ({"stg", "orders", "customers"} if description == DECIDES_FIRST else set())
+    assert request.run_config == defs.resolve_job_def("nightly").run_config
+
+
+class ComponentWithOwnArguments(StateAwareDbtProjectComponent):
+    """A user's component that chooses the arguments of dbt when a run begins."""
+
+    def get_cli_args(self, context):
+        return [*super().get_cli_args(context), "--full-refresh"]
+
+
+@pytest.mark.parametrize(
+    ("component", "attributes", "description"),
+    [
+        ("dagster_sao.StateAwareDbtProjectComponent", {}, DECIDES_FIRST),
+        (
+            "dagster_sao.StateAwareDbtProjectComponent",
+            {"cli_args": ["build", "{{ context.run_id }}"]},
+            "Starts nightly.",
+        ),
+        (f"{__name__}.ComponentWithOwnArguments", {}, "Starts nightly."),
+    ],
+    ids=["ours", "an argument that depends on the run", "arguments chosen by the run"],
+)
+def test_a_schedule_starts_a_run_each_time_where_nobody_knows_what_the_run_does(
+    tmp_path, component, attributes, description
+):
+    folder = write_project(tmp_path, shop_manifest()).project_dir
+    jobs = [{"name": "nightly", "schedule": "0 2 * * *"}]
+    for _, defs in load_component(folder, component, state_aware={"jobs": jobs}, **attributes):
+        (schedule,) = defs.schedules
+        assert schedule.description == description
+
+
 class OwnConfig(dg.Config):
     day: str = "today"
 
@@ -295,116 +344,18 @@ def test_jobs_need_the_run_config_that_they_set(tmp_path):
 
 # Runs
 
-WAREHOUSE, PROFILES = "shop.duckdb", "dbt/profiles.yml"
-FILES = {
-    "dbt/dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
-    PROFILES: "shop: {target: dev, outputs: {dev: {type: duckdb, path: '{folder}/shop.duckdb', threads: 1}}}",
-    "dbt/models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",
-    "dbt/models/checks.yml": "models: [{name: a, columns: [{name: id, data_tests: [not_null]}]}]",
-    "dbt/models/a.sql": """
-{{ config(materialized='table', freshness={'build_after': {'count': 1, 'period': 'hour'}}) }}
-select * from {{ source('raw', 'orders') }}
-""",
-    "dbt/models/b.sql": "{{ config(materialized='table') }} select * from {{ ref('a') }}",
-    "dbt/models/c.sql": "{{ config(materialized='table') }} select 1 as id",
-    "defs.py": """
-from pathlib import Path
-from dagster_dbt import DbtProject
-from dagster_sao import build_state_aware_definitions, build_state_aware_job
-
-defs = build_state_aware_definitions(
-    DbtProject(Path(__file__).parent / "dbt"),
-    jobs=[
-        build_state_aware_job("hourly", select="a+", schedule="0 * * * *"),
-        build_state_aware_job("changed", select="state:modified", state="state", refresh_sources=False),
-        build_state_aware_job("everything", state_aware=False),
-        build_state_aware_job("spread", select="a+", in_process=False),
-    ],
-)
-""",
-    "home/dagster.yaml": "telemetry: {enabled: false}",
-}
-
-
-class Shop:
-    """A code location on disk, its instance and its warehouse."""
-
-    def __init__(self, folder, copy_of=None):
-        self.folder = folder
-        if copy_of is not None:
-            shutil.copytree(copy_of.folder, folder)
-        for name, text in FILES.items() if copy_of is None else [(PROFILES, FILES[PROFILES])]:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.replace("{folder}", str(folder)), encoding="utf-8")
-        if copy_of is None:
-            self.sql("create schema raw; create table raw.orders as select 1 as id")
-            run_dbt(folder / "dbt", "parse")
-
-    def sql(self, statement):
-        with closing(duckdb.connect(str(self.folder / WAREHOUSE))) as connection:
-            return connection.execute(statement).fetchall()
-
-    def execute(self, job, **config):
-        """Run a job with `dagster job execute`. Returns the run's id."""
-        (self.folder / "given.yaml").write_text(json.dumps({"ops": {OP: {"config": config}}} if config else {}))
-        done = subprocess.run(
-            [sys.executable, "-m", "dagster", "job", "execute", "-f", "defs.py", "-j", job, "-c", "given.yaml"],
-            cwd=self.folder,
-            env={**os.environ, "DAGSTER_HOME": str(self.folder / "home")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        with self.instance() as instance:
-            return instance.get_run_records(limit=1)[0].dagster_run.run_id
-
-    def execute_here(self, job, hours=0.0):
-        """Run a job in this process, some hours from now. Returns the run's id."""
-        ahead = round(hours * 3600 * 10**9)
-        with self.instance() as instance, clock.simulated(lambda: time.time_ns() + ahead):
-            job_def = self.defs.resolve_job_def(job)
-            return job_def.execute_in_process(instance=instance).run_id
-
-    @property
-    def defs(self):
-        scope = {"__file__": str(self.folder / "defs.py")}
-        exec((self.folder / "defs.py").read_text(), scope)
-        return scope["defs"]
-
-    def instance(self):
-        return dg.DagsterInstance.from_config(str(self.folder / "home"))
-
-    def decisions(self, run_id):
-        """Return what a run decided of each model, and the metadata and message of its summary."""
-        said, summary, message = {}, {}, ""
-        with self.instance() as instance:
-            for entry in instance.all_logs(run_id):
-                event = entry.dagster_event
-                if event is None:
-                    continue
-                if event.is_step_materialization or event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
-                    data = event.event_specific_data
-                    told = data.materialization if event.is_step_materialization else data.asset_observation
-                    said[told.asset_key.path[-1]] = told.metadata[DECISION_KEY].value
-                elif "decisions" in getattr(event.event_specific_data, "metadata", {}):
-                    summary = {name: value.value for name, value in event.event_specific_data.metadata.items()}
-                    message = entry.message
-        return said, summary, message
-
 
 @pytest.fixture(scope="module")
 def built_shop(tmp_path_factory):
     """A shop that was built by `dagster job execute`."""
-    shop = Shop(tmp_path_factory.mktemp("jobs") / "shop")
+    shop = JobShop(tmp_path_factory.mktemp("jobs") / "shop")
     return shop, shop.execute("hourly")
 
 
 @pytest.fixture
 def shop(built_shop, tmp_path):
     """A shop whose `hourly` job ran once, to change."""
-    return Shop(tmp_path / "shop", copy_of=built_shop[0])
+    return JobShop(tmp_path / "shop", copy_of=built_shop[0])
 
 
 def test_a_job_runs_from_the_command_line(built_shop):

@@ -82,7 +82,7 @@ RELIED_ON = [
     ("dagster._core.execution.stats", "StepEventStatus", [], ["IN_PROGRESS"]),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
     ("dagster._core.storage.asset_check_execution_record", "AssetCheckExecutionRecord", [], ["event"]),
-    ("dagster._core.definitions.run_request", "InstigatorType", [], ["SENSOR"]),
+    ("dagster._core.definitions.run_request", "InstigatorType", [], ["SENSOR", "SCHEDULE"]),
     ("dagster._core.storage.dagster_run", "FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "NOT_FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "RunsFilter", ["statuses", "tags", "updated_after"], []),
@@ -93,6 +93,7 @@ RELIED_ON = [
         [],
         ["prepare_insert_event", "run_connection", "index_connection", "store_asset_check_event"],
     ),
+    ("dagster._core.scheduler.instigation", "TickStatus", [], ["STARTED"]),
     ("dagster._core.storage.runs.sql_run_storage", "SqlRunStorage", [], ["connect"]),
     (
         "dagster._daemon.asset_daemon",

@@ -154,9 +154,11 @@ def test_a_parse_that_fails_keeps_the_last_manifest_with_one_warning_per_change(
     with caplog.at_level(logging.WARNING):
         assert project.refresh(LOG) is before
         assert project.refresh(LOG).manifest is before.manifest
+        assert project.unread
     assert caplog.text.count("The dbt project shop cannot be read, so its last manifest stays in use: ") == 1
     (root / "models/a.sql").write_text("select 7 as seven")
     assert "seven" in project.refresh(LOG).manifest["nodes"]["model.shop.a"]["raw_code"]
+    assert not project.unread
 
 
 SOURCE = {"models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]"}

@@ -51,7 +51,7 @@ def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, mo
         observe=lambda *_, **__: iter(()),
         session=SimpleNamespace(cost=Cost),
     )
-    monkeypatch.setattr(sensor, "_warm_prober", lambda _: source_prober)
+    monkeypatch.setattr(sensor._prober, "of", lambda _: source_prober)
     said = []
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
