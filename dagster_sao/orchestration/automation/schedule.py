@@ -23,7 +23,6 @@ from dagster_sao.orchestration.automation.choices import Choice
 from dagster_sao.orchestration.automation.due_tests import run_request
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
 from dagster_sao.orchestration.automation.scheduled_run import covering_run, idle_line, part_suffices, queued_line
-from dagster_sao.orchestration.automation.tick_context import TickLog, tick_instance
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.messages import sentence
@@ -38,6 +37,7 @@ from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
+from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber

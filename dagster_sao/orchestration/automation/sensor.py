@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -25,7 +26,6 @@ from dagster_sao.orchestration.automation.choices import Choice, Facts, Requeste
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
-from dagster_sao.orchestration.automation.tick_context import TickLog, tick_instance
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
@@ -42,6 +42,7 @@ from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
+from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 
 _CONDITIONS = "conditions"
 """What the cursor stores: Dagster's own cursor for composed conditions."""
@@ -55,11 +56,16 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         name: str,
         *,
         project: OrchestratedProject,
+        before_plan: Callable[[dg.SensorEvaluationContext, timedelta], None],
         target: Any,  # noqa: ANN401 (Dagster's CoercibleToAssetSelection is private)
         **options: Any,  # noqa: ANN401 (those of the base class)
     ) -> None:
-        """Take what AutomationConditionSensorDefinition takes, and the project whose assets `target` are."""
+        """Take what AutomationConditionSensorDefinition takes, and the project whose assets `target` are.
+
+        `before_plan` is called with the context of a tick and the time until the next one, and may record new data.
+        """
         self.project = project
+        self._before_plan = before_plan
         self._options = {"target": target, **options}
         self._reasons = ShownReasons()
         self.requested_nodes = RequestedNodes()
@@ -74,13 +80,14 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
     def with_attributes(self, *, jobs: Any = None, metadata: Any = None) -> StateAwareAutomationSensor:  # noqa: ANN401, ARG002
         """Return a copy with other metadata, which Dagster needs to merge definitions."""
         options = self._options if metadata is None else {**self._options, "metadata": metadata}
-        return StateAwareAutomationSensor(self.name, project=self.project, **options)
+        return StateAwareAutomationSensor(self.name, project=self.project, before_plan=self._before_plan, **options)
 
     def _tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         with errors_masked():
             return self._evaluate(context)
 
     def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        self._before_plan(context, timedelta(seconds=self.minimum_interval_seconds or 0))
         before, note = read_cursor(context.cursor, _CONDITIONS)
         if note:
             context.log.warning(note)

@@ -34,7 +34,7 @@ from dagster_sao.orchestration.project.parsing import ensure_manifest
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 from dagster_sao.orchestration.runs.execution import Finish, execute_dbt_assets
 from dagster_sao.orchestration.sources.age_checks import build_freshness_checks
-from dagster_sao.orchestration.sources.sensor import build_freshness_sensor
+from dagster_sao.orchestration.sources.sensor import FreshnessProber, build_freshness_sensor
 
 _LOG = dg.get_dagster_logger("dagster_sao")
 
@@ -182,17 +182,21 @@ def _build_sensors(
     project: OrchestratedProject, models: dg.AssetsDefinition, settings: StateAwareSettings
 ) -> list[dg.SensorDefinition]:
     """Return a project's freshness sensor and its automation sensor."""
+    prober = FreshnessProber(
+        project, tick_seconds=settings.tick_seconds, interval_seconds=settings.freshness_interval_seconds
+    )
     return [
         build_freshness_sensor(
             project,
+            prober,
             name=project.freshness_sensor_name,
             interval_seconds=settings.freshness_interval_seconds,
             default_status=settings.default_sensor_status,
-            tick_seconds=settings.tick_seconds,
         ),
         StateAwareAutomationSensor(
             project.automation_sensor_name,
             project=project,
+            before_plan=prober.probe_before_plan,
             target=_target(models),
             minimum_interval_seconds=settings.automation_interval_seconds,
             default_status=settings.default_sensor_status,

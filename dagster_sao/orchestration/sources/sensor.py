@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -20,12 +22,14 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import probed_sources
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
+from dagster_sao.orchestration.sources.probing_turns import ProbingTurns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
+from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes.registry import SourceProber
@@ -33,8 +37,6 @@ from dagster_sao.warehouse.probes.settings import place
 from dagster_sao.warehouse.redaction import masked
 from dagster_sao.warehouse.session import Cost
 
-_DEFAULT_TICK_SECONDS = 40.0
-"""Dagster gives a tick 60 seconds."""
 _FIRST = "first"
 """What the cursor stores: the source to start with, where a tick had no time for all."""
 _NAMED_SOURCES = 5
@@ -64,13 +66,30 @@ class _Tick:
         return [source for source in self.due if source.unique_id not in self.seen]
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a tick found."""
+
+    summary: str
+    events: tuple[Any, ...] = ()
+    next: str | None = None
+    """The source to start with the next time, where there was no time for all."""
+    is_blind: bool = False
+    """Whether the warehouse could not be probed."""
+
+
 class FreshnessProber:
     """What a freshness sensor keeps between ticks: the open session, and when each source was probed."""
 
-    def __init__(self, project: OrchestratedProject, tick_seconds: float) -> None:
-        """Connect to nothing yet. `tick_seconds` is the time budget of a tick."""
+    def __init__(self, project: OrchestratedProject, *, tick_seconds: float, interval_seconds: int) -> None:
+        """Connect to nothing yet. `tick_seconds` is the time budget of a tick, `interval_seconds` the time between two."""
         self._project = project
         self._tick_seconds = tick_seconds
+        self._turns = ProbingTurns(timedelta(seconds=interval_seconds))
+        self._busy = threading.Lock()
+        self._next: str | None = None
+        """The source to start with in the automation sensor's tick."""
+        self._last_summary = ""
         self._prober = WarmProber(project)
         self._schedule = ProbeSchedule()
         self._checks: FreshnessReports | None = None
@@ -79,31 +98,70 @@ class FreshnessProber:
 
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
-        started = time.monotonic()
         first, note = read_cursor(context.cursor, _FIRST)
+        if _shares_process(context) and not self._turns.is_freshness_turn(clock.now()):
+            return dg.SensorResult(skip_reason=self._left_to_planner(), cursor=context.cursor)
+        with self._busy:
+            look = self._look(context, first)
+        return dg.SensorResult(
+            asset_events=look.events,
+            skip_reason=f"{note} {look.summary}".strip(),
+            cursor=context.cursor if look.is_blind else write_cursor(_FIRST, look.next),
+        )
+
+    def probe_before_plan(self, context: dg.SensorEvaluationContext, every: timedelta) -> None:
+        """Probe the sources and record the news, where it is the turn of the automation sensor, which ticks after `every` again.
+
+        Does not raise: the plan is made all the same.
+        """
+        if not _shares_process(context) or not self._turns.is_planner_turn(clock.now(), every):
+            return
+        if not self._busy.acquire(blocking=False):  # the freshness sensor is at it
+            return
         try:
-            loaded = self._project.refresh(context.log)
+            look = self._look(context, self._next)
+            self._next = look.next
+            for event in look.events:
+                tick_instance(context).report_runless_asset_event(event)
+        except Exception as error:  # noqa: BLE001 (a bug in probing must not stop the planning)
+            TickLog(context).warning(f"The sources could not be probed: {sentence(error)}")
+        finally:
+            self._busy.release()
+
+    def _left_to_planner(self) -> str:
+        at = f"{self._turns.probed_at:%H:%M:%S} UTC" if self._turns.probed_at else ""
+        return (
+            f"The automation sensor probes in its own ticks, and plans in the same one. At {at}: {self._last_summary}"
+        )
+
+    def _look(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
+        """Probe the sources that are due, and return the news. Raises nothing for a failure of the warehouse or of a source."""
+        look = self._look_or_fail(context, first)
+        self._turns.probed_at, self._last_summary = clock.now(), look.summary
+        return look
+
+    def _look_or_fail(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
+        started = time.monotonic()
+        try:
+            log = TickLog(context)
+            loaded = self._project.refresh(log)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
             if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
-                return dg.SensorResult(skip_reason=_leaves_alone(at_work), cursor=context.cursor)
+                return _Look(_leaves_alone(at_work), is_blind=True, next=first)
             tick = self._probe(context, loaded, activity.building, first, started)
         except WarehouseBusyError as error:
-            return dg.SensorResult(
-                skip_reason=f"{sentence(error)} Nothing is lost: the next tick probes again.", cursor=context.cursor
-            )
+            return _Look(f"{sentence(error)} Nothing is lost: the next tick probes again.", is_blind=True, next=first)
         except WarehouseError as error:
             self._prober.forget()
-            return dg.SensorResult(skip_reason=sentence(error), cursor=context.cursor)
+            return _Look(sentence(error), is_blind=True, next=first)
         summary = _summary(tick)
-        context.log.info(f"{summary} It took {tick.cost}.")
+        if tick.events:
+            log.info(f"{summary} It took {tick.cost}.")
         for problem in tick.failing.values():
-            context.log.warning(problem)
-        return dg.SensorResult(
-            asset_events=[masked_event(event) for event in tick.events],
-            skip_reason=masked(f"{note} {summary}".strip()),
-            cursor=write_cursor(_FIRST, tick.left[0].unique_id if tick.left else None),
-        )
+            log.warning(problem)
+        events = tuple(masked_event(event) for event in tick.events)
+        return _Look(masked(summary), events, tick.left[0].unique_id if tick.left else None)
 
     def _probe(
         self,
@@ -114,7 +172,7 @@ class FreshnessProber:
         started: float,
     ) -> _Tick:
         now = clock.now()
-        view = view_project(context.instance, self._project, loaded, now)
+        view = view_project(tick_instance(context), self._project, loaded, now)
         sources = _starting_at(first, probed_sources(self._project, loaded))
         wanted = wanted_sources(loaded.project, view.state, now)
         due = [
@@ -126,14 +184,14 @@ class FreshnessProber:
         ]
         tick = _Tick(view, sources, due, wanted)
         if self._checks is None:
-            self._checks = FreshnessReports(context.instance, self._project, loaded)
+            self._checks = FreshnessReports(tick_instance(context), self._project, loaded)
         if due or not sources:
             prober = self._prober.of(loaded)
             for problem in prober.problems:
-                self._warn_once(problem, context.log)
+                self._warn_once(problem, TickLog(context))
             before = prober.session.cost()
             for probed in _observe(prober, due, started + self._tick_seconds):
-                self._absorb_alone(tick, probed, context.log)
+                self._absorb_alone(tick, probed, TickLog(context))
             if not tick.left:
                 tick.events.extend(self._watch_relations(context, prober, tick, building))
             tick.cost = prober.session.cost().since(before)
@@ -141,7 +199,7 @@ class FreshnessProber:
         tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
         return tick
 
-    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: TickLog) -> None:
         """Process the observation of a source. An unforeseen error is a failure of this source alone."""
         try:
             self._absorb(tick, probed, log)
@@ -149,7 +207,7 @@ class FreshnessProber:
             what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
             self._schedule.failed(probed.source.unique_id, what, tick.view.now)
 
-    def _absorb(self, tick: _Tick, probed: ProbedSource, log: Any) -> None:  # noqa: ANN401
+    def _absorb(self, tick: _Tick, probed: ProbedSource, log: TickLog) -> None:
         source, observation = probed.source, probed.observation
         uid, view = source.unique_id, tick.view
         policy, now = source_policy(view.loaded, source), view.now
@@ -171,7 +229,7 @@ class FreshnessProber:
             result = freshness_result(source, observation, policy, last, now)
             tick.events.extend(self._checks.news(uid, key, result, is_new_data=state is not None))
 
-    def _warn_once(self, sentence: str, log: Any) -> None:  # noqa: ANN401
+    def _warn_once(self, sentence: str, log: TickLog) -> None:
         if sentence not in self._warned:
             self._warned.add(sentence)
             log.warning(sentence)
@@ -189,23 +247,22 @@ class FreshnessProber:
             return self._watch.look(view, prober, building, recheck)
         except WarehouseError as error:
             # Keep what the sources' probes found.
-            context.log.warning(f"The models' relations could not be checked: {sentence(error)}")
+            TickLog(context).warning(f"The models' relations could not be checked: {sentence(error)}")
             return []
 
     def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:
-        return run_activity(context.instance, loaded, self._project.name, context.repository_def, clock.now())
+        return run_activity(tick_instance(context), loaded, self._project.name, context.repository_def, clock.now())
 
 
 def build_freshness_sensor(
     project: OrchestratedProject,
+    prober: FreshnessProber,
     *,
     name: str,
     interval_seconds: int,
     default_status: dg.DefaultSensorStatus,
-    tick_seconds: float = _DEFAULT_TICK_SECONDS,
 ) -> dg.SensorDefinition:
     """Return the sensor that records the state of a project's sources."""
-    prober = FreshnessProber(project, tick_seconds)
 
     @dg.sensor(
         name=name,
@@ -219,6 +276,11 @@ def build_freshness_sensor(
             return prober.tick(context)
 
     return freshness_sensor
+
+
+def _shares_process(context: dg.SensorEvaluationContext) -> bool:
+    """Return whether the tick is one of a code server, in which the ticks of both sensors share the process."""
+    return context.instance_ref is not None
 
 
 def _leaves_alone(at_work: Mapping[str, str]) -> str:

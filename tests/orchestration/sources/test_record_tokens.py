@@ -45,7 +45,7 @@ def test_the_interval_of_an_untracked_source_is_that_of_its_policy(interval, is_
 
 def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, monkeypatch):
     defs = definitions(tmp_path, shop_manifest())
-    sensor = FreshnessProber(project_in(defs), tick_seconds=40)
+    sensor = FreshnessProber(project_in(defs), tick_seconds=40, interval_seconds=30)
     source_prober = SimpleNamespace(
         problems=["The probe 'x' cannot be loaded."],
         observe=lambda *_, **__: iter(()),

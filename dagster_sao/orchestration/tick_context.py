@@ -33,6 +33,10 @@ class TickLog:
         """Open nothing yet."""
         self._context = context
 
+    def info(self, message: str) -> None:
+        """Log a message, without secrets."""
+        self._context.log.info(masked(message))
+
     def warning(self, message: str) -> None:
         """Log a warning, without secrets."""
         self._context.log.warning(masked(message))
