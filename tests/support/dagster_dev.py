@@ -151,7 +151,7 @@ def dagster_dev(folder: Path, *, interval_seconds: int | None = None) -> Iterato
     `interval_seconds` replaces the example's own interval of both sensors.
     """
     environment = _copy_example(folder, interval_seconds)
-    port = _free_port()
+    port = free_port()
     log_path = folder / "dagster_dev.log"
     client = DagsterClient(f"http://127.0.0.1:{port}", LOCATION)
     dev = DagsterDev(folder, client, environment, log_path)
@@ -194,7 +194,8 @@ def _copy_example(folder: Path, interval_seconds: int | None) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
