@@ -335,8 +335,8 @@ ASSETS_JOB = "a Dagster job over the project's assets that does nothing"
 OURS = "state-aware job"
 
 
-def tools(peers: Path) -> list[Tool]:
-    """Return the rows, those that cannot be installed with the reason."""
+def tools(peers: Path, only: Sequence[str] = ()) -> list[Tool]:
+    """Return the rows whose name contains one of `only`, by default all; those that cannot be installed with the reason."""
     rows = [
         _dagster(EMPTY_JOB, "empty", EMPTY),
         _dagster(ASSETS_JOB, "empty", LOADED),
@@ -349,12 +349,18 @@ def tools(peers: Path) -> list[Tool]:
         (f"{orchestrator}, tests skipped", PREFECT, lambda bin_, name: _prefect(bin_, "SKIP", name)),
         ("dbt-orchestra", ORCHESTRA, lambda bin_, _name: _orchestra(bin_)),
     ):
+        if not _is_wanted(name, only):
+            continue
         try:
             peers.mkdir(parents=True, exist_ok=True)
             rows.append(make(install(requirements[0].split("==", maxsplit=1)[0], peers, requirements), name))
         except CannotRunError as error:
             rows.append(Tool(name, lambda _folder: [], is_peer=True, problem=f"not installed: {error}"))
-    return rows
+    return [tool for tool in rows if _is_wanted(tool.name, only)]
+
+
+def _is_wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(word in name for word in only)
 
 
 def measure(tools: Sequence[Tool], models: int, repeats: int) -> None:
@@ -417,7 +423,7 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("The CPU seconds of processes that outlive their parent are counted on Linux only.")
     for models in options.sizes:
-        rows = [t for t in tools(options.peers.resolve()) if not options.only or any(o in t.name for o in options.only)]
+        rows = tools(options.peers.resolve(), options.only)
         for tool in rows:
             if tool.name.startswith("Prefect") and models > options.prefect_up_to:
                 tool.problem = f"left out above {options.prefect_up_to} models (--prefect-up-to)"

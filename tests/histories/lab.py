@@ -16,6 +16,7 @@ import duckdb
 
 from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, TESTS_KEY
 from tests.histories.inprocess_dbt import InProcessDbt, run_dbt
+from tests.histories.schedules import Answer
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.station import Run, Station
 
@@ -173,8 +174,8 @@ class Lab(Station):
     def _look_as_jobs_do(self) -> None:
         self._has_unseen_data = False
 
-    def _execute(self, asked: Run) -> None:
-        super()._execute(asked)
+    def _execute(self, asked: Run, tick: Answer | None = None) -> None:
+        super()._execute(asked, tick)
         self.told.append(self._read(asked.run.run_id))
 
     def _read(self, run_id: str) -> Told:

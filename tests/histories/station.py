@@ -34,6 +34,7 @@ from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.project import NAME
+from tests.histories.schedules import Answer, Schedules, assert_requested
 from tests.histories.simulated_time import SimulatedTime
 from tests.histories.steps import PAUSE, History, Step
 from tests.histories.watch import EndedRun, Watch
@@ -164,6 +165,7 @@ class Station(ABC):
         self._sensors = {sensor.name: sensor for sensor in self._repository.sensor_defs}
         self._cursors: dict[str, str | None] = {}
         self.project = self._sensors[f"{NAME}_automation_sensor"].project  # type: ignore[attr-defined]
+        self._schedules = Schedules(self.project, self._repository, self._instance)
 
     _restart = restart
 
@@ -246,9 +248,13 @@ class Station(ABC):
             self._execute(self._new_run(there))
 
     def _job(self, names: list[str]) -> None:
-        """Run a state-aware job of some models, by default of all."""
+        """Run a state-aware job of some models, by default of all, after a tick of its schedule."""
         if self._running is None:
-            self._execute(self._new_run(self._names.intersection(names) or self._names, decides=True))
+            wanted = frozenset(self._names.intersection(names) or self._names)
+            known = self._seen()
+            answer = self._schedules.tick(wanted)
+            self.watch.learned(name for (name, value) in self._seen() - known)
+            self._execute(self._new_run(wanted, decides=True), answer)
 
     def _terminate(self, at: int) -> None:
         """Let somebody terminate the next run, while dbt is at its `at`-th statement."""
@@ -281,7 +287,8 @@ class Station(ABC):
             self._instance.delete_run(self._deletable)
             self._deletable = None
 
-    def _execute(self, asked: Run) -> None:
+    def _execute(self, asked: Run, tick: Answer | None = None) -> None:
+        """Execute a run. `tick` is what the schedule of a job answered right before."""
         started_at, self._running = self._time.now(), asked
         self._is_disturbed = False
         known = self._seen()
@@ -298,6 +305,8 @@ class Station(ABC):
         if shown is not None and decided:
             # As the run begins: what others do while it waits for them is not foreseen.
             _assert_same_decisions(shown, decided[0].plan)
+            if tick is not None:
+                assert_requested(tick, decided[0].plan, asked.names)
         self._running, self._last = None, asked
         built, failed = self._outcome(asked.run.run_id)
         self._judge_run(asked, built)

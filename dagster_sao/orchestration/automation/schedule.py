@@ -14,7 +14,6 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.next_build import next_build
 from dagster_sao.core.state.state import StateSnapshot
@@ -86,7 +85,7 @@ class _Heard:
             yield uid, seen
 
 
-class _UnknownError(DagsterSaoError):
+class _UnknownError(Exception):
     """The tick cannot know what the run would do."""
 
 
@@ -164,7 +163,7 @@ class JobSchedule:
         return dg.SkipReason(masked(line))
 
     def _begin(self, context: dg.ScheduleEvaluationContext, instance: dg.DagsterInstance, log: TickLog) -> _Tick:
-        """Read the manifest and what the run is asked for. Raises DagsterSaoError where the run would, too."""
+        """Read the manifest and what the run is asked for. Raises an error where the run would, too."""
         deadline, job = time.monotonic() + self._job.tick_seconds, self._job
         project = self._project.variant(job.config.target, job.config.vars)
         loaded = project.refresh(log)
@@ -184,8 +183,8 @@ class JobSchedule:
     def _look(self, tick: _Tick) -> None:
         """Record what the sources answer, and note the relations, as the run does at its beginning.
 
-        Raises DagsterSaoError where anything is left unknown, but for a source that gives an error: nothing is built because of
-        it, and the line of the tick shows it.
+        Raises _UnknownError or WarehouseError where anything is left unknown. A source that gives an error leaves nothing so:
+        nothing is built because of it, and the line of the tick shows it.
         """
         warm = self._warm.setdefault(tick.project, _Warm(WarmProber(tick.project), RelationWatch(tick.project)))
         first = FirstLook(
