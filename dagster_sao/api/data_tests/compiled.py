@@ -13,13 +13,14 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
 from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.private.dagster_internals import lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import vars_arguments
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import read_manifest
 from dagster_sao.orchestration.selection.resolve import selection_words
 from dagster_sao.orchestration.selection.words import LONGEST_SELECTION
-from dagster_sao.warehouse.dbt_private.environment import environment_of_commands, environment_of_dbt
+from dagster_sao.warehouse.dbt_private.environment import environment_of_commands, environment_of_dbt, is_imported_dbt
 
 
 def compiled_manifest(
@@ -32,7 +33,8 @@ def compiled_manifest(
     """
     own = project.dbt_project
     arguments = ["compile", *vars_arguments(project.variables), *_selection(project, loaded, wanted)]
-    dbt = DbtCliResource(own)
+    given = DbtCliResource(own)
+    dbt = lean_resource(given, is_imported=is_imported_dbt(given.dbt_executable), needs_adapter=False)
     changes = environment_of_commands(environment_of_dbt(own.project_dir), dbt.dbt_executable)
     learn_secrets(own, project.variables)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

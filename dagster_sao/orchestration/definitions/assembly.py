@@ -213,8 +213,10 @@ def _target(models: dg.AssetsDefinition) -> dg.AssetSelection:
     return target | dg.AssetSelection.checks(*others) if others else target
 
 
-def _finisher(include_metadata: Sequence[str]) -> Finish:
-    """Return what fetches the metadata that was asked for, as dagster-dbt's component does."""
+def _finisher(include_metadata: Sequence[str]) -> Finish | None:
+    """Return what fetches the metadata that was asked for, as dagster-dbt's component does; None for none."""
+    if not include_metadata:
+        return None
 
     def finish(events: Any) -> Any:  # noqa: ANN401
         if "column_metadata" in include_metadata:

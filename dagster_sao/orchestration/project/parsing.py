@@ -24,10 +24,16 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dagster_internals import prepare_arguments, using_dagster_dev
+from dagster_sao.orchestration.private.dagster_internals import lean_resource, prepare_arguments, using_dagster_dev
 from dagster_sao.orchestration.project.dbt_arguments import has_own_manifest
 from dagster_sao.orchestration.project.manifest_inputs import FileContent, FileReader, FileStat, InputFiles, difference
-from dagster_sao.warehouse.dbt_private.environment import dbt_packages, env_file, environment_of_dbt, setting
+from dagster_sao.warehouse.dbt_private.environment import (
+    dbt_packages,
+    env_file,
+    environment_of_dbt,
+    is_imported_dbt,
+    setting,
+)
 
 _NOTE_FILE = "dagster_sao_manifest_inputs.json"
 _LAYOUT = 1
@@ -172,7 +178,9 @@ def parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
 
 
 def _run_parse(dbt_project: DbtProject) -> None:
-    DbtCliResource(dbt_project).cli(prepare_arguments(dbt_project), target_path=dbt_project.target_path).wait()
+    given = DbtCliResource(dbt_project)
+    dbt = lean_resource(given, is_imported=is_imported_dbt(given.dbt_executable), needs_adapter=False)
+    dbt.cli(prepare_arguments(dbt_project), target_path=dbt_project.target_path).wait()
 
 
 def read_note(dbt_project: DbtProject) -> ParseNote | None:

@@ -25,7 +25,11 @@ from dagster_sao.orchestration.events.batched_events import store_step_events
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event, masked_metadata
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dagster_internals import expect_no_check_results, report_engine_event
+from dagster_sao.orchestration.private.dagster_internals import (
+    expect_no_check_results,
+    lean_resource,
+    report_engine_event,
+)
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.capture import RunCapture
@@ -41,6 +45,7 @@ from dagster_sao.orchestration.runs.setup import RunSetup, read_setup
 from dagster_sao.orchestration.selection.resolve import selection_words
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.relation_notes import write_moved
+from dagster_sao.warehouse.dbt_private.environment import is_imported_dbt
 from dagster_sao.warehouse.redaction import masked
 
 
@@ -71,7 +76,7 @@ def execute_dbt_assets(  # noqa: PLR0913
             variant = project.variant(config.target, config.vars)
             if variant is not project:
                 refuse_what_does_not_survive(variant, variant.load())
-            dbt = _for_project(dbt, variant)
+            dbt = _for_project(dbt, variant, needs_adapter=finish is not None)
             execution = _Execution(read_setup(context, dbt, variant, args, config, finish, testing or TestSettings()))
             try:
                 yield from map(masked_event, execution.run())
@@ -251,8 +256,12 @@ class _Execution:
             setup.context.log.warning(f"The warehouse could not be looked at after this run: {sentence(error)}")
 
 
-def _for_project(dbt: DbtCliResource, project: OrchestratedProject) -> DbtCliResource:
-    """Return the resource with the target and profile that the plan was made for, also where the environment names them."""
+def _for_project(dbt: DbtCliResource, project: OrchestratedProject, *, needs_adapter: bool) -> DbtCliResource:
+    """Return the resource with the target and profile that the plan was made for, also where the environment names them.
+
+    `needs_adapter` tells whether something will ask the warehouse through dagster-dbt.
+    """
     own = project.dbt_project
     named = {"target": own.target, "profile": own.profile}
-    return dbt.model_copy(update={name: value for name, value in named.items() if value is not None})
+    own_dbt = dbt.model_copy(update={name: value for name, value in named.items() if value is not None})
+    return lean_resource(own_dbt, is_imported=is_imported_dbt(dbt.dbt_executable), needs_adapter=needs_adapter)

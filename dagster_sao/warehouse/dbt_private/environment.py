@@ -30,6 +30,7 @@ _OF_ALL_RUNS = {
 _OF_DAGSTER = ("PROJECT_DIR", "PROFILES_DIR", "TARGET_PATH", "LOG_PATH", "LOG_FORMAT")
 """Settings that dagster-dbt gives dbt by their older names, over which dbt takes the newer ones."""
 _DBT_STATE, _DBT_STATE_OFF = "DBT_ENGINE_MANAGE_STATE", "RUN_CACHE_DISABLED"
+_ENTRY_OF_CORE = b"from dbt.cli.main import cli"
 _YES = frozenset({"true", "1", "t", "y", "yes", "on"})
 
 
@@ -118,6 +119,24 @@ def _is_own_dbt(executable: str) -> bool:
         Path(sys.executable).absolute().parent,
         Path(sysconfig.get_path("scripts")).absolute(),
     }
+
+
+@cache
+def is_imported_dbt(executable: str) -> bool:
+    """Return whether an executable is certain to be a script that starts the dbt-core which this process imports.
+
+    dbt Fusion has the same name and may lie in the same folder, so what the script imports counts.
+    """
+    path = shutil.which(executable)
+    if path is None or not _is_own_dbt(executable):
+        return False
+    try:
+        first, _, rest = Path(path).read_bytes().partition(b"\n")
+        interpreter = Path(first.removeprefix(b"#!").strip().decode())
+    except (OSError, ValueError):
+        return False
+    is_script = first.startswith(b"#!") and interpreter.parent == Path(sys.executable).absolute().parent
+    return is_script and _ENTRY_OF_CORE in rest
 
 
 @cache

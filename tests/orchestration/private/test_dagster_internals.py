@@ -112,6 +112,7 @@ RELIED_ON = [
         ["manifest", "dagster_dbt_translator", "test_unique_id", "project"],
         [],
     ),
+    ("dagster_dbt.compat", "DBT_PYTHON_VERSION", [], ["major"]),
     ("dagster_dbt.components.dbt_project.scaffolder", "DbtProjectComponentScaffolder", [], ["scaffold"]),
     (
         "dagster_dbt.core.dbt_cli_invocation",
