@@ -214,7 +214,7 @@ def _target(models: dg.AssetsDefinition) -> dg.AssetSelection:
 
 
 def _finisher(include_metadata: Sequence[str]) -> Finish:
-    """Return what fetches the metadata that was asked for, as dagster-dbt's component does."""
+    """Return a function that fetches the requested metadata, as dagster-dbt's component does."""
 
     def finish(events: Any) -> Any:  # noqa: ANN401
         if "column_metadata" in include_metadata:

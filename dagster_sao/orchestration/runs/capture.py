@@ -102,7 +102,7 @@ class RunCapture:
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
-            self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
+            self._warn(f"The warehouse could not be queried for new data: {sentence(error)}")
 
     def state(self) -> StateSnapshot:
         """Return the state as it is recorded now."""
