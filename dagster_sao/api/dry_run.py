@@ -27,11 +27,11 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.selection.resolve import resolve_selection
 from dagster_sao.orchestration.sources.first_look import FirstLook
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.documents import unwritten
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.relation_notes import read_columns
