@@ -1,4 +1,4 @@
-"""Every relative link of the documentation leads somewhere: to a file that is there, and to a heading that is in it."""
+"""Every relative link of the documentation leads to a file or a heading that is there, and every table is one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _CODE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"\]\(<?([^)\s>]+)>?\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+_TORN_TABLE = re.compile(r"^(\|.*\|)\n\n\|[-:| ]+\|$", re.MULTILINE)
 
 
 def test_links_are_seen():
@@ -35,6 +36,15 @@ def test_no_relative_link_is_dead(page):
     path = ROOT / page
     dead = [link for link in links(path.read_text(encoding="utf-8")) if not leads_somewhere(path, link)]
     assert dead == []
+
+
+def test_a_torn_table_is_seen():
+    assert _TORN_TABLE.findall("| a | b |\n\n|---|---|\n| 1 | 2 |\n") == ["| a | b |"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_table_is_torn_from_its_head(page):
+    assert _TORN_TABLE.findall((ROOT / page).read_text(encoding="utf-8")) == []
 
 
 def leads_somewhere(page: Path, link: str) -> bool:

@@ -1,4 +1,4 @@
-"""A build as a Dagster run in this process, and what a caller hears of it."""
+"""A build as a Dagster run in this process, with its results for the caller."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _listen(instance: dg.DagsterInstance, run_id: str, loaded: LoadedProject, li
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> str:
-    """Return what a run failed of, as one line."""
+    """Return why a run failed, as one line."""
     for event in result.all_events:
         if event.is_step_failure:
             failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error

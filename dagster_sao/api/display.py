@@ -52,7 +52,7 @@ def moment_text(moment: datetime) -> str:
 
 
 def next_eligible(eligible_at: datetime | None, now: datetime) -> list[str]:
-    """Return a line that tells when something is decided otherwise with nothing else changing; none where it is not."""
+    """Return a line with the time at which the decision changes by itself; none if there is no such time."""
     if eligible_at is None:
         return []
     return [f"Next eligible: {moment_text(eligible_at)}, in {format_duration(eligible_at - now)}"]

@@ -27,11 +27,11 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, RunPlan, asked_of_run, decide_run
 from dagster_sao.orchestration.selection.resolve import resolve_selection
 from dagster_sao.orchestration.sources.first_look import FirstLook
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.documents import unwritten
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.relation_notes import read_columns
@@ -224,7 +224,7 @@ def make_dry_run(
     asked = asked_of_run(project, loaded, config, selected, state_aware=bool(config.state_aware))
     if config.force and not asked.requests:
         words = repr(" ".join(config.force))
-        msg = f"Nothing of what is selected is in force={words}. Select it too, or force something else."
+        msg = f"force={words} matches no selected node. Select the node too, or force another one."
         raise ConflictingOptionsError(msg)
     above = sources_above(project, loaded, selected)
     view = view_project(instance, project, loaded, now)
@@ -264,7 +264,7 @@ def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) ->
     said = (observation.error or observation.warning for observation in look.observations.values())
     notes.extend(dict.fromkeys(problem for problem in said if problem))
     if look.problem:
-        notes.append(f"The warehouse could not be asked for new data: {look.problem}")
+        notes.append(f"The warehouse could not be queried for new data: {look.problem}")
     return found
 
 

@@ -58,7 +58,7 @@ _LOG = logging.getLogger("dagster_sao")
 class StateAwareProject:
     """Plan, build and explain the models of a dbt project, with the state that its sensors and jobs share.
 
-    The state is that of a Dagster instance: by default the one in DAGSTER_HOME. Builds are Dagster runs in this process,
+    The state is in a Dagster instance: by default the one in DAGSTER_HOME. Builds are Dagster runs in this process,
     by the same code that runs in a deployment.
 
     Example:
@@ -184,11 +184,11 @@ class StateAwareProject:
     ) -> DryRun:
         """Return what `build` with the same arguments would do now. Reads only.
 
-        With `refresh_sources` the warehouse is asked for new data, and the answer is not recorded; without, the plan is
-        made of what is recorded, and its notes name the sources that were never probed.
+        With `refresh_sources` the sources are probed, and the answer is not recorded; without, the plan is
+        made from the recorded state, and its notes name the sources that were never probed.
 
         Raises:
-            InvalidSelectionError: The selection has no meaning.
+            InvalidSelectionError: The selection is invalid.
             EmptySelectionError: It selects no node.
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
@@ -218,7 +218,7 @@ class StateAwareProject:
         raise_on_failure: bool = True,
         **options: Unpack[BuildOptions],
     ) -> BuildResults:
-        """Build what must be built of a selection, as a Dagster run in this process.
+        """Build everything of a selection that is due, as a Dagster run in this process.
 
         Args:
             select: What to build, in dbt's selection syntax. Empty: everything.
@@ -234,7 +234,7 @@ class StateAwareProject:
         Raises:
             DbtBuildFailed: A node or a test failed, or waits for one that failed earlier, and everything that could be
                 built was. It carries the results.
-            InvalidSelectionError: The selection has no meaning.
+            InvalidSelectionError: The selection is invalid.
             EmptySelectionError: It selects no node.
             ConflictingOptionsError: Options exclude each other.
             NoInstanceError: There is no Dagster instance.
@@ -262,7 +262,7 @@ class StateAwareProject:
         )
 
     def explain(self, name: str) -> Explanation | TestExplanation:
-        """Return why a model, seed or snapshot was last built, or a test run, and what would become of it now.
+        """Return why a model, seed or snapshot was last built, or a test run, and the decision about it now.
 
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
@@ -273,7 +273,7 @@ class StateAwareProject:
         return explain_test(view, uid, made) if uid in view.graph.tests else explain_node(view, uid, made)
 
     def state(self, name: str) -> NodeState | TestState:
-        """Return what is recorded of a model, seed or snapshot and the tests about it, or of one test.
+        """Return the recorded state of a model, seed or snapshot and the tests about it, or of one test.
 
         Raises UnknownNodeError, with the nearest names, when there is none of that name.
         """
@@ -283,7 +283,7 @@ class StateAwareProject:
         return test_state(view.graph, uid, view.state) if uid in view.graph.tests else node_state(view, uid)
 
     def states(self) -> NodeStates:
-        """Return what is recorded of every model, seed and snapshot, parents first, and of every test."""
+        """Return the recorded state of every model, seed and snapshot, parents first, and of every test."""
         return node_states(self._view())
 
     def tests(
@@ -313,7 +313,7 @@ class StateAwareProject:
         return contradiction
 
     def sources(self, *, probe: bool = False) -> SourceReports:
-        """Return what is recorded of every source; with `probe`, also what the warehouse says now. Records nothing."""
+        """Return the recorded state of every source; with `probe`, also its token in the warehouse now. Records nothing."""
         view = self._view()
         return source_reports(view, self._look(view.loaded, view.graph.nodes) if probe else None)
 
@@ -328,9 +328,9 @@ class StateAwareProject:
         return notify_sources(self._view(), sources, token)
 
     def doctor(self, *, probe: bool = True) -> Findings:
-        """Return what should be looked at: settings that do not do what their author hopes for. Records nothing.
+        """Return problems to look at, such as settings that don't do what they appear to. Records nothing.
 
-        With `probe` the warehouse is asked which sources can be tracked.
+        With `probe` it queries the warehouse for sources that cannot be tracked.
         """
         loaded, now = self._project.load(), clock.now()
         try:

@@ -1,4 +1,4 @@
-"""The commands. Each reads its options, asks the API and shows the answer."""
+"""The commands. Each reads its options, calls the API and shows the result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ commands = Commands()
 
 
 def _command(body: _Body) -> _Body:
-    """Let a command have the project and the output that its options mean, and end as commands do."""
+    """Give a command the project and the output that its options name, and turn errors into exit codes."""
 
     @functools.wraps(body)
     def run(*, output: str, quiet: bool, debug: bool, **options: Any) -> None:
@@ -59,7 +59,7 @@ def _command(body: _Body) -> _Body:
 
 @contextmanager
 def _warnings(*, debug: bool) -> Iterator[None]:
-    # What Dagster says to people who write definitions is no news to those who run a command.
+    # Dagster's warnings are for people who write definitions, not for those who run a command.
     with warnings.catch_warnings():
         if not debug:
             for kind in (dg.BetaWarning, dg.PreviewWarning, DeprecationWarning):
@@ -91,7 +91,7 @@ def plan(project: StateAwareProject, out: Output, *, debug: bool, **options: Any
 @build_options
 @_command
 def build(project: StateAwareProject, out: Output, *, debug: bool, **options: Any) -> None:
-    """Build and test what must be, as a Dagster run in this process, and report the rest as reused.
+    """Build and test everything that is due, as a Dagster run in this process, and report the rest as reused.
 
     \b
     Examples:
@@ -111,7 +111,7 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
             level = "DEBUG" if debug else "CRITICAL"
             results = project.build_request(request, listener=hear, log_level=level)
     except EmptySelectionError as error:
-        # As dbt has it: nothing to do is no failure.
+        # As in dbt, nothing to do is not a failure.
         out.warn(f"{error} Nothing to do.")
         if out.is_json:
             out.show_json({"run_id": None, "success": True, "nodes": [], "tests": []})
@@ -132,10 +132,10 @@ def build(project: StateAwareProject, out: Output, *, debug: bool, **options: An
 @click.argument("name")
 @_command
 def explain(project: StateAwareProject, out: Output, name: str, *, debug: bool) -> None:
-    """Tell why the node or test NAME was last built or run, and what would become of it now.
+    """Show why the node or test NAME was last built or run, and the decision about it now.
 
-    Of a node: its parents with their versions, its settings, its tests and what holds it. Of a test: what it answered last,
-    on which versions, and which nodes it gates and holds.
+    For a node: its parents with their versions, its settings, its tests, and the tests that hold it. For a test: its last
+    answer with the versions that it read, and the nodes that it gates and holds.
 
     \b
     Examples:
@@ -151,7 +151,7 @@ def explain(project: StateAwareProject, out: Output, name: str, *, debug: bool) 
 @click.argument("name", required=False)
 @_command
 def state(project: StateAwareProject, out: Output, name: str | None, *, debug: bool) -> None:
-    """Show what is recorded of the node or test NAME, or of every node.
+    """Show the recorded state of the node or test NAME, or of every node.
 
     \b
     Examples:
@@ -196,9 +196,9 @@ def reset(project: StateAwareProject, out: Output, *, yes: bool, debug: bool, **
 @click.option("--trust-proofs", is_flag=True, help="Let runs prove tests again after a test contradicted a proof.")
 @_command
 def tests(project: StateAwareProject, out: Output, *, trust_proofs: bool, debug: bool, **options: Any) -> None:
-    """Show for each data test what a build would do now, and if it would need a query of its own after a rebuild.
+    """Show for each data test what a build would do now, and whether it would need a query of its own after a rebuild.
 
-    The second is measured for `efficient_testing: all`: dbt compiles the selection, and nothing is built or recorded.
+    The latter assumes `efficient_testing: all`: dbt compiles the selection, and nothing is built or recorded.
 
     \b
     Examples:
@@ -215,17 +215,19 @@ def tests(project: StateAwareProject, out: Output, *, trust_proofs: bool, debug:
 
 
 @commands.command()
-@click.option("--probe/--no-probe", default=False, show_default=True, help="Ask the warehouse what it has now.")
+@click.option(
+    "--probe/--no-probe", default=False, show_default=True, help="Query the warehouse for the current tokens."
+)
 @_command
 def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool) -> None:
-    """Show the sources: their tokens, how old they are, how they are probed, and which cannot be.
+    """Show the sources: their tokens, the age of their data, and how each is probed.
 
     \b
     Examples:
       dagster-sao sources
       dagster-sao sources --probe -o json
     """
-    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Asking the warehouse" if probe else "Reading"):
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Querying the warehouse" if probe else "Reading"):
         found = project.sources(probe=probe)
     out.show(found)
 
@@ -239,7 +241,7 @@ def sources(project: StateAwareProject, out: Output, *, probe: bool, debug: bool
 def notify(project: StateAwareProject, out: Output, names: tuple[str, ...], *, token: str, debug: bool) -> None:
     """Record that each SOURCE was loaded, so that the next tick or job builds what reads it.
 
-    For the end of a load: the source is probed now, and the sensors need not poll it. Exits with 1 if one cannot be probed.
+    Call it at the end of a load: the source is probed now, and no sensor has to poll it. Exits with 1 if one cannot be probed.
 
     \b
     Examples:
@@ -247,7 +249,7 @@ def notify(project: StateAwareProject, out: Output, names: tuple[str, ...], *, t
       dagster-sao notify raw.orders raw.items -o json
       dagster-sao notify files.prices --token "$(sha256sum prices.csv)"
     """
-    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Asking the warehouse"):
+    with stdout_kept_clean(to_stderr=debug), _waiting(out, "Querying the warehouse"):
         notices = project.notify(*names, token=token)
     out.show(notices)
     if not notices.success:
@@ -256,12 +258,15 @@ def notify(project: StateAwareProject, out: Output, names: tuple[str, ...], *, t
 
 @commands.command()
 @click.option(
-    "--probe/--no-probe", default=True, show_default=True, help="Ask the warehouse which sources it can track."
+    "--probe/--no-probe",
+    default=True,
+    show_default=True,
+    help="Query the warehouse for sources that cannot be tracked.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, not only for errors.")
 @_command
 def doctor(project: StateAwareProject, out: Output, *, probe: bool, strict: bool, debug: bool) -> None:
-    """Find settings that do not do what their author hopes for. Writes nothing.
+    """Find settings that don't do what they appear to. Writes nothing.
 
     Exits with 1 when there is an error, with --strict also when there is a warning.
 

@@ -25,7 +25,7 @@ class _UnusableError(click.ClickException):
 
 @contextmanager
 def told_in_one_line(*, debug: bool) -> Iterator[None]:
-    """Tell every error in one line, and of those that nobody expected how to see the trace."""
+    """Report every error in one line; for an unexpected one, also how to see its traceback."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -8,14 +8,14 @@ from dagster_sao.collector import paused_collector
 
 _SUMMARIES = {
     "plan": "Show what a build with the same options would do now, with the reason for each model and test.",
-    "build": "Build and test what must be, as a Dagster run in this process, and report the rest as reused.",
-    "explain": "Tell why the node or test NAME was last built or run, and what would become of it now.",
-    "state": "Show what is recorded of the node or test NAME, or of every node.",
+    "build": "Build and test everything that is due, as a Dagster run in this process, and report the rest as reused.",
+    "explain": "Show why the node or test NAME was last built or run, and the decision about it now.",
+    "state": "Show the recorded state of the node or test NAME, or of every node.",
     "reset": "Forget the state of a selection, so that each of its nodes counts as not built before.",
-    "tests": "Show for each data test what a build would do now, and if it would need a query of its own after a rebuild.",
-    "sources": "Show the sources: their tokens, how old they are, how they are probed, and which cannot be.",
+    "tests": "Show for each data test what a build would do now, and whether it would need a query of its own after a rebuild.",
+    "sources": "Show the sources: their tokens, the age of their data, and how each is probed.",
     "notify": "Record that each SOURCE was loaded, so that the next tick or job builds what reads it.",
-    "doctor": "Find settings that do not do what their author hopes for.",
+    "doctor": "Find settings that don't do what they appear to.",
 }
 """The first sentence of each command's help."""
 
@@ -48,8 +48,8 @@ class _LazyCommands(click.Group):
 def main() -> None:
     """State-aware orchestration for dbt on Dagster: build only what would come out different, and say why.
 
-    The state is that of the Dagster instance in DAGSTER_HOME, shared with its sensors, jobs and UI. The models are those
-    of Dagster definitions (-f, -m), or of the dbt project in the current folder.
+    The state is in the Dagster instance in DAGSTER_HOME, shared with its sensors, jobs and UI. The models come from Dagster
+    definitions (-f, -m), or from the dbt project in the current folder.
 
-    Exit codes: 0 all well, 1 a node or test failed, 2 wrong usage or an unexpected error.
+    Exit codes: 0 success, 1 a node or test failed, 2 wrong usage or an unexpected error.
     """

@@ -41,7 +41,7 @@ def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  #
         msg = "--python-file and --module-name both name Dagster definitions: give one of them."
         raise ConflictingOptionsError(msg)
     if (python_file or module_name) and given:
-        msg = f"{', '.join(given)} cannot be given with Dagster definitions, which say it themselves."
+        msg = f"{', '.join(given)} cannot be combined with Dagster definitions, which set it themselves."
         raise ConflictingOptionsError(msg)
     if not (python_file or module_name):
         named = options["project_dir"] or os.environ.get("DBT_PROJECT_DIR")
@@ -74,7 +74,7 @@ def _variables(text: str | None) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        msg = f"--vars is no YAML: {sentence(error)}"
+        msg = f"--vars is not YAML: {sentence(error)}"
         raise ConflictingOptionsError(msg) from None
     if not isinstance(values, dict):
         msg = f"--vars is a mapping such as '{{key: value}}', not {text!r}."

@@ -70,14 +70,14 @@ _WHICH_PROJECT = (
         help="The file that holds the Dagster definitions.",
     ),
     click.option("-m", "--module-name", help="The module that holds the Dagster definitions."),
-    click.option("--project", "project_name", help="Which dbt project, where the definitions hold several."),
+    click.option("--project", "project_name", help="The name of the dbt project, if the definitions contain several."),
     click.option(
         "--project-dir",
         type=_FOLDER,
-        help="The folder of the dbt project, in place of Dagster definitions.  [default: the current one]",
+        help="The folder of the dbt project, instead of Dagster definitions.  [default: the current one]",
     ),
     click.option("--profiles-dir", type=_FOLDER, help="The folder of profiles.yml.  [default: where dbt looks for it]"),
-    click.option("--profile", help="The profile, in place of the one that dbt_project.yml names."),
+    click.option("--profile", help="The profile, instead of the one in dbt_project.yml."),
     _option("target"),
     _option("vars", "variables"),
 )

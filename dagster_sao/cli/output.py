@@ -29,7 +29,7 @@ class _Shown(Protocol):
 
 
 class Output:
-    """What a command shows, as its options ask for."""
+    """The output of a command, in the form that its options name."""
 
     def __init__(self, form: str, *, quiet: bool = False) -> None:
         """Show results in `form`, `text` or `json`; with `quiet` nothing but them and errors."""
@@ -81,7 +81,7 @@ def _console(stream: Any) -> Console:  # noqa: ANN401 (a stream)
 
 @contextmanager
 def stdout_kept_clean(*, to_stderr: bool) -> Iterator[None]:
-    """Keep what dbt and Dagster write to stdout off it, also what their processes write.
+    """Keep the output of dbt, Dagster and their processes off stdout.
 
     It goes to stderr, or nowhere: Dagster keeps it with the run.
     """

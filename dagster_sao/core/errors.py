@@ -12,7 +12,7 @@ class InvalidProjectError(DagsterSaoError):
 
 
 class InvalidPolicyError(DagsterSaoError):
-    """A freshness, state or `meta.dagster_sao` setting has no meaning."""
+    """A freshness, state or `meta.dagster_sao` setting is invalid."""
 
 
 class InvalidJobError(DagsterSaoError):
@@ -20,7 +20,7 @@ class InvalidJobError(DagsterSaoError):
 
 
 class InvalidSelectionError(DagsterSaoError):
-    """A selection of nodes has no meaning in this project."""
+    """A selection of nodes is invalid in this project."""
 
 
 class EmptySelectionError(InvalidSelectionError):

@@ -1,4 +1,4 @@
-"""A dbt project as the decisions see it: one value that holds all that its manifest says."""
+"""A dbt project as the decisions see it: one value with the content of its manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_TEST_POLICY = TestPolicy()
 
 @dataclass(frozen=True)
 class Project:
-    """All that the manifest says: the graph, each node's policy, and the fingerprint of each node and test."""
+    """The content of the manifest: the graph, each node's policy, and the fingerprint of each node and test."""
 
     graph: ProjectGraph
     fingerprints: Mapping[str, Fingerprint]

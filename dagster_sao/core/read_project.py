@@ -32,7 +32,7 @@ class ProjectReading:
 
 
 def read_project(manifest: Mapping[str, Any], fingerprinter: Fingerprinter, traits: RelationTraits) -> ProjectReading:
-    """Return what a manifest says: graph, fingerprints, policies and warnings.
+    """Return the content of a manifest: graph, fingerprints, policies and warnings.
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """

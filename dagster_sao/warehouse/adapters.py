@@ -137,7 +137,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
     "fabric": AdapterTraits(
         names=_IGNORES_CASE,
         times=TimeTraits(
-            flaw="the time that dbt reads from fabric is that of the last DDL, which misses inserts, updates and deletes",
+            flaw="the time that dbt reads from fabric is the time of the last DDL, which misses inserts, updates and deletes",
         ),
     ),
     "oracle": AdapterTraits(names=NameTraits(Folding.UPPER)),
@@ -159,7 +159,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
         relations=RelationTraits(drops_dependent_views=True),
         names=_IGNORES_CASE,
         times=TimeTraits(
-            flaw="the time that dbt reads from redshift without `datasharing: true` is that of the last insert,"
+            flaw="the time that dbt reads from redshift without `datasharing: true` is the time of the last insert,"
             " which misses deletes",
             sound_if="use_show_apis",
             is_asked_by_schema=True,
@@ -183,18 +183,18 @@ _TRAITS: Mapping[str, AdapterTraits] = {
     "sqlserver": AdapterTraits(
         names=_IGNORES_CASE,
         times=TimeTraits(
-            flaw="the time that dbt reads from sqlserver is that of the last DDL, which misses inserts, updates and deletes",
+            flaw="the time that dbt reads from sqlserver is the time of the last DDL, which misses inserts, updates and deletes",
         ),
     ),
     "teradata": AdapterTraits(
         times=TimeTraits(
-            flaw="the time that dbt reads from teradata is that of the last ALTER, which misses inserts, updates and deletes",
+            flaw="the time that dbt reads from teradata is the time of the last ALTER, which misses inserts, updates and deletes",
         ),
     ),
     "trino": AdapterTraits(names=_IGNORES_CASE),
     "vertica": AdapterTraits(
         times=TimeTraits(
-            flaw="the time that dbt reads from vertica is that of its creation, which misses every later change"
+            flaw="the time that dbt reads from vertica is the time of its creation, which misses every later change"
         ),
     ),
 }

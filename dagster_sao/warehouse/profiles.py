@@ -38,7 +38,7 @@ def target_values(
 def place_of(
     project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
 ) -> str:
-    """Return the account, host or file that tells the warehouse of a profile from others, whatever the target's name.
+    """Return the account, host or file that identifies the warehouse of a profile, independent of the target's name.
 
     Raises WarehouseError for a broken profile.
     """

@@ -307,7 +307,7 @@ class WarehouseSession:
 
     def _busy(self) -> WarehouseBusyError:
         which = f"The DuckDB database {self.duckdb_file}" if self.duckdb_file else "A DuckDB file of the profile"
-        return WarehouseBusyError(f"{which} is in use by a writer. It is looked at again at the next tick.")
+        return WarehouseBusyError(f"{which} is in use by a writer. It is probed again at the next tick.")
 
     def _unreachable(self, error: Exception) -> WarehouseError:
         return WarehouseError(

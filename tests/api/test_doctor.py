@@ -215,7 +215,8 @@ def test_a_manifest_older_than_the_files_is_found(tmp_path):
     (tmp_path / "models" / "orders.sql").write_text("select 2 as id")
     (finding,) = (finding for finding in examine(case) if finding.rule == "old-manifest")
     assert (
-        finding.message == "models/orders.sql was written after the manifest was parsed, so the plan does not know it"
+        finding.message
+        == "models/orders.sql was written after the manifest was parsed, so the plan does not include it"
     )
 
 

@@ -17,7 +17,16 @@ from dagster_sao.orchestration.runs.config import RUN_OPTIONS
 
 OF_THE_PROJECT = {"vars", "target"}
 """In Python arguments of the project: the manifest is parsed with them."""
-OF_JOBS = {"name", "schedule", "timezone", "schedule_enabled", "in_process", "tags", "description"}
+OF_JOBS = {
+    "name",
+    "schedule",
+    "timezone",
+    "schedule_enabled",
+    "start_run_when_idle",
+    "in_process",
+    "tags",
+    "description",
+}
 NOTHING = (None, "", (), [], {})
 
 

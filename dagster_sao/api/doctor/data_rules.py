@@ -71,7 +71,7 @@ def nodes_with_untracked_inputs(patient: Patient) -> Iterator[Finding]:
 
 
 def own_effects(patient: Patient) -> Iterator[Finding]:
-    """Yield the nodes whose own runs change what they read, so that they never come to rest."""
+    """Yield the nodes whose own runs change their inputs, so that they are built again and again."""
     project, labels = patient.loaded.project, patient.loaded.project.labels
     for uid, build in patient.state.builds.items():
         node = project.graph.nodes.get(uid)

@@ -104,7 +104,7 @@ def old_manifest(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING,
             "old-manifest",
-            f"{changed} after the manifest was parsed, so the plan does not know it",
+            f"{changed} after the manifest was parsed, so the plan does not include it",
             "Run `dbt parse` when you deploy, or `project.prepare_if_dev()` in the code location",
             file=str(patient.project.dbt_project.manifest_path),
         )

@@ -93,7 +93,7 @@ class TestExplanation:
         if self.unit_test_of:
             yield f"Unit test of {self.unit_test_of}"
         elif not self.reads:
-            yield "Reads nothing that dbt knows"
+            yield "Reads no nodes or sources"
         held = {node.unique_id: node.name for node in self.gates if node.is_held}
         gated = {node.unique_id: node.name for node in self.gates}
         yield f"Gates {counted(len(gated), 'node')}: {named([*gated], gated)}" if gated else "Gates nothing"

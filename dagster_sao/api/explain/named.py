@@ -19,13 +19,13 @@ def find_named(loaded: LoadedProject, name: str) -> str:
     except UnknownNodeError as error:
         return _find_test(graph, name, error)
     if uid in graph.sources:
-        msg = f"{graph.label(uid)} is a source, which is not built. `sources` tells what is known of it."
+        msg = f"{graph.label(uid)} is a source, which is not built. `sources` shows its state."
         raise UnknownNodeError(msg)
     return uid
 
 
 def _find_test(graph: ProjectGraph, name: str, unknown: UnknownNodeError) -> str:
-    """Return the unique id of the test of a name. Raises UnknownNodeError, what was said of nodes first."""
+    """Return the unique id of the test of a name. Raises UnknownNodeError, which begins with the message of `unknown`."""
     found = sorted(uid for uid, test in graph.tests.items() if test.name == name)
     if len(found) == 1:
         return found[0]

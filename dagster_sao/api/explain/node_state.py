@@ -58,7 +58,7 @@ class NodeState:
         }
 
     def problems(self, now: datetime) -> list[str]:
-        """Return what is not as it should be with the node itself, one line each."""
+        """Return the problems of the node itself, one line each."""
         lines = []
         if self.failure is not None:
             failure = self.failure
@@ -105,7 +105,7 @@ class NodeStates:
     project_name: str
     nodes: tuple[NodeState, ...]
     tests: tuple[TestState, ...] = ()
-    """The tests that are about none of these, but about sources alone or about nothing that dbt knows."""
+    """The tests that are about none of these: about sources alone, or about nothing known to dbt."""
 
     def __iter__(self) -> Iterator[NodeState]:
         return iter(self.nodes)
@@ -145,7 +145,7 @@ class NodeStates:
 
 
 def node_state(view: ProjectView, unique_id: str) -> NodeState:
-    """Return what is recorded of a node and of the tests about it."""
+    """Return the recorded state of a node and of the tests about it."""
     graph, state = view.graph, view.state
     return NodeState(
         unique_id=unique_id,
@@ -160,7 +160,7 @@ def node_state(view: ProjectView, unique_id: str) -> NodeState:
 
 
 def node_states(view: ProjectView) -> NodeStates:
-    """Return what is recorded of every node and test of a project."""
+    """Return the recorded state of every node and test of a project."""
     graph = view.graph
     others = (uid for uid, test in graph.tests.items() if graph.nodes.keys().isdisjoint(test.about))
     return NodeStates(

@@ -124,7 +124,7 @@ def decision_to_dict(unique_id: str, name: str, decision: TestDecision) -> dict[
 
 
 def test_state(graph: ProjectGraph, unique_id: str, state: StateSnapshot) -> TestState:
-    """Return what is recorded of a test."""
+    """Return the recorded state of a test."""
     test = graph.tests[unique_id]
     return TestState(unique_id, test.name, test.file, state.verdicts.get(unique_id))
 

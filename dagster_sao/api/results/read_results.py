@@ -188,7 +188,7 @@ def _without_dbts_words(result: TestResult) -> str:
 
 
 def _silent(graph: ProjectGraph, unique_id: str, error: str) -> NodeResult:
-    message = error or "The run ended before it said what became of it"
+    message = error or "The run ended without reporting its result"
     return NodeResult(unique_id, graph.label(unique_id), NodeStatus.ERROR, message)
 
 

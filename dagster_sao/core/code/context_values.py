@@ -82,7 +82,7 @@ class ContextValues:
         if prefix is None:
             return None if name.startswith(SECRET_PREFIX) else environ.get(name)
         if not prefix:
-            return None  # every process has another environment, so it is no value to compare
+            return None  # every process has another environment, so it is not a value to compare
         return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(SECRET_PREFIX)}
 
     def _flag(self, name: str) -> object:

@@ -1,7 +1,7 @@
 """The evidence of a build or a test: the reads that dbt made, the inputs that dbt does not know, and the proven facts.
 
-Code is the same when all that was read of it is the same. Where the way that dbt took through the templates would be another
-one the next time, what it read the last time does not tell what it reads then: all that the templates may read counts.
+Code is unchanged if every value that dbt read of it is unchanged. If dbt may take another path through the templates the next
+time, its last reads do not predict the next ones: then everything that the templates may read counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.versions import digest
 
 _UNNAMED_ENVIRONMENT = "env_var: *"
-"""The part of a fingerprint that stands for environment variables under names that nothing spells out."""
+"""The part of a fingerprint that stands for environment variables under computed names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class TracedReads:
     unseen: frozenset[str] = frozenset()
     """The kinds of reads that dbt was not watched for."""
     follows_state: bool = False
-    """Whether the templates asked what is there, and would be answered otherwise the next time: a first build did."""
+    """Whether the templates asked which relations exist, and would get another answer the next time, as after a first build."""
     asks_parents: bool = False
     """Whether the templates asked for rows or columns of what the node reads."""
 
     def tell_of(self, *, parents_changed: bool) -> bool:
-        """Return whether the next build takes the same way through the templates, as long as what was read is the same."""
+        """Return whether the next build takes the same path through the templates, as long as the reads are the same."""
         return not self.follows_state and not (self.asks_parents and parents_changed)
 
 

@@ -17,7 +17,7 @@ from dagster_sao.sql.jinja_reads import ANY
 SEED_FILE = "file"
 """The part of a seed's fingerprint that stands for the content of its file."""
 SEED_COLUMNS = "columns"
-"""The part that stands for the columns which dbt gives a seed's table."""
+"""The part that stands for the columns that dbt gives a seed's table."""
 FUNCTION = "function: "
 """The prefix of the parts that stand for functions which the node calls."""
 _TEMPLATE_PARTS = (

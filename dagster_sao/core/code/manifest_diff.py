@@ -53,7 +53,7 @@ class Comparison:
             return self.unchanged
         if criterion not in _ASPECTS:
             known = ", ".join(["new", "old", "modified", "unmodified", *_ASPECTS])
-            msg = f"'state:{criterion}' means nothing: after `state:` stands one of {known}."
+            msg = f"Unknown criterion 'state:{criterion}': use one of {known}."
             raise InvalidSelectionError(msg)
         changed = {uid for uid, parts in self.changed.items() if _has(parts, criterion)}
         # So it is with dbt: a new node counts as modified in all but its macros.

@@ -94,7 +94,7 @@ class EvidenceReader:
         return Evidence(reads, _named(unknown), is_deterministic)
 
     def _values(self, unique_id: str, fingerprint: Fingerprint, trace: Trace) -> Iterator[tuple[str, str]]:
-        """Yield what was read, but for what the fingerprint names anyway, with the hash of its value."""
+        """Yield each read with the hash of its value, except reads that the fingerprint names anyway."""
         for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
             kind, name = _kind_of(read), read.partition(": ")[2]
             part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"

@@ -96,7 +96,7 @@ def _below(parents: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> d
     for unique_id in _children_first(children):
         mask = 0
         for child in children.get(unique_id, ()):
-            # Ephemeral models that read each other, which dbt refuses, are no reason to fail here.
+            # Ephemeral models that read each other, which dbt refuses, are not a reason to fail here.
             mask |= below.get(child, 0) | (1 << places[child] if child in places else 0)
         below[unique_id] = mask
     return below

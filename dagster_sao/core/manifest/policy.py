@@ -105,16 +105,16 @@ class Policy:
     content_fingerprint: bool = False
     on_code_change: OnCodeChange = OnCodeChange.BUILD
     external_changes: ExternalChanges | None = None
-    """None: where alterations can be told at little cost, `rebuild` what is a function of its inputs, and `propagate` else."""
+    """None: where alterations can be detected cheaply, `rebuild` for functions of their inputs, `propagate` for others."""
     untracked_interval: timedelta = DEFAULT_UNTRACKED_INTERVAL
-    """How often what nothing tells the changes of counts as updated, of what the node reads."""
+    """How often the inputs of the node whose changes cannot be detected count as updated."""
     expire_with_sources: bool = False
     """Whether `rebuild_every` follows from the freshness thresholds of the sources above (`core.expiry`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePolicy:
-    """How old a source may be, how often it is asked, and what is made of it when nothing sure tells of changes."""
+    """The age limits of a source, how often it is probed, and how it counts when its changes cannot be detected."""
 
     untracked_interval: timedelta = DEFAULT_UNTRACKED_INTERVAL
     warn_after: timedelta | None = None
@@ -122,7 +122,7 @@ class SourcePolicy:
     trust_metadata: bool = False
     """Whether the warehouse's last-modified time is the token even where it is not known to move with every change."""
     probe_every: timedelta | None = None
-    """How long its state is not asked for again."""
+    """The minimum time between probes."""
     blocking: bool = False
     """Whether nothing is built from it while it is older than `error_after`."""
 
@@ -133,13 +133,13 @@ class SourcePolicy:
 
     @property
     def expires_after(self) -> timedelta | None:
-        """The age at which what was built from it counts as old: `error_after`, else `warn_after`."""
+        """The age at which nodes built from it count as old: `error_after`, else `warn_after`."""
         return self.error_after or self.warn_after or None
 
 
 @dataclass(frozen=True, slots=True)
 class TestPolicy:
-    """What a data test asks for. None stands for the project's setting."""
+    """The settings of a data test. None stands for the project's setting."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
@@ -281,7 +281,7 @@ class _Reader:
         if not isinstance(written, Mapping) or "updates_on" not in written:
             return None
         self._warn(
-            "`updates_on` stands beside `build_after`, where dbt drops it; it is honoured here."
+            "`updates_on` is next to `build_after`, where dbt drops it; it is honoured here."
             " Move it into `build_after`."
         )
         return written["updates_on"]

@@ -110,7 +110,7 @@ def check_manifest_version(manifest: Mapping[str, Any]) -> None:
 
 
 def _dbt_version(manifest: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the first two numbers of the version of the dbt that wrote a manifest, none where it does not say."""
+    """Return the first two numbers of the version of the dbt that wrote a manifest, none if it has none."""
     numbers = str(manifest["metadata"].get("dbt_version") or "").split(".")[:2]
     return tuple(int(number) for number in numbers) if all(map(str.isdecimal, numbers)) else ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RelationTraits:
-    """What happens to relations on a database. The defaults hold for a database that nobody knows."""
+    """What happens to relations on a database. The defaults are for an unknown database."""
 
     binds_views: bool = True
     """Whether the columns of a view stay as they were when it was created, whatever happens to what it reads."""

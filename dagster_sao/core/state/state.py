@@ -102,7 +102,7 @@ class FailureKind(str, Enum):
 
     BUILD = "build"
     INTERRUPTED = "interrupted"
-    """Its run, or dbt, was killed or lost before it could say how the build went."""
+    """Its run, or dbt, was killed or lost before it could report the build's outcome."""
     LIMITED = "limited"
     """dbt was told to build less than the whole, such as with `--empty`, and did."""
     TERMINATED = "terminated"
@@ -134,8 +134,8 @@ class FailedAttempt:
     origin: str = ""
     """When it was interrupted: what the node followed from in the end (`core.origins`), by which a sensor waits."""
     after: str | None = None
-    """What tells the last build before it from others, None where an older version recorded it. Machines have several
-    clocks: an attempt came after the last build when it knew that build."""
+    """The id of the last build before it, None where an older version recorded it. Machines have several clocks: an attempt
+    came after the last build if it knew that build."""
     sequence: int = 0
     """Which attempt in a row it is since that build, whatever it was built from."""
     run_id: str = field(default="", compare=False)
@@ -239,7 +239,7 @@ class Verdict:
     versions: Mapping[str, str] = field(default_factory=dict)
     """The data version of everything that it reads, captured before dbt started."""
     failures: int | None = None
-    """How many rows failed it, where dbt says so."""
+    """How many rows failed it, if dbt reports it."""
     attempts: int = 1
     """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
     manifest_code_mark: str = ""
@@ -285,7 +285,7 @@ class FunctionState:
         return self.at + retry_wait(max(self.attempts, 1))
 
     def failed(self, code: str, at: datetime, run_id: str) -> FunctionState:
-        """Return the state after code could not be created: what the warehouse has is not known then."""
+        """Return the state after code could not be created: the code in the warehouse is then unknown."""
         attempts = self.attempts + 1 if self.failed_code == code else 1
         return FunctionState("", at, run_id, failed_code=code, attempts=attempts)
 
@@ -302,7 +302,7 @@ class StateSnapshot:
     restored_relations: frozenset[str] = frozenset()
     """Nodes whose relation comes from an older copy of its database, put back since their last build."""
     altered_relations: Mapping[str, str] = field(default_factory=dict)
-    """Nodes whose rows something else altered since their last build, with what tells this alteration from others."""
+    """Nodes whose rows something else altered since their last build, with an id of the alteration."""
     moved_in_run: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By node: the parents that moved during the run of its last build, each with the version that it had at the run's end."""
     blocked: frozenset[str] = frozenset()

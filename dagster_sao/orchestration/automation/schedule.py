@@ -29,10 +29,10 @@ from dagster_sao.orchestration.private.automation import store_schedule_evaluati
 from dagster_sao.orchestration.private.dagster_internals import repository_of_tick
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, asked_of_assets, decide_run
 from dagster_sao.orchestration.sources.first_look import FirstLook
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity

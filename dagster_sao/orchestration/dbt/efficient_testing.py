@@ -23,14 +23,14 @@ class _Config(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TestSettings:
-    """How data tests are answered, unless one says otherwise."""
+    """How data tests are answered, unless a test has its own setting."""
 
     __test__ = False  # pytest takes it for a test otherwise
 
     efficient_testing: EfficientTesting = EfficientTesting.AGGREGATE
     verified_share: float = DEFAULT_VERIFIED_SHARE
     allowed: EfficientTesting = EfficientTesting.ALL
-    """What a run may do at most, whatever a test asks for."""
+    """The most that a run may do, whatever a test's own setting is."""
 
     def of_run(self, config: _Config) -> TestSettings:
         """Return the settings of a run, whose config takes precedence over the project's settings."""

@@ -148,8 +148,8 @@ class DbtProcess:
             context.log.warning(other)
         if left_out:
             context.log.warning(
-                f"{', '.join(left_out)} of the environment would let dbt do something else than was planned, so dbt is not"
-                " given it. Tell the run instead, in its config or with an option."
+                f"{', '.join(left_out)} in the environment would make dbt deviate from the plan, so this is not passed on to"
+                " dbt. Set it in the run's config or with an option instead."
             )
         self._request_file = _write_request(request)
         changes = environment_of_commands(environ, dbt.dbt_executable)
@@ -221,7 +221,7 @@ class DbtProcess:
     def killed_by(self) -> str:
         """Return in one sentence what killed dbt, which then reports nothing about its open builds; empty for any other end."""
         if self._watchdog is not None and self._watchdog.returncode == ENDED:
-            return "dbt was ended because this run gave no sign of life: its process was frozen, or the machine was."
+            return "dbt was ended because this run had no heartbeat: its process or its machine was frozen."
         code = self.invocation.process.returncode or 0
         # As the process itself ended, or as a shell around it reports it.
         number = -code if code < 0 else code - _SHELL_SIGNALS

@@ -53,7 +53,7 @@ def _sentence(status: str, names: str) -> str:
     if status:
         return f"dbt did nothing about {names} and reports '{status}', so there is no build or test to record."
     return (
-        f"dbt ended well and reports nothing of {names}, which it was asked for. Look into the log of this dbt command."
+        f"dbt succeeded without a result for {names}, which it was to build or test. See the log of this dbt command."
     )
 
 

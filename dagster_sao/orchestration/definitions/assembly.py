@@ -214,7 +214,7 @@ def _target(models: dg.AssetsDefinition) -> dg.AssetSelection:
 
 
 def _finisher(include_metadata: Sequence[str]) -> Finish | None:
-    """Return what fetches the metadata that was asked for, as dagster-dbt's component does; None for none."""
+    """Return a function that fetches the requested metadata, as dagster-dbt's component does; None if none is requested."""
     if not include_metadata:
         return None
 

@@ -63,7 +63,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         loaded_by_dagster: Sources that assets of other code locations load, as `source.table` or `source.*`.
         probe_target: The target of the profile that sources are probed with, such as one with a small virtual warehouse.
         kept_dbt_folders: How many of the folders are kept that dbt writes below `target/`, and as many of runs that failed.
-        efficient_testing: How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in
+        efficient_testing: How to save queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in
             one query) or `all`.
         verify_proofs: The share of proven tests that are run all the same, 0 to 1.
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.

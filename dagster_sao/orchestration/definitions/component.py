@@ -57,7 +57,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
     state_aware: Annotated[
         StateAwareSettings,
         Resolver.default(
-            description="How often the sensors look, what they leave alone, and the project's jobs.",
+            description="How often the project's sensors run, which sources they do not probe, and the project's jobs.",
             examples=[{"sensors_enabled": True, "freshness_interval_seconds": 60}],
         ),
     ] = field(default_factory=StateAwareSettings)

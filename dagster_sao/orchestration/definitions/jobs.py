@@ -41,7 +41,9 @@ class StateAwareJob(RunOptions, dg.Resolvable):
     ] = None
     schedule_enabled: Annotated[
         bool | None,
-        Resolver.default(description="Whether the schedule is on from the start. By default as the project's sensors."),
+        Resolver.default(
+            description="Whether the schedule is on from the start. By default like the project's sensors."
+        ),
     ] = None
     start_run_when_idle: Annotated[
         bool,
@@ -201,5 +203,5 @@ def _description(project: OrchestratedProject, job: StateAwareJob) -> str:
     if job.full_refresh:
         return f"Builds {what} anew, incremental models too."
     if job.state_aware:
-        return f"Builds of {what} what changed in code or upstream data, and reports the rest as reused."
+        return f"Builds the models of {what} whose code or upstream data changed, and reports the rest as reused."
     return f"Builds all of {what}, changed or not."

@@ -20,7 +20,7 @@ _LONGEST_SECONDS = 604_800
 
 @dataclass
 class StateAwareSettings(dg.Resolvable):
-    """How often the sensors of a project look, what they leave alone, and the project's jobs."""
+    """How often a project's sensors run, which sources they do not probe, and the project's jobs."""
 
     freshness_interval_seconds: Annotated[
         int, Resolver.default(description="Seconds between two looks at the sources.", examples=[30, 300])
@@ -73,7 +73,7 @@ class StateAwareSettings(dg.Resolvable):
         EfficientTesting,
         Resolver.default(
             description=(
-                "How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in one"
+                "How to save queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in one"
                 " query) or `all`."
             )
         ),

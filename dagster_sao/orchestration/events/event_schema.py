@@ -100,13 +100,13 @@ class Outcome(str, Enum):
     STARTS = "starts"
     """The run builds it after it waited."""
     LOST = "lost"
-    """The run lost the lease, so it cannot tell what became of the node."""
+    """The run lost the lease, so it does not know the outcome of the node."""
     NOTICED = "noticed"
     """A look at the relation found something out of order. Not about a run."""
 
     @property
     def is_final(self) -> bool:
-        """Whether it tells what became of the node in the run."""
+        """Whether it is the outcome of the node in the run."""
         return self in _FINAL
 
     @classmethod

@@ -1,6 +1,6 @@
-"""What dbt is told of variables, target and profile, wherever it stands: so that the plan, the parse and the run agree.
+"""The variables, target and profile that dbt gets, wherever they are set, so that the plan, the parse and the run agree.
 
-A value may stand in `variables`, in the arguments of dbt (as text or as a mapping), in the DbtProject, in the resource that
+A value may be set in `variables`, in the arguments of dbt (as text or as a mapping), in the DbtProject, in the resource that
 runs dbt, and, for target and profile, in the environment. One function reads each place, and one puts them together.
 """
 
@@ -63,8 +63,8 @@ def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str)
     given = {str(word).split("=", 1)[0] for one in arguments for word in (one if isinstance(one, Mapping) else [one])}
     if found := [option for option in _SELECTIONS if option in given]:
         msg = (
-            f"`{where}` has {', '.join(found)}, but each run selects what it builds by itself. Give the selection to the"
-            " definitions or to a job."
+            f"`{where}` has {', '.join(found)}, but each run makes its own selection. Put the selection in the definitions"
+            " or in a job."
         )
         raise InvalidProjectError(msg)
 

@@ -53,7 +53,7 @@ def _is_in_memory(project: OrchestratedProject, loaded: LoadedProject) -> bool:
             variables=project.variables,
         )
     except WarehouseError:
-        return False  # what is wrong with the profile is said where it is used
+        return False  # a broken profile is reported where it is used
     try:
         return session.is_in_memory
     finally:

@@ -64,7 +64,7 @@ class AssetKeys:
 
 @dataclass(frozen=True, eq=False)
 class LoadedProject:
-    """One manifest, read. What it says stays as it is when dbt writes another: one look at a project uses one of these."""
+    """One parsed manifest, immutable. A tick or a run uses a single one, so that dbt rewriting the file cannot mix two versions."""
 
     manifest: Mapping[str, Any]
     project: Project
@@ -73,7 +73,7 @@ class LoadedProject:
     variables: Variables
     dbt_project: DbtProject
     translator: DagsterDbtTranslator
-    """Of this manifest alone, so that what it keeps of the manifest ends with it."""
+    """Serves this manifest only, so that what it remembers ends with the manifest."""
 
     @cached_property
     def keys(self) -> AssetKeys:
@@ -93,7 +93,7 @@ class LoadedProject:
 
     @cached_property
     def warehouse(self) -> str:
-        """What tells the target's warehouse from others; empty where the profile cannot be read, as whatever asks it will say."""
+        """An id of the target's warehouse; empty if the profile cannot be read, which any query will report."""
         try:
             return warehouse_of(self.dbt_project, self.variables)
         except WarehouseError:
@@ -117,7 +117,7 @@ def load_manifest(
     variables: Mapping[str, Any],
     selection: Selection,
 ) -> LoadedProject:
-    """Return what a manifest says: graph, policies, fingerprints.
+    """Return the content of a manifest: graph, policies, fingerprints.
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """

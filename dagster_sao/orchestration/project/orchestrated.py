@@ -77,7 +77,7 @@ class OrchestratedProject:
 
     @property
     def state_name(self) -> str:
-        """What tells the state of this project and environment from that of others."""
+        """The name of the state of this project and environment: no other has it."""
         return state_name(self.name, self.environment)
 
     @property
@@ -162,7 +162,7 @@ class OrchestratedProject:
         return self._load_problem or self._parse_problem
 
     def code_version(self, unique_id: str) -> str | None:
-        """Return the digest of a node's fingerprint as it was last loaded, None for what is no node."""
+        """Return the digest of a node's fingerprint as it was last loaded, None if there is no such node."""
         fingerprint = (self._loaded or self.load()).project.fingerprints.get(unique_id)
         return fingerprint.digest if fingerprint else None
 
@@ -180,19 +180,19 @@ class OrchestratedProject:
             self._parse_problem = ""
 
     def _report_unparsed(self, log: Any) -> None:  # noqa: ANN401
-        """Warn once of each change that the manifest does not know, where others parse."""
+        """Warn once about each change that is not in the manifest, where others parse."""
         if is_ours_to_parse(self.dbt_project):
             return
         note = read_note(self.dbt_project)
         changed = note.difference(current_inputs(self.dbt_project, self.variables)) if note is not None else ""
         if changed and changed != self._reported:
             log.warning(
-                f"{changed} after the manifest of the dbt project {self.name} was parsed, so the plan does not know it."
+                f"{changed} after the manifest of the dbt project {self.name} was parsed, so the plan does not include it."
                 " Run `dbt parse` when you deploy."
             )
         self._reported = changed
 
 
 def state_name(project_name: str, environment: str) -> str:
-    """Return what tells the state of a project and environment from that of others."""
+    """Return the name of the state of a project and environment: no other has it."""
     return f"{project_name}.{environment}" if environment else project_name

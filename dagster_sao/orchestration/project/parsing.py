@@ -1,8 +1,8 @@
 """When a manifest is parsed anew, and how: with a note beside it of what the parse read.
 
-A manifest says nothing of the files, variables and environment that it was made from. So a parse of ours writes them down:
-names and digests, never values. A manifest that something else wrote has no such note. It is then parsed again where parsing
-is ours to do, and compared by the times of the files where it is not.
+A manifest does not record the files, variables and environment that it was made from. So a parse of ours writes them down:
+names and digests, never values. A manifest that something else wrote has no such note. Where parsing is ours to do, it is then
+parsed again; elsewhere it is compared by the times of the files.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ParseNote:
     """What need not be read again of files that have the same stat."""
 
     def difference(self, now: ParseInputs) -> str:
-        """Return what is another than when the manifest was parsed, as the begin of a sentence; empty for nothing."""
+        """Return the first input that changed since the manifest was parsed, as the beginning of a sentence; empty if none did."""
         if found := difference(self.files, now.files.digests):
             return found
         values = {name: _salted(value, self.salt) for name, value in now.values.items()}
@@ -221,7 +221,7 @@ def _inputs_before(dbt_project: DbtProject, variables: Mapping[str, Any]) -> Par
 
 
 def _write_note(dbt_project: DbtProject, before: ParseInputs) -> None:
-    """Note what the manifest that was just written was parsed from: what there was before the parse began."""
+    """Note the inputs of the manifest that was just written, as they were before the parse began."""
     invocation_id = _invocation(dbt_project.manifest_path)
     if not invocation_id:
         return
@@ -250,7 +250,7 @@ def _write_note(dbt_project: DbtProject, before: ParseInputs) -> None:
 
 
 def _invocation(manifest_path: Path) -> str:
-    """Return what tells a manifest from any other. dbt writes its metadata first, so the rest is not read."""
+    """Return a mark that no other manifest has. dbt writes its metadata first, so the rest is not read."""
     try:
         with manifest_path.open("rb") as file:
             found = _INVOCATION.search(file.read(_HEAD_BYTES))

@@ -1,4 +1,4 @@
-"""The project's own Python modules that its Python models import: part of their code, and nothing that dbt knows of."""
+"""The project's own Python modules that its Python models import: part of their code, and unknown to dbt."""
 
 from __future__ import annotations
 

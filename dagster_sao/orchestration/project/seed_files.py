@@ -1,6 +1,6 @@
-"""Seed files around their loading: what is recorded of one is what dbt loaded, or nothing that any file is like.
+"""Seed files around their loading: the recorded checksum is that of the content that dbt loaded, or equals no file's.
 
-dbt takes a small file's checksum while it parses, and of one over 1 MiB none; either way it reads the file once more later.
+dbt takes a small file's checksum while it parses, and none of a file over 1 MiB; either way it reads the file again later.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def seed_files(
         is_large = _is_large(props) or any(entry.size > _LARGEST_SMALL_SEED for entry in stat)
         try:
             checksum = _hash_file(path) if is_large else ""
-        except OSError:  # dbt will say what is wrong with it
+        except OSError:  # dbt will report the problem
             continue
         yield unique_id, SeedFile(path, checksum, stat, _settles(stat))
 
 
 def large_seed_checksums(project_dir: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the checksums of the seed files over 1 MiB: of those dbt records the path, and so never sees them change."""
+    """Yield the checksums of seed files over 1 MiB: dbt records only their path, so it never detects a change in them."""
     for unique_id, props in manifest["nodes"].items():
         if props["resource_type"] == "seed" and _is_large(props):
             path = _path(project_dir, props)
@@ -83,7 +83,7 @@ def seed_columns(
         checksum = _hash_file(path)
         if path.stat().st_size > _LARGEST_SMALL_SEED:
             return checksum
-    except OSError:  # dbt will say what is wrong with it
+    except OSError:  # dbt will report the problem
         return ""
     is_sized = traits_of(str(manifest["metadata"].get("adapter_type"))).sizes_seed_columns
     key = digest(["seed columns", checksum, sorted(named), delimiter, is_sized])

@@ -49,7 +49,7 @@ def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedM
 
 
 def warehouse_of(dbt_project: DbtProject, variables: Variables) -> str:
-    """Return what tells the warehouse of a project's target from others. Raises WarehouseError for a broken profile."""
+    """Return an id of the warehouse of a project's target. Raises WarehouseError for a broken profile."""
     return place_of(*_profile(dbt_project), variables.command_line)
 
 

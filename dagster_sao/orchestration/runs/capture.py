@@ -15,13 +15,13 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import repository_of
 from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
+from dagster_sao.orchestration.relations.database_copies import database_copy
+from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_rows
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup
-from dagster_sao.orchestration.sources.database_copies import database_copy
 from dagster_sao.orchestration.sources.first_look import FirstLook
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
-from dagster_sao.orchestration.sources.relation_tokens import alterations_since, note_rows
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -102,7 +102,7 @@ class RunCapture:
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
-            self._warn(f"The warehouse could not be asked for new data: {sentence(error)}")
+            self._warn(f"The warehouse could not be queried for new data: {sentence(error)}")
 
     def state(self) -> StateSnapshot:
         """Return the state as it is recorded now."""

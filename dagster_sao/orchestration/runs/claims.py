@@ -58,7 +58,7 @@ class Claims:
         self._process: DbtProcess | None = None
 
     def heartbeat(self) -> AbstractContextManager[None]:
-        """Renew what is held as long as the block runs. What is held is released at its end."""
+        """Renew the leases while the block runs, and release them at its end."""
         return self._leases.heartbeat(self._lose, step_key=step_key(self._setup.context), renewed=self._renewed)
 
     def watch(self, process: DbtProcess | None) -> None:
@@ -94,11 +94,11 @@ class Claims:
         return found
 
     def waits(self, attempt: Attempt) -> Iterator[tuple[str, str]]:
-        """Yield each node that waits, and a sentence that says for what."""
+        """Yield each node that waits, and a sentence with the reason."""
         for uid in (uid for uid in self._graph.nodes if uid in attempt.waiting):
             run_id = attempt.held_by.get(uid)
             what = "it" if self._relations[uid] in attempt.taken else "a function that it calls"
-            yield uid, f"Waits for run {run_id[:8]}, which is building {what}" if run_id else "Waits for what it reads"
+            yield uid, f"Waits for run {run_id[:8]}, which is building {what}" if run_id else "Waits for its upstreams"
 
     def wait_until_free(self, relations: AbstractSet[str]) -> None:
         """Return when others have released one of `relations`."""

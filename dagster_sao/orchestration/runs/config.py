@@ -29,12 +29,12 @@ class TestStrategy(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Details:
-    """What the type of an option does not tell."""
+    """The properties of an option that its type does not show."""
 
     least: float | None = None
     most: float | None = None
     needs: str = ""
-    """Another option, without which this one has no meaning."""
+    """Another option that this one requires."""
     is_dbts: bool = False
     """Whether it is one of `dbt build`'s own flags, by the same name."""
     flags: tuple[str, ...] = ()
@@ -89,8 +89,8 @@ class RunOptions:
     efficient_testing: Annotated[
         EfficientTesting | None,
         Resolver.default(
-            description="How to spare queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests in one query) or"
-            " `all`. By default as the project's settings."
+            description="How to save queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests in one query) or"
+            " `all`. By default the project's setting."
         ),
     ] = None
     retries: Annotated[
@@ -257,7 +257,7 @@ def _op_config(run_config: Mapping[str, Any], op: str) -> Mapping[str, Any]:
 
 
 def with_dbt_arguments(config: StateAwareRunConfig, arguments: Sequence[Any]) -> StateAwareRunConfig:
-    """Return the config of a run with what its dbt command says of the same."""
+    """Return the config of a run, completed by the options of its dbt command."""
     # Of dbt's commands that build, only `build` runs tests.
     strategy = config.test_strategy if list(arguments[:1]) == ["build"] else TestStrategy.SKIP
     full_refresh = config.full_refresh or "--full-refresh" in arguments

@@ -116,7 +116,7 @@ class DbtRuns:
         """Run dbt once: create functions, build nodes and run tests."""
         setup, recorder = self._setup, self._recorder
         arguments = self._invocations.arguments(invocation, nodes, tests, setup.arguments, functions)
-        # What is tried again has not failed for good.
+        # A node that is retried has not failed for good.
         if setup.config.fail_fast and is_last:
             arguments.append("--fail-fast")
         recorder.replace_functions(self._functions.start(functions))
@@ -153,7 +153,7 @@ class DbtRuns:
         try:
             self._functions.write()
         except DagsterSaoError as error:
-            # A function of which nothing is known is created again with the views that call it.
+            # A function without a record is created again with the views that call it.
             setup.context.log.warning(sentence(error))
         self._claims.watch(None)
 
@@ -189,7 +189,7 @@ class DbtRuns:
                     if uid not in ended:
                         ended.add(uid)
                         yield from self._not_asked_for(uid)
-                # dagster-dbt takes what dbt reuses for built.
+                # dagster-dbt counts nodes that dbt reuses as built.
                 elif uid not in self._graph.nodes or is_build(event.raw):
                     yield from self._built(event, seen)
 
@@ -208,19 +208,19 @@ class DbtRuns:
                 yield self._recorded(asset_event, event, seen)
 
     def _is_unasked(self, event: DbtEvent, nodes: Collection[str]) -> bool:
-        """Return whether dbt built something that it was not asked for. A test may run with another of its name."""
+        """Return whether dbt built something outside its selection. A test may run with another of its name."""
         uid = event.unique_id
         is_newer = event.resource_type in _IN_NODES and uid not in self._setup.loaded.manifest["nodes"]
         return is_newer or (uid in self._graph.nodes and uid not in nodes and is_build(event.raw))
 
     def _not_asked_for(self, uid: str) -> Iterator[Any]:
-        """Report what dbt did beside what it was asked for."""
+        """Report what dbt did outside its selection."""
         if uid not in self._graph.nodes:
             message = f"dbt ran {uid}, which is newer than this run's manifest: it is not recorded."
             self._setup.context.log.warning(message)
             return
         why = (
-            f"dbt built {self._graph.label(uid)}, which this run did not ask for: the project has changed since this run's manifest"
+            f"dbt built {self._graph.label(uid)}, which this run did not select: the project has changed since this run's manifest"
             " was parsed. Parse the project again, and reload the code location."
         )
         self._outcomes.error(why)
@@ -339,7 +339,7 @@ class DbtRuns:
     def _not_done(
         self, process: DbtProcess, nodes: Sequence[str], tests: Sequence[str], functions: Sequence[str]
     ) -> Iterator[Any]:
-        """Fail what dbt was asked for and did not do, though it ended well: otherwise runs would ask for it for ever."""
+        """Fail what dbt should have done and did not, although it succeeded: otherwise runs would request it for ever."""
         if process.error():
             return
         missing = [uid for uid in nodes if not self._outcomes.is_done(uid)]

@@ -253,7 +253,7 @@ class _Execution:
             # What was built for an alteration gets its token from a later look: a token taken too early cannot start a loop.
             self._capture.note_rows(built - self._recorder.state.altered_relations.keys())
         except DagsterSaoError as error:
-            setup.context.log.warning(f"The warehouse could not be looked at after this run: {sentence(error)}")
+            setup.context.log.warning(f"The warehouse could not be probed after this run: {sentence(error)}")
 
 
 def _for_project(dbt: DbtCliResource, project: OrchestratedProject, *, needs_adapter: bool) -> DbtCliResource:

@@ -222,7 +222,7 @@ class Outcomes:
         self._verdicts[uid] = self._unwritten[uid] = verdict
 
     def doubt_proofs(self) -> None:
-        """Let the verdicts that were found by a proof stand for nothing: one of the proofs was wrong."""
+        """Void the verdicts that were found by proof: one of the proofs was wrong."""
         for uid, verdict in self.verdicts.items():
             if verdict.how is How.PROVEN:
                 self.answer(uid, replace(verdict, versions={}))
@@ -244,7 +244,7 @@ class Outcomes:
         self._answered |= given
 
     def error(self, *sentences: str) -> None:
-        """Note why the run fails, though it goes on with what it still can do."""
+        """Note why the run fails, although it continues with everything that it still can do."""
         self._errors.extend(sentences)
 
     def lose(self, why: str) -> None:

@@ -98,7 +98,7 @@ class RunReport:
     verified: dict[str, bool] = field(default_factory=dict)
     """The proven tests that were run all the same, each with whether its answer contradicts the proof."""
     is_untraced: bool = False
-    """Whether dbt built something without recording what it read."""
+    """Whether dbt built something without recording its reads."""
     source_problems: Sequence[str] = ()
     """A sentence for each source that could not be probed or is not tracked."""
 
@@ -112,7 +112,7 @@ class RunReport:
         self.source_problems = tuple(problems)
 
     def untraced(self) -> None:
-        """Note that dbt built something without recording what it read."""
+        """Note that dbt built something without recording its reads."""
         self.is_untraced = True
 
     def functions_were(self, what: str, functions: Iterable[str], why: str) -> None:
@@ -242,9 +242,9 @@ class RunReport:
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
         if self.source_problems:
-            text += f"; new data may not be seen in sources: {_first_of(self.source_problems)}"
+            text += f"; new data may not be detected in sources: {_first_of(self.source_problems)}"
         if self.is_untraced:
-            text += ". dbt did not record what it read, so all that its templates may read counts as their code"
+            text += ". dbt did not record its reads, so everything that its templates may read counts as code"
             if traits_of(self.graph.adapter_type).is_embedded:
                 text += ". A change of its DuckDB file that was undone right before or after dbt would go unseen"
         return f"{text}.", {

@@ -129,7 +129,9 @@ class SecondLook:
         except DagsterSaoError as error:
             why = sentence(error)
         if unseen:
-            self.warn(f"What the builds of this run read is not certain, so it is built again at the next look: {why}")
+            self.warn(
+                f"It is not certain which data the builds of this run read, so they are repeated after the next probe: {why}"
+            )
             self._give_up(unseen)
         ended = time.monotonic()
         self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
@@ -170,7 +172,7 @@ class SecondLook:
         if names := ", ".join(sorted(self.graph.label(uid) for uid in unique_ids)):
             self.warn(
                 "The DuckDB file may have been written after this run looked at it and before dbt opened it,"
-                f" so what was built from {names} is built again."
+                f" so models built from {names} are built again."
             )
 
     def _give_up(self, unseen: Iterable[str]) -> None:

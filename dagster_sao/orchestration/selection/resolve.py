@@ -188,9 +188,7 @@ def _check_state_folder(project: OrchestratedProject, selection: NodeSelection, 
     folder = project.dbt_project.project_dir / selection.state
     for file, is_needed in needed.items():
         if is_needed and not (folder / file).is_file():
-            msg = (
-                f"The state folder {folder} has no {file}: copy there the artifacts of the environment to compare with."
-            )
+            msg = f"The state folder {folder} has no {file}: copy the artifacts of the other environment into it."
             raise InvalidSelectionError(msg)
     current = project.dbt_project.manifest_path.parent / "sources.json"
     if _SOURCE_STATUS in methods and not current.is_file():

@@ -56,7 +56,7 @@ class SelectionWords:
         them, where some nodes cannot be told apart, and where the words do not select what is wanted.
         """
         more = self._more(wanted, selected)
-        # No word can leave out a test whose name, file and package are those of one that is wanted.
+        # No word can exclude a test that has the name, file and package of a wanted one.
         exclude = [word for uid in sorted(more) if (word := self.word(uid)) and self._meant(word).isdisjoint(wanted)]
         if exclude:
             more = self._more(wanted, selected, exclude)

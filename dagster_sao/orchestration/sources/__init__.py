@@ -1,1 +1,1 @@
-"""The freshness sensor: probes sources, watches relations, and records what it finds."""
+"""The freshness sensor and the first look of a run: they probe sources, and record what they find."""

@@ -114,7 +114,7 @@ def build_freshness_checks(project: OrchestratedProject, loaded: LoadedProject) 
         dg.AssetCheckSpec(
             CHECK_NAME,
             asset=key.asset_key,
-            description=f"Whether {source.label} is as fresh as its warn_after and error_after ask for.",
+            description=f"Whether {source.label} is as fresh as its warn_after and error_after require.",
             blocking=source_policy(loaded, source).blocking,
         )
         for key, source in sources.items()

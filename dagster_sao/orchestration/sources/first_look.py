@@ -18,9 +18,9 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
-from dagster_sao.orchestration.sources.column_watch import note_columns, unseen_columns
+from dagster_sao.orchestration.relations.column_watch import note_columns, unseen_columns
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.record_tokens import Observer, record_sources
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations

@@ -20,11 +20,11 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.project.loaded import LoadedProject, source_policy
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import probed_sources
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.sources.age_checks import FreshnessReports, freshness_result, stale_at
 from dagster_sao.orchestration.sources.probing_turns import ProbingTurns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
-from dagster_sao.orchestration.sources.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project

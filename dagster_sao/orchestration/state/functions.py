@@ -78,7 +78,7 @@ class FunctionTable:
             with engine.begin() as connection:
                 replace_rows(connection, _FUNCTIONS, _FUNCTIONS.c.function_key, rows)
 
-        retried(write_once, "What is known of functions cannot be kept", FunctionTableError)
+        retried(write_once, "The functions cannot be stored", FunctionTableError)
 
     def _rows(self, engine: sa.Engine) -> list[Any]:
         with engine.connect() as connection:

@@ -36,7 +36,7 @@ _VERDICTS = sa.Table(
 
 
 class VerdictError(TableError):
-    """The verdicts of tests cannot be kept."""
+    """The verdicts of tests cannot be stored."""
 
 
 class VerdictTable:
@@ -125,7 +125,7 @@ class VerdictTable:
             with engine.begin() as connection:
                 replace_rows(connection, _VERDICTS, _VERDICTS.c.test_key, rows)
 
-        retried(write_once, "The verdicts of tests cannot be kept", VerdictError)
+        retried(write_once, "The verdicts of tests cannot be stored", VerdictError)
 
 
 def _name(unique_id: str) -> str:

@@ -338,7 +338,7 @@ def _refuse(name: str, *_: Any, **__: Any) -> None:
 
 def _asks_the_warehouse(name: str) -> NotAQueryError:
     return NotAQueryError(
-        f"asks the warehouse in its Jinja ({name}), which a probe never does. Ask with one SELECT instead"
+        f"queries the warehouse in its Jinja ({name}), which a probe never does. Write one SELECT instead"
     )
 
 

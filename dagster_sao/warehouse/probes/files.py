@@ -61,7 +61,9 @@ class FileProbe:
         try:
             found = stat_files(sorted({path for pattern in patterns for path in _expand(self._project_dir, pattern)}))
         except OSError as error:
-            sentence = f"{place(source)} reads {location}, which cannot be looked at: {error.strerror}. Correct its permissions"
+            sentence = (
+                f"{place(source)} reads {location}, which cannot be probed: {error.strerror}. Correct its permissions"
+            )
             return Observation(None, ProbeKind.FILE, error=sentence)
         if not found:
             return Observation(None, ProbeKind.FILE, error=matches_no_file(source))

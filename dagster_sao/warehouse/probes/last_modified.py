@@ -143,7 +143,7 @@ def _judge(source: Source, time: datetime | None, kinds: tuple[str, ...]) -> Obs
         return untracked_view(source)
     if time is None:
         return untracked(
-            source, "has no 'loaded_at_field' or 'loaded_at_query', and the warehouse has no last-modified time of it"
+            source, "has no 'loaded_at_field' or 'loaded_at_query', and the warehouse has no last-modified time for it"
         )
     why = why_unsound_kind(kinds)
     return _changed_at(time) if why is None or _is_trusted(source) else _untrusted(source, why)

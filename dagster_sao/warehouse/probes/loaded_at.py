@@ -38,7 +38,7 @@ _WHOLE_DAY = (
 )
 _NO_VALUE = (
     "that is NULL although the table has rows: changes do not move it",
-    "Let the loader fill it, or use a loaded_at_query that tells when the rows changed",
+    "Let the loader fill it, or use a loaded_at_query that returns when the rows changed",
 )
 _IN_THE_FUTURE = (
     "that is more than a day in the future: changes do not move it before that day",
@@ -187,7 +187,7 @@ class LoadedAtProbe:
         """Say in the user's words what a statement of this source alone ran into."""
         said = str(error)
         if isinstance(error, StatementTimeoutError):
-            what = f"that could not be read: {said}. It is asked again at the next look; if it stays so, ask for less"
+            what = f"that could not be read: {said}. It is probed again at the next tick; if it keeps failing, query less data"
             return _failed(question, what)
         if question.kind is ProbeKind.QUERY:
             try:

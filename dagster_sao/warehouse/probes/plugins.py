@@ -27,7 +27,7 @@ def load_third_party_probes(session: WarehouseSession) -> tuple[list[Probe], lis
         except Exception as error:  # noqa: BLE001  # another package's code
             problems.append(
                 f"The probe {_named(entry)} cannot be loaded: {session.redact(reason(error))}."
-                " Its sources are looked at in other ways: repair or uninstall it."
+                " Its sources are probed in other ways: repair or uninstall it."
             )
         else:
             if probe is not None:
@@ -54,7 +54,7 @@ class _ThirdPartyProbe:
     def observe(self, sources: Sequence[Source], expired: Callable[[], bool]) -> Iterator[tuple[str, Observation]]:
         """Yield the probe's answers, and an error for each source that it left without one before the time was up."""
         waiting = {source.unique_id: source for source in sources}
-        why = f"is looked at by the probe {self._name}, which gave no answer. Repair or uninstall it"
+        why = f"is handled by the probe {self._name}, which gave no answer. Repair or uninstall it"
         try:
             for unique_id, answer in self._probe.observe(sources, expired) if sources else ():
                 if unique_id in waiting and _is_answer(answer):
@@ -63,10 +63,10 @@ class _ThirdPartyProbe:
         except WarehouseBusyError:
             return
         except WarehouseError as error:
-            why = f"cannot be looked at: {reason(error)}"
+            why = f"cannot be probed: {reason(error)}"
         except Exception as error:  # noqa: BLE001  # another package's code
             said = self._redact(reason(error))
-            why = f"is looked at by the probe {self._name}, which failed: {said}. Repair or uninstall it"
+            why = f"is handled by the probe {self._name}, which failed: {said}. Repair or uninstall it"
         else:
             if expired():
                 return

@@ -112,7 +112,7 @@ class PostgresProbe:
     def _observation(self, wanted: _Wanted, answer: _Answer | StatementError) -> Observation:
         source = wanted.source
         if isinstance(answer, StatementError):
-            return _failed(source, f"cannot be looked at: {answer}. It is tried again at the next look")
+            return _failed(source, f"cannot be probed: {answer}. It is tried again at the next tick")
         relation = answer.relation
         if relation.is_closed:
             schema = wanted.name.schema
@@ -123,7 +123,7 @@ class PostgresProbe:
         if not relation.exists:
             return Observation(None, ProbeKind.POSTGRES, error=does_not_exist(source))
         if relation.unknowable is not None:
-            why = f"{place(source)} {relation.unknowable}, and PostgreSQL does not tell when that changes"
+            why = f"{place(source)} {relation.unknowable}, and PostgreSQL does not report when that changes"
             return Observation(None, ProbeKind.UNTRACKED, warning=f"{why}, so it is always considered fresh. {_REMEDY}")
         token = hashlib.sha256(f"{answer.epoch}|{relation.marks}".encode()).hexdigest()[:32]
         return Observation(token, ProbeKind.POSTGRES)

@@ -31,7 +31,7 @@ class UntrackedProbe:
     def _why(self, settings: SourceSettings) -> str:
         if settings.plugin:
             return f"is loaded by the dbt-duckdb plugin '{settings.plugin}' and has no 'loaded_at_field' or 'loaded_at_query'"
-        return f"has no 'loaded_at_field' or 'loaded_at_query', and {self._adapter_type} tells nothing else of it"
+        return f"has no 'loaded_at_field' or 'loaded_at_query', and {self._adapter_type} reports nothing else about it"
 
 
 class OptedOutProbe:

@@ -32,7 +32,7 @@ def why_unsound_kind(kinds: tuple[str, ...]) -> str | None:
     if kinds == ("table",):
         return None
     if not kinds:
-        return "its schema's listing does not tell whether it is a table"
+        return "its schema's listing does not show whether it is a table"
     if len(kinds) > 1:
         return "another relation has the same name but for upper and lower case, and dbt mixes up their last-modified times"
     if kinds == ("deltasharing table",):

@@ -21,8 +21,8 @@ from dagster_sao.warehouse.relations.names import listed_name, parse_relation_na
 from dagster_sao.warehouse.relations.postgres_catalog import name_array
 from dagster_sao.warehouse.session import WarehouseSession
 
-_NO_RELATION = "its relation has no plain name"
-_EMPTY = "the warehouse lists nothing in its schema, which is also what a role sees that may not look into it"
+_NO_RELATION = "its relation does not have a plain name"
+_EMPTY = "the warehouse lists nothing in its schema, which may be empty or hidden from the role"
 
 # A view keeps the type and the collation that a column had, and its place in `*`.
 _POSTGRES_COLUMNS = (

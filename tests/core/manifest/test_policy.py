@@ -52,7 +52,7 @@ WARNINGS = {
         " this release."
     ),
     "beside": (
-        "beside (models/waiting/beside.sql): `updates_on` stands beside `build_after`, where dbt drops it; it is honoured"
+        "beside (models/waiting/beside.sql): `updates_on` is next to `build_after`, where dbt drops it; it is honoured"
         " here. Move it into `build_after`."
     ),
     "of_properties": (

@@ -73,7 +73,7 @@ def test_a_job_is_about_the_assets_that_its_selection_names(tmp_path):
     nightly = defs.resolve_job_def("nightly")
     assert names(nightly) == {"stg", "orders"}
     assert nightly.description == (
-        "Builds of `stg+ --exclude customers` of the dbt project shop what changed in code or upstream data,"
+        "Builds the models of `stg+ --exclude customers` of the dbt project shop whose code or upstream data changed,"
         " and reports the rest as reused."
     )
     assert names(defs.resolve_job_def("all")) == {"stg", "orders", "customers"}

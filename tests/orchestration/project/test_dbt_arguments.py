@@ -137,7 +137,7 @@ def test_a_run_has_each_setting_once(project):
     "arguments", [["build", "--select", "a"], ["build", "--exclude=a"], ["build", {"-s": "a"}], ["-m", "a"]]
 )
 def test_a_selection_among_the_arguments_is_refused(arguments):
-    with pytest.raises(InvalidProjectError, match="selects what it builds by itself"):
+    with pytest.raises(InvalidProjectError, match="makes its own selection"):
         check_no_selection(arguments, "dbt_args")
     check_no_selection(["build", "--full-refresh", "--vars", "{a: --select}"], "dbt_args")
 

@@ -141,7 +141,9 @@ def test_what_a_deployed_manifest_does_not_know_is_said_once(root, caplog):
     with caplog.at_level(logging.WARNING):
         project.refresh(LOG)
         project.refresh(LOG)
-    said = "models/b.sql was added after the manifest of the dbt project shop was parsed, so the plan does not know it."
+    said = (
+        "models/b.sql was added after the manifest of the dbt project shop was parsed, so the plan does not include it."
+    )
     assert caplog.text.count(said) == 1
     assert len(PARSED) == count
 

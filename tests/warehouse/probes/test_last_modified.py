@@ -208,7 +208,7 @@ def test_a_table_without_a_time_is_untracked(look):
     seen = look(warehouse, source("orders"))["sao.raw.orders"]
     assert seen.warning == (
         "raw.orders (models/s.yml) has no 'loaded_at_field' or 'loaded_at_query', and the warehouse has no last-modified"
-        " time of it, so it is always considered fresh. Give it one of them to have it tracked"
+        " time for it, so it is always considered fresh. Give it one of them to have it tracked"
     )
 
 
@@ -250,11 +250,11 @@ def test_time_that_is_up_leaves_sources_for_the_next_tick(look):
 
 
 UNSOUND = [
-    ("sqlserver", "orders", "is that of the last DDL, which misses inserts, updates and deletes"),
-    ("fabric", "orders", "is that of the last DDL, which misses inserts, updates and deletes"),
-    ("redshift", "orders", "is that of the last insert, which misses deletes"),
-    ("teradata", "orders", "is that of the last ALTER, which misses inserts, updates and deletes"),
-    ("vertica", "orders", "is that of its creation, which misses every later change"),
+    ("sqlserver", "orders", "is the time of the last DDL, which misses inserts, updates and deletes"),
+    ("fabric", "orders", "is the time of the last DDL, which misses inserts, updates and deletes"),
+    ("redshift", "orders", "is the time of the last insert, which misses deletes"),
+    ("teradata", "orders", "is the time of the last ALTER, which misses inserts, updates and deletes"),
+    ("vertica", "orders", "is the time of its creation, which misses every later change"),
     ("exasol", "orders", "the last-modified time of exasol is not known to move with every change"),
     ("bigquery", "events_*", "the time of a BigQuery wildcard table is always now"),
 ]

@@ -63,7 +63,7 @@ ERRORS = {
     "queries.escaping": "has a parenthesis without its partner",
     "queries.unclosed": "cannot be read as SQL",
     "queries.blank": "is empty",
-    "queries.introspective": "asks the warehouse in its Jinja (run_query), which a probe never does",
+    "queries.introspective": "queries the warehouse in its Jinja (run_query), which a probe never does",
     "queries.no_macro": "dbt cannot render: 'no_such_macro' is undefined",
     "queries.no_jinja": "dbt cannot render: unexpected end of template",
     "queries.no_table": "does not exist in the warehouse",

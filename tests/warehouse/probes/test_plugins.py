@@ -91,17 +91,17 @@ def test_a_probe_that_cannot_be_loaded_is_named_once_and_its_sources_are_looked_
     [
         (
             "raise ValueError('the stamp office is closed')",
-            "is looked at by the probe 'stamps' of acme-stamps, which failed: the stamp office is closed. Repair or",
+            "is handled by the probe 'stamps' of acme-stamps, which failed: the stamp office is closed. Repair or",
         ),
         (
             "yield sources[0].unique_id, 'a token'",
-            "is looked at by the probe 'stamps' of acme-stamps, which gave no answer. Repair or uninstall it",
+            "is handled by the probe 'stamps' of acme-stamps, which gave no answer. Repair or uninstall it",
         ),
         (
             "yield sources[0].unique_id, Observation(None, 'stamps')",
-            "is looked at by the probe 'stamps' of acme-stamps, which gave no answer. Repair or uninstall it",
+            "is handled by the probe 'stamps' of acme-stamps, which gave no answer. Repair or uninstall it",
         ),
-        ("raise WarehouseError('The stamp office cannot be reached.')", "cannot be looked at: The stamp office"),
+        ("raise WarehouseError('The stamp office cannot be reached.')", "cannot be probed: The stamp office"),
     ],
 )
 def test_a_probe_that_fails_gives_its_sources_a_sentence_and_harms_no_other(shop, install, body, error):

@@ -69,7 +69,7 @@ def test_a_locked_table_is_one_sentence_and_the_others_are_answered(postgres_ser
         assert (seen["a"].token, seen["c"].token) == ("2026-01-01T00:00:00", "empty")
         assert seen["b"].error == (
             "limits.b (models/sources.yml) has a loaded_at_field that could not be read: another session has kept it locked"
-            " for more than 2 s. It is asked again at the next look; if it stays so, ask for less"
+            " for more than 2 s. It is probed again at the next tick; if it keeps failing, query less data"
         )
         statements.clear()
         assert look(prober)["b"].error

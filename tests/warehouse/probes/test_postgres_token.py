@@ -323,7 +323,7 @@ def test_what_nothing_tells_is_untracked_with_its_reason(place, query, why):
     (seen,) = place.look("v")
     assert (seen.token, seen.kind, seen.error) == (None, ProbeKind.UNTRACKED, None)
     assert seen.warning == (
-        f"raw.v (models/sources.yml) {why.format(schema=place.schema)}, and PostgreSQL does not tell when that changes, so it"
+        f"raw.v (models/sources.yml) {why.format(schema=place.schema)}, and PostgreSQL does not report when that changes, so it"
         " is always considered fresh. Give it a loaded_at_field or loaded_at_query to have it tracked"
     )
 
@@ -356,7 +356,7 @@ def test_rows_behind_row_level_security_are_untracked_for_whom_it_restricts(plac
     )
     limited = Place(place.server, session_with(place.server, tmp_path, user="limited"), schema)
     seen, plain, view = limited.look("orders", "other", "through")
-    why = f"is read through the row-level security of {schema}.orders, and PostgreSQL does not tell when that changes"
+    why = f"is read through the row-level security of {schema}.orders, and PostgreSQL does not report when that changes"
     assert seen.kind is view.kind is ProbeKind.UNTRACKED
     assert seen.warning.startswith(f"raw.orders (models/sources.yml) {why}")
     assert why in view.warning
@@ -473,7 +473,7 @@ def test_a_chunk_that_fails_is_halved_until_the_bad_one_is_alone(place, monkeypa
     real = postgres_token_module.read_relations
     monkeypatch.setattr(postgres_token_module, "read_relations", ask)
     orders, bad, days = place.look("orders", "other", "days")
-    assert "cannot be looked at: division by zero" in bad.error
+    assert "cannot be probed: division by zero" in bad.error
     assert orders.token
     assert days.token
     assert asked == [3, 1, 2, 1, 1]

@@ -331,6 +331,6 @@ def test_snowflake_is_asked_once_per_database_and_folds_bare_names_up():
     seen = look(session, *names)
     assert [one.presence for one in seen] == [EXISTS, EXISTS, MISSING, MISSING, UNKNOWN, UNKNOWN]
     assert [one.columns is None for one in seen[:2]] == [False, True]
-    assert "may not look into it" in seen[4].reason
+    assert "hidden from the role" in seen[4].reason
     assert "not authorized" in seen[5].reason
     assert len(session.sent) == 3  # what refuses is asked once more, without columns

@@ -15,9 +15,9 @@ from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.sources.column_watch import Recheck, note_columns, relations_with_columns
-from dagster_sao.orchestration.sources.database_copies import database_copy
-from dagster_sao.orchestration.sources.relation_tokens import is_watched, row_tokens
+from dagster_sao.orchestration.relations.column_watch import Recheck, note_columns, relations_with_columns
+from dagster_sao.orchestration.relations.database_copies import database_copy
+from dagster_sao.orchestration.relations.relation_tokens import is_watched, row_tokens
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,

@@ -11,7 +11,7 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.manifest.policy import ExternalChanges
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.orchestration.sources.column_watch import Recheck
+from dagster_sao.orchestration.relations.column_watch import Recheck
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import build_id, read_baselines, write_baselines
 from dagster_sao.warehouse.probes.base import ProbeKind

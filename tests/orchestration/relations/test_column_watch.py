@@ -10,7 +10,7 @@ import pytest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import LastBuild, SourceState, StateSnapshot
-from dagster_sao.orchestration.sources.column_watch import note_columns
+from dagster_sao.orchestration.relations.column_watch import note_columns
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from dagster_sao.warehouse.relations.listing import Existence, Presence
