@@ -287,6 +287,18 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
         "a row that is asked for is another answer": [("change beside", "options"), ("cycle",)],
     },
     "relations that two models take turns to write": {
+        "what dbt wrote by a newer project is not in the relation of the plan": [
+            ("turn", "pair"),
+            ("materialize", ["t_second"]),
+            ("turn", "pair"),
+            ("environment", "published"),
+        ],
+        "what dbt read by a newer project is not the relation of the plan": [
+            ("turn", "pair"),
+            ("materialize", ["t_pair"]),
+            ("turn", "pair"),
+            ("environment", "published"),
+        ],
         "a model whose alias another had in the meantime": [
             ("turn", "pair", "published"),
             ("materialize", ["t_first"]),

@@ -23,7 +23,7 @@ from dagster_sao.core.decision import planner
 from dagster_sao.core.manifest.macros import Macros
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.dbt.traces import TraceFile
-from dagster_sao.orchestration.runs.second_look import SecondLook
+from dagster_sao.orchestration.sources.second_look import SecondLook
 from dagster_sao.orchestration.state import read_state
 from dagster_sao.warehouse.queries import duckdb_hash
 from tests.histories.kinds import KINDS

@@ -76,13 +76,22 @@ class DbtEvent:
 
     @property
     def unique_id(self) -> str:
-        """The node or test of a result."""
-        return str(self.raw["data"]["node_info"].get("unique_id"))
+        """The node or test of the event; empty where it is about none."""
+        return str(self._node.get("unique_id") or "")
 
     @property
     def resource_type(self) -> str:
         """The kind of resource of a result."""
-        return str(self.raw["data"]["node_info"].get("resource_type"))
+        return str(self._node.get("resource_type"))
+
+    @property
+    def relation_name(self) -> str:
+        """The relation that dbt has for the node of the event; empty where there is none."""
+        return str((self._node.get("node_relation") or {}).get("relation_name") or "")
+
+    @property
+    def _node(self) -> Mapping[str, Any]:
+        return self.raw["data"].get("node_info") or {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,26 @@ from dagster_sao.core.code.evidence import UNSEEN, Evidence
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.read_evidence import EvidenceReader
+from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.orchestration.dbt.process import DbtProcess
 
 
 class Sightings:
     """The code and evidence of one dbt process, read once its first node has ended: by then dbt has written its manifest."""
 
-    def __init__(self, process: DbtProcess, unique_ids: Sequence[str], seed_checksums: Mapping[str, str]) -> None:
-        """Take the process and the nodes and tests that it was given.
+    def __init__(
+        self,
+        process: DbtProcess,
+        planned: ProjectGraph,
+        unique_ids: Sequence[str],
+        seed_checksums: Mapping[str, str],
+    ) -> None:
+        """Take the process, the graph of the plan, and the nodes and tests that the process was given.
 
         `seed_checksums` are those of the large seed files that dbt loads, from before it started.
         """
         self._process = process
+        self._planned = planned
         self._seed_checksums = seed_checksums
         self._unique_ids = unique_ids
 
@@ -42,6 +50,17 @@ class Sightings:
         """Return the code of a node, test or function that dbt read, None where it is not known."""
         return self._fingerprints.get(unique_id)
 
+    def moved(self, unique_id: str) -> list[str]:
+        """Return what dbt wrote, read or called for a node, test or function under another name than the plan has.
+
+        By unique id. What only one of the two has is other code, and counts as that.
+        """
+        if self._code is None:
+            return []
+        found, planned = self._code.graph, self._planned
+        involved = {unique_id} | (_involved(planned, unique_id) & _involved(found, unique_id))
+        return [uid for uid in sorted(involved) if _relation(found, uid) != _relation(planned, uid)]
+
     @cached_property
     def _code(self) -> Fingerprinter | None:
         return self._process.code(self._seed_checksums)
@@ -53,3 +72,15 @@ class Sightings:
     @cached_property
     def _reader(self) -> EvidenceReader | None:
         return EvidenceReader(self._code) if self._code is not None else None
+
+
+def _involved(graph: ProjectGraph, unique_id: str) -> set[str]:
+    if (node := graph.nodes.get(unique_id)) is not None:
+        return {*node.parents, *node.functions}
+    test = graph.tests.get(unique_id)
+    return {*test.about, *test.reads, *test.functions} if test is not None else set()
+
+
+def _relation(graph: ProjectGraph, unique_id: str) -> str | None:
+    one = graph.nodes.get(unique_id) or graph.sources.get(unique_id) or graph.functions.get(unique_id)
+    return one.relation_name if one is not None else None

@@ -33,15 +33,15 @@ def writer_keys(loaded: LoadedProject) -> Mapping[str, str]:
 
     Empty where the warehouse of the names is not known. A node without a relation has no key.
     """
-    place, graph = loaded.warehouse, loaded.project.graph
-    if not place:
-        return {}
-    adapter = graph.adapter_type
-    return {
-        uid: digest([adapter, place, _parts(node.relation_name, adapter)])
-        for uid, node in graph.nodes.items()
-        if node.relation_name
-    }
+    nodes = loaded.project.graph.nodes
+    names = {uid: node.relation_name for uid, node in nodes.items() if node.relation_name}
+    return {uid: key for uid, name in names.items() if (key := writer_key(loaded, name))}
+
+
+def writer_key(loaded: LoadedProject, relation_name: str) -> str:
+    """Return the key for a relation of this name; empty where the warehouse of the name is not known."""
+    place, adapter = loaded.warehouse, loaded.project.graph.adapter_type
+    return digest([adapter, place, _parts(relation_name, adapter)]) if place else ""
 
 
 def _lowered(text: str, adapter: str) -> list[str]:

@@ -22,7 +22,7 @@ from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, 
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.record_json import failure_from_json, failure_to_json
 from dagster_sao.orchestration.leases.leases import Leases, is_held
-from dagster_sao.orchestration.leases.relation_keys import writer_keys
+from dagster_sao.orchestration.leases.relation_keys import writer_key, writer_keys
 from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
 from dagster_sao.orchestration.project.loaded import LoadedProject
 
@@ -142,7 +142,8 @@ class RunWriters:
         run_id: str,
     ) -> None:
         """Begin with no attempt. `lease_of` has the key of the lease of each node. Raises WriterError."""
-        open_table(instance, _WRITERS, WriterError)
+        self._engine = open_table(instance, _WRITERS, WriterError)
+        self._loaded = loaded
         self._keys = writer_keys(loaded)
         self._is_copied = {uid for uid, node in loaded.project.graph.nodes.items() if not node.is_view}
         self._leases = leases
@@ -151,6 +152,7 @@ class RunWriters:
         self._attempts: dict[str, _Attempt] = {}
         self._before: dict[str, Any] = {}
         """The rows from before the attempts of this round, by relation."""
+        self._elsewhere: set[tuple[str, str]] = set()
 
     def attempt_id(self, unique_id: str) -> str:
         """Return the id of the attempt to build a node; empty where none is under way, or the node has no relation."""
@@ -164,13 +166,35 @@ class RunWriters:
         for uid in nodes:
             if uid not in self._keys:
                 continue
-            record: dict[str, Any] = {"node": uid, "project": self._state_name, "run_id": self._run_id, "at": at}
+            record = self._record(uid, at)
             last = state.writers.get(uid)
             if last is not None and decisions[uid].reason is Reason.OVERWRITTEN:
                 record["turns"] = last.turns + 1
             self._attempts[uid] = _Attempt(uuid.uuid4().hex, self._keys[uid], self._lease_of[uid], record)
         if self._attempts:
             self._leases.write({attempt.lease for attempt in self._attempts.values()}, self._note)
+
+    def wrote_elsewhere(self, unique_id: str, relation_name: str) -> None:
+        """Note that dbt writes another relation for a node than the plan has: it read a newer project.
+
+        No build has the id of this attempt, so that whatever node has the relation is built again. Raises WriterError.
+        """
+        key = writer_key(self._loaded, relation_name)
+        if not key or (unique_id, key) in self._elsewhere:
+            return
+        self._elsewhere.add((unique_id, key))
+        record = self._record(unique_id, clock.now().isoformat())
+        row = self._row(_Attempt(uuid.uuid4().hex, key, self._lease_of[unique_id], record))
+
+        # Without the lease on that relation, which dbt does not ask for either.
+        def write() -> None:
+            with self._engine.begin() as connection:
+                replace_rows(connection, _WRITERS, _WRITERS.c.relation, [row])
+
+        retried(write, "The last writers of relations cannot be written", WriterError)
+
+    def _record(self, unique_id: str, at: str) -> dict[str, Any]:
+        return {"node": unique_id, "project": self._state_name, "run_id": self._run_id, "at": at}
 
     def built(self, unique_id: str, build: LastBuild) -> None:
         """End the lease of a node whose build is recorded, and note the version that it wrote."""

@@ -18,10 +18,10 @@ from dagster_sao.orchestration.project.probed_sources import open_session, probe
 from dagster_sao.orchestration.relations.database_copies import database_copy
 from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_rows
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
-from dagster_sao.orchestration.runs.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.first_look import FirstLook
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
+from dagster_sao.orchestration.sources.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber

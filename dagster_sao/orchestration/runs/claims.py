@@ -61,6 +61,12 @@ class Claims:
         """Renew the leases while the block runs, and release them at its end."""
         return self._leases.heartbeat(self._lose, step_key=step_key(self._setup.context), renewed=self._renewed)
 
+    def note_relation(self, unique_id: str, relation_name: str) -> None:
+        """Note the relation that dbt writes for a node, where it is another one than the plan's. Raises WriterError."""
+        planned = self._graph.nodes[unique_id].relation_name
+        if planned and relation_name and relation_name != planned:
+            self.writers.wrote_elsewhere(unique_id, relation_name)
+
     def watch(self, process: DbtProcess | None) -> None:
         """Stop this dbt process when the leases are lost; with None there is none any more."""
         self._process = process

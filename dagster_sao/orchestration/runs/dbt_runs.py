@@ -10,15 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.decision.decide_functions import FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.messages import upstream_failed
-from dagster_sao.core.decision.view_rules import is_materialized_view
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import FunctionState, VerdictStatus
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.dbt.build_results import batch_results, not_refreshed
+from dagster_sao.orchestration.dbt.build_results import batch_results
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
 from dagster_sao.orchestration.dbt.efficient_testing import data_test_request
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, TestAnswer, answer_in, function_created_in
@@ -29,6 +27,7 @@ from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
 from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Claims
+from dagster_sao.orchestration.runs.doubts import Doubts
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
 from dagster_sao.orchestration.runs.report import RunReport
@@ -58,6 +57,7 @@ class DbtRuns:
         self._graph = setup.graph
         self._labels = setup.loaded.project.labels
         self._functions = RunFunctions(setup.log_state.functions, setup.loaded.project, setup.run_id)
+        self._doubts = Doubts(setup, outcomes, recorder, self._functions)
         self._functions_due: Mapping[str, FunctionDecision] = {}
         self.target: Path | None = None
         """The folder in which dbt writes a folder for each of its commands; None before the first."""
@@ -169,14 +169,16 @@ class DbtRuns:
         self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
     ) -> Iterator[Any]:
         checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
-        seen = Sightings(process, [*nodes, *others], checksums)
+        seen, asked = Sightings(process, self._graph, [*nodes, *others], checksums), frozenset(nodes)
         ended: set[str] = set()
         """The tests, and the nodes that dbt was not asked for, whose end has been read: dbt logs it in two ways."""
         for event in self._proven(process, seeds):
+            if event.unique_id in asked:
+                self._claims.note_relation(event.unique_id, event.relation_name)
             if self._outcomes.lost:
                 continue  # others may be building by now: what dbt logs is no longer what the relations hold
             if (function := function_created_in(event.raw)) is not None:
-                self._function_created(function, seen.code(function))
+                self._function_created(function, seen)
             answer = answer_in(event.raw)
             if answer is not None and answer.unique_id in self._graph.tests:
                 if answer.unique_id not in ended:
@@ -196,8 +198,11 @@ class DbtRuns:
     def _answered(self, answer: TestAnswer, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
         """Record dbt's answer about a test. Where Dagster shows no check of it, the run's table alone has it."""
         uid, test = answer.unique_id, self._graph.tests[answer.unique_id]
-        if self._functions.missing_among(test.functions):
-            answer = replace(answer, status=VerdictStatus.ERROR)  # it may have called other code
+        why = self._doubts.of_relations(uid, seen)
+        if why:
+            self._outcomes.error(why)
+        if why or self._functions.missing_among(test.functions):
+            answer = replace(answer, status=VerdictStatus.ERROR)  # it may have read other rows or called other code
         verdict = self._recorder.answered(test, answer, seen)
         if (check := self._setup.checks.get(uid)) is not None:
             yield from self._recorder.check_events(uid, check, verdict, event.asset_events, answer.answered)
@@ -230,44 +235,20 @@ class DbtRuns:
         """Return one of dagster-dbt's events with the build record, where what dbt built is what it was asked for."""
         if isinstance(asset_event, dg.Output):
             uid = event.unique_id
-            if missing := self._not_created_for(uid, seen.code(uid)):
-                name = self._graph.label(uid)
-                why = f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
+            if why := self._doubts.of_build(uid, event, seen):
                 self._outcomes.error(why)
-                return self._recorder.build_failed(uid, why)
-            if why := self._not_refreshed(uid, event):
-                self._outcomes.error(f"{self._graph.label(uid)}: {why}.")
                 return self._recorder.build_failed(uid, why)
             if self._setup.limits is not None and uid in self._graph.nodes:
                 return self._recorder.limited(uid, self._setup.limits)
         return self._recorder.recorded(asset_event, event.raw, seen)
 
-    def _not_refreshed(self, uid: str, event: DbtEvent) -> str:
-        """Return why dbt did not refresh a materialized view that it calls a success; empty for any other node."""
-        node = self._graph.nodes.get(uid)
-        if node is None or not is_materialized_view(node):
-            return ""
-        state = self._recorder.state
-        was_there = uid in state.builds and uid not in state.missing_relations
-        is_created = self._outcomes.decision(uid).full_refresh
-        return not_refreshed(str(event.raw["data"].get("status") or ""), was_there=was_there and not is_created)
-
-    def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
-        """Return the names of the functions that a node calls and that dbt has not created before it.
-
-        `read` is the code that dbt read, which may call others than the plan's.
-        """
-        if uid not in self._graph.nodes:
-            return []
-        missing = self._functions.missing_among(self._graph.nodes[uid].functions)
-        planned = self._setup.loaded.project.fingerprints[uid].functions
-        return [self._graph.label(function) for function in missing] + sorted(
-            (read.functions if read else planned) - planned
-        )
-
-    def _function_created(self, uid: str, code: Fingerprint | None) -> None:
+    def _function_created(self, uid: str, seen: Sightings) -> None:
         if uid not in self._graph.functions:
             return  # newer than the plan, in which nothing calls it
+        if why := self._doubts.of_relations(uid, seen):
+            self._outcomes.error(why)
+            return
+        code = seen.code(uid)
         known = (code or self._setup.loaded.project.fingerprints[uid]).digest
         self._functions.create(uid, known)
         decision = self._functions_due.get(uid)

@@ -1,0 +1,68 @@
+"""Why what dbt calls a success is not what the plan asked for: then it is recorded as a failure.
+
+dbt reads the project anew in each command, and may find another one than the plan was made from.
+"""
+
+from __future__ import annotations
+
+from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.decision.view_rules import is_materialized_view
+from dagster_sao.orchestration.dbt.build_results import not_refreshed
+from dagster_sao.orchestration.dbt.process import DbtEvent
+from dagster_sao.orchestration.dbt.sightings import Sightings
+from dagster_sao.orchestration.runs.outcomes import Outcomes
+from dagster_sao.orchestration.runs.recorder import Recorder
+from dagster_sao.orchestration.runs.setup import RunSetup
+from dagster_sao.orchestration.state.functions import RunFunctions
+
+
+class Doubts:
+    """The doubts about the results of one run's dbt commands."""
+
+    def __init__(self, setup: RunSetup, outcomes: Outcomes, recorder: Recorder, functions: RunFunctions) -> None:
+        """Doubt nothing yet."""
+        self._graph, self._project = setup.graph, setup.loaded.project
+        self._outcomes, self._recorder, self._functions = outcomes, recorder, functions
+
+    def of_build(self, uid: str, event: DbtEvent, seen: Sightings) -> str:
+        """Return why a node does not have what a build of the plan gives it; empty where it has."""
+        if uid not in self._graph.nodes:
+            return ""
+        name = self._graph.label(uid)
+        if missing := self._not_created_for(uid, seen.code(uid)):
+            return (
+                f"dbt built {name} without creating {', '.join(missing)} first, so with other code than the project's."
+            )
+        if why := self._not_refreshed(uid, event):
+            return f"{name}: {why}."
+        return self.of_relations(uid, seen)
+
+    def of_relations(self, uid: str, seen: Sightings) -> str:
+        """Return why dbt did not read, write or call the plan's relations for a node, test or function; empty where it did."""
+        if not (moved := seen.moved(uid)):
+            return ""
+        names = ", ".join(self._graph.label(one) for one in moved)
+        return (
+            f"For {self._graph.label(uid)}, dbt used other relations of {names} than this run's manifest has: the project has"
+            " changed since the manifest was parsed. Parse the project again, and reload the code location."
+        )
+
+    def _not_refreshed(self, uid: str, event: DbtEvent) -> str:
+        """Return why dbt did not refresh a materialized view that it calls a success; empty for any other node."""
+        if not is_materialized_view(self._graph.nodes[uid]):
+            return ""
+        state = self._recorder.state
+        was_there = uid in state.builds and uid not in state.missing_relations
+        is_created = self._outcomes.decision(uid).full_refresh
+        return not_refreshed(str(event.raw["data"].get("status") or ""), was_there=was_there and not is_created)
+
+    def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:
+        """Return the names of the functions that a node calls and that dbt has not created before it.
+
+        `read` is the code that dbt read, which may call others than the plan's.
+        """
+        missing = self._functions.missing_among(self._graph.nodes[uid].functions)
+        planned = self._project.fingerprints[uid].functions
+        return [self._graph.label(function) for function in missing] + sorted(
+            (read.functions if read else planned) - planned
+        )
