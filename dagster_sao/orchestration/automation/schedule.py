@@ -26,7 +26,7 @@ from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.automation import store_schedule_evaluations
-from dagster_sao.orchestration.private.dagster_internals import repository_of_tick
+from dagster_sao.orchestration.private.dagster_internals import lend_instance, repository_of_tick
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
@@ -129,6 +129,7 @@ class JobSchedule:
             instance = tick_instance(context)
         except dg.DagsterInvariantViolationError:  # there is none, as in a unit test
             return self._whole_job()
+        lend_instance(context, instance)
         try:
             with errors_masked():
                 answer = self._decide(context, instance, log)

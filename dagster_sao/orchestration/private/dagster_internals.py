@@ -67,6 +67,7 @@ __all__ = [
     "get_asset_check_key_for_test",
     "last_check_evaluations",
     "lean_resource",
+    "lend_instance",
     "listen_to_run",
     "maximum_event_id",
     "metadata_of_engine_event",
@@ -155,6 +156,11 @@ def switched_sensors(instance: dg.DagsterInstance) -> Mapping[str, bool]:
         return {}
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     return {state.instigator_name: state.is_running for state in states}
+
+
+def lend_instance(context: dg.ScheduleEvaluationContext, instance: dg.DagsterInstance) -> None:
+    """Let a schedule's tick use an open instance. Dagster would open another one after it, to look for dynamic partitions."""
+    context._instance = instance  # type: ignore[assignment]  # it has no type there
 
 
 def listen_to_run(instance: dg.DagsterInstance, run_id: str, listener: Callable[[dg.DagsterEvent], None]) -> None:

@@ -244,3 +244,10 @@ def test_a_project_tells_how_it_is_parsed(tmp_path):
     assert dagster_internals.prepare_arguments(DbtProject(tmp_path, prepare_project_cli_args=["compile"])) == [
         "compile"
     ]
+
+
+def test_a_tick_of_a_schedule_uses_the_instance_that_it_is_lent(tmp_path):
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance, dg.build_schedule_context(instance) as context:
+        dagster_internals.lend_instance(context, instance)
+        assert context.instance is instance
