@@ -136,7 +136,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
         planned,
         {uid: _relation(project, loaded.project.graph, uid) for uid in _written(loaded.project.graph)},
         log_state,
-        _testing(context, project, testing.of_run(config), limits),
+        _testing(context, project, testing.of_run(config.efficient_testing), limits),
     )
 
 
