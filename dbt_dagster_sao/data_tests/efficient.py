@@ -44,8 +44,8 @@ _SETTINGS_OF_TESTS = frozenset(
 class Warehouse(proofs.Warehouse, Protocol):
     """The way to the warehouse of the thread that runs a test."""
 
-    def ask(self, sql: str) -> Sequence[Any]:
-        """Return the one row that a query gives. Raises whatever the adapter raises."""
+    def failures(self, sql: str, tests: int) -> Sequence[Any]:
+        """Return the one row of a merged query: the failures of so many tests. Raises whatever the adapter raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,21 +259,21 @@ class EfficientTests:
 
 def _ask(query: _Query, warehouse: Warehouse) -> Mapping[str, _Zero]:
     started = time.monotonic()
-    row = _row(warehouse, query.sql)
     size = len(query.compiled)
+    row = _row(warehouse, query.sql, size)
     seconds = (time.monotonic() - started) / size
-    if len(row) < size:
+    if len(row) != size:
         return {}
     return {
         test: _Zero(sql, size, seconds)
-        for (test, sql), value in zip(query.compiled.items(), row, strict=False)
+        for (test, sql), value in zip(query.compiled.items(), row, strict=True)
         if value is not None and value == 0
     }
 
 
-def _row(warehouse: Warehouse, sql: str) -> Sequence[Any]:
+def _row(warehouse: Warehouse, sql: str, tests: int) -> Sequence[Any]:
     """Return the row that a merged query gives; nothing where it fails: dbt logs that, and runs each of its tests."""
     try:
-        return warehouse.ask(sql)
+        return warehouse.failures(sql, tests)
     except Exception:  # noqa: BLE001 (an adapter's)
         return ()

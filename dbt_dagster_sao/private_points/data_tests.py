@@ -139,6 +139,11 @@ class _Warehouse:
         except Exception:  # noqa: BLE001 (what is not known proves nothing)
             return None
 
+    def failures(self, sql: str, tests: int) -> Sequence[Any]:
+        """Return the one row of a merged query: the failures of so many tests. Raises whatever the adapter raises."""
+        del tests
+        return self.ask(sql)
+
     def ask(self, sql: str) -> Sequence[Any]:
         """Return the one row that a query gives. Raises whatever the adapter raises."""
         adapter = self._runner.adapter

@@ -41,7 +41,7 @@ class Warehouse:
     def compiled(self, test):
         return self.tests[test]["compiled_code"]
 
-    def ask(self, sql):
+    def failures(self, sql, tests):
         self.asked.append(sql)
         if self.is_broken:
             raise ConnectionError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
 from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.policy import EfficientTesting
@@ -15,10 +14,6 @@ from dagster_sao.core.state.state import StateSnapshot, Verdict, VerdictStatus
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
 
 DEFAULT_VERIFIED_SHARE = 0.02
-
-
-class _Config(Protocol):
-    efficient_testing: EfficientTesting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +27,9 @@ class TestSettings:
     allowed: EfficientTesting = EfficientTesting.ALL
     """The most that a run may do, whatever a test's own setting is."""
 
-    def of_run(self, config: _Config) -> TestSettings:
-        """Return the settings of a run, whose config takes precedence over the project's settings."""
-        return replace(self, efficient_testing=config.efficient_testing or self.efficient_testing)
+    def of_run(self, chosen: EfficientTesting | None) -> TestSettings:
+        """Return the settings of a run, whose choice takes precedence over the project's settings."""
+        return replace(self, efficient_testing=chosen or self.efficient_testing)
 
     def limited_to(self, allowed: EfficientTesting) -> TestSettings:
         """Return the same settings, with no more than what is `allowed`."""

@@ -162,10 +162,14 @@ class DbtProcess:
             )
         self._request_file = _write_request(request)
         changes = environment_of_commands(environ, dbt.dbt_executable)
-        with temporary_environment({**changes, TRACE_FILE: _TRACES, TEST_REQUEST: self._request_file or ""}):
-            self.invocation: DbtCliInvocation = dbt.cli(
-                arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
-            )
+        try:
+            with temporary_environment({**changes, TRACE_FILE: _TRACES, TEST_REQUEST: self._request_file or ""}):
+                self.invocation: DbtCliInvocation = dbt.cli(
+                    arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
+                )
+        except BaseException:
+            self._remove_request()
+            raise
         mask_stdout(self.invocation, masked_lines)
         mark_folder(self.invocation.target_path, context.run.run_id)
         self._traces = TraceFile(self.invocation.target_path / _TRACES)
@@ -188,8 +192,11 @@ class DbtProcess:
                 yield dbt_event
         finally:
             self._dismiss_watchdog()
-            if self._request_file is not None:
-                Path(self._request_file).unlink(missing_ok=True)
+            self._remove_request()
+
+    def _remove_request(self) -> None:
+        if self._request_file is not None:
+            Path(self._request_file).unlink(missing_ok=True)
 
     def _asset_events(self, event: Any) -> list[Any]:  # noqa: ANN401 (dagster-dbt's class is private)
         return list(

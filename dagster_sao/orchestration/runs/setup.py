@@ -140,7 +140,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
         planned,
         lease_keys(project.name, loaded.project.graph),
         log_state,
-        _testing(context, project, testing.of_run(config), limits),
+        _testing(context, project, testing.of_run(config.efficient_testing), limits),
     )
 
 

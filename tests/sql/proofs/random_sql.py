@@ -241,7 +241,7 @@ class Grammar(Expressions):
 
     def pinned(self) -> Made:
         """Return a query of a table in which one column has one value."""
-        table, columns = self.pick(list(self.tables.items()))
+        table, columns = self.pick([table for table in self.tables.items() if len(table[1]) > 1])
         texts = [column for column in columns if column[1] == TEXT]
         pinned, type_ = self.pick(texts if texts and self.chance(0.5) else columns)
         others = [column for column in columns if column[0] != pinned]

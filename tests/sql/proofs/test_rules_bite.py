@@ -250,7 +250,7 @@ def any_column_is_a_child(patch):
 
 
 # Models in between
-replacing("a key of a parent's query is strict", scope, "own_key", lambda key, _: replace(key, is_strict=True))
+replacing("no column of a parent's query is NULL", scope, "with_own", lambda column, *_: replace(column, not_null=()))
 
 
 @pytest.mark.slow
