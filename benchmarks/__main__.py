@@ -10,7 +10,8 @@ HERE = Path(__file__).parent
 ALL = ["decision_pass", "decision_with_tests", "automation_tick", "freshness_tick", "warehouse_probes"]
 # Those that install something, take projects, or run on Linux only.
 ON_DEMAND = [
-    "precision", "cost", "tests_after_new_data", "efficient_testing", "state_aware_job", "start_up", "idle_schedule", "latency",
+    "precision", "cost", "tests_after_new_data", "efficient_testing", "proven_share", "state_aware_job", "start_up", "one_model",
+    "idle_schedule", "latency",
 ]  # fmt: skip
 
 
