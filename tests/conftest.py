@@ -63,7 +63,7 @@ def postgres_server():
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """The corner shop before anything happened."""
     from tests.support.corner_shop import open_shop
@@ -71,7 +71,7 @@ def opened(tmp_path_factory):
     return open_shop(tmp_path_factory.mktemp("corner_shop"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def day(opened):
     """The corner shop after an eventful day, for the tests of the Python API and of the command line to look at."""
     from tests.support.corner_shop import eventful_day

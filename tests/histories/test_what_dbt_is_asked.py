@@ -167,7 +167,7 @@ def test_a_model_that_came_into_the_selection_after_the_parse_is_not_taken_for_p
         (folder / "models/t_all.sql").rename(folder / "models/t/t_all.sql")
         run = case.job("t")
         assert not run.success
-        assert "dbt built t_all, which this run did not ask for" in run.failure
+        assert "dbt built t_all, which this run did not select" in run.failure
         assert built(run) == {"t"}
 
 

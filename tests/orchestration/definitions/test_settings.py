@@ -56,7 +56,7 @@ def test_settings_tell_how_tests_are_answered(way, share):
 )
 def test_a_runs_way_takes_precedence_over_the_projects(option, expected):
     of_project = StateAwareSettings(efficient_testing=EfficientTesting.REUSE, verify_proofs=0.5).test_settings
-    found = of_project.of_run(StateAwareRunConfig(efficient_testing=option))
+    found = of_project.of_run(StateAwareRunConfig(efficient_testing=option).efficient_testing)
     assert (found.efficient_testing, found.verified_share) == (expected, 0.5)
 
 

@@ -45,6 +45,7 @@ RARE = {
     "rollup",
     "left join with",
     "at most one row",
+    "exists",
     "right join on",
     "tells the branches apart",
     "(in m)",
