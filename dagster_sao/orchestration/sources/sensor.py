@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,14 +68,37 @@ class _Tick:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a tick found."""
+    """One look at the sources."""
 
     summary: str
-    events: tuple[Any, ...] = ()
-    next: str | None = None
-    """The source to start with the next time, where there was no time for all."""
-    is_blind: bool = False
-    """Whether the warehouse could not be probed."""
+    tick: _Tick | None = None
+    """What it found, None where the warehouse could not be probed."""
+
+    @property
+    def next(self) -> str | None:
+        """The source to start with the next time, where there was no time for all."""
+        return self.tick.left[0].unique_id if self.tick and self.tick.left else None
+
+    @property
+    def events(self) -> Sequence[Any]:
+        """The news, without secrets."""
+        return [masked_event(event) for event in self.tick.events] if self.tick else []
+
+
+class _Journal:
+    """Keeps what a look logs until the freshness sensor ticks."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(("info", message))
+
+    def warning(self, message: str) -> None:
+        self.lines.append(("warning", message))
+
+
+_Log = TickLog | _Journal
 
 
 class FreshnessProber:
@@ -89,7 +112,10 @@ class FreshnessProber:
         self._busy = threading.Lock()
         self._next: str | None = None
         """The source to start with in the automation sensor's tick."""
-        self._last_summary = ""
+        self._unshown: list[_Look] = []
+        """The looks in the automation sensor's ticks that no tick of the freshness sensor has shown."""
+        self._last = _Look("")
+        self._journal = _Journal()
         self._prober = WarmProber(project)
         self._schedule = ProbeSchedule()
         self._checks: FreshnessReports | None = None
@@ -99,14 +125,15 @@ class FreshnessProber:
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
         first, note = read_cursor(context.cursor, _FIRST)
+        log = TickLog(context)
         if _shares_process(context) and not self._turns.is_freshness_turn(clock.now()):
-            return dg.SensorResult(skip_reason=self._left_to_planner(), cursor=context.cursor)
+            return dg.SensorResult(skip_reason=self._show(log), cursor=context.cursor)
         with self._busy:
-            look = self._look(context, first)
+            look = self._look(context, log, first)
         return dg.SensorResult(
             asset_events=look.events,
-            skip_reason=f"{note} {look.summary}".strip(),
-            cursor=context.cursor if look.is_blind else write_cursor(_FIRST, look.next),
+            skip_reason=masked(f"{note} {look.summary}".strip()),
+            cursor=write_cursor(_FIRST, look.next) if look.tick else context.cursor,
         )
 
     def probe_before_plan(self, context: dg.SensorEvaluationContext, every: timedelta) -> None:
@@ -119,8 +146,9 @@ class FreshnessProber:
         if not self._busy.acquire(blocking=False):  # the freshness sensor is at it
             return
         try:
-            look = self._look(context, self._next)
-            self._next = look.next
+            look = self._look(context, self._journal, self._next)
+            self._next = look.next if look.tick else self._next
+            self._unshown.append(look)
             for event in look.events:
                 tick_instance(context).report_runless_asset_event(event)
         except Exception as error:  # noqa: BLE001 (a bug in probing must not stop the planning)
@@ -128,44 +156,50 @@ class FreshnessProber:
         finally:
             self._busy.release()
 
-    def _left_to_planner(self) -> str:
-        at = f"{self._turns.probed_at:%H:%M:%S} UTC" if self._turns.probed_at else ""
-        return (
-            f"The automation sensor probes in its own ticks, and plans in the same one. At {at}: {self._last_summary}"
-        )
+    def _show(self, log: TickLog) -> str:
+        """Log what the looks since the last tick logged, each line once, and return the summary of all of them."""
+        with self._busy:
+            looks, self._unshown = self._unshown, []
+            lines, self._journal.lines = self._journal.lines, []
+            last = self._last
+        for level, line in dict.fromkeys(lines):
+            getattr(log, level)(line)
+        if last.tick is None:
+            return masked(last.summary)
+        updated = dict.fromkeys(label for look in looks if look.tick for label in look.tick.updated)
+        return masked(_summary(replace(last.tick, updated=list(updated))))
 
-    def _look(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
+    def _look(self, context: dg.SensorEvaluationContext, log: _Log, first: str | None) -> _Look:
         """Probe the sources that are due, and return the news. Raises nothing for a failure of the warehouse or of a source."""
-        look = self._look_or_fail(context, first)
-        self._turns.probed_at, self._last_summary = clock.now(), look.summary
-        return look
+        self._last = self._look_or_fail(context, log, first)
+        self._turns.probed_at = clock.now()
+        return self._last
 
-    def _look_or_fail(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
+    def _look_or_fail(self, context: dg.SensorEvaluationContext, log: _Log, first: str | None) -> _Look:
         started = time.monotonic()
         try:
-            log = TickLog(context)
             loaded = self._project.refresh(log)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
             if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
-                return _Look(_leaves_alone(at_work), is_blind=True, next=first)
-            tick = self._probe(context, loaded, activity.building, first, started)
+                return _Look(_leaves_alone(at_work))
+            tick = self._probe(context, log, loaded, activity.building, first, started)
         except WarehouseBusyError as error:
-            return _Look(f"{sentence(error)} Nothing is lost: the next tick probes again.", is_blind=True, next=first)
+            return _Look(f"{sentence(error)} Nothing is lost: the next tick probes again.")
         except WarehouseError as error:
             self._prober.forget()
-            return _Look(sentence(error), is_blind=True, next=first)
+            return _Look(sentence(error))
         summary = _summary(tick)
         if tick.events:
             log.info(f"{summary} It took {tick.cost}.")
         for problem in tick.failing.values():
             log.warning(problem)
-        events = tuple(masked_event(event) for event in tick.events)
-        return _Look(masked(summary), events, tick.left[0].unique_id if tick.left else None)
+        return _Look(summary, tick)
 
-    def _probe(
+    def _probe(  # noqa: PLR0913, PLR0917 (what a tick knows)
         self,
         context: dg.SensorEvaluationContext,
+        log: _Log,
         loaded: LoadedProject,
         building: Mapping[str, str],
         first: str | None,
@@ -188,18 +222,18 @@ class FreshnessProber:
         if due or not sources:
             prober = self._prober.of(loaded)
             for problem in prober.problems:
-                self._warn_once(problem, TickLog(context))
+                self._warn_once(problem, log)
             before = prober.session.cost()
             for probed in _observe(prober, due, started + self._tick_seconds):
-                self._absorb_alone(tick, probed, TickLog(context))
+                self._absorb_alone(tick, probed, log)
             if not tick.left:
-                tick.events.extend(self._watch_relations(context, prober, tick, building))
+                tick.events.extend(self._watch_relations(context, log, prober, tick, building))
             tick.cost = prober.session.cost().since(before)
         failing = self._schedule.failing(source.unique_id for source in sources)
         tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
         return tick
 
-    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: TickLog) -> None:
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: _Log) -> None:
         """Process the observation of a source. An unforeseen error is a failure of this source alone."""
         try:
             self._absorb(tick, probed, log)
@@ -207,7 +241,7 @@ class FreshnessProber:
             what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
             self._schedule.failed(probed.source.unique_id, what, tick.view.now)
 
-    def _absorb(self, tick: _Tick, probed: ProbedSource, log: TickLog) -> None:
+    def _absorb(self, tick: _Tick, probed: ProbedSource, log: _Log) -> None:
         source, observation = probed.source, probed.observation
         uid, view = source.unique_id, tick.view
         policy, now = source_policy(view.loaded, source), view.now
@@ -229,13 +263,18 @@ class FreshnessProber:
             result = freshness_result(source, observation, policy, last, now)
             tick.events.extend(self._checks.news(uid, key, result, is_new_data=state is not None))
 
-    def _warn_once(self, sentence: str, log: TickLog) -> None:
+    def _warn_once(self, sentence: str, log: _Log) -> None:
         if sentence not in self._warned:
             self._warned.add(sentence)
             log.warning(sentence)
 
     def _watch_relations(
-        self, context: dg.SensorEvaluationContext, prober: SourceProber, tick: _Tick, building: Mapping[str, str]
+        self,
+        context: dg.SensorEvaluationContext,
+        log: _Log,
+        prober: SourceProber,
+        tick: _Tick,
+        building: Mapping[str, str],
     ) -> list[dg.AssetObservation]:
         view = tick.view
 
@@ -247,7 +286,7 @@ class FreshnessProber:
             return self._watch.look(view, prober, building, recheck)
         except WarehouseError as error:
             # Keep what the sources' probes found.
-            TickLog(context).warning(f"The models' relations could not be checked: {sentence(error)}")
+            log.warning(f"The models' relations could not be checked: {sentence(error)}")
             return []
 
     def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:

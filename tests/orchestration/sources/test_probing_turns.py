@@ -88,11 +88,14 @@ def tick(tmp_path, monkeypatch):
         yield run
 
 
-def test_the_tick_that_finds_new_data_requests_the_run(tick):
-    assert "raw.orders" in tick("freshness")[0]
+def test_the_tick_that_finds_new_data_requests_the_run_and_the_freshness_sensor_shows_it(tick):
+    assert tick("freshness")[0] == "1 of 1 sources have new data: raw.orders."
     assert "orders" in tick("automation")[1]
-    assert tick("freshness")[0].startswith("The automation sensor probes in its own ticks, and plans in the same one.")
+    assert tick("freshness")[0] == "0 of 1 sources have new data."
+    tick.shop.load_orders(2, 2)
+    assert "orders" in tick("automation")[1]
+    assert tick("freshness")[0] == "1 of 1 sources have new data: raw.orders."
     tick.shop.database.rename(tick.shop.database.with_suffix(".away"))
-    # What could not be probed stops no plan, and the other sensor shows it.
+    # What could not be probed stops no plan.
     assert "orders" in tick("automation")[1]
-    assert "1 failing: raw.orders." in tick("freshness")[0]
+    assert tick("freshness")[0] == "0 of 1 sources have new data; 1 failing: raw.orders."
