@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.core.code.versions import digest
 from dagster_sao.orchestration.leases.leases import Leases
+from dagster_sao.orchestration.leases.relation_keys import lease_keys
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 
@@ -141,9 +141,9 @@ def test_what_calls_a_function_that_another_run_is_creating_waits_for_it(folder)
     with lab(folder, FILES, SETUP) as case:
         case.settle()
         case.edit({"functions/taxed.sql": "x * 3"})
-        relation = case.project.load().project.graph.functions["function.shop.taxed"].relation_name
+        graph = case.project.load().project.graph
         other = Leases(case.instance, "other")
-        other.claim([digest(["duckdb", "function", relation.lower()])])
+        other.claim([lease_keys("shop", graph)["function.shop.taxed"]])
         case.sql("insert into raw.orders values (3, 0)")
         before = []
 
