@@ -19,8 +19,8 @@ _OF_DBT = frozenset(
     {
         "_extra", "access", "alias", "auto_liquid_cluster", "batch_size", "begin", "column_types", "concurrent_batches", "contract",
         "database", "delimiter", "docs", "enabled", "event_time", "freshness", "full_refresh", "grants", "group",
-        "incremental_predicates", "incremental_strategy", "lookback", "materialized", "merge_exclude_columns",
-        "merge_update_columns", "meta", "on_configuration_change", "on_error", "on_schema_change", "packages", "persist_docs",
+        "incremental_predicates", "incremental_strategy", "latest_version_pointer", "lookback", "materialized",
+        "merge_exclude_columns", "merge_update_columns", "meta", "on_configuration_change", "on_error", "on_schema_change", "packages", "persist_docs",
         "post-hook", "pre-hook", "quote_columns", "quoting", "schema", "sql_header", "state", "static_analysis", "submission_method",
         "tags", "unique_key",
     }
