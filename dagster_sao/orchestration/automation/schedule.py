@@ -7,14 +7,13 @@ starts the run: an error while planning, a warehouse that cannot be queried, a s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
 from dagster_sao.core.decision.plan import Plan
-from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.next_build import next_build
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
@@ -32,14 +31,13 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, asked_of_assets, decide_run
-from dagster_sao.orchestration.sources.first_look import FirstLook
+from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
-from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.redaction import masked
 
 
@@ -67,22 +65,6 @@ class _Warm:
 
     prober: WarmProber
     watch: RelationWatch
-
-
-class _Heard:
-    """Passes on the observations of a prober until a deadline, and notes what was said of which source."""
-
-    def __init__(self, prober: SourceProber, deadline: float) -> None:
-        self.prober, self._deadline = prober, deadline
-        self.seen: set[str] = set()
-        self.errors: list[str] = []
-
-    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
-        for uid, seen in self.prober.observe(sources, deadline=self._deadline):
-            self.seen.add(uid)
-            if seen.error and seen.error not in self.errors:
-                self.errors.append(seen.error)
-            yield uid, seen
 
 
 class _UnknownError(Exception):
@@ -204,9 +186,9 @@ class JobSchedule:
             return
         self._leave_alone_what_is_written(tick)
         try:
-            heard = _Heard(warm.prober.of(tick.loaded), tick.deadline)
+            heard = Heard(warm.prober.of(tick.loaded), tick.deadline)
             untracked_at = f"schedule of {self._job.name} at {now.isoformat()}"
-            for problem in first.record(heard.prober, sources, state, now, observer=heard, untracked_at=untracked_at):
+            for problem in first.record(heard, sources, state, now, untracked_at=untracked_at):
                 self._warn_once(problem, tick.log)
         except WarehouseError:
             warm.prober.forget()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.state.source_tokens import state_with
 from dagster_sao.core.state.state import SourceState, StateSnapshot
 from dagster_sao.orchestration import clock
@@ -19,7 +18,7 @@ from dagster_sao.orchestration.relations.database_copies import database_copy
 from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_rows
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.runs.setup import RunSetup
-from dagster_sao.orchestration.sources.first_look import FirstLook
+from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.second_look import SecondLook, read_directly
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state
@@ -27,20 +26,6 @@ from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
 from dbt_dagster_sao.database_file import FileRead
-
-
-class _Heard:
-    """Passes on the observations of a prober, and notes the sources with a token."""
-
-    def __init__(self, prober: SourceProber) -> None:
-        self._prober = prober
-        self.tokens: set[str] = set()
-
-    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
-        for uid, seen in self._prober.observe(sources):
-            if seen.token is not None:
-                self.tokens.add(uid)
-            yield uid, seen
 
 
 class RunCapture:
@@ -93,10 +78,8 @@ class RunCapture:
             if witnessed and prober:
                 self._again.capture(witnessed, prober)
             if self._first.is_needed(state, sources):
-                heard = _Heard(self._prober())
-                for problem in self._first.record(
-                    self._prober(), sources, state, now, observer=heard, untracked_at=self._context.run.run_id
-                ):
+                heard = Heard(self._prober())
+                for problem in self._first.record(heard, sources, state, now, untracked_at=self._context.run.run_id):
                     self._warn(problem)
                 self._again.distrust({source.unique_id for source in sources} - heard.tokens)
         except DagsterSaoError as error:

@@ -20,10 +20,34 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.relations.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
-from dagster_sao.orchestration.sources.record_tokens import Observer, record_sources
+from dagster_sao.orchestration.sources.record_tokens import record_sources
 from dagster_sao.orchestration.state.read_state import ProjectView, read_state
-from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations
+
+
+class Heard:
+    """Passes on the observations of a prober, until a deadline where there is one, and notes what was heard."""
+
+    def __init__(self, prober: SourceProber, deadline: float | None = None) -> None:
+        """Hear nothing yet. `deadline` is a moment of `time.monotonic()`, in seconds."""
+        self.prober, self._deadline = prober, deadline
+        self.seen: set[str] = set()
+        """The sources that were probed."""
+        self.tokens: set[str] = set()
+        """Those of them with a token."""
+        self.errors: dict[str, None] = {}
+        """The sentences of those that gave an error, each once."""
+
+    def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
+        """Yield `(unique id, Observation)` of each source."""
+        for uid, observation in self.prober.observe(sources, deadline=self._deadline):
+            self.seen.add(uid)
+            if observation.token is not None:
+                self.tokens.add(uid)
+            if observation.error:
+                self.errors[observation.error] = None
+            yield uid, observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +82,26 @@ class FirstLook:
         """Return whether there is anything to ask, `sources` being those to probe."""
         return bool(self.refresh or sources or unseen_columns(self.loaded, state, self.selected))
 
-    def record(  # noqa: PLR0913 (what a look needs)
+    def record(
         self,
-        prober: SourceProber,
+        heard: Heard,
         sources: Sequence[Source],
         state: StateSnapshot,
         now: datetime,
         *,
-        observer: Observer | None = None,
-        untracked_at: str | None = None,
+        untracked_at: str,
     ) -> Iterator[str]:
-        """Probe `sources` by `observer` and look at the relations. Yields a sentence for each source with a problem.
+        """Probe `sources` and look at the relations. Yields a sentence for each source with a problem.
 
         A source that is not tracked counts as updated at `untracked_at` where the look refreshes a state-aware selection.
         Raises WarehouseError when the warehouse cannot be queried, and WarehouseBusyError while a writer holds it.
         """
         if sources:
-            untracked_at = untracked_at if self.refresh and self.state_aware else None
-            view = self._view(state, now)
-            yield from record_sources(view, observer or prober, sources, untracked_at=untracked_at)
-        for observation in self.note_relations(prober, state, now):
+            counts_untracked = self.refresh and self.state_aware
+            yield from record_sources(
+                self._view(state, now), heard, sources, untracked_at=untracked_at if counts_untracked else None
+            )
+        for observation in self.note_relations(heard.prober, state, now):
             self.instance.report_runless_asset_event(observation)
 
     def note_relations(

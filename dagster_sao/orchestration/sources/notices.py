@@ -14,9 +14,8 @@ from dagster_sao.core.manifest.graph import Source
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import DATA_VERSION_TAG
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session
-from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
+from dagster_sao.orchestration.sources.record_tokens import record_source
 from dagster_sao.orchestration.state.asset_tokens import IS_USER_PROVIDED_TAG
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -92,13 +91,8 @@ def _probe(view: ProjectView, sources: Sequence[Source]) -> Iterator[Notice]:
 def _record(view: ProjectView, source: Source, seen: Observation, mark: str) -> Notice:
     if seen.error:
         return _notice(source, NoticeStatus.ERROR, seen.error)
-    last = view.state.sources.get(source.unique_id)
-    found = next_state_of(seen, source_policy(view.loaded, source), last, view.now, untracked_at=f"notice {mark}")
-    if found is None:
-        return _notice(source, NoticeStatus.NO_NEW_DATA)
-    key = view.loaded.keys.by_unique_id[source.unique_id]
-    view.instance.report_runless_asset_event(source_event(key, ProbedSource(source, seen, 0.0), found))
-    return _notice(source, NoticeStatus.NEW_DATA)
+    has_new_data = record_source(view, source, seen, untracked_at=f"notice {mark}")
+    return _notice(source, NoticeStatus.NEW_DATA if has_new_data else NoticeStatus.NO_NEW_DATA)
 
 
 def _notice(source: Source, status: NoticeStatus, message: str = "") -> Notice:

@@ -80,21 +80,31 @@ def source_event(key: dg.AssetKey, probed: ProbedSource, state: SourceState) -> 
     )
 
 
+def record_source(
+    view: ProjectView, source: Source, observation: Observation, *, untracked_at: str | None = None
+) -> bool:
+    """Record the new data that an observation of a source shows, and return whether there is any.
+
+    A source that is not tracked counts as updated at `untracked_at`, or every `untracked_interval`.
+    """
+    last = view.state.sources.get(source.unique_id)
+    state = next_state_of(observation, source_policy(view.loaded, source), last, view.now, untracked_at)
+    if state is None:
+        return False
+    key = view.loaded.keys.by_unique_id[source.unique_id]
+    view.instance.report_runless_asset_event(source_event(key, ProbedSource(source, observation, 0.0), state))
+    return True
+
+
 def record_sources(
     view: ProjectView, prober: Observer, sources: Sequence[Source], *, untracked_at: str | None = None
 ) -> Iterator[str]:
     """Probe sources and record their new data, before a run reads them. Yields a sentence for each source with a problem.
 
-    A source that is not tracked counts as updated at `untracked_at`, or every `untracked_interval`.
-    Raises WarehouseError when the warehouse cannot be queried at all.
+    `untracked_at` is that of `record_source`. Raises WarehouseError when the warehouse cannot be queried at all.
     """
     by_id = {source.unique_id: source for source in sources}
     for unique_id, observation in prober.observe(sources):
-        source, last = by_id[unique_id], view.state.sources.get(unique_id)
         if problem := observation.error or observation.warning:
             yield problem
-        state = next_state_of(observation, source_policy(view.loaded, source), last, view.now, untracked_at)
-        if state is not None:
-            probed = ProbedSource(source, observation, 0.0)
-            key = view.loaded.keys.by_unique_id[unique_id]
-            view.instance.report_runless_asset_event(source_event(key, probed, state))
+        record_source(view, by_id[unique_id], observation, untracked_at=untracked_at)
