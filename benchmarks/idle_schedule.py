@@ -22,12 +22,12 @@ from benchmarks._support import print_table
 from benchmarks.state_aware_job import (
     BIN,
     OURS,
-    PEERS,
     PROJECT,
     CannotRunError,
     Tool,
     make_project,
     measure,
+    parse_with_tools,
     run,
     tools,
 )
@@ -61,13 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, default=[20, 100, 500, 2000])
     parser.add_argument("--dbt-up-to", type=int, default=500, metavar="N", help="run the other tools up to N models")
-    parser.add_argument("--prefect-up-to", type=int, default=100, metavar="N", help="run Prefect's up to N models")
-    parser.add_argument("--peers", type=Path, default=PEERS, metavar="DIR", help="where the peers are installed")
-    parser.add_argument("--repeats", type=int, default=3, help="measured runs of each tool")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="rows whose name contains one of these")
-    options = parser.parse_args()
-    if not sys.platform.startswith("linux"):
-        sys.exit("The CPU seconds of processes that outlive their parent are counted on Linux only.")
+    options = parse_with_tools(parser)
     for models in options.sizes:
         (ours,) = tools(options.peers.resolve(), [OURS])
         ticks, said = measure_tick(ours, models, max(options.repeats, 10))

@@ -107,7 +107,7 @@ def measure(interval: int, changes: int, server: Server) -> list[Latency]:
         with dagster_dev(folder, interval) as instance:
             wait_for("the first run", lambda: _finished(instance) == 1, seconds=SECONDS)
             for number in range(changes):
-                # The sensors look at relations for a while after a run, which costs more than a quiet tick.
+                # A row lands at any moment between two ticks.
                 time.sleep(chance.uniform(0, interval))
                 server.ask(f"insert into raw.s{number % SOURCES} values ({number})", database=database)
                 inserted = time.time()

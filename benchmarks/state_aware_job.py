@@ -412,9 +412,8 @@ def _row(tool: Tool, by_name: Mapping[str, Tool]) -> list[str]:
     return [tool.name, f"{seconds:.2f}", *beyond, ratio]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("sizes", nargs="*", type=int, default=[20, 100, 500])
+def parse_with_tools(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the options of a comparison of tools, and parse the command line. Exits where their CPU cannot be counted."""
     parser.add_argument("--peers", type=Path, default=PEERS, metavar="DIR", help="where the peers are installed")
     parser.add_argument("--prefect-up-to", type=int, default=100, metavar="N", help="run Prefect's up to N models")
     parser.add_argument("--repeats", type=int, default=3, help="measured runs of each tool")
@@ -422,6 +421,13 @@ def main() -> None:
     options = parser.parse_args()
     if not sys.platform.startswith("linux"):
         sys.exit("The CPU seconds of processes that outlive their parent are counted on Linux only.")
+    return options
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, default=[20, 100, 500])
+    options = parse_with_tools(parser)
     for models in options.sizes:
         rows = tools(options.peers.resolve(), options.only)
         for tool in rows:

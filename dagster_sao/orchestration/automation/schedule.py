@@ -22,7 +22,7 @@ from dagster_sao.orchestration.automation.due_tests import run_request
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
 from dagster_sao.orchestration.automation.scheduled_run import covering_run, idle_line, part_suffices, queued_line
 from dagster_sao.orchestration.events.door import errors_masked
-from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
+from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.automation import store_schedule_evaluations
 from dagster_sao.orchestration.private.dagster_internals import lend_instance, repository_of_tick
@@ -132,7 +132,7 @@ class JobSchedule:
             msg = "its selection names no model that the dbt project still has"
             raise _UnknownError(msg)
         for run_id in end_dead_runs(instance):
-            log.warning(f"Ended run {run_id}: its process has had no heartbeat for two minutes.")
+            log.warning(ended_line(run_id))
         self._look(tick)
         now, state = clock.now(), tick.state()
         plan = decide_run(RunInputs(tick.asked, state, now)).plan

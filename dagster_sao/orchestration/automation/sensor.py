@@ -28,7 +28,7 @@ from dagster_sao.orchestration.automation.due_tests import AskedTests, run_reque
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
-from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
+from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.private.automation import (
     AutomationConditionEvaluation,
     evaluate_conditions,
@@ -127,7 +127,7 @@ class _Tick:
         started = time.perf_counter()
         selected, composed = self._targets()
         for run_id in end_dead_runs(self._instance):
-            self._context.log.warning(f"Ended run {run_id}: its process has had no heartbeat for two minutes.")
+            self._context.log.warning(ended_line(run_id))
         # Read runs before events, so that the events of a run that has finished are read too.
         activity = run_activity(
             self._instance, self.loaded, self._project.name, self._context.repository_def, self._now - FIRST_RETRY

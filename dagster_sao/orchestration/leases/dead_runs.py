@@ -31,6 +31,11 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return ended
 
 
+def ended_line(run_id: str) -> str:
+    """Return the line with which a tick logs that it ended a run."""
+    return f"Ended run {run_id}: its process has had no heartbeat for two minutes."
+
+
 def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun, sign: str) -> bool:
     if run.status not in {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}:
         return False

@@ -112,8 +112,8 @@ class FreshnessProber:
         self._busy = threading.Lock()
         self._next: str | None = None
         """The source to start with in the automation sensor's tick."""
-        self._unshown: list[_Look] = []
-        """The looks in the automation sensor's ticks that no tick of the freshness sensor has shown."""
+        self._unshown: list[str] = []
+        """The labels of the sources with new data that no tick of the freshness sensor has shown."""
         self._last = _Look("")
         self._journal = _Journal()
         self._prober = WarmProber(project)
@@ -147,8 +147,9 @@ class FreshnessProber:
             return
         try:
             look = self._look(context, self._journal, self._next)
-            self._next = look.next if look.tick else self._next
-            self._unshown.append(look)
+            if look.tick:
+                self._next = look.next
+                self._unshown.extend(look.tick.updated)
             for event in look.events:
                 tick_instance(context).report_runless_asset_event(event)
         except Exception as error:  # noqa: BLE001 (a bug in probing must not stop the planning)
@@ -159,15 +160,14 @@ class FreshnessProber:
     def _show(self, log: TickLog) -> str:
         """Log what the looks since the last tick logged, each line once, and return the summary of all of them."""
         with self._busy:
-            looks, self._unshown = self._unshown, []
+            updated, self._unshown = list(dict.fromkeys(self._unshown)), []
             lines, self._journal.lines = self._journal.lines, []
             last = self._last
         for level, line in dict.fromkeys(lines):
             getattr(log, level)(line)
         if last.tick is None:
             return masked(last.summary)
-        updated = dict.fromkeys(label for look in looks if look.tick for label in look.tick.updated)
-        return masked(_summary(replace(last.tick, updated=list(updated))))
+        return masked(_summary(replace(last.tick, updated=updated)))
 
     def _look(self, context: dg.SensorEvaluationContext, log: _Log, first: str | None) -> _Look:
         """Probe the sources that are due, and return the news. Raises nothing for a failure of the warehouse or of a source."""
