@@ -5,7 +5,6 @@ Each step leaves a picture in `artefacts/screenshots/`. Those of the README are 
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.dagster_dev import (
     AUTOMATION_SENSOR,
@@ -30,16 +29,6 @@ from tests.support.polling import wait_for
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("dagster_dev")]
 
 SCREENSHOTS = REPOSITORY / "artefacts" / "screenshots"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SIZE = {"width": 1400, "height": 900}
 # On a machine with other work; an idle one needs a fifth of it.
 SECONDS = 120
@@ -60,18 +49,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
         assert first.ended_at is not None
         running.a_full_round(first.ended_at)
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Without a path, playwright looks for the browser that `playwright install` downloads.
-        path = CHROMIUM if Path(CHROMIUM).exists() else None
-        if path is None and not Path(playwright.chromium.executable_path).exists() and "CI" not in os.environ:
-            pytest.skip("There is no Chromium. Name one with CHROMIUM, or run `playwright install chromium`")
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, headless=True)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

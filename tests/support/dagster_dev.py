@@ -1,4 +1,4 @@
-"""The real `dagster dev` on a copy of the example project, and the end of every process that it started."""
+"""The real `dagster dev`, and the end of every process that it started."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import requests
@@ -50,7 +51,7 @@ _INTERVAL = "_interval_seconds=10"
 
 @dataclass
 class DagsterDev:
-    """A running `dagster dev` with the example in a folder of its own."""
+    """A running `dagster dev`, with a folder of its own. What loads and edits is for the example project."""
 
     folder: Path
     client: DagsterClient
@@ -150,22 +151,43 @@ def dagster_dev(folder: Path, *, interval_seconds: int | None = None) -> Iterato
 
     `interval_seconds` replaces the example's own interval of both sensors.
     """
-    environment = _copy_example(folder, interval_seconds)
-    port = free_port()
-    log_path = folder / "dagster_dev.log"
-    client = DagsterClient(f"http://127.0.0.1:{port}", LOCATION)
-    dev = DagsterDev(folder, client, environment, log_path)
+    dev = _described(folder, _copy_example(folder, interval_seconds), LOCATION)
     dev.load("init")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    with log_path.open("wb") as log:
+    with _running(dev, "-w", "workspace.yaml"):
+        yield dev
+
+
+@contextmanager
+def dagster_dev_of(definitions: Path, environment: Mapping[str, str]) -> Iterator[DagsterDev]:
+    """Start `dagster dev` for a file of definitions, in its folder, and end it with all its processes.
+
+    The file's name is the code location's. The instance is in the folder, too.
+    """
+    dev = _described(
+        definitions.parent, {**_clean_environment(definitions.parent), **environment}, location=definitions.name
+    )
+    with _running(dev, "-f", definitions.name):
+        yield dev
+
+
+def _described(folder: Path, environment: dict[str, str], location: str) -> DagsterDev:
+    client = DagsterClient(f"http://127.0.0.1:{free_port()}", location)
+    return DagsterDev(folder, client, environment, folder / "dagster_dev.log")
+
+
+@contextmanager
+def _running(dev: DagsterDev, *target: str) -> Iterator[None]:
+    port = str(urlsplit(dev.client.url).port)
+    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", "127.0.0.1", "-p", port]
+    with dev.log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=dev.folder, env=dev.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         _wait_until_loaded(dev, process)
-        yield dev
+        yield
     finally:
-        end_with_children(process, folder / "dagster_home")
+        end_with_children(process, Path(dev.environment["DAGSTER_HOME"]))
 
 
 def _copy_example(folder: Path, interval_seconds: int | None) -> dict[str, str]:
@@ -179,6 +201,15 @@ def _copy_example(folder: Path, interval_seconds: int | None) -> dict[str, str]:
         text = definitions.read_text(encoding="utf-8")
         assert text.count(_INTERVAL) == 2, "The example's intervals moved"
         definitions.write_text(text.replace(_INTERVAL, f"_interval_seconds={interval_seconds}"), encoding="utf-8")
+    return {
+        **_clean_environment(folder),
+        "JAFFLE_SHOP_DB": str(folder / "data" / "jaffle_shop.duckdb"),
+        "JAFFLE_SHOP_LANDING": str(folder / "data" / "landing"),
+    }
+
+
+def _clean_environment(folder: Path) -> dict[str, str]:
+    """Return an environment with an empty Dagster instance, without what a developer's own environment says."""
     home = folder / "dagster_home"
     home.mkdir()
     (home / "dagster.yaml").write_text(_DAGSTER_YAML, encoding="utf-8")
@@ -189,8 +220,6 @@ def _copy_example(folder: Path, interval_seconds: int | None) -> dict[str, str]:
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "DO_NOT_TRACK": "1",
-        "JAFFLE_SHOP_DB": str(folder / "data" / "jaffle_shop.duckdb"),
-        "JAFFLE_SHOP_LANDING": str(folder / "data" / "landing"),
     }
 
 

@@ -6,11 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import closing
-from pathlib import Path
 
 import dagster as dg
-import duckdb
 import pytest
 from dagster_dbt import DbtProject
 
@@ -18,68 +15,15 @@ from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import SecretError, errors_masked
 from dagster_sao.warehouse.redaction import learn
-
-PASSWORD, TOKEN, OF_DBT, HIDDEN = "hunter2-planted", "tok-planted-33", "env-planted-44", "row-planted-55"
-SECRETS = (PASSWORD, TOKEN, OF_DBT, HIDDEN)
-FILES = {
-    "dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
-    "profiles.yml": f"""
-shop:
-  target: it
-  outputs:
-    it: {{type: duckdb, path: "{{{{ env_var('SHOP_FILE') }}}}", schema: shop, threads: 1}}
-    prod: {{type: postgres, host: "postgresql://u:{TOKEN}@nohost", port: 1, user: u, password: {PASSWORD}, dbname: d, schema: s}}
-""",
-    "models/sources.yml": """
-sources:
-  - name: raw
-    schema: raw
-    tables:
-      - {name: orders}
-      - {name: hidden, config: {loaded_at_query: "select cast(name as timestamp) from raw.hidden"}}
-      - {name: answer, identifier: hidden, config: {loaded_at_query: "select max(name) from raw.hidden"}}
-""",
-    "models/good.sql": "select * from {{ source('raw', 'orders') }}",
-    "models/hidden.sql": "select * from {{ source('raw', 'hidden') }} cross join {{ source('raw', 'answer') }}",
-    "models/says_password.sql": "{{ exceptions.raise_compiler_error('refused ' ~ env_var('SHOP_PASSWORD')) if execute }}",
-    "models/says_url.sql": "select cast('postgresql://u:" + TOKEN + "@nohost' as integer) as x",
-    "models/says_secret.sql": "{% if execute %}{% do log('I say ' ~ env_var('SHOP_PLAIN'), info=True) %}{% endif %} select 1 as x",
-}
-
-
-def _write(folder: Path) -> Path:
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    file = folder / "w.duckdb"
-    with closing(duckdb.connect(str(file))) as connection:
-        connection.execute("create schema raw; create table raw.orders as select 1 as id")
-        connection.execute(f"create table raw.hidden as select '{HIDDEN}' as name")
-    return file
-
-
-def _leaks(folder: Path) -> list[tuple[str, str]]:
-    """Return which files hold which secret, dbt's own files and the invocations' folders of dbt left out."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        content = path.read_bytes() if path.is_file() else b""
-        found += [(str(path), secret) for secret in SECRETS if secret.encode() in content]
-    return found
+from tests.support.planted_secrets import PASSWORD, SECRETS, environment_of, secrets_in, write_project
 
 
 @pytest.mark.slow
 def test_no_secret_is_found_in_what_a_build_leaves_behind(tmp_path):
     project, home = tmp_path / "shop", tmp_path / "home"
     home.mkdir()
-    file = _write(project)
-    environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(home),
-        "SHOP_FILE": str(file),
-        "SHOP_PASSWORD": PASSWORD,
-        "SHOP_PLAIN": OF_DBT,
-        "DBT_ENV_SECRET_SHOP": OF_DBT,
-    }
+    file = write_project(project)
+    environment = {**os.environ, **environment_of(file), "DAGSTER_HOME": str(home)}
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", *arguments]
@@ -100,14 +44,14 @@ def test_no_secret_is_found_in_what_a_build_leaves_behind(tmp_path):
     for text in told:
         assert not [secret for secret in SECRETS if secret in text], text
     assert json.loads((project / "target" / "run_results.json").read_text())["results"]
-    leaks = [(path, secret) for path, secret in _leaks(home)]
+    leaks = [(path, secret) for path, secret in secrets_in(home)]
     ours = [project / "target" / "run_results.json", *(project / "target").glob("**/dagster_sao*")]
     leaks += [(str(path), secret) for path in ours for secret in SECRETS if secret in path.read_text()]
     assert leaks == []
 
 
 def test_a_profile_that_is_not_yaml_is_not_quoted(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("SHOP_FILE", str(_write(tmp_path)))
+    monkeypatch.setenv("SHOP_FILE", str(write_project(tmp_path)))
     broken = (
         f"shop:\n  target: it\n  outputs:\n    it:\n      type: postgres\n      password: {PASSWORD}\n     user: x\n"
     )
