@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dagster_sao.sql.lexer import FLOW, OPAQUE, RELATION, Token, tokens_of
 from dagster_sao.sql.lexicon import Lexicon
@@ -17,6 +18,8 @@ _CLOSING = {"(": ")", "[": "]"}
 # What is left of Jinja, or of a name that stands for a tag. Braces are also literals of DuckDB, which no macro writes.
 _NOT_COMPILED = re.compile(rf"[{{}};{RELATION}{FLOW}{OPAQUE}]")
 _NUMBER = re.compile(r"\d+(?:\.\d*)?(?:[eE]\d+)?|\.\d+")
+_BIND_TIGHTER = frozenset({"(", "+", "-", "*", "/", "%", "||"})
+"""What may stand between the operands of an expression that binds tighter than any comparison, and before a bracket."""
 _SIMPLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 
@@ -130,6 +133,22 @@ def inside(pieces: Pieces) -> Pieces | None:
         return None
     outside = pieces[0].depth
     return pieces[1:-1] if all(piece.depth > outside for piece in pieces[1:-1]) else None
+
+
+def binds_tighter(pieces: Pieces) -> bool:
+    """Return whether an expression is one operand of any comparison after it: names, literals, calls and arithmetic.
+
+    >>> from dagster_sao.sql.lexicon import DUCKDB
+    >>> [binds_tighter(cut(sql, DUCKDB)) for sql in ("id", "lower(s) || t", "(a or b)", "not a", "a or b", "a > b")]
+    [True, True, True, False, False, False]
+    """
+    outside = [piece for piece in pieces if piece.depth == pieces[0].depth]
+    # No keyword stands alone between two operators.
+    is_word = [piece.is_name or piece.is_number or piece.is_string or piece.text == ")" for piece in outside]
+    return not any(map(all, pairwise(is_word))) and all(
+        piece.word != "not" if found else piece.text in _BIND_TIGHTER
+        for piece, found in zip(outside, is_word, strict=True)
+    )
 
 
 def _pieces(sql: str, tokens: Sequence[Token]) -> Iterator[Piece | None]:

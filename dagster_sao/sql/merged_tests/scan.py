@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dagster_sao.sql.dialects import DistinctCounts
-from dagster_sao.sql.merged_tests.pieces import Pieces, contains, text_of, words_of
+from dagster_sao.sql.merged_tests.pieces import Pieces, binds_tighter, contains, text_of, words_of
 from dagster_sao.sql.merged_tests.shapes import Duplicates, Rows, Shape
 
 
@@ -80,7 +80,8 @@ class _Test:
                 f"from (\n{parent.query}\n) sao_parent{self.index}",
             )
             value = _guarded(self.guards, parent.value)
-            yield f"left join (\n{query}\n) sao_match{self.index} on {value} = {self._match}"
+            operand = value if binds_tighter(parent.value) else f"({value})"
+            yield f"left join (\n{query}\n) sao_match{self.index} on {operand} = {self._match}"
 
     def count(self, distinct: DistinctCounts | None) -> str:
         """Return an aggregate over the rows that is 0 if the test finds nothing."""
@@ -110,7 +111,8 @@ class _Test:
 
     def _repeated(self, key: Pieces) -> str:
         """Return how many rows repeat the value of an expression."""
-        not_null = [*words_of(key), "is", "not", "null"]
+        # Behind an operator, `is not null` may be about its last operand alone.
+        not_null = [*words_of(key), "is", "not", "null"] if binds_tighter(key) else []
         guards = [guard for guard in self.guards if words_of(guard) != not_null]
         value = _nested(guards, text_of(key))
         if len(guards) < len(self.guards):

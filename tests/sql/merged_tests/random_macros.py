@@ -44,9 +44,11 @@ class RandomMacros:
         return f"(select * from {relation} where {self._condition()}) dbt_subquery"
 
     def _column(self):
-        return self._source.choice(
-            ["id", "k", "s", "c", "d", "f", "s || c", "coalesce(s, 'a')", "(id)", "id + k", '"id"']
-        )
+        columns = [
+            "id", "k", "s", "c", "d", "f", "s || c", "coalesce(s, 'a')", "(id)", "id + k", '"id"',
+            "not id > 1", "id > 1 or k > 1", "id = 1 and k = 1", "(id > 1) or (k > 1)", "k is not null",
+        ]  # fmt: skip
+        return self._source.choice(columns)
 
     def _condition(self):
         conditions = [

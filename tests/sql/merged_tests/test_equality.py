@@ -93,9 +93,13 @@ def leave_out_what_is_not_read(patch):
     patch.setattr(scan._Test, "_unread", lambda _: [])
 
 
+def compare_the_last_operand(patch):
+    patch.setattr(scan, "binds_tighter", lambda _: True)
+
+
 RULES = [
     evaluate_for_all_rows, count_nulls, read_the_scope_of_one_test, lose_rows_without_a_match, substitute_without_brackets,
-    mix_up_names, take_any_function, count_what_is_collapsed, leave_out_what_is_not_read,
+    mix_up_names, take_any_function, count_what_is_collapsed, leave_out_what_is_not_read, compare_the_last_operand,
 ]  # fmt: skip
 
 
