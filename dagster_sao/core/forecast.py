@@ -19,15 +19,15 @@ class Forecast:
     threads: int
     """How many nodes are built at once."""
     node_seconds: Mapping[str, float] = field(default_factory=dict)
-    """Of each node to build, in topological order."""
+    """The expected time of each node to build, in topological order."""
     guessed: frozenset[str] = frozenset()
-    """The nodes to build that never were: theirs is the median of the project, 0 where nothing was ever built."""
+    """The nodes that were never built. Their expected time is the median of the project, 0 where nothing was built."""
     wall_seconds: float = 0.0
-    """From the start of the first to the end of the last build."""
+    """The time from the start of the first build to the end of the last."""
     critical_path_seconds: float = 0.0
     """The lower bound for any number of threads: the longest chain of builds that wait for each other."""
     widest_wave: int = 0
-    """How many nodes of one wave of the plan there are at most."""
+    """The number of nodes in the largest wave of the plan."""
     saved_seconds: float = 0.0
     """The time that the reused nodes took when they were last built."""
 
@@ -79,7 +79,7 @@ def _critical_path(plan: Plan, builds: Mapping[str, float]) -> float:
 
 
 class _Simulation:
-    """Builds in no time: each free thread takes the first node, by wave as dbt does, that waits for nothing."""
+    """A simulated build: each free thread takes the next node that waits for nothing, by wave as dbt does."""
 
     def __init__(self, plan: Plan, builds: Mapping[str, float]) -> None:
         self._graph = plan.graph

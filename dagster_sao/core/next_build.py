@@ -1,4 +1,4 @@
-"""When something is to be built or tested again if nothing changes until then, and by which setting or wait."""
+"""When time alone makes something due, if nothing changes until then, and by which setting or wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUILD_AFTER = "build_after"
 
 @dataclass(frozen=True, slots=True)
 class NextBuild:
-    """The first moment after a plan at which a node can be built, or a test run, though nothing changes until then."""
+    """The next moment at which a node is built or a test run even if nothing changes until then."""
 
     at: datetime
     unique_id: str

@@ -34,7 +34,7 @@ class Project:
     files: str = ""
     """The identity of the state of the project's files, which may be newer than the manifest."""
     test_policies: Mapping[str, TestPolicy] = field(default_factory=dict)
-    """Of the data tests that have one."""
+    """The policies of the data tests that have one."""
 
     value: Callable[[str, str], str] = lambda _unique_id, _name: ""
     """Returns the hash of what a node or test reads now under a name such as `var: x`."""
@@ -57,7 +57,7 @@ class Project:
         return self.test_policies.get(unique_id, _NO_TEST_POLICY)
 
     def manifest_code_mark(self, unique_id: str) -> str:
-        """Return a marker of a node's or test's code in this very manifest, beside the project's files as they are now.
+        """Return a marker of a node's or test's code in this very manifest and with these very files.
 
         Empty where nothing tells manifests apart.
         """
@@ -70,7 +70,7 @@ class Project:
 
         `parents_changed` tells whether what it reads has other versions now.
         """
-        # Files that are newer than the manifest would look like a change back at every look, until they are parsed.
+        # Until files newer than the manifest are parsed, a build that read them would look like a change at every decision.
         if self.is_from_this_manifest(unique_id, record):
             return ()
         return code_changes(
@@ -95,5 +95,5 @@ class Project:
         dbt may have read files that are newer than the manifest. As long as they stay, another build would read them again.
         """
         if record.fingerprint.digest == self.fingerprints[unique_id].digest:
-            return False  # whatever was planned, it is the same code
+            return False  # the same code, whatever it was planned from
         return bool(record.manifest_code_mark) and record.manifest_code_mark == self.manifest_code_mark(unique_id)

@@ -27,7 +27,7 @@ class ProjectReading:
 
     project: Project
     source_policies: Mapping[str, SourcePolicy]
-    """Of the sources, by unique id. Nodes of other projects have none."""
+    """The policies of sources, by unique id. Nodes of other projects have none."""
     warnings: tuple[SettingWarning, ...]
 
 

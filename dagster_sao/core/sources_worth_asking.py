@@ -32,7 +32,7 @@ def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set
 
 
 def _is_only_tested(source: str, graph: ProjectGraph) -> bool:
-    """Return whether tests alone read a source: nothing else waits, so they need not either."""
+    """Return whether only tests read a source: they wait for no node."""
     return not graph.children[source] and source in graph.tests_about
 
 

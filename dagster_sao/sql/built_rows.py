@@ -7,7 +7,7 @@ from typing import Any
 
 _BY_THE_QUERY = frozenset({"table", "view"})
 _CHANGE_ROWS = ("pre-hook", "post-hook", "sql_header")
-# Settings of adapters that say where and how the rows are stored, not which rows there are.
+# Settings of adapters about where and how rows are stored, which do not change the rows.
 _STORAGE = frozenset(
     {
         "automatic_clustering", "backup", "bind", "buckets", "cluster_by", "clustered_by", "copy_grants", "dist", "distributed_by",

@@ -1,6 +1,6 @@
 """The relations that a query reads, and whether it always gives the same rows over the same data, from its syntax tree.
 
-Both are claims, so they are made only of what is understood.
+Both are claims, so they are made only about SQL that is understood.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UNPROVEN = re.compile(
     r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|First|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|Mode|NextValue|Normal|NthValue"
     r"|Ntile|Predict|Rand|Read|RowNumber|Sample|Seq|Session|System|UnixTimestamp|Uniform|UTC|Utc|Uuid|Zipf)"
 )
-# Of those that sqlglot does not know by name.
+# Functions that sqlglot has no class for, and that depend on their arguments alone.
 _PROVEN = frozenset({"generate_series", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"})
 _NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
 _READ_NAME = re.compile(rf"\b(?:from|join)\s+({_NAME}(?:\s*\.\s*{_NAME})*)(?!\s*\()", re.IGNORECASE)
@@ -85,7 +85,7 @@ def _relations(tree: exp.Expr, dialect: str) -> Iterator[str]:
 
 
 def _relations_in_text(sql: str) -> Iterator[str]:
-    """Yield what stands after `from` and `join`, of SQL that cannot be parsed."""
+    """Yield what follows `from` and `join` in SQL that cannot be parsed."""
     queries = {found.strip('"`[]').lower() for found in _QUERY_NAME.findall(sql)}
     for found in _READ_NAME.findall(sql):
         name = re.sub(r'["`\[\]\s]', "", found).lower()
@@ -100,7 +100,7 @@ def _visible_queries(table: exp.Table) -> set[str]:
     outer = table.parent
     while outer is not None:
         if isinstance(outer, exp.With):
-            # Of the same clause, those before it; of a recursive one, all.
+            # In its own WITH clause, the ones before it, or all if the clause is recursive.
             before = outer.expressions if outer.recursive else outer.expressions[: outer.expressions.index(inner)]
             visible.update(query.alias for query in before)
         else:
@@ -120,7 +120,7 @@ def _is_unproven(node: exp.Expr) -> bool:
         return not _is_plain_function(node)
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
-    # A limit takes any of the rows that its order leaves equal.
+    # Among rows that are equal in its order, a limit takes any.
     return isinstance(
         node,
         exp.Limit | exp.Fetch | exp.Offset | exp.TableSample | exp.Parameter | exp.SessionParameter | exp.Placeholder

@@ -21,13 +21,13 @@ class Semantics:
     """What proofs must know of an adapter's SQL. The defaults prove least."""
 
     folds_names: Literal["all", "lower", "upper"]
-    """Case of names: `all` names, also quoted ones, are the same in any case; else, what names without quotes become."""
+    """The case of names: `all` ignores it, also in quotes; `lower` and `upper` are what a name without quotes becomes."""
     compares_exactly: bool = False
     """Whether `=` of equal types is the equality of GROUP BY, for integers, decimals, dates, times and booleans."""
     compares_text_exactly: bool = False
     """The same for text, where the reported type of a column shows a collation that is not the default."""
     groups_as_it_compares: bool = False
-    """The same for each type, of a column and itself; no value but NULL differs from itself."""
+    """The same for each type, where a column is compared with itself; no value but NULL differs from itself."""
     partitions_as_it_groups: bool = False
     """Whether PARTITION BY and GROUP BY ALL have the equality of GROUP BY for each type."""
     fails_loudly: bool = False
@@ -61,7 +61,7 @@ _POSTGRES = Semantics(
     sees_sources_to_the_left=False,
     groups_by_position=True,
     enforces=frozenset({"not_null", "primary_key", "unique"}),
-    # Only these let texts be equal that are written differently.
+    # Only under these can two different texts be equal.
     hidden_collations=(
         "select count(*) from pg_attribute a join pg_collation c on c.oid = a.attcollation where not c.collisdeterministic"
     ),
@@ -82,11 +82,11 @@ _DUCKDB = replace(
         " + (select count(*) from duckdb_settings() where name = 'default_collation' and value <> '')"
     ),
 )
-# Of these, only what their documentation states plainly. Their columns can have collations that no type shows.
+# For these databases, only what their documentation states plainly. Their columns can have collations that no type shows.
 _REDSHIFT = Semantics("lower", compares_exactly=True, keeps_types=True, groups_by_position=True)
 _SNOWFLAKE = replace(_REDSHIFT, folds_names="upper")
 _ANY_CASE = replace(_REDSHIFT, folds_names="all")
-# A table has text where the query has padded text.
+# A padded text in the query becomes a text in the table.
 _SPARK = replace(_ANY_CASE, keeps_types=False)
 
 
@@ -95,7 +95,7 @@ class DistinctCounts:
     """How `count(distinct …)` may stand for GROUP BY in a database whose notion of equal values is tested."""
 
     pairs: tuple[tuple[str, str], ...] = ()
-    """Strings of which some pair is equal under every collation that `count(distinct …)` ignores and GROUP BY does not."""
+    """Pairs of strings: each collation that GROUP BY respects and `count(distinct …)` ignores makes some pair equal."""
     has_rows: bool = False
     """Whether counting distinct rows of several columns is as fast as GROUP BY."""
 
@@ -105,7 +105,7 @@ class _Sql:
     """The SQL of one adapter."""
 
     dialect: str
-    """sqlglot's name of it."""
+    """sqlglot's name of the dialect."""
     lexicon: Lexicon | None = None
     semantics: Semantics | None = None
     distinct_counts: DistinctCounts | None = None
@@ -137,7 +137,7 @@ _SQL: Mapping[str, _Sql] = {
     "vertica": _Sql("postgres"),
 }
 ADAPTERS = frozenset(_SQL)
-"""The adapters that stand in the map. There are more, and a project may use one of them."""
+"""The adapters in the map. A project may use another one."""
 _QUOTE_WITH_BACKTICKS = frozenset({"bigquery", "clickhouse", "databricks", "hive", "mysql", "spark"})
 
 
@@ -160,7 +160,7 @@ def lexicon_of(adapter: str) -> Lexicon | None:
 
 
 def semantics_of(adapter: str) -> Semantics | None:
-    """Return what is known of an adapter's SQL for proofs, None where that is too little for any."""
+    """Return what proofs may rely on in an adapter's SQL, None where too little is known for any proof."""
     return _SQL[adapter].semantics if adapter in _SQL else None
 
 

@@ -1,7 +1,7 @@
 """The values that a dbt template reads from its context, found in Jinja's syntax tree.
 
-Nothing is rendered, so what a name stands for is known only where the template spells it out. Where it does not (an alias,
-a name that is put together, a value that is handed on), the whole kind counts as read.
+Nothing is rendered, so what a name stands for is known only where the template spells it out. Otherwise (an alias, a name
+that is put together, an object that is passed on), all values of the kind count as read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jinja2.parser import Parser
 from dagster_sao.sql.template import split_template
 
 ANY = "*"
-"""In place of a name: any name of its kind."""
+"""Stands for every name of a kind."""
 
 Read = tuple[str, str]
 """The kind of what is read (`var`, `env_var`, `config`, `meta`, `model`, `target`, `flags`, `graph`, `macro`), and its name.
 
-A name that ends in `*` stands for all that begin alike.
+A name that ends in `*` stands for all names with this beginning.
 """
 _FUNCTIONS = frozenset({"var", "env_var"})
 """The functions that are called with the name of a value."""
@@ -58,7 +58,7 @@ class JinjaReads:
 
 
 def jinja_reads(template: str) -> JinjaReads:
-    """Return what a template reads: all that it could, where it cannot be parsed.
+    """Return what a template reads: everything, if it cannot be parsed.
 
     >>> sorted(jinja_reads("{{ var('a') }} {{ env_var('B_' ~ region) }} {{ config.get('meta') }}").values)
     [('config', 'meta'), ('env_var', 'B_*'), ('var', 'a')]
@@ -76,7 +76,7 @@ def jinja_reads(template: str) -> JinjaReads:
 
 
 class _DbtTags(Extension):
-    """Reads dbt's own blocks as macros: what they bind and what they hold is all that counts here."""
+    """Reads dbt's own blocks as macros: only the names that they bind and their content matter here."""
 
     tags = frozenset({"test", "data_test", "materialization", "snapshot", "docs"})  # type: ignore[assignment]
 
@@ -108,7 +108,7 @@ class _Reader:
     def read_all(self, statements: Iterable[nodes.Node], bound: frozenset[str]) -> None:
         for statement in statements:
             self.read(statement, bound)
-            # A name that only one branch binds may still be the context's own after it.
+            # After an `if`, a name that only one branch binds may still be dbt's.
             if isinstance(statement, nodes.Assign | nodes.AssignBlock):
                 bound |= _targets(statement.target)
             elif isinstance(statement, nodes.Macro):
@@ -146,7 +146,7 @@ class _Reader:
         if node.name in _FUNCTIONS or node.name in _OBJECTS:
             self.values.add((node.name, ANY))
         self.values.update(_WHOLE.get(node.name, ()))
-        if node.name == "adapter":  # handed on, with all that it can dispatch
+        if node.name == "adapter":  # passed on, with everything that it can dispatch
             self.values |= EVERYTHING
 
     def _call(self, node: nodes.Call, bound: frozenset[str]) -> None:
@@ -157,7 +157,7 @@ class _Reader:
                 self._read_children(arguments, bound)
                 return
             if called.name == "config":
-                return  # what it is given, dbt keeps as the node's config
+                return  # dbt keeps its arguments in the node's config
             if called.name == "set_sql_header":
                 self.names.add(called.name)
                 self.values.add(("config", "sql_header"))
@@ -256,7 +256,7 @@ def _is_free(node: nodes.Node, bound: AbstractSet[str]) -> bool:
 
 
 def _spelled(node: nodes.Node) -> str:
-    """Return the text that an expression spells out; with `*` for what it does not."""
+    """Return the text that an expression spells out, with `*` for the parts that it does not."""
     if isinstance(node, nodes.Const):
         return node.value if isinstance(node.value, str) else ANY
     if isinstance(node, nodes.Concat):

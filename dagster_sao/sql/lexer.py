@@ -1,7 +1,7 @@
 """Split SQL into tokens, so that two texts of the same tokens are the same SQL.
 
-Strings, quoted names, numbers and operators stay as they are written. What is not understood has no tokens: a comment that
-is read otherwise than the database reads it could hide a change.
+Strings, quoted names, numbers and operators stay as they are written. A text that is not understood has no tokens: if a
+comment were read differently than by the database, it could hide a change.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _NOT_UNDERSTOOD = re.compile(
     | (?i:\bcurrent_query\b)                              # which sees comments""",
     re.VERBOSE,
 )
-# What may stand next to a tag that prints nothing: nothing that another branch could make something else of.
-# Two strings that touch are one or two, but end in the same place.
+# What may stand next to a tag that prints nothing, because no other branch can turn it into something else.
+# Two strings that touch may be one string or two; both end in the same place.
 _NEXT_TO_FLOW = re.compile(r"[\s\w(),;\[\]'\"\ue000-\ue002]")
 _HINTS = ("/*+", "/*!", "--+")
 
@@ -69,11 +69,11 @@ class Token:
     start: int
     gap: _Gap
     depth: int
-    """In how many Jinja blocks the gap before it is."""
+    """How many Jinja blocks are around the gap before it."""
 
     @property
     def is_end(self) -> bool:
-        """Whether it is the one after all others, which is nothing but the last gap."""
+        """Whether it is the last token, which has no text of its own, only the gap before it."""
         return self.kind == "end"
 
     @property
@@ -85,7 +85,7 @@ class Token:
 def tokens_of(text: str, steps: Sequence[Step], lexicon: Lexicon) -> list[Token] | None:
     """Return the tokens of a text, None for one that is not understood.
 
-    `steps` says of each placeholder in the text, in order, what its tag does.
+    `steps` has, for each placeholder in the text in order, what its tag does.
     """
     if _NOT_UNDERSTOOD.search(text):
         return None
@@ -108,7 +108,7 @@ def tokens_of(text: str, steps: Sequence[Step], lexicon: Lexicon) -> list[Token]
         if is_tag:
             depth = after
         elif after:
-            return None  # a string or comment that ends in another branch than it began
+            return None  # a string or comment that begins in one branch and ends in another
         gap_start = position
     found.append(Token("end", "", len(text), _gap(text[gap_start:], lexicon), depth))
     return found if depth == 0 else None
@@ -129,7 +129,7 @@ def _is_left_out(kind: str, text: str) -> bool:
 def _is_clear(match: re.Match[str], lexicon: Lexicon) -> bool:
     kind, found, text = match.lastgroup, match[0], match.string
     if kind == "block":
-        return "/*" not in found[2:]  # nested comments end elsewhere, or not, by database
+        return "/*" not in found[2:]  # databases disagree about where nested comments end
     if kind == "line":
         return not found.rstrip("\r").endswith("\\")
     if kind == "quoted" and lexicon.has_triple_quotes:

@@ -1,4 +1,4 @@
-"""What SQL texts are made of, by dialect: comments, quotes, keywords, and where white space cannot be seen.
+"""What SQL texts are made of, by dialect: comments, quotes, keywords, and where white space does not matter.
 
 Only what is known for certain stands here. `dialects` maps adapters to these lexicons; the SQL of any other adapter counts as
 it is written.
@@ -73,7 +73,7 @@ class Lexicon:
     brackets: str = "(),;[]"
     """Characters that never become part of another token."""
     keywords: AbstractSet[str] = field(default=_RESERVED)
-    """Words that mean the same in any case. Not those that may be a name whose case shows in the rows."""
+    """Words that mean the same in any case, without words that may be a name whose case shows in the rows."""
     folds_names: bool = False
     """Whether the database folds unquoted names, so that their case never shows."""
     paths: str = ""
@@ -122,6 +122,6 @@ BIGQUERY = Lexicon(
     operators=_OPERATORS - {"-"},
     keywords=_RESERVED | _ALSO_RESERVED | {"unnest"},
 )
-SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word: each may be a column
+SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word, so that each may be a column
 TRINO = Lexicon()
 TSQL = Lexicon(has_bracket_quotes=True, brackets="(),;", keywords=_RESERVED | {"top"})

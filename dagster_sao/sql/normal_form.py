@@ -1,8 +1,8 @@
 """One spelling for all SQL texts that differ only in comments, white space, case of keywords and trailing semicolons.
 
-Two texts get the same normal form only if they have the same tokens. A Jinja tag may print anything but a string or block
-comment that it leaves open. It may end in a line comment, so the line that it stands on counts as it is written, line break
-included. Only `ref`, `source` and `this` are known to print a name.
+Two texts get the same normal form only if they have the same tokens. A Jinja tag is assumed to print anything, except that it
+leaves no string or block comment open. It may end in a line comment, so its line counts as it is written, line break included.
+Only `ref`, `source` and `this` are known to print a name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dagster_sao.sql.lexicon import Lexicon
 from dagster_sao.sql.spelling import spellings
 from dagster_sao.sql.template import Tag, Template, split_template
 
-# Warns of SQL that it keeps as text, which is what is wanted here.
+# It warns of SQL that it keeps as text, which is fine here.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
@@ -31,7 +31,7 @@ PLACEHOLDER = "jinja"
 FORM_VERSION = 2
 """Part of the key under which forms are kept: raise it when texts get other forms."""
 
-# What makes columns of a query from the columns, or the rows, of what it reads.
+# These make columns from the columns, or the rows, of what a query reads.
 _STARS = (exp.Star, exp.Columns, exp.Pivot)
 # dbt renders only a text that has one of them; Jinja would change its line breaks.
 _RENDERED = re.compile(r"{[{%#]|[#}%]}")
@@ -49,7 +49,7 @@ def normal_form(
 ) -> str:
     """Return a digest that is equal for texts that differ only in what does not count.
 
-    Never fails: what is not understood is compared as it is written. `is_template` is false for SQL that dbt has rendered.
+    Never fails: SQL that is not understood is compared as it is written. `is_template` is false for SQL that dbt has rendered.
     `overridden` are names that macros of the project have, so that `ref` may print anything.
 
     >>> normal_form("select a -- why", "duckdb") == normal_form("SELECT a;", "duckdb")
@@ -80,7 +80,7 @@ def macro_form(template: str) -> str:
 def may_select_star(template: str, dialect: str) -> bool:
     """Return whether the columns of a query may follow from its parents' columns.
 
-    True for `select *`, and for what cannot be told: control flow, macros that print columns, unparsable SQL.
+    True for `select *`, and where it is not known: control flow, macros that print columns, SQL that cannot be parsed.
     """
     pieces = split_template(template)
     if pieces is None or pieces.has_control_flow:
@@ -106,21 +106,21 @@ def with_placeholders(template: Template) -> str:
         if isinstance(piece, str):
             parts.append(piece)
         elif not piece.is_config and piece.prints:
-            # A name fits wherever an expression, a relation or a part of a name may stand.
+            # A name can stand for an expression, a relation or a part of a name.
             parts.append(f" {PLACEHOLDER}{count}_ " if piece.is_statement else f"{PLACEHOLDER}{count}_")
             count += 1
     return "".join(parts)
 
 
 def _without_config(template: Template) -> list[str | Tag]:
-    """Return the pieces but for `config(…)`, which prints nothing and whose effect dbt keeps apart from the code."""
+    """Return the pieces without `config(…)`, which prints nothing and whose effect dbt keeps apart from the code."""
     if "config" in _bound_names(template.pieces):
         return list(_joined(template.pieces))
     return list(_joined(piece for piece in template.pieces if isinstance(piece, str) or not piece.is_config))
 
 
 def _joined(pieces: Iterable[str | Tag]) -> Iterator[str | Tag]:
-    """Yield the pieces with each stretch of text as one: where a Jinja comment was, nothing is printed."""
+    """Yield the pieces with neighbouring texts joined: a Jinja comment between them prints nothing."""
     text = ""
     for piece in pieces:
         if isinstance(piece, str):
@@ -141,7 +141,7 @@ def _spelling(piece: str | Tag) -> str:
 
 
 def _form(pieces: Sequence[str | Tag], lexicon: Lexicon, overridden: AbstractSet[str]) -> list[str] | None:
-    """Return what counts of a template, None when it is not understood."""
+    """Return the content of a template that counts, None when it is not understood."""
     tags = [piece for piece in pieces if isinstance(piece, Tag)]
     if any(mark in piece for piece in pieces if isinstance(piece, str) for mark in (RELATION, FLOW, OPAQUE)):
         return None
@@ -158,7 +158,7 @@ def _form(pieces: Sequence[str | Tag], lexicon: Lexicon, overridden: AbstractSet
 
 
 def _marks(tags: Sequence[Tag], overridden: AbstractSet[str]) -> list[tuple[str, Step]]:
-    """Return what stands for each tag in the text, and what the tag does to the nesting of blocks."""
+    """Return the placeholder of each tag in the text, and what the tag does to the nesting of blocks."""
     bound = _bound_names(tags) | overridden
     closed = {tag.name.removeprefix("end") for tag in tags if tag.is_statement and tag.name.startswith("end")}
     return [_mark(tag, bound, closed) for tag in tags]
@@ -187,7 +187,7 @@ def _is_assignment(tag: Tag) -> bool:
 
 
 def _bound_names(pieces: Iterable[str | Tag]) -> set[str]:
-    """Return the names that the template may give another meaning, `ref` and `this` perhaps among them."""
+    """Return the names that the template may give another meaning, which may include `ref` and `this`."""
     bound = set()
     for tag in pieces:
         if isinstance(tag, str) or not tag.is_statement or tag.name not in _BINDINGS:

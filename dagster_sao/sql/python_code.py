@@ -21,7 +21,7 @@ def python_form(code: str) -> str:
 
 
 def reads_of_python(code: str) -> Iterator[Read]:
-    """Yield what a Python model reads of its config: `dbt.config.get("name")`, or all where the name is not spelled out.
+    """Yield what a Python model reads of its config: `dbt.config.get("name")`, or everything where the name is not spelled out.
 
     >>> sorted(reads_of_python("dbt.config.get('rate'); dbt.config.meta_get(name)"))
     [('config', 'rate'), ('meta', '*')]

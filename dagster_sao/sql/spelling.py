@@ -1,4 +1,4 @@
-"""Spell the tokens of a SQL text so that only what counts is left: no comments, no white space that changes nothing, one case."""
+"""Spell the tokens of a SQL text with only what counts: no comments, no white space without meaning, one case."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dagster_sao.sql.lexer import Token
 from dagster_sao.sql.lexicon import Lexicon
 
 _LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-# Two strings with a line break between them are one. A tag may print either.
+# Two strings with a line break between them are one string. A tag may print either of them.
 _MAY_END_IN_STRINGS = frozenset({"quoted", "flow", "opaque", "line", "block"})
 
 
 def spellings(tokens: Sequence[Token], lexicon: Lexicon) -> Iterator[str]:
-    """Yield the tokens, and what counts of the gaps between them, without semicolons at the end."""
+    """Yield the tokens and the gaps that count between them, without semicolons at the end."""
     last = len(tokens)
     while last and (tokens[last - 1].is_end or tokens[last - 1].text == ";"):
         last -= 1
@@ -43,7 +43,7 @@ def _gap(before: Token, token: Token, lexicon: Lexicon) -> Iterator[str]:
 
 
 def _is_free(one: Token, other: Token, lexicon: Lexicon) -> bool:
-    """Return whether two tokens are the same two with and without white space between them."""
+    """Return whether white space between two tokens changes nothing."""
     if any(
         token.kind == "opaque" or (token.kind == "bracket" and token.text in lexicon.brackets) for token in (one, other)
     ):
@@ -68,7 +68,7 @@ class _Keywords:
     def __init__(self, tokens: Sequence[Token], lexicon: Lexicon) -> None:
         self._tokens = tokens
         self._lexicon = lexicon
-        # What stands next to one block may be printed next to what stands beside another.
+        # A token beside one block may be printed next to a token beside another.
         pairs = [(one, other) for one, other in pairwise(tokens) if "flow" in {one.kind, other.kind}]
         self._may_follow_flow = all(self._may_follow(one) for one, _ in pairs if one.kind != "flow")
         self._may_precede_flow = all(self._may_precede(other) for _, other in pairs if other.kind != "flow")
@@ -109,7 +109,7 @@ def _touches(one: Token | None, other: Token) -> bool:
 
 
 def _is_keyword_by_place(word: str, before: Token | None, after: Token | None, lexicon: Lexicon) -> bool:
-    """Return whether a word that is not reserved stands where no name can."""
+    """Return whether a word that is not reserved is in a place where no name can be."""
     if before is None or after is None:
         return False
     match word:

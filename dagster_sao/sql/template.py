@@ -46,7 +46,7 @@ class Tag:
 
     @property
     def prints(self) -> bool:
-        """Whether the tag can put something into the SQL, or choose what is put there."""
+        """Whether the tag can print SQL, or choose which SQL is printed."""
         if not self.is_statement:
             return True
         # `{% set x = 1 %}` prints nothing; `{% set x %}…{% endset %}` swallows what follows.
@@ -100,7 +100,7 @@ def split_template(text: str) -> Template | None:
                 pieces.append(value)
     except TemplateSyntaxError:
         return None
-    # A tag without its end takes the rest of the text with it.
+    # A tag without an end swallows the rest of the text.
     return None if inside else Template(tuple(pieces))
 
 

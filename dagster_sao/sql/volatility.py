@@ -24,12 +24,12 @@ _VOLATILE = re.compile(
     | \bmodules\s*\.\s*datetime\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-# A text that is volatile has one of these words, or one with this beginning. Splitting into words is ten times faster than
+# Every volatile text has one of these words, or a word with this beginning. Splitting into words is ten times faster than
 # trying every name at every place.
 _BEGINNING = "uuid_generate_"
 _WORDS = frozenset({*_KEYWORDS.split("|"), *_FUNCTIONS.split("|"), *_DAYS.split("|"), "sample", "datetime"})
 _WORD = re.compile(r"\w+")
-# Strings are matched in order to keep them: comment signs within a string are not comments.
+# Strings are matched to keep them: comment signs within a string are not comments.
 _COMMENTS = re.compile(r"(?P<string>'(?:[^']|'')*')|\{#.*?#\}|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -49,6 +49,6 @@ def is_volatile(template: str) -> bool:
 def _may_be_volatile(text: str) -> bool:
     """Return whether a text has a word that the pattern looks for, its comments included."""
     if not text.isascii():
-        return True  # some letters have no other case of their own, but match one of another
+        return True  # regardless of case, some other letters match ASCII ones, such as the Kelvin sign `k`
     lower = text.lower()
     return _BEGINNING in lower or not _WORDS.isdisjoint(_WORD.findall(lower))

@@ -46,27 +46,27 @@ class NameTraits:
 
     folding: Folding = Folding.LOWER
     ignores_case: bool = False
-    """Whether two names that differ only in case, quoted or not, are one."""
+    """Whether names that differ only in case, quoted or not, are the same name."""
     longest: int | None = None
     """The bytes after which the database cuts a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeTraits:
-    """What the last-modified times of tables prove, read from the macro `get_relation_last_modified` of each adapter."""
+    """What an adapter's last-modified times of tables prove, according to its macro `get_relation_last_modified`."""
 
     are_sound: bool = False
     """Whether the time moves with every change of the rows."""
     flaw: str = ""
-    """The changes that the time misses, as a clause; empty where nobody knows."""
+    """The changes that the time misses, as a clause; empty where they are not known."""
     sound_if: str = ""
-    """A method of dbt's adapter. Where it returns true, dbt reads the times from a place that makes them sound."""
+    """A method of dbt's adapter. Where it returns true, dbt reads the times from another place, and they are sound."""
     moves_for_wildcards: bool = False
     """Whether the time of a wildcard table such as `events_*` is always now."""
     is_asked_by_schema: bool = False
     """Whether one statement can ask for the tables of one schema only."""
     batch_flag: str = ""
-    """A behavior flag of dbt. Without it dbt's batch is a loop of single requests, in which one missing table fails all."""
+    """A behavior flag of dbt. Without it dbt asks for one table after the other, and one missing table fails all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class AdapterTraits:
     has_counters: bool = False
     """Whether the database counts the rows that are written to each table, and shows them some time after the commit."""
     sizes_seed_columns: bool = True
-    """Whether dbt may give a column of a seed the length or precision of its longest value, beside a type."""
+    """Whether dbt may size a seed's column by its longest value, in length or precision."""
     preamble: str = ""
-    """The statement that comes first on every connection. A query may call a function that writes, and the text of a
-    timestamp must be exact, whatever the role prefers."""
+    """The first statement on every connection: a query may call a function that writes, and timestamps must be exact in text,
+    whatever the role's settings."""
 
     @property
     def lists_columns(self) -> bool:

@@ -8,12 +8,12 @@ from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.warehouse.redaction import masked
 
 _LONGEST_REASON = 300
-# dbt heads the database's own words with a line such as `Database Error`; DuckDB and PostgreSQL quote
+# dbt begins the database's message with a line such as `Database Error`; DuckDB and PostgreSQL quote
 # our generated statement after theirs. Neither helps the person who wrote the source.
 _HEADING = re.compile(r"^\s*(?:\w+ )*Error(?: in [^\n]*)?\s*\n")
 _QUOTED_STATEMENT = re.compile(r"\s*\bLINE \d+:.*", re.DOTALL)
 
-# The database quotes the value that it could not read, and a value is the user's data, or what a query made of a secret.
+# The database quotes the value that it could not read. That is the user's data, or may come from a secret.
 _ABOUT_A_VALUE = re.compile(
     r"conversion error|conversion failed|invalid (input (?!error)|value|date|time|byte|number|json|text)|malformed|out of range|overflow"
     r"|(could not|cannot|can't|failed to|unable to) (be )?(convert|parse|cast)|is not recognized|bad \w+ value|not a valid|numeric value",
@@ -48,7 +48,7 @@ class StatementTimeoutError(StatementError):
 
 
 def says_missing(error: StatementError) -> bool:
-    """Return whether the warehouse refused a statement because its relation does not exist."""
+    """Return whether a statement failed because its relation does not exist."""
     return _MISSING.search(str(error)) is not None
 
 

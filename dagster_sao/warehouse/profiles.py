@@ -115,7 +115,7 @@ def cannot_load(error: Exception, project_dir: Path, profiles_dir: Path, target:
 
 
 def learn_profiles(project_dir: Path, profiles_dir: Path) -> None:
-    """Let the door know the secrets of all targets in a profiles.yml, and of the environment. Never fails."""
+    """Let `redaction` learn the secrets of all targets in a profiles.yml, and of the environment. Never fails."""
     environment = environment_of_dbt(project_dir)
     learn(secrets_in({}, environment))
     file = profiles_dir / "profiles.yml"
@@ -131,7 +131,7 @@ def _of_file(file: Path, _stamp: object, environment: tuple[tuple[str, str], ...
     try:
         return frozenset(_secrets_of_profiles(_yaml(file), dict(environment)))
     except ValueError:
-        # It cannot be parsed, and who says so may quote it: each line counts by itself.
+        # It cannot be parsed, and the error may quote it: each line counts by itself.
         found: set[str] = set()
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             name, colon, value = line.partition(":")
@@ -145,7 +145,7 @@ def _secrets_of_profiles(raw: Any, environment: Mapping[str, str]) -> Iterator[s
 
 
 def _targets(raw: Any) -> list[Any]:
-    """Return the targets of all profiles, without their names: one called `by_token` is no secret."""
+    """Return the targets of all profiles, without their names: a target called `by_token` is not a secret."""
     profiles = [profile for profile in raw.values() if isinstance(profile, dict)] if isinstance(raw, dict) else []
     outputs = [profile["outputs"] for profile in profiles if isinstance(profile.get("outputs"), dict)]
     return [target for targets in outputs for target in targets.values()]

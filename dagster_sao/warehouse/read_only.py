@@ -1,4 +1,4 @@
-"""Accept one query and nothing else, before a text from a project file is sent to the warehouse."""
+"""Accepts one query and nothing else: checks a text from a project file before it is sent to the warehouse."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _WRITING_WORDS = frozenset(
         TokenType.UPDATE,
     }
 )
-# Functions that do more than read although a SELECT calls them: they write files, end sessions, move sequences, take locks
-# that outlive the statement, run SQL that is a text, or connect elsewhere. Not all that exist: the session is read only too.
+# Functions that do more than read, though a SELECT calls them: they write files, end sessions, move sequences, take locks
+# that outlive the statement, run SQL from a text, or connect elsewhere. The list is not complete: the session is read only too.
 _SIDE_EFFECTS = re.compile(
     r"nextval|setval|set_config|txid_current|pg_current_xact_id|pg_notify"
     r"|pg_(terminate|cancel)_backend|pg_reload_conf|pg_rotate_logfile\w*|pg_(try_)?advisory\w*"
@@ -43,7 +43,7 @@ _SIDE_EFFECTS = re.compile(
     re.IGNORECASE,
 )
 _DUCKDB_LOCK = threading.Lock()
-# Controls other than spaces, since a zero ends a text; and halves of characters, which no driver can send.
+# Control characters other than spaces, since a zero ends a text; and halves of characters, which no driver can send.
 _UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -54,8 +54,8 @@ class NotAQueryError(DagsterSaoError):
 def single_query(sql: str, dialect: str | None = None) -> str:
     """Return `sql` without a closing semicolon, fit to stand in parentheses on lines of its own.
 
-    A query that sqlglot cannot parse passes when it cannot leave its parentheses: the warehouse, which knows its own
-    SQL better, then refuses any text that is not a query.
+    A query that sqlglot cannot parse passes if it cannot leave its parentheses: the warehouse knows its own SQL better, and
+    refuses any text that is not a query.
 
     Raises NotAQueryError for several statements, for one that writes and for one that calls a function known to do more
     than read.
@@ -83,7 +83,7 @@ def single_query(sql: str, dialect: str | None = None) -> str:
 
 
 def _refuse_what_duckdb_would_run(sql: str) -> None:
-    """Raise NotAQueryError for what DuckDB's own parser takes for anything but one SELECT."""
+    """Raise NotAQueryError unless DuckDB's own parser finds exactly one SELECT."""
     import duckdb
 
     try:
@@ -91,7 +91,7 @@ def _refuse_what_duckdb_would_run(sql: str) -> None:
         with _DUCKDB_LOCK:
             found = [statement.type for statement in duckdb.extract_statements(sql)]
     except duckdb.Error:
-        return  # DuckDB says the same when it is asked, and in the words of its error
+        return  # DuckDB reports it when it runs the query, with its own error
     if len(found) != 1:
         raise NotAQueryError(_SEVERAL)
     if found[0] != duckdb.StatementType.SELECT:
@@ -131,7 +131,7 @@ def _stays_inside(sql: str, dialect: str | None) -> str:
 
 
 _SEVERAL = "holds several statements. Write one SELECT that returns one timestamp"
-# What everybody's SQL agrees on: a text in quotes without a backslash, and a comment without another in it.
+# Every SQL dialect agrees on a text in quotes without a backslash, and on a comment without another in it.
 _PLAIN = re.compile(r"'(?:[^'\\]|'')*'|\"(?:[^\"\\]|\"\")*\"|--[^\n]*|/\*(?:(?!\*/|/\*).)*\*/", re.DOTALL)
 
 
@@ -157,7 +157,7 @@ def _may_end_a_statement(sql: str, dialect: str | None = None) -> bool:
 
 
 def _refuse_side_effects(sql: str, tokens: Sequence[Token]) -> None:
-    """Raise NotAQueryError for what a SELECT can do beside reading, by the tokens: sqlglot need not understand the query."""
+    """Raise NotAQueryError for what a SELECT can do beside reading. Uses tokens only: sqlglot may not understand the query."""
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         is_call = following is not None and following.token_type is TokenType.L_PAREN
         if token.token_type is TokenType.L_PAREN and following and following.token_type in _WRITING_WORDS:

@@ -21,7 +21,7 @@ _SECRET_NAME = re.compile(
     r"|session_key|connection_string|authorization|jwt",
     re.IGNORECASE,
 )
-# What only leads to a secret, or tells of it.
+# Names of settings that only lead to a secret, or describe one.
 _ABOUT_SECRETS = re.compile(r"_(path|file|endpoint|uri|url|type|lifetime|expires_at)$", re.IGNORECASE)
 _ENV_VAR = re.compile(r"env_var\(\s*['\"]([^'\"]+)['\"]")
 # What looks like a credential in a longer text; the value is the group `secret`.
@@ -44,7 +44,7 @@ _SHORT = 6
 
 
 class _Redactor:
-    """Replace known secret values, and what looks like one, in a text."""
+    """Replaces known secrets, and values that look like one, in a text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {form for secret in secrets for form in _spellings(secret)}
@@ -61,7 +61,7 @@ class _Redactor:
         spans = [match.span(name) for match in _LOOKS_SECRET.finditer(text) for name in "abcdefg" if match[name]]
         if self._known is not None:
             spans += [match.span() for match in self._known.finditer(text)]
-        # Found in the text as it was: a value that one rule masks in part would be unknown to the other.
+        # All are found in the original text: a value that one rule masks in part would be unknown to the other.
         pieces, at = [], 0
         for start, end in _joined(spans):
             pieces += [text[at:start], _MASK]
@@ -70,7 +70,7 @@ class _Redactor:
 
 
 class _Learnt:
-    """The secrets that this process has come across, and what masks them."""
+    """The secrets that this process has met, and the pattern that masks them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -96,14 +96,14 @@ _LEARNT = _Learnt()
 
 
 def learn(secrets: Iterable[str]) -> None:
-    """Take note of secret values. From now on `masked` leaves them out of every text of this process."""
+    """Note secret values. From now on `masked` hides them in every text of this process."""
     _LEARNT.add(secrets)
 
 
 def masked(text: str) -> str:
-    """Return `text` without the secrets that this process knows and without what looks like one.
+    """Return `text` without the secrets that this process knows, and without values that look like one.
 
-    The door: whatever this package shows, logs, raises or records as a text goes through here.
+    The one door: every text that this package shows, logs, raises or records goes through here.
     """
     return _LEARNT.redactor(os.environ)(text)
 
@@ -112,7 +112,7 @@ class MaskedStream:
     """A stream that lets no secret through."""
 
     def __init__(self, stream: Any, before: Callable[[str], str] = str) -> None:
-        """Write to `stream` what `before` makes of a text, masked."""
+        """Write each text to `stream`, after `before` and masked."""
         self._stream = stream
         self._before = before
 
@@ -139,7 +139,7 @@ def masked_values(value: Any) -> Any:
 def secrets_in(value: Any, environment: Mapping[str, str], *, public: Iterable[str] = ()) -> Iterator[str]:
     """Yield the secret values of a profile target or of rendered credentials.
 
-    A value is secret when the name above it says so; names in `public` never are. An unrendered value also
+    A value is secret when a name above it says so, except for names in `public`. An unrendered value also
     gives the environment variables that it reads, and `DBT_ENV_SECRET_*` variables are always secret.
     """
     yield from _env_secrets(environment)
@@ -156,7 +156,7 @@ def _env_secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yield how a secret stands in a text: as it is, in a URL, in JSON, as a literal of Python, in one line."""
+    """Yield the spellings of a secret: as it is, in a URL, in JSON, as a literal of Python, in one line."""
     # Bytes of the environment that are not UTF-8 come as halves of characters, which cannot be encoded otherwise.
     in_urls = {quote(secret, safe="", errors="surrogatepass"), quote_plus(secret, errors="surrogatepass")}
     forms = {secret, *in_urls, json.dumps(secret)[1:-1], repr(secret)[1:-1], " ".join(secret.split())}
@@ -164,7 +164,7 @@ def _spellings(secret: str) -> Iterator[str]:
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield spans in order, those that overlap as one."""
+    """Yield spans in order, overlapping ones joined."""
     last: tuple[int, int] | None = None
     for start, end in sorted(spans):
         if last is not None and start < last[1]:

@@ -71,7 +71,7 @@ class _Thread(threading.local):
 
 
 class WarehouseSession:
-    """One warm private dbt adapter for a project and target. Never in dbt's global FACTORY.
+    """One warm private dbt adapter for a project and target, never in dbt's global FACTORY.
 
     Safe to use beside dbt invocations in the same process, and by many threads: each has its own connection inside
     `connection()`, at most `connections` of them at once; the others wait.
@@ -200,7 +200,7 @@ class WarehouseSession:
             return self._adapter.run(sql, limit)
 
     def cost(self) -> Cost:
-        """Return the cost of all statements so far. Statements that ran at once count with the time of each."""
+        """Return the cost of all statements so far. The times of statements that ran at once add up."""
         return replace(self._cost, bytes_processed=self._adapter.bytes_processed)
 
     def list_relations(self, database: str, schema: str) -> list[str]:
@@ -241,13 +241,13 @@ class WarehouseSession:
 
     @property
     def has_sound_times(self) -> bool:
-        """Whether the target makes the last-modified times of an adapter sound, though they are not sound everywhere."""
+        """Whether this target makes the adapter's last-modified times sound, where they are not sound on every target."""
         return self._adapter.has_sound_times
 
     def last_modified(self, sources: Sequence[Source]) -> Mapping[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
 
-        No two of `sources` may share schema and identifier but for upper and lower case.
+        No two of `sources` may have the same schema and identifier, regardless of case.
         Raises StatementError with the warehouse's reason, credentials masked. Only inside `connection()`.
         """
         with self._counted(), self._refusals():
@@ -321,7 +321,7 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def _told_by_code(error: BaseException) -> StatementError | None:
-    """Return the error for a statement that PostgreSQL gave up on, by its code: the text may be in any language."""
+    """Return the error for a statement that PostgreSQL gave up on, by its code: the message may be in any language."""
     for seen in _causes(error):
         code = getattr(seen, "pgcode", None)
         if code == _RAISED_BY_A_FUNCTION:

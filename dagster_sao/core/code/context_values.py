@@ -16,7 +16,7 @@ from dagster_sao.sql.jinja_reads import ANY, Read
 from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
 
 _DIGITS = 12
-# Flags that a run sets for its own command, and those that change nothing that is built.
+# Flags that a run sets for its own command, and flags that change nothing that is built.
 _FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
 
 
@@ -82,7 +82,7 @@ class ContextValues:
         if prefix is None:
             return None if name.startswith(SECRET_PREFIX) else environ.get(name)
         if not prefix:
-            return None  # every process has another environment, so it is not a value to compare
+            return None  # the environment as a whole differs between processes, so it is not compared
         return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(SECRET_PREFIX)}
 
     def _flag(self, name: str) -> object:
@@ -107,7 +107,7 @@ class ContextValues:
         return graph_digest(self._manifest)
 
 
-# The flags that dbt reads from the environment and that a template may make something of.
+# The flags that dbt reads from the environment and that a template may use.
 _KNOWN_FLAGS = frozenset(
     {
         "DBT_EMPTY",

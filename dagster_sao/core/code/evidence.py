@@ -23,7 +23,7 @@ class TracedReads:
     values: Mapping[str, str]
     """The hash of each value then, by the name of the read (`var: x`, `macro: macro.shop.cents`)."""
     unseen: frozenset[str] = frozenset()
-    """The kinds of reads that dbt was not watched for."""
+    """The kinds of reads that were not traced."""
     follows_state: bool = False
     """Whether the templates asked which relations exist, and would get another answer the next time, as after a first build."""
     asks_parents: bool = False
@@ -39,7 +39,7 @@ class Evidence:
     """The evidence of one build, or of one test."""
 
     reads: TracedReads | None = None
-    """None where dbt was not watched: then all that the templates may read counts."""
+    """None where nothing was traced: then everything that the templates may read counts."""
     untracked: tuple[str, ...] = ()
     """Inputs that dbt does not know: relations, files, answers of the catalog."""
     is_deterministic: bool = False
@@ -59,7 +59,7 @@ def code_changes(
 ) -> tuple[str, ...]:
     """Return the parts of a node's or test's code that differ from those of its last build; empty when none does.
 
-    `value` returns the hash that something which was read has now.
+    `value` returns the current hash of something that was read.
     """
     changes = current.changes_since(before)
     reads = evidence.reads

@@ -2,8 +2,7 @@
 
 It holds two bases: the parts read from the templates, which are always there, and the compiled SQL, if the manifest has it.
 Two fingerprints are compared by their compiled SQL if both have it, so that a macro edit without effect passes; else by their
-parts. So neither a `dbt parse` after
-a `dbt compile` nor the reverse looks like a change.
+parts. So neither a `dbt parse` after a `dbt compile` nor the reverse looks like a change.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from dagster_sao.sql.python_code import python_form, reads_of_python
 
 _POINTER = "latest_version_pointer"
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
-# What a hook at the start of each run may make something of without changing the rows of a model: it collects what dbt
-# knows of the project.
+# A hook at the start of each run may read these without changing the rows of a model: it only keeps what dbt knows of the
+# project.
 _KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
 # Their compiled SQL depends on whether the relation existed when it was compiled.
 _COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
@@ -104,10 +104,7 @@ class Fingerprinter:
         return Fingerprint(by_name(found), self._compiled(node, props))
 
     def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
-        """Return the fingerprints of nodes, tests and functions by unique id.
-
-        Of all, or of those of `unique_ids` that exist.
-        """
+        """Return the fingerprints of nodes, tests and functions, by unique id: of all, or of those in `unique_ids`."""
         graph = self.graph
         wanted = [*graph.nodes, *graph.tests, *graph.functions] if unique_ids is None else list(unique_ids)
         found = {uid: self.fingerprint(graph.nodes[uid]) for uid in wanted if uid in graph.nodes}
@@ -183,7 +180,7 @@ class Fingerprinter:
     def _is_volatile_test(self, test: ProjectTest) -> bool:
         if test.is_unit_test:
             return False
-        # Without anything to read, it reads what dbt does not know, if anything.
+        # A test that reads nothing that dbt knows may read something else.
         return not test.reads or self._units.is_volatile(self._units.of_test(test))
 
     # Parts
@@ -214,7 +211,7 @@ class Fingerprinter:
             yield "dispatch", short(self._surroundings.dispatch)
 
     def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield what becomes of the view that dbt points to the latest version of a model, and creates with it.
+        """Yield the parts for the view that dbt creates with the latest version of a model, and that points to it.
 
         https://docs.getdbt.com/reference/resource-configs/latest_version_pointer
         """
@@ -244,7 +241,7 @@ class Fingerprinter:
         yield from self._function_parts(node.functions)
 
     def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield what is read: the code of ephemeral models, and which relations."""
+        """Yield the parts for what is read: the code of ephemeral models, and the relations."""
         for unique_id in ephemerals:
             ephemeral = self._nodes[unique_id]
             yield f"ephemeral: {ephemeral['name']}", self._normal_form(str(ephemeral.get("raw_code") or ""))
@@ -353,7 +350,7 @@ class Fingerprinter:
 
     @cached_property
     def _overridden(self) -> AbstractSet[str]:
-        """The names of dbt's own functions that macros of the project or a package take."""
+        """The names of dbt's own functions that macros of the project or a package replace."""
         return {"ref", "source"}.intersection(self._macros.own.values())
 
 

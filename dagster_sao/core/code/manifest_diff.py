@@ -56,7 +56,7 @@ class Comparison:
             msg = f"Unknown criterion 'state:{criterion}': use one of {known}."
             raise InvalidSelectionError(msg)
         changed = {uid for uid, parts in self.changed.items() if _has(parts, criterion)}
-        # So it is with dbt: a new node counts as modified in all but its macros.
+        # As in dbt, a new node counts as modified in everything but its macros.
         return changed if criterion == "modified.macros" else self.new | changed
 
 
@@ -125,7 +125,7 @@ def _place_as_written(props: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _source_as_written(props: Mapping[str, Any]) -> Mapping[str, Any]:
-    # Where dbt of an older version did not keep them, the rendered names are the best there is.
+    # An older dbt did not keep them: then the rendered names are the best there is.
     database = props.get("unrendered_database") if "unrendered_database" in props else props.get("database")
     schema = props.get("unrendered_schema") if "unrendered_schema" in props else props.get("schema")
     place = [str(database or ""), str(schema or props["source_name"]), str(props.get("identifier") or props["name"])]

@@ -1,4 +1,4 @@
-"""From what dbt recorded of a node, and the SQL that it compiled, to the evidence of its build."""
+"""Makes the evidence of a build from what dbt recorded of the node and from the SQL that it compiled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dbt_dagster_sao.trace import SQL, Query, Trace
 _SHORTEST = 3
 _MOST_NAMED = 5
 _LONGEST_NAME = 100
-# The names that a trace has for kinds of reads that have another name here.
+# A trace has other names for these kinds of reads.
 _KINDS = {"has_var": "var", "macros": "macro"}
 _WATCHED = frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
-# What such a read may have stood for, beside what it is.
+# A read of one of these may include reads of other kinds.
 _STANDS_FOR: Mapping[str, frozenset[str]] = {
     "invocation_args_dict": frozenset({"var", "flags"}),
     "dbt_metadata_envs": frozenset({"env_var"}),
@@ -28,7 +28,7 @@ _STANDS_FOR: Mapping[str, frozenset[str]] = {
 _OF_STATE = frozenset({"queries", "state"})
 # dbt builds these by the same steps whatever was there before, as far as the project's own code is concerned.
 _STEADY = frozenset({"table", "view", "seed", "test"})
-# Not what dbt read, but that it read something else each time.
+# These differ in every invocation, so their value says nothing.
 _EACH_TIME = frozenset({"clock", "invocation_args_dict", "selected_resources", "context"})
 
 
@@ -102,7 +102,7 @@ class EvidenceReader:
                 yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
 
     def _contradicted(self, unique_id: str, trace: Trace) -> Iterator[str]:
-        """Yield the variables that had another value in dbt than is known here, so that no change of it would be seen."""
+        """Yield the variables whose value in dbt differs from the one known here, so that no change of them would be seen."""
         for name, seen in sorted(trace.reads.items()):
             known = self._code.value_for_dbt(unique_id, name)
             if known is not None and seen not in {UNKNOWN, known}:
@@ -146,7 +146,7 @@ class EvidenceReader:
 
 
 def _kind_of(read: str) -> str:
-    """Return the kind of a read that a trace names, or of a kind itself, as it is called here."""
+    """Return the kind of a read in a trace (or a kind itself) under its name here."""
     kind = kind_of(read)
     return _KINDS.get(kind, kind)
 

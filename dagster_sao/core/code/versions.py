@@ -23,14 +23,14 @@ def view_version(code: str | None, consumed: Mapping[str, str], definition: str 
 
     `definition` tells the columns that it was created anew for: what read it before that may have read other rows.
 
-    None for a view that was never built in this environment: what its relation holds, if there is one, is not known, and is
-    not what its code of today makes of its parents.
+    None for a view that was never built in this environment: if it has a relation at all, it may not come from the code of
+    today.
     """
     return digest([code, consumed, definition] if definition else [code, consumed])
 
 
 def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
-    """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven."""
+    """Return what the builds of a node do to its rows: a table counts as a function of its inputs only where that is proven."""
     is_unproven = kind is NodeKind.DETERMINISTIC and not is_deterministic
     return NodeKind.HISTORY_DEPENDENT if is_unproven else kind
 

@@ -124,7 +124,7 @@ class Situation:
     is_deterministic: bool = False
     """Whether building it again makes the rows that its last build made."""
     overwritten_by: Writer | None = None
-    """Whatever else has written its relation since its last build."""
+    """Another writer of its relation since its last build."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     origin: str = ""
@@ -136,11 +136,11 @@ class Situation:
     failed_parents: tuple[str, ...] = ()
     """Parents that failed, or are held or skipped for a failure."""
     invalidated_by: tuple[str, ...] = ()
-    """For a view, or what is dropped like one: the parents whose rebuilding its definition does not survive."""
+    """For a view, or what is dropped like one: the parents that, when rebuilt, take its definition with them."""
     changed_columns: tuple[str, ...] = ()
-    """For a view: the parents that have other columns than those that its definition is bound to."""
+    """For a view: the parents whose columns differ from those that its definition is bound to."""
     unknown_columns: tuple[str, ...] = ()
-    """For a view: the parents whose columns may be other ones."""
+    """For a view: the parents whose columns may differ."""
     parent_versions: Mapping[str, str] = field(default_factory=dict)
     """The data version each parent will have after this plan; absent where there is none."""
     moved_in_run: Mapping[str, str] = field(default_factory=dict)
@@ -149,11 +149,11 @@ class Situation:
     untracked: tuple[str, ...] = ()
     """Inputs whose changes cannot be detected, for messages."""
     untracked_from: datetime | None = None
-    """When that counts as updated."""
+    """When these inputs count as updated."""
     first_change_at: datetime | None = None
     """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
     grace: timedelta = timedelta(0)
-    """How much earlier than `build_after` says a job builds: the one before it may have started late."""
+    """How much earlier than after `build_after` a job may build, since the run before it may have started late."""
     expiry_grace: timedelta = timedelta(0)
     """The same for `rebuild_every`."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -237,7 +237,7 @@ def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> 
     if s.now < writer.retry_at:
         message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
         return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
-    # Rows of another model are nothing to add rows to.
+    # Never add rows to another model's rows.
     is_foreign = s.is_incremental and writer.node != s.unique_id
     return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full_refresh or is_foreign)
 
@@ -256,8 +256,8 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     if s.unknown_columns:
         message = f"The columns of {_names(s, s.unknown_columns)} may have changed"
         return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
-    # The failed attempt may have replaced the rows of the last build. Code or data that return to what that build had
-    # are then no reason to leave them where they are.
+    # The failed attempt may have replaced the rows of the last build: they are not reused just because code and data are
+    # again what that build had.
     is_altered = s.relation_altered and _rebuilds_altered(s)
     must_build = code_changed or s.failure is not None or is_altered
     # 8
@@ -315,7 +315,7 @@ def _rebuilds_altered(s: Situation) -> bool:
 
 
 def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool:
-    """Return whether a parent is as it was, but for moving during the last builds, and it is too soon to try once more.
+    """Return whether a parent changed only by moving during the last builds, and it is too soon to try once more.
 
     The first time it is built again at once. What moves each time may be moved by the build itself, such as by a hook.
     """
@@ -326,7 +326,7 @@ def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool
 
 
 def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
-    """Return until when a parent is waited for that moved during the run of the last build, and not since.
+    """Return until when to wait for a parent that moved during the run of the last build, and not since.
 
     The first time it is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
     """
@@ -334,7 +334,7 @@ def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime
     if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
         return last_build.ended_at
     until = last_build.ended_at + retry_wait(times)
-    # If the clock was set back by more than that, there is no telling how long the wait would be.
+    # If the clock was set back by more than the wait, there is no telling how long it would be.
     return until if last_build.ended_at - retry_wait(times) < s.now else s.now
 
 

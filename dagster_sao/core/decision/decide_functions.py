@@ -1,7 +1,7 @@
 """The decision table of functions: first match wins, one row per line of docs/semantics.md.
 
-Whatever calls a function is built after it in the same run, and has its code in its own fingerprint. So this table is about
-the rest: functions that nothing in the plan calls, and whose code in the warehouse may not be the project's.
+A node that calls a function has the function's code in its own fingerprint, and is built after it in the same run. So this
+table is about the rest: functions that nothing in the plan calls, and whose code in the warehouse may not be the project's.
 """
 
 from __future__ import annotations

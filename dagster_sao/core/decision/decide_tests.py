@@ -87,12 +87,12 @@ class TestSituation:
     is_requested: bool = False
     is_volatile: bool = False
     is_untracked: bool = False
-    """Whether it reads what nothing tells the changes of."""
+    """Whether it reads inputs whose changes cannot be detected."""
     untracked_interval: timedelta = timedelta(hours=1)
     gates_a_build: bool = False
     """Whether something that is built in this plan waits for its answer."""
     build_after: Mapping[str, timedelta] = field(default_factory=dict)
-    """Of the views that it reads and that have one: how often their tests may run for new data."""
+    """For each view that it reads and that has one: how often its tests may run for new data."""
     built_since: Collection[str] = ()
     """The views that it reads and that were built after the verdict, or are built in this plan."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def decide_test(s: TestSituation) -> TestDecision:
 
 
 def changed_reads(reads: Sequence[str], verdict: Verdict, versions: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what of `reads` has another version than the one that the verdict is about.
+    """Return the nodes and sources in `reads` whose version differs from the one in the verdict.
 
     Here, unlike with a node's parents, a version that is no longer known is another one: the test is cheap to run again.
     """
@@ -158,7 +158,7 @@ def _run(reason: TestReason, message: str, reads: tuple[str, ...] = ()) -> TestD
 def _wait(s: TestSituation, verdict: Verdict, changed: Sequence[str]) -> timedelta | None:
     """Return the shortest `build_after` that new data waits for, None when some of it does not wait.
 
-    What is built on the data is never built before its test.
+    Nothing is built on the data before its test.
     """
     if s.gates_a_build:
         return None

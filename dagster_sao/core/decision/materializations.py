@@ -104,7 +104,7 @@ def only_at_creation(materialized: str, changes: Iterable[str]) -> list[str]:
 
 
 def heeds_full_refresh(materialized: str) -> bool:
-    """Return whether dbt may build a node otherwise when it is told `--full-refresh`."""
+    """Return whether `--full-refresh` may change how dbt builds a node."""
     return materialized not in _INDIFFERENT_TO_FULL_REFRESH
 
 

@@ -1,6 +1,6 @@
 """The origin of a node: the code of the node and of all nodes above it, and the data of the sources.
 
-Builds do not change it, so a run that was killed half way is not news to the nodes that it was to build.
+Builds do not change it, so to the nodes that a killed run was to build, its other builds are not news.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class TestPlanner:
         standing: dict[str, Verdict] = {}
         for uid, test in self._graph.tests.items():
             gates_a_build = bool(builds and gates.masks.get(uid, 0) & builds)
-            # One of severity warn stops nothing, unless it could not be run.
+            # A test of severity warn stops nothing, unless it could not be run.
             is_needed = gates_a_build and scope.with_gates and (test.is_error or uid in self._failing)
             if is_needed or uid in wanted:
                 verdict = self._state.verdicts.get(uid)
@@ -158,7 +158,7 @@ class TestPlanner:
 
     def _find_holding(self, uid: str, verdict: Verdict) -> bool:
         test = self._graph.tests[uid]
-        # One that is run again before what it gates decides by then.
+        # A test that runs again before the nodes that it gates has a new answer by then.
         is_first = self._scope.before_builds and self._decide(test, gates_a_build=True).runs
         return self._stands(test, verdict) and not is_first
 
@@ -189,7 +189,7 @@ class TestPlanner:
         return self._project.code_changes(test.unique_id, verdict, parents_changed=parents_changed)
 
     def _is_untracked(self, test: ProjectTest, verdict: Verdict) -> bool:
-        """Return whether a test reads, through views too, what nothing tells the changes of."""
+        """Return whether a test reads, through views too, inputs whose changes cannot be detected."""
         views = (uid for uid in test.reads if uid in self._graph.nodes and self._graph.nodes[uid].is_view)
         return bool(verdict.evidence.untracked) or any(self._untracked.get(uid) for uid in views)
 
@@ -204,7 +204,7 @@ class TestPlanner:
         return test.unique_id in self._scope.requested or any(uid in self._requests for uid in test.about)
 
     def _build_after(self, test: ProjectTest) -> Iterator[tuple[str, timedelta]]:
-        """Yield the views that a test reads and that say how often: of themselves it has no meaning there."""
+        """Yield each view that a test reads and that has a `build_after`, which then limits its tests instead of its builds."""
         for uid in test.reads:
             node = self._graph.nodes.get(uid)
             if node is not None and node.is_view and (wait := self._project.policy(uid).build_after) is not None:

@@ -151,7 +151,7 @@ class _Planner:
                 self._failed.add(unique_id)
             self._signatures[unique_id] = self._signature_after(node)
             version = self._version_after(node)
-            # What is read from another environment has its version from there.
+            # A node that is read from another environment has its version there.
             if version is not None and unique_id not in self._state.sources:
                 self._versions[unique_id] = version
         tests = self._tests.plan()
@@ -161,7 +161,7 @@ class _Planner:
         if not self._graph.functions:
             return {}
         builds = [uid for uid, decision in self._decisions.items() if decision.builds]
-        # The sensor's runs are all the runs that there are, whatever each of them builds.
+        # There may be no runs but the sensor's, so these create all functions, whatever they build.
         everything = self._mode is Mode.SENSOR or self._selected >= self._graph.nodes.keys()
         return decide_functions(
             self._project,
@@ -215,7 +215,7 @@ class _Planner:
             relation_restored=uid in self._state.restored_relations,
             relation_altered=uid in self._state.altered_relations,
             is_deterministic=last_build is not None and _is_deterministic(node, last_build),
-            # An attempt of its own that failed is known as that.
+            # Its own failed attempt is in `failure`.
             overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),

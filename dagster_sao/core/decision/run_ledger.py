@@ -65,14 +65,14 @@ class Ledger:
         """The columns as they are now; nodes that this run builds are left out until they are listed."""
         for uid, build in state.builds.items():
             node = project.graph.nodes.get(uid)
-            # What is read from another environment has its version from there.
+            # A node that is read from another environment has its version there.
             if node is not None and not node.is_view and uid not in state.sources:
                 self._tables[uid] = stored_version(uid, build, project.policy(uid), state, is_read=True)
 
     def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
         """Note that other code of functions is being created.
 
-        What reads them through a view that is not built in this run may read the one or the other: it is to be built again.
+        What reads them through a view that this run does not build may get either code, so it is to be built again.
         """
         self._functions.update(dict.fromkeys(functions, f"replaced in {run_id}"))
 
@@ -231,8 +231,8 @@ class Ledger:
     def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """Return for each node the parents that moved since it was built, with the versions that they have now.
 
-        `tokens` and `alterations` are what was found of sources and of nodes at the end of the run. What others built
-        meanwhile is not in it: that has causes of its own.
+        `tokens` and `alterations` are what was found of sources and of nodes at the end of the run. What other runs built
+        meanwhile is left out: their builds have causes of their own.
         """
         self.unknown(tokens)
         for uid, alteration in alterations.items():
@@ -260,7 +260,7 @@ class Ledger:
         }
 
     def _as_read(self, versions: Mapping[str, str], before: Mapping[str, str], run_id: str) -> dict[str, str]:
-        """Return captured versions as a build or test read them: those that moved meanwhile, also below a view, marked."""
+        """Return captured versions as a build or test read them, with a mark on each that moved meanwhile, also below a view."""
         read = dict(versions)
         for uid in read if self._moved else ():
             if self.has_moved(uid):

@@ -42,7 +42,7 @@ class BuildSettings:
     """`full_refresh: false`: dbt does not do a full refresh, whatever the flags."""
     fails_on_configuration_change: bool = False
     batches: Batches | None = None
-    """Of a microbatch model."""
+    """How dbt cuts it, if it is a microbatch model."""
     file: str = ""
     """Of an external model of dbt-duckdb: the local file, or folder, that its config names; empty where that is not known."""
 

@@ -15,15 +15,15 @@ def with_expiry(
 ) -> dict[str, Policy]:
     """Return the policies with the `rebuild_every` that `expire_with_sources` asks for.
 
-    It is the smallest threshold of all sources above the node, directly or not: of each its `error_after`, else its
-    `warn_after`. A shorter `rebuild_every` of the node's own stays.
+    It is the smallest threshold of all sources above the node, directly or not. The threshold of a source is its
+    `error_after`, else its `warn_after`. A shorter `rebuild_every` of the node's own stays.
     """
     thresholds = _thresholds(graph, sources)
     return {uid: _expiring(policy, thresholds.get(uid)) for uid, policy in policies.items()}
 
 
 def expiry_warnings(policies: Mapping[str, Policy], graph: ProjectGraph) -> Iterator[SettingWarning]:
-    """Yield a warning for each node, of policies with their expiry, that expires with sources which never do."""
+    """Yield a warning for each node that expires with sources, none of which ever expires."""
     for uid, policy in policies.items():
         if policy.expire_with_sources and policy.rebuild_every is None:
             node = graph.nodes[uid]

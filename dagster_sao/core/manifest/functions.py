@@ -1,7 +1,7 @@
 """The user-defined functions of a dbt project (dbt 1.11 and newer): what each one is, and which of them a node calls.
 
-A function has no rows. It is code that the warehouse keeps and that its callers run, so it is part of the code of all that
-calls it, and dbt has to create it before any of them is built.
+A function has no rows. It is code that the warehouse keeps and that its callers run. So it is part of the code of every node
+that calls it, and dbt has to create it before any of them is built.
 https://docs.getdbt.com/docs/build/udfs
 """
 
@@ -96,7 +96,7 @@ def is_function(unique_id: str) -> bool:
 
 
 def definition(props: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return all of a function's entry that makes a difference to what it returns, but its body.
+    """Return the part of a function's entry that affects what it returns, without its body.
 
     >>> definition({"name": "f", "raw_code": "select 1", "description": "", "returns": {"data_type": "int"}})
     {'config': {}, 'name': 'f', 'returns': {'data_type': 'int'}}

@@ -18,9 +18,9 @@ class Gates:
     """The nodes that wait for each test, as one number per test: bit n stands for the n-th node."""
 
     masks: Mapping[str, int]
-    """By test. A set of nodes for each of 30,000 tests would not fit into memory."""
+    """The number of each test. Sets of nodes for 30,000 tests would not fit into memory."""
     places: Mapping[str, int]
-    """Of each node, in topological order."""
+    """The place of each node in topological order: its bit."""
 
     def gates(self, test: str, node: str) -> bool:
         """Return whether dbt builds `node` only after `test`."""
@@ -96,7 +96,7 @@ def _below(parents: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> d
     for unique_id in _children_first(children):
         mask = 0
         for child in children.get(unique_id, ()):
-            # Ephemeral models that read each other, which dbt refuses, are not a reason to fail here.
+            # Do not fail here for ephemeral models that read each other: dbt refuses them.
             mask |= below.get(child, 0) | (1 << places[child] if child in places else 0)
         below[unique_id] = mask
     return below

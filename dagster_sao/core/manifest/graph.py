@@ -48,7 +48,7 @@ class Node:
     settings: BuildSettings = NO_SETTINGS
     """How dbt builds it."""
     continues_on_error: bool = False
-    """Whether dbt builds what reads it also when it failed: `on_error: continue`."""
+    """Whether dbt builds its children even if it failed: `on_error: continue`."""
 
     @property
     def label(self) -> str:

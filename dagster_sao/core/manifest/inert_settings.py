@@ -16,4 +16,4 @@ OF_FUNCTIONS = _OF_WHAT_IS_CREATED | {"event_time"}
 OF_NODES = _OF_WHAT_IS_CREATED | {
     "pre-hook", "post-hook", "severity", "state", "target_database", "target_schema", "on_error", "latest_version_pointer",
 }  # fmt: skip
-"""The hooks and the contract of a node are parts of its fingerprint of their own."""
+"""Hooks and contracts are in the fingerprint anyway, as parts of their own."""

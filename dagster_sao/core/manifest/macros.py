@@ -17,7 +17,7 @@ from dagster_sao.sql.jinja_reads import JinjaReads
 _NAMES_OF_RELATIONS = frozenset({"generate_alias_name", "generate_database_name", "generate_schema_name"})
 """What these return is part of a node's relation name."""
 _CALLED_FOR_TESTS = frozenset({"get_test_sql", "get_unit_test_sql", "get_where_subquery", "should_store_failures"})
-"""dbt calls them for each data test, and lists them among none's macros."""
+"""dbt calls these for each data test, and lists them among the macros of none."""
 _CREATES_FUNCTIONS = "materializations/functions"
 _FIXED_MATERIALIZATIONS = frozenset({"table", "view", "seed"})
 """dbt calls the macros of these by name, so what they reach is known; the others choose some while they run."""
@@ -54,8 +54,8 @@ class Macros:
     def reached_from(self, start: Iterable[str], names: Iterable[str] = ()) -> list[str]:
         """Return the macros that count and are called, directly or not, from `start` or by one of `names`, in a stable order.
 
-        dbt's own do not count, as they change with dbt only, but for generic tests. While dbt builds a node, it lists more of
-        them than after a parse.
+        dbt's own do not count, except for generic tests: they change only with dbt, and dbt lists more of them while it builds
+        a node than after a parse.
         """
         return sorted(uid for uid in self._reach([*start, *self._mentioned(names)]) if self._counts(uid))
 

@@ -71,7 +71,7 @@ class EfficientTesting(str, Enum):
         return cls.OFF if value is False else None  # YAML reads `off` as false
 
     def __str__(self) -> str:
-        return self.value  # Dagster's templates in YAML make a text of it
+        return self.value  # and Dagster's templates in YAML turn that into text
 
     @property
     def proves(self) -> bool:
@@ -85,7 +85,7 @@ class EfficientTesting(str, Enum):
 
 
 class ExternalChanges(str, Enum):
-    """What becomes of a relation that something else than Dagster altered."""
+    """How to treat a relation that something other than Dagster altered."""
 
     PROPAGATE = "propagate"
     """It is new data for its children."""

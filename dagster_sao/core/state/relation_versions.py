@@ -12,7 +12,7 @@ from dagster_sao.core.state.state import LastBuild, StateSnapshot, VersionHistor
 def stored_version(
     unique_id: str, last_build: LastBuild, policy: Policy, state: StateSnapshot, *, is_read: bool = False
 ) -> str:
-    """Return the data version of the rows that a table-like node stores: another one when something else altered them.
+    """Return the data version of the rows that a table-like node stores; it changes when something else alters them.
 
     `is_read` as of `version_in_relation`.
     """
@@ -55,5 +55,5 @@ def superseded_at(
         return read_at  # it moved while it was read, and came back
     if is_built_now and history and history[-1][0] == version:
         return now
-    # Not remembered: the lag may already be longer than tolerated, so do not wait.
+    # Forgotten: the lag may already be longer than tolerated, so do not wait.
     return datetime.min.replace(tzinfo=now.tzinfo)

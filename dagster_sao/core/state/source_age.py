@@ -14,7 +14,7 @@ from dagster_sao.core.manifest.policy import SourcePolicy
 
 
 class FreshnessStatus(str, Enum):
-    """dbt's words for it."""
+    """The status of a source, in dbt's words."""
 
     PASS = "pass"  # noqa: S105 (no password)
     WARN = "warn"

@@ -176,7 +176,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who wrote a relation last, or was about to: an attempt counts from before dbt starts."""
+    """The last writer of a relation. An attempt counts as one from before dbt starts."""
 
     attempt_id: str
     node: str
@@ -192,7 +192,7 @@ class Writer:
     data_version: str = ""
     """The version that it wrote, if equal versions mean equal rows and nothing disturbed it."""
     turns: int = 0
-    """How many builds in a row, this one included, were there only because another writer had overwritten the relation."""
+    """How many builds in a row, this one included, were needed only because another writer had overwritten the relation."""
     failure: FailedAttempt | None = None
     """The record of the attempt, if it failed."""
 
@@ -275,7 +275,7 @@ class FunctionState:
     manifest_code_mark: str = ""
     """Its code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     failed_code: str = ""
-    """The digest of the code that could not be created at last; empty when it could."""
+    """The digest of the code that the last attempt could not create; empty when it succeeded."""
     attempts: int = 0
     """How many times in a row the same code could not be created."""
 

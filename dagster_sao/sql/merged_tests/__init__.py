@@ -1,6 +1,6 @@
 """Merge data tests that read the same relation into queries with one scan of it and a column for each test.
 
-The merged query is made of slices of the tests' own SQL. A test whose shape is not understood is in none, and runs alone.
+The merged query is made of slices of the tests' own SQL. A test whose shape is not understood is in no merged query, and runs alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dagster_sao.sql.merged_tests.scan import rows_of, sql_of
 from dagster_sao.sql.merged_tests.shapes import Duplicates, Shape, shape_of
 
 _MAX_BYTES = 200_000
-"""Less than any known database accepts as one query."""
+"""Every known database accepts a query of this size."""
 MAX_COLUMNS = 100
 _MAX_DISTINCT = 4
-"""How many tests of a query may have to hold all values of some column in memory."""
+"""How many tests in one query may make the database hold all values of a column in memory."""
 _SIZE_OF_COLUMNS = 200
-"""How much longer a test may be beside others than in a query of its own: columns that pass its values on."""
+"""How many bytes longer a test may be beside others than alone: the columns that pass its values on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class MergedQuery:
     keys: tuple[str, ...]
     """The test of each column, which is 0, and never NULL, if and only if that test would return no row.
 
-    There are false alarms, which the test itself settles: where the database compares text by a collation in one way and not in
-    another, and where two values of the parent of a `relationships` test equal one of the child.
+    A column may give a false alarm, which the test itself then settles: where the database applies a collation in one comparison
+    and not in another, and where two values of the parent of a `relationships` test equal one of the child.
     """
 
 
@@ -93,7 +93,7 @@ class _Test:
     key: str
     shape: Shape
     size: int
-    """At most so many bytes of a query are about it."""
+    """The most bytes that it can add to a query."""
 
     @property
     def is_grouped(self) -> bool:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from dagster_sao.sql.merged_tests.pieces import Piece, Pieces
 
-# What can follow a condition. Each changes which rows there are.
+# Keywords that can follow a condition. Each changes which rows there are.
 _CLAUSES = frozenset(
     [
         "union", "intersect", "except", "minus", "order", "limit", "offset", "fetch", "qualify", "window", "join",
@@ -38,9 +38,9 @@ _NOT_CALLS = frozenset(
         "character", "decimal", "numeric", "number", "nvarchar", "string", "varchar",
     ]
 )  # fmt: skip
-# Words that make more or fewer rows or columns of a list.
+# Words in a select list that change the number of its rows or columns.
 _NOT_OF_ONE_ROW = frozenset({"distinct", "all", "top", "exclude", "except", "rename"})
-# All that a condition over the columns of a query may have, besides the columns.
+# Everything that a condition over the columns of a query may contain besides the columns.
 _CONDITION_WORDS = frozenset({"not", "in", "is", "null", "true", "false", "and", "or", "between", "like", "ilike"})
 _LITERAL_TYPES = frozenset({"date", "timestamp"})
 _OPERATORS = frozenset({"+", "-", "*", "/", "%", "<", ">", "=", "<=", ">=", "<>", "!=", "||"})
@@ -68,12 +68,12 @@ def is_of_one_row(pieces: Pieces) -> bool:
 
 
 def mentions(pieces: Pieces, names: AbstractSet[str]) -> bool:
-    """Return whether one of some names stands in a text, in whatever meaning."""
+    """Return whether a text contains one of some names, whatever it means there."""
     return any(part in names for piece in pieces for part in piece.parts)
 
 
 def substituted(pieces: Pieces, columns: Mapping[str, Pieces]) -> Pieces | None:
-    """Return a condition over the columns of a query as one over the columns that the query reads."""
+    """Return a condition on the columns of a query, rewritten for the columns that the query reads."""
     found: list[Piece] = []
     for piece, after in pairwise((*pieces, pieces[-1])):
         if piece.is_simple_name and piece.word in columns:

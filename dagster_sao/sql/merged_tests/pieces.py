@@ -1,7 +1,7 @@
 """Cut the compiled SQL of a test into pieces that can be put together again without a change of meaning.
 
-Comments are left out, so that none can swallow what follows. A text with a comment or a character that databases read in
-different ways is not cut at all.
+Comments are left out, so that none can swallow the text after it. A text is not cut at all if it has a comment or a character
+that databases read in different ways.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dagster_sao.sql.lexer import FLOW, OPAQUE, RELATION, Token, tokens_of
 from dagster_sao.sql.lexicon import Lexicon
 
 _CLOSING = {"(": ")", "[": "]"}
-# What is left of Jinja, or of a name that stands for a tag. Braces are also literals of DuckDB, which no macro writes.
+# Signs of Jinja that was not rendered. Braces are also literals of DuckDB, which no macro writes.
 _NOT_COMPILED = re.compile(rf"[{{}};{RELATION}{FLOW}{OPAQUE}]")
 _NUMBER = re.compile(r"\d+(?:\.\d*)?(?:[eE]\d+)?|\.\d+")
 _BIND_TIGHTER = frozenset({"(", "+", "-", "*", "/", "%", "||"})
@@ -31,7 +31,7 @@ class Piece:
     text: str
     gap: str
     depth: int
-    """In how many brackets it is. A bracket is as deep as what stands around it."""
+    """How many brackets are around it. A bracket is as deep as the text around it."""
 
     @property
     def word(self) -> str:
@@ -117,7 +117,7 @@ def find(pieces: Pieces, *words: str, start: int = 0) -> int | None:
 
 
 def split(pieces: Pieces) -> list[Pieces]:
-    """Return what stands between the commas outside all brackets."""
+    """Return the slices between commas, brackets left whole."""
     found: list[Pieces] = []
     start = 0
     for index, piece in enumerate(pieces):
@@ -128,7 +128,7 @@ def split(pieces: Pieces) -> list[Pieces]:
 
 
 def inside(pieces: Pieces) -> Pieces | None:
-    """Return what stands between two parentheses, None where the pieces are not one pair with something in it."""
+    """Return the pieces between two parentheses, None where these are not one pair with something in it."""
     if len(pieces) < 3 or pieces[0].text != "(" or pieces[-1].text != ")":  # noqa: PLR2004 (the pair and one more)
         return None
     outside = pieces[0].depth

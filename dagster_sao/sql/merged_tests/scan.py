@@ -1,8 +1,8 @@
 """Write one query that reads a relation once and counts what several tests would find in it.
 
 A condition stands in a CASE within the guards before it, so that it is evaluated only for rows that the test reads. Duplicates
-are found by `count(distinct …)`, where it is known to have the same notion of equal values as the GROUP BY of the test, and
-else by that GROUP BY itself, which is slower beside other tests.
+are found by `count(distinct …)` where it is known to treat the same values as equal as the GROUP BY of the test does, and else
+by that GROUP BY itself, which is slower beside other tests.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class _Test:
 
     @property
     def guards(self) -> list[Pieces]:
-        """The conditions that are not yet those of the query."""
+        """The conditions that the query itself does not have yet."""
         return list(self.rows.guards[1 if self.is_scoped else 0 :])
 
     def join(self) -> Iterator[str]:
-        """Yield the join that gives each row its match in the second relation, or null. No row is lost."""
+        """Yield the join that gives each row its match in the second relation, or NULL. No row is lost."""
         parent = self.rows.parent
         if parent is not None:
             query = _query(
@@ -126,7 +126,7 @@ class _Test:
         return "count(*)" if is_each else f"count({self._flag()})"
 
     def _flag(self) -> str:
-        """Return an expression that is null for all rows but those that count."""
+        """Return an expression that is NULL except for the rows that count."""
         unread = " or ".join(f"({text_of(expression)}) is null" for expression in self._unread())
         value = f"case when {unread} then 1 else 1 end" if unread else "1"
         return _nested(
@@ -138,7 +138,7 @@ class _Test:
         return f"sao_match{self.index}.sao_value{self.index}"
 
     def _unread(self) -> list[Pieces]:
-        """Return the expressions that the database would not see otherwise, and in which it may find a mistake."""
+        """Return the expressions that the merged query would leave out, though the database may find a mistake in them."""
         parent = self.rows.parent
         read = [*self.rows.guards, *self.keys, *([parent.value] if parent else [])]
         return [
@@ -160,7 +160,7 @@ def _nested(guards: Sequence[Pieces], value: str) -> str:
 
 
 def _is_equal(key: Pieces, pair: tuple[str, str]) -> str:
-    """Return a condition on whether two strings are equal under the collation of an expression, which has no value here."""
+    """Return the condition that two strings are equal under the collation of an expression, whose value is not used."""
     one, other = (f"concat(case when false then {text_of(key)} end, '{text}')" for text in pair)
     return f"{one} = {other}"
 

@@ -1,7 +1,7 @@
 """Understand the SQL of a data test: which rows of which relation it finds, or which values that occur twice.
 
-The shapes are the ones that the macros of dbt, dbt_utils and dbt_expectations write, taken apart into their queries: each query
-of a chain keeps some rows of the one before. What is not understood is None.
+The shapes are the ones that the macros of dbt, dbt_utils and dbt_expectations write. Such a test is a chain of queries, each of
+which keeps some rows of the one before. The shape of a test that is not understood is None.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Rows:
     columns: Mapping[str, Pieces] | None = None
     """The expression behind each column. None where the columns are the relation's own."""
     hidden: frozenset[str] = frozenset()
-    """Names that mean nothing outside of the test, or something else there."""
+    """Names that have no meaning, or another one, outside of the test."""
     is_collapsed: bool = False
     """Whether several rows of the relation may be one row here, so that they must not be counted."""
     unread: tuple[Pieces, ...] = ()
     """Expressions that the database must find valid, although their values do not count."""
     parent: Parent | None = None
-    """What the rows have no match in."""
+    """The second relation, in which these rows have no match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ Shape = Rows | Duplicates
 
 
 def shape_of(pieces: Pieces) -> Shape | None:
-    """Return what a test finds, None where that is not understood."""
+    """Return what a test finds, None where its SQL is not understood."""
     chain = _chain(pieces)
     if chain is None:
         return None
     queries, last = chain
-    # The database would find a mistake in a query that is not used.
+    # The database would find a mistake even in a query that is not used.
     if not all(any(mentions(other, frozenset({name})) for other in (*queries.values(), last)) for name in queries):
         return None
     known: dict[str, Shape] = {}
@@ -105,7 +105,7 @@ def _chain(pieces: Pieces) -> tuple[dict[str, Pieces], Pieces] | None:
 
 
 def _end_of_brackets(pieces: Pieces, start: int) -> int:
-    """Return where the text goes on after the brackets that open at `start`."""
+    """Return the place after the brackets that open at `start`."""
     depth = pieces[start].depth
     return next((n + 1 for n in range(start + 1, len(pieces)) if pieces[n].depth == depth), len(pieces))
 
@@ -116,7 +116,7 @@ class _Query:
 
     pieces: Pieces
     known: Mapping[str, Shape]
-    """What is understood of the named queries before it."""
+    """The shapes of the named queries before it that are understood."""
     named: Mapping[str, Pieces]
     """All named queries of the test."""
 
@@ -203,7 +203,7 @@ def _without_distinct(chosen: Pieces) -> tuple[Pieces, bool]:
 
 
 def _size_of_path(pieces: Pieces) -> int:
-    """Return of how many pieces the name is that stands first."""
+    """Return how many pieces the name at the beginning has."""
     size = 0
     for piece in pieces:
         if not piece.is_name or (size and piece.gap) or (not size and piece.text.startswith(".")):
@@ -222,7 +222,7 @@ def _alias(pieces: Pieces) -> frozenset[str] | None:
 
 
 def _behind(shape: Shape | None, alias: frozenset[str]) -> Shape | None:
-    """Return what a query reads that reads another one."""
+    """Return what a query reads through another one."""
     if not isinstance(shape, Rows):
         return shape
     is_scope = len(shape.guards) == 1 and shape.columns is None

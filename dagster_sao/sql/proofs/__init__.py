@@ -1,8 +1,8 @@
 """Proofs that the rows of a query have a property, from properties of the rows that it reads.
 
 Pure: SQL text and known properties in, a proof or a reason against one out. A proof is about the rows that the query gives when
-it runs; whether a table holds just these rows, and whether the known properties hold of the rows that were read, is for the
-caller to know. Whatever is not understood proves nothing.
+it runs. The caller has to know whether a table holds just these rows, and whether the known properties are true of the rows
+that were read. SQL that is not understood proves nothing.
 """
 
 from __future__ import annotations

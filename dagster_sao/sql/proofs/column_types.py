@@ -1,6 +1,6 @@
-"""Families of column types whose members compare exactly with each other, so that one is as good as another in an argument.
+"""Families of column types. Types of one family compare exactly with each other, so a proof may take one for another.
 
-A type in no family (padded text, JSON, intervals, user-defined types) has no such argument.
+No proof relies on the values of other types (padded text, JSON, intervals, user-defined types).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID, TIMESTAMP}
 def family_of(type_name: str) -> str | None:
     """Return the family of a type, None where it belongs to none.
 
-    Decimals of two sizes are two families: some databases compare them by way of a third.
+    Decimals of two sizes are two families: some databases convert both to a third size to compare them.
 
     >>> family_of("BIGINT"), family_of("character varying(20)"), family_of("char(3)"), family_of("int[]")
     ('integer', 'text', None, None)

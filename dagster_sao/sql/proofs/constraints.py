@@ -13,7 +13,7 @@ _LABEL = "a constraint of the table"
 
 
 def enforced_properties(model: Mapping[str, Any], adapter: str) -> tuple[Known, ...]:
-    """Return what holds of a model's table because the database would refuse any other rows; nothing where that is not certain."""
+    """Return the properties of a model's table that the database enforces; none where that is not certain."""
     semantics = semantics_of(adapter)
     if semantics is None or not has_its_constraints(model):
         return ()
@@ -30,7 +30,7 @@ def enforced_properties(model: Mapping[str, Any], adapter: str) -> tuple[Known, 
 
 
 def _plain(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the constraints of a model or column that say nothing of their own, such as `not valid` or `nulls not distinct`."""
+    """Return the constraints of a model or column without extra words such as `not valid` or `nulls not distinct`."""
     return [found for found in entry.get("constraints") or () if not found.get("expression")]
 
 

@@ -25,10 +25,10 @@ from dagster_sao.sql.proofs.facts import Column, Id, Member, Reason, Values, joi
 from dagster_sao.sql.proofs.scope import NODE, Scope, classes, has_only
 
 Assumed = frozenset[Id]
-"""Columns that are not NULL where the expression is computed, because of a CASE around it."""
+"""Columns that are not NULL where an expression is computed, because of a CASE around it."""
 _Rule = Callable[["exp.Expr", Scope, Assumed], Column]
 _MOST_DIGITS = 18
-# What else a node may have changes what it means.
+# Any other argument of a node changes its meaning.
 _ARGUMENTS = (
     "this", "expression", "expressions", "ifs", "default", "true", "false", "to", "start", "length", "unit", "low", "high", "symmetric",
     "decimals", "replacement", "is_string", "position", "safe", "coalesce", "typed", "is_nvl", "ignore_nulls", "negate", "table",
@@ -55,7 +55,7 @@ def describe(node: exp.Expr, scope: Scope, assumed: Assumed = frozenset()) -> Co
 
 
 def carried(node: exp.Expr, scope: Scope) -> Id | None:
-    """Return the column that an expression tells apart as well as the column itself does, NULLs included."""
+    """Return the column whose values an expression tells apart as well as the column itself does, NULLs included."""
     while isinstance(node, exp.Paren):
         node = node.this
     found = scope.identify(node)
@@ -108,7 +108,7 @@ def _literal(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     del scope, assumed
     if node.is_string:
         return Column(type=TEXT, not_null=(), values=Values(frozenset({node.name}), quoted=True), constant=())
-    # Of a size that depends on the database.
+    # Their size depends on the database.
     type_ = INTEGER if _is_integer(node) else DECIMAL if "." in node.name else None
     return Column(type=type_, not_null=(), values=Values(frozenset({node.name}), quoted=False), constant=())
 
@@ -125,7 +125,7 @@ def _null(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
 
 
 def _same_if_not_null(type_: str | None = None) -> _Rule:
-    """Return the rule for what gives NULL for a NULL only."""
+    """Return the rule for expressions that give NULL only for NULL."""
 
     def rule(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
         parts = [describe(part, scope, assumed) for part in _parts(node)]
@@ -192,7 +192,7 @@ def _is_positive(node: exp.Expr) -> bool:
 
 
 def _for_types(first: frozenset[str], others: frozenset[str], result: str | None) -> _Rule:
-    """Return the rule for what has another, partial meaning for other types, such as `lower` of a range."""
+    """Return the rule for functions that mean something else, with NULLs, for other types, such as `lower` of a range."""
 
     def rule(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
         parts = [describe(part, scope, assumed) for part in _parts(node)]
@@ -204,7 +204,7 @@ def _for_types(first: frozenset[str], others: frozenset[str], result: str | None
 
 
 def _concatenation(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
-    """Return the facts of what makes texts, and lists of lists."""
+    """Return the facts of a concatenation, which makes texts, or lists of lists."""
     types = {describe(part, scope, assumed).type for part in _parts(node)}
     return _same_if_not_null(TEXT if TEXT in types and None not in types else None)(node, scope, assumed)
 
@@ -216,7 +216,7 @@ def _cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     if not has_only(node, "this", "to"):
         return _unknown(node, scope)
     facts = Column(
-        # A text that was text before keeps its collation.
+        # A text that is cast to text keeps its collation.
         type=None if family == TEXT and inner.type is None else family,
         nullable_because=f"the type in {shown(node, scope)} is not known, so that the cast could give NULL",
         # Words such as 'now' become the time of the cast.
@@ -345,7 +345,7 @@ def any_values(parts: list[Column]) -> Values | None:
 
 
 def shared_members(parts: list[Column]) -> tuple[Member, ...]:
-    """Return the parents' columns that hold the values of each part."""
+    """Return the parents' columns that contain the values of every part."""
     if not parts:
         return ()
     shared = []

@@ -1,7 +1,7 @@
 """What is proven of the rows of one step of a query: keys, and facts about each column, each with its reason.
 
-A key that ignores NULLs (*lax*) and one that takes NULLs for equal (*strict*) are kept apart, because only a strict key says
-anything about GROUP BY, DISTINCT and rows without a match. Silence is always right: a fact that is missing proves nothing.
+A key that ignores NULLs (*lax*) and a key that takes NULLs for equal (*strict*) are different facts: only a strict key says
+anything about GROUP BY, DISTINCT and rows without a match. It is always safe to leave out a fact: less is proven then.
 
 Rules: Paulley, "Exploiting Functional Dependence in Query Optimization" (2000), on strict and lax dependencies.
 """
@@ -22,7 +22,7 @@ class Step:
     text: str
     premises: frozenset[str] = frozenset()
     label: str = ""
-    """Where this is a test's result: what a reader sees of it."""
+    """How readers see it, where it is the result of a test."""
 
 
 Reason = tuple[Step, ...]
@@ -34,7 +34,7 @@ def joined(*reasons: Reason) -> Reason:
 
 
 def cited(reason: Reason) -> str:
-    """Return a reason as it stands in brackets after what it proves; empty where there is none."""
+    """Return a reason as readers see it, in brackets after what it proves; empty where there is none."""
     return ", ".join(step.label or step.text for step in reason)
 
 
@@ -104,7 +104,7 @@ class Rows:
 
 
 NOTHING = Rows(is_open=True)
-"""Of rows that are not understood."""
+"""The facts about rows that are not understood: none."""
 _MOST_KEYS = 16
 
 
@@ -157,12 +157,12 @@ def _as_strict(rows: Rows, key: Key) -> Reason | None:
 
 
 def as_lax(key: Key) -> Key:
-    """Return what a key says of rows without a NULL in it."""
+    """Return a key as a lax one."""
     return replace(key, is_strict=False)
 
 
 def optional(column: Column, because: str) -> Column:
-    """Return what is left of a column's facts where rows of NULLs are added."""
+    """Return the facts about a column that stay true when rows of NULLs are added."""
     return replace(column, not_null=None, constant=None, nullable_because=because)
 
 

@@ -13,7 +13,7 @@ from dagster_sao.sql.proofs.facts import Column, Id, Key, Member, Reason, Rows, 
 from dagster_sao.sql.proofs.scope import Environment, Scope, argument, has_only, source_name
 
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike)
-# Databases differ about the precedence of these, and NULL does not pass through all of them.
+# Databases disagree about the precedence of these, and some are not NULL for a NULL.
 _NOT_OPERANDS = (
     *_COMPARISONS,
     exp.Is,
@@ -188,7 +188,7 @@ def _pinned(node: exp.Expr, scope: Scope) -> frozenset[Id]:
     inner = node.this if isinstance(node, exp.Not) else node
     if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null) and has_only(node, "this", "expression"):
         column = scope.identify(node.this)
-        # A row of NULLs is another value than NULL, and IS NULL too: not so for the types that are known.
+        # A row of NULLs differs from NULL, and is NULL all the same. Values of known types are no rows.
         is_one = (
             column is not None and scope.rows.columns[column].is_stable and scope.rows.columns[column].type is not None
         )
@@ -212,7 +212,7 @@ def _pinned(node: exp.Expr, scope: Scope) -> frozenset[Id]:
 
 
 def _names_one_value(column: Column, values: Values, scope: Scope, *, is_boolean: bool) -> bool:
-    """Return whether all values of a column that equal a literal are one: not so if they are converted first."""
+    """Return whether only one value of a column can equal a literal: not so if values are converted first."""
     if values.quoted:
         return column.type == TEXT or scope.environment.semantics.types_literals_by_column
     return column.type == BOOLEAN if is_boolean else (column.type == INTEGER or is_decimal(column.type))
@@ -316,7 +316,7 @@ def _with_facts(rows: Rows, facts: Implied, reason: Reason, semantics: Semantics
 
 
 def _narrowed(known: Values | None, new: Values) -> Values:
-    """Return the shorter list: two literals can stand for one value, so lists cannot be intersected."""
+    """Return the shorter list. Lists are not intersected, since two literals can be one value."""
     return new if known is None or len(new.texts) <= len(known.texts) else known
 
 

@@ -67,7 +67,7 @@ class Known:
 
     property: Property
     source: str
-    """The id of the test that says so; empty where the database itself sees to it."""
+    """The id of the test that shows it; empty where the database enforces it."""
     label: str
     """What a reader sees, such as `passed 12:03, run 4f2a`."""
 
@@ -84,11 +84,11 @@ class Relation:
     types: Mapping[str, str] | None = None
     """The type of each column as the catalog spells both, where known.
 
-    A text type without a collation promises that equal texts are the same: any other collation, also the database's default, must
-    stand in the type, or the column's type be left out.
+    A text type without a collation promises that equal texts are the same. So any other collation, even the database's default,
+    must be part of the type; otherwise leave out the column's type.
     """
     rows: Rows | None = None
-    """What is proven of its rows by its own query, where it holds just the rows that this query gave."""
+    """What its own query proves of its rows, if it holds exactly the rows that this query gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,6 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class NotProvable:
-    """Nothing is known of a property."""
+    """The property cannot be proven."""
 
     reason: str

@@ -47,7 +47,7 @@ class QueryProofs:
 
     @property
     def rows(self) -> Rows | None:
-        """What is proven of the query's rows, for queries that read them; None where nothing is."""
+        """What is proven of the query's rows, for queries that read them; None where nothing is proven."""
         return None if isinstance(self._rows, NotProvable) else self._rows
 
     def prove(self, wanted: Property) -> Proof | NotProvable:
@@ -166,7 +166,7 @@ def _derived(node: exp.Expr, environment: Environment) -> Rows:
 
 
 def _with_queries(node: exp.Expr, environment: Environment) -> Environment:
-    """Return the surroundings with a query's own common table expressions."""
+    """Return the environment with a query's own common table expressions."""
     clause = argument(node, "with")
     if clause is None:
         return environment
@@ -225,7 +225,7 @@ def _selected(select: exp.Select, environment: Environment) -> Rows:
 
 
 def _keeps_all_rows(select: exp.Select) -> bool:
-    """Return whether a query has each row of its one source."""
+    """Return whether a query gives each row of its one source."""
     return has_only(select, "with", "expressions", "from", "order") and argument(select, "from") is not None
 
 
@@ -252,7 +252,7 @@ class _Item:
     name: str | None
     column: Column
     carries: Id | None
-    """The column of the rows that it tells apart as well."""
+    """The column of the rows whose values it tells apart as well."""
     is_starred: bool = False
 
 

@@ -1,7 +1,7 @@
 """Names: which column of which source a name in a query stands for.
 
-Own resolution, because the columns of a source may be unknown, and a name that could stand for two things must stand for none.
-One thing is known of every query here: the database ran it, so no name in it was ambiguous to the database.
+sqlglot's own resolution does not serve: the columns of a source may be unknown, and a name that could stand for two things must
+stand for none. Every query here was run by the database, so no name in it was ambiguous to the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Member, Reaso
 from dagster_sao.sql.proofs.properties import AcceptedValues, Known, NotNull, Relation, Unique
 
 NODE: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
-"""What all nodes are instances of; older releases of sqlglot have another name for it."""
+"""The class of all nodes; older releases of sqlglot have another name for it."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
 _TABLE_ARGUMENTS = {"this", "db", "catalog", "alias"}
@@ -63,7 +63,7 @@ def fold_text(text: str, semantics: Semantics) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What stands around a query."""
+    """The environment of a query: the names that it can use."""
 
     dialect: str | None
     semantics: Semantics
@@ -84,7 +84,7 @@ class Environment:
         return fold(identifier.name, quoted=bool(identifier.args.get("quoted")), semantics=self.semantics)
 
     def inner(self) -> Environment:
-        """Return the surroundings of a query inside an expression."""
+        """Return the environment of a query inside an expression."""
         return replace(self, is_inner=True)
 
 
@@ -140,7 +140,7 @@ def own_key(key: Key, relation: Relation) -> Key:
 
 
 def own_reason(reason: Reason, relation: Relation) -> Reason:
-    """Return a reason of a relation's own query as it stands in a proof about another: tests name what they are about themselves."""
+    """Return a reason of a relation's own query for use in a proof about another. Tests name what they are about themselves."""
     own = (Step(f"the query of {relation.name} says so"),) if not reason else ()
     return (*own, *(step if step.label else replace(step, text=f"{step.text} (in {relation.name})") for step in reason))
 
@@ -231,7 +231,7 @@ def renamed(rows: Rows, alias: exp.TableAlias | None, environment: Environment) 
 
 
 def aliases_of(select: exp.Select, environment: Environment) -> dict[str, exp.Expr]:
-    """Return the expressions of the select list whose names are not those of a column that they are."""
+    """Return the expressions of the select list that have a name of their own."""
     found: dict[str, exp.Expr] = {}
     for item in select.expressions:
         alias = item.args.get("alias") if isinstance(item, exp.Alias) else None
@@ -251,9 +251,9 @@ class Scope:
     sources: dict[str, Rows] = field(default_factory=dict)
     rows: Rows = field(default_factory=Rows)
     merged: dict[str, Id] = field(default_factory=dict)
-    """Columns that USING made one."""
+    """Columns that USING merged."""
     using: dict[str, set[str]] = field(default_factory=dict)
-    """The sources whose columns these are."""
+    """The sources of these columns."""
     aliases: dict[str, exp.Expr] = field(default_factory=dict)
     """The expressions of the select list that have a name of their own."""
     computed: dict[int, Id] = field(default_factory=dict)
@@ -263,7 +263,7 @@ class Scope:
     has_totals: bool = False
     """Whether rows of several groupings are together, so that any grouped expression may be NULL instead."""
     rivals: frozenset[str] = frozenset()
-    """Aliases about which databases differ if they are names of columns too: they stand for neither."""
+    """Aliases that are names of columns too. Databases disagree about these, so they stand for neither."""
 
     def resolve(self, column: exp.Expr) -> Id | None:
         """Return the column that a name stands for, None where that is not certain."""
@@ -271,7 +271,7 @@ class Scope:
         return found if found in self.rows.columns else None
 
     def _named(self, column: exp.Expr) -> Id | None:
-        """Return the same, also of a column that is not among the rows any more."""
+        """Return the same, even for a column that is no longer among the rows."""
         if not _is_name(column):
             return None
         name = self.environment.fold(column.this)

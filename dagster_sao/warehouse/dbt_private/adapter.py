@@ -23,9 +23,9 @@ from dagster_sao.warehouse.read_only import NotAQueryError
 
 _CONNECTION_NAME = "dagster_sao"
 
-# Of `adapter`, what a source's template may use: nothing of it sends a statement.
+# What a source's template may use of `adapter`: none of these send a statement.
 _ASKS_NOTHING = frozenset({"quote", "quote_as_configured", "quote_seed_column"})
-# What in a template's context asks the warehouse, runs something there or writes a file.
+# The functions in a template's context that query the warehouse, run something there or write a file.
 _ASKING_NAMES = frozenset({"run_query", "statement", "noop_statement", "run_query_as", "submit_python_job", "write"})
 
 
@@ -42,7 +42,7 @@ class PrivateAdapter:
         self._manifest: Any = None
         self.duckdb_file: Path | None = None
         self.bytes_processed = 0
-        """What statements cost so far, where the warehouse says so."""
+        """The bytes that statements have processed so far, where the warehouse reports them."""
         self._lock = threading.Lock()
         self.ducklakes: frozenset[str] = frozenset()
         load_plugin(self.type)
@@ -53,7 +53,7 @@ class PrivateAdapter:
             self.duckdb_file = duckdb.make_read_only(config.credentials, Path(config.project_root))
             adapter_class = duckdb.with_own_database(adapter_class)
         if self.traits.is_read_only_by_transaction:
-            config.credentials.autocommit = False  # read only, and with time limits, is the transaction
+            config.credentials.autocommit = False  # the transaction is read only and has the time limits
         self._adapter: Any = adapter_class(config, get_mp_context())
 
     @property
@@ -97,7 +97,7 @@ class PrivateAdapter:
         return tuple(self._config.credentials._connection_keys())
 
     def open(self) -> None:
-        """Open this thread's connection now: dbt would wait for the first statement."""
+        """Open this thread's connection now; dbt would open it with the first statement."""
         self._prepare_thread()
         connections = self._adapter.connections
         if self.traits.is_embedded:
@@ -114,7 +114,7 @@ class PrivateAdapter:
         connection = connections.get_if_exists()
         if connection is not None:
             # Not the manager's `release`, with which Snowflake keeps the connection for the thread's next model.
-            # One that broke cannot be closed; it is gone either way.
+            # A broken connection cannot be closed; it is gone either way.
             with contextlib.suppress(Exception):
                 connections.close(connection)
         connections.clear_thread_connection()
@@ -127,7 +127,7 @@ class PrivateAdapter:
 
         connections = self._adapter.connections
         if not isinstance(connections, SQLConnectionManager):
-            # BigQuery and its like have no cursor: agate is all there is.
+            # BigQuery and others have no cursor: dbt gives only agate's table.
             response, table = self._adapter.execute(sql, fetch=True, limit=limit)
             with self._lock:
                 self.bytes_processed += getattr(response, "bytes_processed", None) or 0
@@ -155,9 +155,9 @@ class PrivateAdapter:
         return {column.column: str(column.data_type) for column in self._adapter.get_columns_in_relation(relation)}
 
     def render(self, unique_id: str, template: str) -> str:
-        """Return a source's template as dbt renders it for `dbt source freshness`, without a statement being sent.
+        """Return a source's template as dbt renders it for `dbt source freshness`. Sends no statement.
 
-        Raises NotAQueryError for a template that would send one, and whatever dbt raises for a broken template.
+        Raises NotAQueryError for a template that would send a statement, and whatever dbt raises for a broken template.
         """
         from dbt.clients import jinja
 
@@ -192,7 +192,7 @@ class PrivateAdapter:
     def last_modified(self, sources: Sequence[Source]) -> dict[str, datetime]:
         """Return when the tables of one database last changed, by unique id, without those that have no such time.
 
-        No two of `sources` may share schema and identifier but for upper and lower case: dbt's batch would mix them up.
+        No two of `sources` may have the same schema and identifier, regardless of case: dbt's batch would mix them up.
         Raises whatever dbt or the driver raises.
         """
         self._use_macros()
@@ -217,7 +217,7 @@ class PrivateAdapter:
         return found
 
     def _listed(self, within: Any) -> list[tuple[str, str | None]]:
-        """Return what the adapter's own listing, without its cache, has in the schema of a relation."""
+        """Return the relations in the schema of a relation, by the adapter's own listing without its cache."""
         self._use_macros()
         listed = self._adapter.list_relations_without_caching(within.without_identifier())
         found = [(str(one.identifier), _kind_of(one)) for one in listed]
@@ -226,7 +226,7 @@ class PrivateAdapter:
     def _freshness(self, relation: Any) -> Any:
         try:
             return self._adapter.calculate_freshness_from_metadata(relation)[1]
-        except KeyError:  # what dbt says of a table that does not exist
+        except KeyError:  # how dbt reports a table that does not exist
             return None
 
     def _relation_of(self, source: Source) -> Any:
@@ -293,7 +293,7 @@ class PrivateAdapter:
         adapter, config = self._adapter, self._config
 
         class SilentAdapter(RuntimeDatabaseWrapper):
-            """What a template has as `adapter`: names and quotes, nothing that the warehouse would be asked for."""
+            """The `adapter` of a template: names and quotes, but nothing that queries the warehouse."""
 
             def __getattr__(self, name: str) -> Any:
                 if name not in _ASKS_NOTHING:
@@ -343,7 +343,7 @@ def _asks_the_warehouse(name: str) -> NotAQueryError:
 
 
 def _read_only_for_good(handle: Any) -> None:
-    """Let no transaction of a PostgreSQL connection write: also not one that follows a `commit` or `rollback`."""
+    """Let no transaction of a PostgreSQL connection write, even after a `commit` or `rollback`."""
     handle.commit()  # dbt has sent `set role`
     handle.autocommit = True
     with handle.cursor() as cursor:
@@ -368,6 +368,6 @@ def _kind_of(relation: Any) -> str | None:
     kind = str(getattr(relation.type, "value", relation.type))
     if kind == "table" and getattr(relation, "is_iceberg_format", False):
         return "iceberg table"
-    # What Databricks calls a provider. Hive's listing has none, and only Delta tables have the history that is read.
+    # The provider in Databricks' listing. Hive's listing has none, and only Delta tables have the history that is read.
     provider = (getattr(relation, "metadata", None) or {}).get("Provider") or "delta"
     return kind if kind != "table" or provider == "delta" else f"{provider} table"

@@ -56,7 +56,7 @@ def _load_config(
             renderer=renderer,
             target_override=target,
         )
-        # The version check is dbt's own business at the next build, not that of a look at the data.
+        # dbt checks its version at the next build; a look at the data need not.
         project = load_project(str(project_dir), False, chosen, variables)  # noqa: FBT003  # positional in dbt
         args = Namespace(**vars(flags))
         args.vars, args.VARS = variables, variables
@@ -71,10 +71,10 @@ def ensure_flags(project_dir: Path, profiles_dir: Path) -> None:
 
 
 def _ensure_flags(project_dir: Path, profiles_dir: Path) -> Any:
-    """Return dbt's global flags, setting them only where no invocation has: another thread may be in one."""
+    """Return dbt's global flags. Sets them only where no invocation has, since one may be running in another thread."""
     import dbt.flags
 
-    # dagster-dbt selects nodes under a part of the flags, and leaves it set. An invocation's are no Namespace.
+    # dagster-dbt sets only some flags to select nodes, and leaves them, as a Namespace. The flags of an invocation are not one.
     flags = dbt.flags.get_flags()
     if isinstance(flags, Namespace) or getattr(flags, "PROFILES_DIR", None) is None:
         paths = Namespace(profiles_dir=str(profiles_dir), project_dir=str(project_dir))

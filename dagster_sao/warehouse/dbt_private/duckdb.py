@@ -15,13 +15,13 @@ from typing import Any
 MEMORY = ":memory:"
 """The path of a database in the memory of the process that opens it."""
 _LAKE = "ducklake:"
-# What stands before a catalog that is a file.
+# The prefixes of a catalog that is a file.
 _CATALOG_SCHEMES = r"ducklake:((duckdb|sqlite):)?"
 
 
 def make_read_only(credentials: Any, project_dir: Path) -> Path | None:
-    """Turn a DuckDB target into one for looking only; return its database file, None where it has none."""
-    # Ours is one short look; the waiting is done by the session, which knows when to give up.
+    """Make a DuckDB target read only; return its database file, None where it has none."""
+    # A look is short. The session does the waiting, since it knows when to give up.
     credentials.retries = None
     credentials.keep_open = False
     settings = dict(credentials.settings or {})
@@ -70,7 +70,7 @@ def _with_absolute_data(options: Mapping[str, Any], project_dir: Path) -> dict[s
 
 
 def _is_ours(path: str) -> bool:
-    """Whether `READ_ONLY` is understood there."""
+    """Return whether a database at such a path can be attached with `READ_ONLY`."""
     return _is_local(path) or _is_lake(path)
 
 
@@ -127,7 +127,7 @@ def with_own_database(adapter_class: Any) -> Any:
 
 
 def _empty_if_missing(credentials: Any) -> Any:
-    """Return credentials with nothing in the place of files that have not been created.
+    """Return credentials without the files that do not exist yet.
 
     DuckDB cannot open a missing file read-only. The first build creates it; until then no table exists, and sources
     in external files can be read all the same.

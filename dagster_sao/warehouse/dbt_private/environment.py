@@ -21,14 +21,14 @@ _OF_ONE_RUN = (
     "DEFER_STATE", "ARTIFACT_STATE_PATH", "FAVOR_STATE", "FAVOR_STATE_MODE", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "FAIL_FAST",
     "WRITE_JSON",
 )  # fmt: skip
-"""Settings that make dbt do something else than a run planned: other nodes, other rows, or no record."""
+"""Settings that make dbt deviate from a run's plan: other nodes, other rows, or no record."""
 _OF_ALL_RUNS = {
     "INDIRECT_SELECTION": "empty", "FAIL_FAST": "false", "WRITE_JSON": "true", "QUIET": "false", "LOG_LEVEL": "info",
     "LOG_LEVEL_FILE": "debug",
 }  # fmt: skip
 """Settings that runs rely on, which the project's `flags:` may set otherwise."""
 _OF_DAGSTER = ("PROJECT_DIR", "PROFILES_DIR", "TARGET_PATH", "LOG_PATH", "LOG_FORMAT")
-"""Settings that dagster-dbt gives dbt by their older names, over which dbt takes the newer ones."""
+"""Settings that dagster-dbt passes to dbt by older names. dbt prefers the newer names."""
 _DBT_STATE, _DBT_STATE_OFF = "DBT_ENGINE_MANAGE_STATE", "RUN_CACHE_DISABLED"
 _ENTRY_OF_CORE = b"from dbt.cli.main import cli"
 _YES = frozenset({"true", "1", "t", "y", "yes", "on"})
@@ -47,7 +47,7 @@ def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
 
 
 def environment_of_file(project_dir: Path) -> Mapping[str, str]:
-    """Return the variables that stand in the `.env` which dbt reads."""
+    """Return the variables in the `.env` that dbt reads."""
     path = env_file(project_dir)
     given = DotEnv(path, override=False, encoding="utf-8").dict() if path is not None else {}
     return {name: value for name, value in given.items() if value is not None}
@@ -62,44 +62,44 @@ def env_file(project_dir: Path) -> Path | None:
 
 
 def setting(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return a setting of dbt that stands in the environment, such as `TARGET` in DBT_ENGINE_TARGET or DBT_TARGET."""
+    """Return a setting of dbt from the environment, such as `TARGET` in DBT_ENGINE_TARGET or DBT_TARGET."""
     return environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or None
 
 
 def settings_of_one_run(environ: Mapping[str, str]) -> list[str]:
-    """Return the variables of the environment with which dbt would do something else than a run has planned."""
+    """Return the environment variables that would make dbt deviate from a run's plan."""
     names = (f"{prefix}{name}" for name in _OF_ONE_RUN for prefix in ("DBT_ENGINE_", "DBT_"))
     return [name for name in names if environ.get(name)]
 
 
 def settings_of_all_runs(environ: Mapping[str, str], executable: str) -> Mapping[str, str | None]:
-    """Return the variables that make a dbt command mean what runs expect, None for those to take away.
+    """Return the variables that make a dbt command work as runs expect, with None for variables to remove.
 
-    `environ` is the environment that dbt would see. A level of the log that shows more is kept. dbt State, which would
-    decide once more what to build, is off.
+    `environ` is the environment that dbt would see. A log level that shows more is kept. dbt State is off: it would
+    decide once more what to build.
     """
     shown = {name: level for name in ("LOG_LEVEL", "LOG_LEVEL_FILE") if (level := setting(name, environ)) == "debug"}
     found: dict[str, str | None] = {f"DBT_{name}": value for name, value in {**_OF_ALL_RUNS, **shown}.items()}
     found.update({name: None for one in (*_OF_ALL_RUNS, *_OF_DAGSTER) if (name := f"DBT_ENGINE_{one}") in environ})
     found[_DBT_STATE_OFF] = "true"
-    # dbt-core 1.x warns of a setting that only the plugin knows, so it is given where it matters.
+    # dbt-core 1.x warns of a setting that only the plugin knows, so it is set only where it matters.
     if environ.get(_DBT_STATE) or not _is_own_dbt(executable):
         found[_DBT_STATE] = "false"
     return found
 
 
 def environment_of_commands(environ: Mapping[str, str], executable: str) -> Mapping[str, str | None]:
-    """Return the variables with which a dbt command does what was planned, None for those to take away.
+    """Return the variables with which a dbt command does what was planned, with None for variables to remove.
 
     `environ` is the environment that dbt would see.
     """
     changes = {**dict.fromkeys(settings_of_one_run(environ)), **settings_of_all_runs(environ, executable)}
-    # A variable in a `.env` file cannot be removed, but dbt takes an empty value for none.
+    # A variable in a `.env` file cannot be removed, but to dbt an empty value means none.
     return {name: "" if value is None and name not in os.environ else value for name, value in changes.items()}
 
 
 def dbt_state_switch(environ: Mapping[str, str]) -> str:
-    """Return what switches dbt State on for a dbt of this environment, empty where nothing does.
+    """Return the name of what switches dbt State on in this environment, empty where nothing does.
 
     https://docs.getdbt.com/docs/deploy/dbt-state-setup
     """
@@ -172,6 +172,6 @@ def dbt_version() -> tuple[int, int]:
 
 @cache
 def dbt_packages() -> str:
-    """Return dbt and its adapters with their versions: a parse by others may read another manifest."""
+    """Return dbt and its adapters with their versions, on which the manifest may depend."""
     found = {f"{one.name}=={one.version}" for one in distributions() if (one.name or "").lower().startswith("dbt-")}
     return " ".join(sorted(found))

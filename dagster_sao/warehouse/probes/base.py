@@ -11,7 +11,7 @@ from dagster_sao.core.manifest.graph import Source
 
 
 class ProbeKind:
-    """The ways in which this package finds a source's token, as people read them. Other packages add theirs."""
+    """The names of this package's probes, as people read them. Other packages add theirs."""
 
     QUERY: Final = "loaded_at_query"
     FIELD: Final = "loaded_at_field"
@@ -28,9 +28,9 @@ class Observation:
     """The result of probing a source at one moment."""
 
     token: str | None
-    """Opaque: equal to an earlier one only if the data is the same. None when nothing proves that."""
+    """Opaque: equals an earlier token only if the data is the same. None when nothing proves that."""
     kind: str
-    """How it was found, as people read it. `ProbeKind.UNTRACKED`: the source counts as updated now and then."""
+    """The name of the probe. `ProbeKind.UNTRACKED`: the source counts as updated now and then."""
     loaded_at: datetime | None = None
     """When the data was last loaded, in UTC, where that is known. Never compared."""
     error: str | None = None
@@ -60,6 +60,6 @@ class Probe(Protocol):
     def observe(self, sources: Sequence[Source], expired: Callable[[], bool]) -> Iterator[tuple[str, Observation]]:
         """Yield `(unique id, Observation)` of each source, with nothing open while yielding.
 
-        Ends early, between two questions, once `expired()`: sources not yielded have not been looked at.
+        Ends early, between two questions, once `expired()`: sources not yielded have not been probed.
         """
         ...

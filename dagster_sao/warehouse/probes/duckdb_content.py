@@ -53,11 +53,11 @@ class _Catalog:
     relations: dict[_Name, _Relation]
     views: frozenset[_Name] = frozenset()
     main: frozenset[str] = field(default_factory=frozenset)
-    """The databases that live in the main file, so one name or none."""
+    """The databases in the main file: one name or none."""
 
 
 class DuckDBContentProbe:
-    """Hash the rows of tables, and not even that while the database file has not moved."""
+    """Hash the rows of tables, but only when the database file has moved."""
 
     kind = ProbeKind.DUCKDB
 
@@ -167,7 +167,7 @@ class DuckDBContentProbe:
         )
 
     def _use_utc(self) -> None:
-        # Without the extension for time zones, there is no such setting, and all is in UTC.
+        # Without the extension for time zones there is no such setting, and all times are in UTC.
         with suppress(StatementError):
             self._session.execute("set TimeZone = 'UTC'")
 
@@ -179,7 +179,7 @@ class DuckDBContentProbe:
 def database_stat(session: WarehouseSession, now_ns: int) -> tuple[tuple[FileStat, ...], bool]:
     """Return the stat of the main file's database, and whether every later write would change it.
 
-    Nothing, and False, where the target is no local DuckDB.
+    Nothing, and False, where the target is not a local DuckDB.
     """
     file = session.duckdb_file
     if file is None:
@@ -189,9 +189,9 @@ def database_stat(session: WarehouseSession, now_ns: int) -> tuple[tuple[FileSta
 
 
 def settled_state(file: Path) -> str:
-    """Return the state of a database file that any later write changes; empty where there is none to be had in time.
+    """Return a state of a database file that any later write changes; empty where it cannot be read in time.
 
-    The file's times are the real ones, so the clock is the real one too.
+    The file has real times, so this uses the real clock too.
     """
     deadline = time.monotonic() + SETTLED_AFTER_NS / _SECOND_NS
     while True:

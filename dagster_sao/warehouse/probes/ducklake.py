@@ -1,7 +1,7 @@
 """DuckLake tables without `loaded_at_*`: the catalog lists the snapshots of the lake, and what each of them touched.
 
-The token is the last snapshot that touched the table. Snapshots can be expired, in any order: what an expired one did
-is unknown, so a table that none of the snapshots since then touched counts as changed, once.
+The token is the last snapshot that touched the table. Snapshots can be expired, in any order, and an expired one may have
+touched any table. So a table that none of the snapshots since then touched counts as changed, once.
 """
 
 # ruff: noqa: S608  # the name of a database of the profile, quoted
@@ -22,8 +22,8 @@ from dagster_sao.warehouse.session import WarehouseSession
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 # The tables of the catalog: https://ducklake.select/docs/stable/specification/tables/overview
-# `known_since` begins the last unbroken run of snapshots. Whatever names a table in its changes touched it, except for
-# what only moves rows between files. Views have no uuid here: their rows are elsewhere.
+# `known_since` begins the last unbroken run of snapshots. A snapshot touched the tables that its changes name, unless it
+# only moved rows between files. Views have no uuid here: their rows are elsewhere.
 _RELATIONS = """
 with listed as (
   select snapshot_id, epoch_us(snapshot_time) as us, changes,
@@ -77,7 +77,7 @@ class _Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a lake held when it was last looked at."""
+    """What the last look found in a lake."""
 
     latest: _Snapshot | None = None
     tables: dict[str, _Snapshot] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class _Look:
 
 
 class DuckLakeProbe:
-    """Read from the snapshots of a lake which of its tables were touched last when: one query per lake."""
+    """Read from a lake's snapshots when each table was last touched: one query per lake."""
 
     kind = ProbeKind.DUCKLAKE
 
@@ -128,7 +128,7 @@ class DuckLakeProbe:
             look.names[schema, relation] = uuid
             if uuid is None:
                 continue
-            # Nothing is missing since the last look, so what was true then still is.
+            # No snapshot since the last look is missing, so what was true then still is.
             is_continued = before.latest is not None and before.latest.us == seen_us and before.latest.id >= since
             kept = before.tables.get(uuid) if is_continued and not is_known else None
             look.tables[uuid] = kept or _Snapshot(snapshot, us)

@@ -86,7 +86,7 @@ def _read_paths(location: str) -> list[str] | None:
     paths: list[str] = []
     for table in tree.find_all(exp.Table):
         if isinstance(table.this, exp.Identifier):
-            # `'a.csv'` is parsed like a quoted name; a relation of the database is no file.
+            # `'a.csv'` is parsed like a quoted name; a relation of the database is not a file.
             if not table.this.args.get("quoted") or not re.search(r"[./\\:*]", table.name):
                 return None
             paths.append(table.name)
@@ -139,8 +139,8 @@ def _step(start: str, part: str) -> Iterator[str]:
 
 def _token(found: Sequence[FileStat], now_ns: int) -> str:
     token = hashlib.sha256(repr(found).encode()).hexdigest()[:32]
-    # Another write within the same tick of the clock may still follow and leave no other trace. This token then
-    # differs from the one that a look a moment later finds: at worst a build too many.
+    # Another write within the same tick of the clock may still follow and leave no other trace. So this token
+    # differs from the one that a later look finds: at worst a build too many.
     return token if all(entry.is_settled_for_its_clock(now_ns) for entry in found) else f"{token}-unsettled"
 
 

@@ -1,6 +1,6 @@
 """Tables without `loaded_at_*` on warehouses that record when a table last changed: that time is the token.
 
-dbt asks for it, in one query per database where the adapter can. A table that was dropped and made again has a later
+dbt reads it, in one query per database where the adapter can. A table that was dropped and made again has a later
 time, so the token needs nothing else.
 """
 
@@ -23,7 +23,7 @@ from dagster_sao.warehouse.queries.soundness import why_unsound, why_unsound_kin
 from dagster_sao.warehouse.queries.timestamps import parse_timestamp
 from dagster_sao.warehouse.session import WarehouseSession
 
-# As text, a thousand names are some 100 kB; Snowflake ends at 1 MB.
+# A thousand names are about 100 kB of text; Snowflake accepts 1 MB.
 _TABLES_PER_STATEMENT = 1000
 
 _REMEDY = "Give it one of them, or set `meta.dagster_sao.trust_metadata: true` if that is enough for you"
@@ -35,7 +35,7 @@ _Name = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One table as dbt tells tables apart, and the sources that read it."""
+    """One table, by the names that dbt compares, and the sources that read it."""
 
     name: _Name
     """Database, schema and identifier in lower case."""
@@ -50,7 +50,7 @@ class MetadataProbe:
     def __init__(self, session: WarehouseSession) -> None:
         self._session = session
         self._known: dict[_Name, tuple[datetime, tuple[str, ...]]] = {}
-        """What was behind a name at a time. Putting a view in the place of a table would move the time."""
+        """The kinds of relations behind a name at a time. Replacing a table by a view would move the time."""
 
     def claims(self, source: Source) -> bool:  # noqa: ARG002  # the adapter decides
         """Return whether the adapter's metadata has last-modified times."""
@@ -111,7 +111,7 @@ class MetadataProbe:
     def _answers(
         self, questions: Iterable[_Q], ask: Callable[[_Q], _A], expired: Callable[[], bool]
     ) -> Iterator[tuple[_Q, _A | StatementError]]:
-        """Return each question with its answer, or with the error that is its own, with nothing open."""
+        """Return each question with its answer, or with its own error, with nothing open."""
         return ask_in_rounds(self._session, deque(questions), lambda: ask, expired)
 
     def _unsound(self, source: Source) -> str | None:

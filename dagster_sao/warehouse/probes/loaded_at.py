@@ -26,7 +26,7 @@ from dagster_sao.warehouse.queries.union import ARMS_PER_STATEMENT, Arm, UnionRu
 from dagster_sao.warehouse.read_only import NotAQueryError, single_query
 from dagster_sao.warehouse.session import WarehouseSession
 
-# An empty table: `max()` of nothing. As good a token as any timestamp, but of a table that has rows.
+# The token of an empty table, of which `max()` is null. As good as a timestamp, unless the table has rows.
 EMPTY = "empty"
 _FUTURE = timedelta(days=1)
 
@@ -45,7 +45,7 @@ _IN_THE_FUTURE = (
     "Correct the value, or leave it out with a filter",
 )
 
-# What a template can name and still give the same text at every tick of one session.
+# A template that uses only these gives the same text at every tick of one session.
 _CONSTANTS = frozenset({"this", "var", "env_var", "target"})
 _NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -55,12 +55,12 @@ class _Question:
     source: Source
     kind: str
     query: str
-    """The whole query, checked to be one that only reads."""
+    """The whole query, which is checked to read only."""
     arm: Arm
 
 
 class LoadedAtProbe:
-    """Ask all sources for their timestamp, a hundred in one statement. Renders each query once where it can."""
+    """Query the timestamps of all sources, a hundred in one statement. Renders each query only once where possible."""
 
     kind = "loaded_at"
 
@@ -80,7 +80,7 @@ class LoadedAtProbe:
         """Yield the timestamp of each source, or its error. Raises WarehouseError and WarehouseBusyError."""
         ready = [self._questions[key] for key in map(_key, sources) if key in self._questions]
         yield from self._answer(ready, expired)
-        # Rendering takes 10 ms each: in slices, so that a short deadline still lets every tick get further.
+        # Rendering takes 10 ms each. In slices, each tick gets further even with a short deadline.
         waiting = [source for source in sources if _key(source) not in self._questions]
         size = ARMS_PER_STATEMENT * self._session.connections
         for start in range(0, len(waiting), size):
@@ -112,7 +112,7 @@ class LoadedAtProbe:
     def _without_value(
         self, questions: Sequence[_Question], expired: Callable[[], bool]
     ) -> Iterator[tuple[str, Observation]]:
-        """Tell a query that returned null, an empty table, from one that returned no row, a mistake."""
+        """Tell a query that returned null (the table is empty) from one that returned no row (a mistake)."""
         by_id = {question.source.unique_id: question for question in questions}
         nulls = []
         count = "(select count(*) from (\n{}\n) answers)"
@@ -130,7 +130,7 @@ class LoadedAtProbe:
     def _empty_or_not(
         self, questions: Sequence[_Question], expired: Callable[[], bool]
     ) -> Iterator[tuple[str, Observation]]:
-        """Tell an empty table, which has no newest row, from one whose rows have no value. Whatever the filter hides."""
+        """Tell an empty table from one whose rows have no value, whatever the filter hides."""
         by_id = {question.source.unique_id: question for question in questions}
         has_rows = "case when exists (select 1 from {}) then 'some' else 'none' end"
         arms = [Arm(uid, q.arm.database, has_rows.format(relation_sql(q.source))) for uid, q in by_id.items()]
@@ -184,7 +184,7 @@ class LoadedAtProbe:
         return self._session.render(source.unique_id, template) if "{" in template else template
 
     def _explain(self, question: _Question, error: StatementError) -> Observation:
-        """Say in the user's words what a statement of this source alone ran into."""
+        """Return the error of a statement about this source alone, in the user's words."""
         said = str(error)
         if isinstance(error, StatementTimeoutError):
             what = f"that could not be read: {said}. It is probed again at the next tick; if it keeps failing, query less data"
@@ -224,7 +224,7 @@ def _key(source: Source) -> tuple[str, SourceSettings]:
 
 
 def _is_constant(template: str) -> bool:
-    """Whether a template renders to the same text at every tick. Macros, dates and queries may not."""
+    """Return whether a template renders to the same text at every tick. Macros, dates and queries may not."""
     import jinja2
     import jinja2.meta
 
@@ -238,7 +238,7 @@ def _is_constant(template: str) -> bool:
 
 
 def _shape(answer: str) -> str:
-    """Return what an answer is, never the answer: it may be anything that the query can read."""
+    """Return the form of an answer, never the answer itself: it may be anything that the query can read."""
     return "a number" if _NUMBER.fullmatch(answer.strip()) else "a text"
 
 

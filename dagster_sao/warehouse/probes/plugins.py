@@ -1,6 +1,6 @@
 """Probes that other packages bring through the entry point group `dagster_sao.probes`.
 
-What is wrong with one becomes a sentence about it or about the sources that it claims; it never harms other sources.
+A mistake in one becomes a sentence about it or about the sources that it claims; it never harms other sources.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load_third_party_probes(session: WarehouseSession) -> tuple[list[Probe], lis
 
 
 class _ThirdPartyProbe:
-    """Another package's probe, with its mistakes kept to its own sources."""
+    """Another package's probe, whose mistakes affect only its own sources."""
 
     def __init__(self, entry: EntryPoint, probe: Probe, session: WarehouseSession) -> None:
         self.kind = entry.name
@@ -45,7 +45,7 @@ class _ThirdPartyProbe:
         self._redact = session.redact
 
     def claims(self, source: Source) -> bool:
-        """Return whether the probe claims `source`; one that fails to say so does not."""
+        """Return whether the probe claims `source`: not if it fails."""
         try:
             return bool(self._probe.claims(source))
         except Exception:  # noqa: BLE001  # another package's code
@@ -75,7 +75,7 @@ class _ThirdPartyProbe:
 
 
 def _is_answer(answer: object) -> bool:
-    """Whether it says something: without token, error and `untracked` a source would silently count as unchanged."""
+    """Return whether it is an answer: without token, error and `untracked` a source would silently count as unchanged."""
     if not isinstance(answer, Observation):
         return False
     return isinstance(answer.token, str) or bool(answer.error) or answer.kind == ProbeKind.UNTRACKED

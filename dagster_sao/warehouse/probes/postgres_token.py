@@ -1,4 +1,4 @@
-"""PostgreSQL tables without `loaded_at_*`: the token is what its catalogs and counters say of all that is read.
+"""PostgreSQL tables without `loaded_at_*`: the token comes from its catalogs and counters, for all that is read.
 
 Counters are written some time after the commit, up to ten seconds after it and later while the writer is inside another
 statement. A token may lag behind the data, then, but never run ahead of it: read before a build, it costs at worst
@@ -29,7 +29,7 @@ from dagster_sao.warehouse.relations.postgres_catalog import (
 from dagster_sao.warehouse.session import WarehouseSession
 
 _RELATIONS_PER_STATEMENT = 500
-# Until 14 a separate process collected the counters: it lost messages under load, and an idle session kept its last.
+# Until 14 a separate process collected the counters: it lost messages under load, and idle sessions kept their last ones.
 _OLDEST_VERSION = 150000
 _PAUSES = 0.05, 0.1, 0.25, 0.6, 1.0
 """Seconds between two looks at whether a session that was closed has ended."""
@@ -61,7 +61,7 @@ class _UnusableError(Exception):
 
 
 class PostgresProbe:
-    """Ask catalogs and counters about many relations in one statement. Reads no row and waits for no lock."""
+    """Read catalogs and counters of many relations in one statement. Reads no row and waits for no lock."""
 
     kind = ProbeKind.POSTGRES
 
@@ -70,7 +70,7 @@ class PostgresProbe:
         self._runner: ChunkRunner[_Wanted, _Answer] = ChunkRunner(session, self._begin, size=_RELATIONS_PER_STATEMENT)
 
     def claims(self, source: Source) -> bool:  # noqa: ARG002 (part of the protocol)
-        """Return whether the target is PostgreSQL: it says what a relation is only when it is asked."""
+        """Return whether the target is PostgreSQL. The kind of a relation is known only from the catalog."""
         return self._session.adapter_type == "postgres"
 
     def observe(self, sources: Sequence[Source], expired: Callable[[], bool]) -> Iterator[tuple[str, Observation]]:
@@ -139,7 +139,7 @@ class PostgresProbe:
 
 
 def has_all_counted(session: WarehouseSession) -> bool:
-    """Return whether the counters include all that was written with our role. Waits two seconds at most until they do.
+    """Return whether the counters include everything written with our role. Waits for that, two seconds at most.
 
     Raises WarehouseError when the server cannot be reached.
     """

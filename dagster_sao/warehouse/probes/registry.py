@@ -27,7 +27,7 @@ __all__ = ["Observation", "Probe", "ProbeKind", "SourceProber"]
 
 
 class _Rank(IntEnum):
-    """Which probe answers for a source: the first by rank that claims it (docs/probes.md)."""
+    """The first probe by rank that claims a source answers for it (docs/probes.md)."""
 
     OWNER = 1
     OTHER_PACKAGE = 2
@@ -37,7 +37,7 @@ class _Rank(IntEnum):
 
 
 class _Price(IntEnum):
-    """Which probe runs first: the results that cost nothing are there even when the warehouse is down or time is short."""
+    """The cheapest probe runs first: results that cost nothing are there even if the warehouse is down or time is short."""
 
     NOTHING = 1
     FILES = 2
@@ -61,7 +61,7 @@ class _Entry:
     in between."""
 
 
-# Of one rank, the first that claims a source answers. DuckLake lies in DuckDB, and its snapshots cost less than a hash.
+# Within a rank, the first probe that claims a source answers. DuckLake is in DuckDB, and its snapshots cost less than a hash.
 _PROBES = (
     _Entry(LoadedAtProbe, _Rank.OWNER, _Price.QUERIES),
     _Entry(lambda _session, _now: OptedOutProbe(), _Rank.OPTED_OUT, _Price.NOTHING),
@@ -75,7 +75,7 @@ _PROBES = (
 
 
 class SourceProber:
-    """Probe sources again and again. It keeps what makes the next look cheap, so keep one per session."""
+    """Probes sources repeatedly. It keeps what makes the next time cheap, so use one per session."""
 
     def __init__(self, session: WarehouseSession, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.session = session
@@ -138,7 +138,7 @@ class SourceProber:
         return self.session.traits.is_embedded
 
     def waits_for_counters(self) -> bool:
-        """Return whether tokens may not include yet all that was written with our role. Waits two seconds at most.
+        """Return whether tokens may lack something written with our role. Waits until they do not, two seconds at most.
 
         Raises WarehouseError when the warehouse cannot be reached.
         """
@@ -147,7 +147,7 @@ class SourceProber:
     def witnesses(self, sources: Iterable[Source]) -> dict[str, str]:
         """Return witnesses by unique id: values that never return to an old one after a source's rows changed.
 
-        Two equal answers prove that nothing happened in between, which equal tokens of those `can_return` do not.
+        Two equal answers prove that nothing happened in between. Equal tokens of sources that `can_return` do not prove it.
         Raises WarehouseError and WarehouseBusyError like `observe`.
         """
         by_probe: dict[Probe, list[Source]] = {}

@@ -28,7 +28,7 @@ class SourceSettings:
 def settings_of(source: Source) -> SourceSettings:
     """Return the probe settings of `source`.
 
-    `loaded_at_query` and `loaded_at_field` on one level never get here: dbt refuses to parse them
+    `loaded_at_query` and `loaded_at_field` never get here from one level: dbt refuses to parse them
     ("Cannot specify both loaded_at_field and loaded_at_query at table level"). Both in the manifest means that
     one is inherited, and the query wins as it does in dbt.
     """
@@ -72,7 +72,7 @@ def matches_no_file(source: Source) -> str:
 
 
 def relation_sql(source: Source) -> str:
-    """Return the source as it stands in a FROM clause."""
+    """Return the source as SQL for a FROM clause."""
     if source.relation_name:
         return source.relation_name
     parts = (source.database, source.schema, source.identifier)

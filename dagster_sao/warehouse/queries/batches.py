@@ -1,4 +1,4 @@
-"""Send many questions in few statements, and find the one that the warehouse refuses."""
+"""Sends many questions in few statements, and finds the one that the warehouse refuses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ChunkRunner(Generic[Q, A]):
         self._slow: set[str] = set()
 
     def run(self, questions: Sequence[Q], expired: Callable[[], bool]) -> Iterator[tuple[Q, A | StatementError]]:
-        """Yield each question with its answer, or with the error that is its own. Ends early once `expired()`.
+        """Yield each question with its answer, or with its own error. Ends early once `expired()`.
 
         Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError, and what `begin` raises.
         """
@@ -65,7 +65,7 @@ class ChunkRunner(Generic[Q, A]):
             elif len(chunk) == 1:
                 self._refused.add(chunk[0].unique_id)
                 if isinstance(answers, StatementTimeoutError):
-                    self._slow.clear()  # this one is why the others were slow
+                    self._slow.clear()  # this question made the others slow
                 yield chunk[0], answers
             elif isinstance(answers, StatementTimeoutError):
                 # Halving would wait for the slow one again at every step, and the next tick from the beginning.
@@ -77,11 +77,11 @@ class ChunkRunner(Generic[Q, A]):
 
     def _chunks(self, questions: Sequence[Q]) -> Iterator[Sequence[Q]]:
         together = [q for q in questions if q.unique_id not in self._refused and q.unique_id not in self._slow]
-        # By database: one that is gone must not take the others with it, and some warehouses cannot join two.
+        # By database: one that is gone must not fail the others, and some warehouses cannot query two at once.
         for _, group in groupby(sorted(together, key=lambda q: q.database), key=lambda q: q.database):
             same = list(group)
             for start in range(0, len(same), self._size):
                 yield same[start : start + self._size]
-        # What hung alone comes last: it may use up the time of a tick.
+        # A question that hung alone comes last: it may use up the time of a tick.
         yield from ([q] for q in questions if q.unique_id in self._slow - self._refused)
         yield from ([q] for q in questions if q.unique_id in self._refused)

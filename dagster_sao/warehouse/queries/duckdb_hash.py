@@ -17,20 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# No user names a column like this alias; `hash(alias)` of one that did would hash that column only.
+# No user names a column like this alias: otherwise `hash(alias)` would hash that column only.
 ROW = "dagster_sao_row"
 
 PLAIN_TYPE = (
     r"BOOLEAN|U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|DECIMAL\([0-9]+,[0-9]+\)|BIGNUM|VARINT|VARCHAR|JSON|BLOB|BIT"
     r"|UUID|DATE|TIME(_NS)?|TIMESTAMP(_S|_MS|_NS)?|(TIME|TIMESTAMP) WITH TIME ZONE|TIMESTAMPTZ_NS|ENUM\(.*\)"
 )
-"""A regular expression for the types of which two values with one hash are the same value."""
+"""A regular expression for the types whose values are the same if their hashes are."""
 
 _FLOATS = frozenset({"FLOAT", "DOUBLE"})
 
 
 def rows_hash(columns: Iterable[tuple[str, str]]) -> str:
-    """Return the expression over all rows, in any order, where `columns` are those whose type is not plain.
+    """Return the expression over all rows, in any order, where `columns` are the ones whose type is not plain.
 
     Sum keeps what xor cancels, equal rows in pairs. Hashed twice because DuckDB joins the columns of a row with xor:
     two rows that exchange their last values would have kept the xor of all, and nearly the sum.

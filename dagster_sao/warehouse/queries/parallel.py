@@ -24,7 +24,7 @@ def ask_in_rounds(
     *,
     most_per_connection: int | None = None,
 ) -> Iterator[tuple[Q, A | StatementError]]:
-    """Yield the questions in `waiting` with their answers, or with the error that is their own. Nothing is open meanwhile.
+    """Yield the questions in `waiting` with their answers, or with their own error. Nothing is open meanwhile.
 
     In a round as many connections as the session may have take questions from the left, each until none is left, one
     fails or it has had `most_per_connection`. The caller may put more into `waiting` while it has an answer. `begin` is

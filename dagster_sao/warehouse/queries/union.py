@@ -1,4 +1,4 @@
-"""Questions of one text each, a hundred of them in one `union all`."""
+"""Questions that are answered by one text each, a hundred in one `union all`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Arm:
 
 
 class UnionRunner:
-    """Answer arms in chunks. Remembers the refused ones, so that they cost others nothing at the next tick."""
+    """Answers arms in chunks. Remembers the refused ones, so that they cost others nothing at the next tick."""
 
     def __init__(self, session: WarehouseSession, *, prepare: Callable[[], None] = lambda: None) -> None:
         """`prepare` is called first on every connection."""
@@ -35,7 +35,7 @@ class UnionRunner:
     def run(
         self, arms: Sequence[Arm], expired: Callable[[], bool]
     ) -> Iterator[tuple[Arm, str | StatementError | None]]:
-        """Yield each arm with its answer, or with the error that is its own. Ends early once `expired()`.
+        """Yield each arm with its answer, or with its own error. Ends early once `expired()`.
 
         Nothing is open while it yields. Raises WarehouseError and WarehouseBusyError.
         """

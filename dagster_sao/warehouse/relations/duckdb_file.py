@@ -1,4 +1,4 @@
-"""How often a DuckDB file was written, which shows that somebody put an older copy in its place."""
+"""The number of writes to a DuckDB file, which shows when somebody put an older copy in its place."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 _MAGIC = b"DUCK"
 _BLOCK = 4096
 _HEADERS = (_BLOCK, 2 * _BLOCK)
-# A process of its own: closing the file in this one would drop the locks that DuckDB holds on it here.
+# In a process of its own: closing the file in this one would drop the locks that DuckDB holds on it here.
 _READ = f"import sys; sys.stdout.buffer.write(open(sys.argv[1], 'rb').read({3 * _BLOCK}))"
 _PATIENCE_SECONDS = 10
 
 
 def checkpoints(file: Path) -> int | None:
-    """Return how many checkpoints a DuckDB database file has had; None where the file does not tell.
+    """Return how many checkpoints a DuckDB database file has had; None where the file does not show it.
 
     Each checkpoint raises the number, and each close after a write makes one. A lower number than before is an older
     copy. See `DatabaseHeader` in DuckDB's src/include/duckdb/storage/storage_info.hpp.

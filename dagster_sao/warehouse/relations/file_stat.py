@@ -16,7 +16,7 @@ _SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """The identity of a file's content, as far as its directory entry gives it. Times are in ns since the epoch."""
+    """The identity of a file's content, as far as `stat` shows it. Times are in nanoseconds since the epoch."""
 
     path: str
     inode: int
@@ -25,11 +25,11 @@ class FileStat:
     ctime_ns: int
 
     def is_settled(self, now_ns: int, after_ns: int = SETTLED_AFTER_NS) -> bool:
-        """Whether any later write would leave another stat. A time in the future is never settled."""
+        """Return whether any later write leaves another stat. A time in the future is never settled."""
         return now_ns - max(self.mtime_ns, self.ctime_ns) >= after_ns
 
     def is_settled_for_its_clock(self, now_ns: int) -> bool:
-        """Whether `is_settled` holds for the resolution that this file's own times show."""
+        """Return `is_settled` for the resolution that this file's own times show."""
         coarse = self.mtime_ns % _SECOND_NS == 0
         return self.is_settled(now_ns, SETTLED_AFTER_NS if coarse else _FINE_SETTLED_AFTER_NS)
 

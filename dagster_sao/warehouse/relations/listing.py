@@ -65,7 +65,7 @@ class _Listing:
     relations: Mapping[str, str | None]
     """By name, each with the signature of its columns where the listing has them."""
     doubt: str | None = None
-    """Why a relation may exist that is not among them."""
+    """Why a relation may exist though it is not listed."""
 
     def of(self, identifier: str) -> Existence:
         if identifier in self.relations:
@@ -82,7 +82,7 @@ _Schema = tuple[str, str]
 def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]) -> dict[str, Existence]:
     """Return by unique id whether the relations of nodes and sources exist, and their columns.
 
-    It takes one listing per database where it can be, else per schema.
+    It takes one listing per database where possible, else one per schema.
     Raises WarehouseError when the warehouse cannot be reached, WarehouseBusyError while a writer holds a DuckDB file.
     """
     adapter_type = session.adapter_type
@@ -151,7 +151,7 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
 
 def _list_duckdb(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schema, _Listing]:
     file = session.duckdb_file
-    # Looked at first: a file that is created meanwhile is then listed.
+    # Before the listing, so that a file that is created meanwhile is listed.
     is_absent = file is not None and not file.exists() and file.parent.is_dir()
     listings = {}
     with session.connection():
@@ -238,7 +238,7 @@ def _list_in_rounds(
     groups: Iterable[set[_Schema]],
     list_group: Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]],
 ) -> dict[_Schema, _Listing]:
-    """List groups of schemas with a statement each, as many at once as the session may."""
+    """List groups of schemas, one statement each, as many at once as the session allows."""
     listings: dict[_Schema, _Listing] = {}
     ask = partial(list_group, session)
     for group, listed in ask_in_rounds(session, deque(groups), lambda: ask, lambda: False):

@@ -30,9 +30,8 @@ from dagster_sao.warehouse.session import WarehouseSession
 # The first oid that is not PostgreSQL's own.
 _FIRST_USER_OID = 16384
 
-# Functions that are only "stable" because a setting of the session, such as its time zone, goes into them. The data
-# decides as much of their result as of an immutable one's. All others that are not immutable may answer differently
-# over the same data: `now()`, `random()`, `current_setting()`, `to_regclass()`.
+# Functions that are only "stable" because their result depends on a setting of the session, such as its time zone. Apart from
+# that they are as good as immutable. All others that are not immutable may answer differently over the same data: `now()`, `random()`, `current_setting()`, `to_regclass()`.
 _BY_SETTING_ONLY = r"""(?x)^(
   (date|timestamp|timestamptz)_(cmp|eq|ge|gt|le|lt|ne)_(date|timestamp|timestamptz)
   | timestamptz_(mi|pl)_interval | interval_pl_timestamptz | in_range | overlaps
@@ -66,8 +65,8 @@ select current_setting('server_version_num')::int,
            select stats_reset from pg_stat_database where datname = current_database()))::text, 'never'))
 """
 
-# Of a view: the relations in its parsed query, which also names what `pg_depend` leaves out (system catalogs,
-# built-in functions), and which tells more than the text of `pg_get_viewdef`, without its lock on the view.
+# The relations in a view's parsed query. It also names what `pg_depend` leaves out (system catalogs, built-in functions), has
+# more than the text of `pg_get_viewdef`, and needs no lock on the view.
 _RELATIONS = r"""
 set local jit = off;
 with recursive wanted as materialized (
@@ -177,7 +176,7 @@ select exists (
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What decides whether a server's counters prove anything."""
+    """The facts of a server that decide whether its counters prove anything."""
 
     version: int
     """Such as 150004 for 15.4."""
@@ -195,7 +194,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class RelationMarks:
-    """What is known of one relation by its name."""
+    """The facts of one relation."""
 
     exists: bool
     is_closed: bool
@@ -221,7 +220,7 @@ def is_counting(session: WarehouseSession) -> bool:
 
 
 def read_relations(session: WarehouseSession, names: Sequence[tuple[str, str]]) -> list[RelationMarks]:
-    """Return what is known of relations by schema and name, in their order. PostgreSQL 15 or later.
+    """Return the facts of relations by schema and name, in their order. PostgreSQL 15 or later.
 
     Raises StatementError.
     """

@@ -1,1 +1,1 @@
-"""What each clause of a query does to what is proven of its rows."""
+"""How each clause of a query changes what is proven about its rows."""

@@ -1,4 +1,4 @@
-"""GROUP BY, aggregates, windows and DISTINCT: what makes rows one, and what numbers them."""
+"""GROUP BY, aggregates, windows and DISTINCT: what combines rows, and what numbers them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dagster_sao.sql.proofs.scope import NODE, Scope, classes, has_only
 
 _EXTREMES = (exp.Min, exp.Max)
 _OF_SOME_ROW = (*_EXTREMES, exp.Sum, exp.Avg, exp.AnyValue)
-# Of those that sqlglot takes for aggregates, these certainly make one row of many.
+# Among the aggregates of sqlglot, these certainly make one row of many.
 _CERTAIN: tuple[type, ...] = (
     *_OF_SOME_ROW,
     *classes("Count", "ArrayAgg", "GroupConcat", "Stddev", "Variance", "LogicalAnd", "LogicalOr", "Median"),
@@ -93,7 +93,7 @@ def grouped(scope: Scope, select: exp.Select, found: list[exp.Expr], *, multipli
     elif group is not None:
         keys, columns = _rollup(scope, group)
         scope.has_totals = True
-    # A group without a column of the rows could be made of no rows at all.
+    # Without a column to group by, there may be a group of no rows.
     has_rows = any(_has_column(item) for item in items or ())
     selected = {id(node) for node in _nodes_of(select, "expressions")}
     for number, node in enumerate(found):

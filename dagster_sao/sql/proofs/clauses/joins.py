@@ -54,7 +54,7 @@ _MOST_PAIRS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Join:
-    """One join, with what its condition says."""
+    """One join and its condition."""
 
     kind: str
     """inner, left, right, full, cross, semi or anti."""
@@ -64,7 +64,7 @@ class _Join:
     equal: tuple[tuple[Id, Id], ...]
     """Columns of the left and of the right that are equal where rows match."""
     using: tuple[tuple[Id, Id], ...] = ()
-    """Those of them that USING names."""
+    """The pairs among them that USING names."""
 
 
 def from_clause(select: exp.Select, environment: Environment) -> Scope:
@@ -95,7 +95,7 @@ def _is_understood(joins: Iterable[exp.Join]) -> bool:
         not has_only(join, *_JOIN_ARGUMENTS) or (join.side.upper(), join.kind.upper()) not in _KINDS for join in joins
     ):
         return False
-    # A comma binds less than JOIN, which makes no difference to joins that keep all rows of the left.
+    # A comma binds less than JOIN, which does not matter to joins that keep all rows of the left.
     has_comma = any(has_only(join, "this") for join in joins)
     return not (has_comma and any(join.side.upper() in {"RIGHT", "FULL"} for join in joins))
 
@@ -184,7 +184,7 @@ def _using_pairs(scope: Scope, join: exp.Join, name: str) -> dict[str, tuple[Id,
         identifier = column.this if isinstance(column, exp.Column) else column
         one = scope.resolve(exp.Column(this=identifier.copy()))
         text = scope.environment.fold(identifier)
-        # Until it is known which column it is, the name stands for none.
+        # The name stands for no column until it is known for which.
         scope.merged[text] = ("using", f"{name}.{text}")
         owners = {alias for alias, rows in scope.sources.items() if text in rows.columns}
         scope.using.setdefault(text, {one[0]} & owners if one is not None else owners).add(name)
@@ -195,7 +195,7 @@ def _using_pairs(scope: Scope, join: exp.Join, name: str) -> dict[str, tuple[Id,
 
 
 def _merge(scope: Scope, left: Rows, right: Rows, pairs: Mapping[str, tuple[Id, Id]], join: _Join) -> None:
-    """Give the columns that USING made one their name."""
+    """Name the columns that USING merged."""
     semantics = scope.environment.semantics
     for text, (one, other) in pairs.items():
         is_same = are_comparable(left.columns[one], right.columns[other], semantics)
@@ -296,7 +296,7 @@ def pair_keys(kind: str, left: Rows, right: Rows) -> list[Key]:
         for one in left.keys[:_MOST_PAIRS]
         for other in right.keys[:_MOST_PAIRS]
     ]
-    # Both sides add rows, which could agree in their NULLs.
+    # Both sides add rows, whose NULLs could agree.
     return [as_lax(key) for key in found if key.columns] if kind == "full" else found
 
 

@@ -1,4 +1,4 @@
-"""LEFT JOINs that leave no row without a match, so that the columns on their right are as they were."""
+"""LEFT JOINs that leave no row without a match, so that the facts about the columns on their right stay true."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _is_qualified(node: exp.Expr) -> bool:
 
 
 def equalities(where: Iterable[exp.Expr]) -> list[exp.Expr]:
-    """Return those that say that two columns are equal."""
+    """Return the conditions that say that two columns are equal."""
     pairs = [(node, (node.this, node.expression)) for node in where if isinstance(node, exp.EQ)]
     return [node for node, sides in pairs if all(isinstance(side, exp.Column) for side in sides)]
 
 
 def why_rejected(where: Iterable[exp.Expr], scope: Scope, right: Rows) -> Reason | None:
-    """Return why rows without a match do not pass WHERE: it is not TRUE for the NULLs that they have."""
+    """Return why rows without a match do not pass WHERE: it is not TRUE for their NULLs."""
     for node in where:
         if all(scope.resolve(column) is not None for column in node.find_all(exp.Column)):
             rejected = predicates.not_null_if(node, scope, is_true=True)

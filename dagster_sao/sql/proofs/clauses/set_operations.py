@@ -18,7 +18,7 @@ _MOST_KEYS = 4
 
 
 def is_understood(node: exp.SetOperation) -> bool:
-    """Return whether a set operation has no part that is not known, and one meaning whatever binds first."""
+    """Return whether each part of a set operation is known, and its meaning does not depend on what binds first."""
     if not has_only(node, *_ARGUMENTS) or node.args.get("distinct") not in {True, False}:
         return False
     sides = [side for side in (node.this, node.expression) if isinstance(side, exp.SetOperation)]
