@@ -27,6 +27,8 @@ class Project:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     selects_star: frozenset[str] = frozenset()
     """Nodes whose columns may follow from their parents' columns (`select *`)."""
+    may_ask: frozenset[str] = frozenset()
+    """Views whose templates may query the warehouse, so that their SQL follows from the answers."""
     traits: RelationTraits = field(default_factory=RelationTraits)
     """How the database of the project treats relations."""
     manifest_id: str = ""

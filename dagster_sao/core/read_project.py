@@ -51,6 +51,7 @@ def read_project(manifest: Mapping[str, Any], fingerprinter: Fingerprinter, trai
         fingerprints=fingerprinter.fingerprints(),
         policies=policies,
         selects_star=frozenset(uid for uid, node in graph.nodes.items() if fingerprinter.selects_star(node)),
+        may_ask=frozenset(uid for uid, node in graph.nodes.items() if node.is_view and fingerprinter.may_ask(node)),
         traits=traits,
         manifest_id=str(manifest["metadata"].get("invocation_id") or ""),
         test_policies={uid: policy for uid, (policy, _) in tests.items() if policy != TestPolicy()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from dagster_sao.core.decision.view_rules import asks_parents
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import StateSnapshot
@@ -13,14 +14,14 @@ def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set
     """Return the sources whose new data could lead to a build now.
 
     A node within its `build_after` ignores new data, and so do the nodes below it. A view counts as its children do; one
-    without children counts, so that its source is shown as it is. A test does not count while the nodes that it gates
+    without children counts, and one whose templates query its parents, so that its source is shown as it is. A test does not count while the nodes that it gates
     wait, because it runs right before them.
     """
     graph = project.graph
     wants: dict[str, bool] = {}
     for uid in reversed(list(graph.nodes)):
         children = graph.children[uid]
-        if graph.nodes[uid].is_view and children:
+        if graph.nodes[uid].is_view and children and not _asks(uid, project, state):
             wants[uid] = any(wants[child] for child in children)
         else:
             wants[uid] = not _waits(uid, project, state, now)
@@ -29,6 +30,11 @@ def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set
         for uid in graph.sources
         if any(wants[child] for child in graph.children[uid]) or _is_only_tested(uid, graph)
     }
+
+
+def _asks(uid: str, project: Project, state: StateSnapshot) -> bool:
+    build = state.builds.get(uid)
+    return build is not None and asks_parents(project.graph.nodes[uid], project, build.evidence)
 
 
 def _is_only_tested(source: str, graph: ProjectGraph) -> bool:

@@ -21,6 +21,7 @@ interrupt orders / kill orders             its run ends without a word (kill: an
 hook orders moves src.orders               from now on each run that builds orders gives the source another token at its end
 load src.orders [token]                    the source has another token (or this one)
 columns orders text                        its relation has other columns from now on
+asks stg rows                              its templates query rows (columns, others) of what it reads when it is built
 unlisted src.orders                        the warehouse does not list its columns
 late                                       the database binds a view anew whenever it is read
 edit orders [config: materialized=view]    its SQL changes (or this part of its fingerprint)
@@ -49,6 +50,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dagster_sao.core.code.evidence import Evidence, TracedReads
 from dagster_sao.core.decision.decide import Decision, Request
 from dagster_sao.core.decision.decide_tests import TestDecision
 from dagster_sao.core.decision.plan import Mode
@@ -225,6 +227,11 @@ class Play:
 
     def _unlisted(self, rest: str, _where: str) -> None:
         self.world.unlisted.update(rest.split())
+
+    def _asks(self, rest: str, _where: str) -> None:
+        node, about = rest.split()
+        untracked = ("the catalog",) if about == "others" else ()
+        self.world.evidence[node] = Evidence(TracedReads({}, **{f"asks_{about}": True}), untracked)
 
     def _late(self, _rest: str, _where: str) -> None:
         self.world.binds_views = False

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from dagster_sao.core.code.evidence import Evidence, TracedReads
 from dagster_sao.core.sources_worth_asking import wanted_sources
 from tests.core.graphs import World, graph
 
@@ -57,3 +58,9 @@ def test_lag_tolerance_needs_to_know_of_the_first_change():
     world.ask("lagging", lag_tolerance=HOUR)
     world.build()
     assert wanted(world) == {"src.a"}
+
+
+def test_a_view_that_is_made_from_rows_asks_for_itself(world):
+    world.evidence["stg"] = Evidence(TracedReads({}, asks_rows=True))
+    world.build()
+    assert "src.b" in wanted(world)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dagster_sao.core.code.variables import Variables
+from dagster_sao.core.code.variables import Variables, as_json
 from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
@@ -44,7 +44,7 @@ class ContextValues:
 
     def digest(self, read: Read, props: Mapping[str, Any]) -> str:
         """Return a short hash of what `read` gives to the node with the entry `props`."""
-        return digest(self._value(read, props))[:_DIGITS]
+        return digest(as_json(self._value(read, props)))[:_DIGITS]
 
     def digest_of_dbt(self, kind: str, name: str, package: str) -> str | None:
         """Return the hash that dbt records of a variable or of the environment, None for other kinds."""

@@ -26,8 +26,17 @@ class TracedReads:
     """The kinds of reads that were not traced."""
     follows_state: bool = False
     """Whether the templates asked which relations exist, and would get another answer the next time, as after a first build."""
-    asks_parents: bool = False
-    """Whether the templates asked for rows or columns of what the node reads."""
+    asks_rows: bool = False
+    """Whether the templates asked for rows of what the node reads, or for more than its columns."""
+    asks_columns: bool = False
+    """Whether the templates asked for columns of what the node reads, or whether it exists."""
+    asks_others: bool = False
+    """Whether the templates asked about inputs that dbt does not know."""
+
+    @property
+    def asks_parents(self) -> bool:
+        """Whether the templates asked about what the node reads."""
+        return self.asks_rows or self.asks_columns
 
     def tell_of(self, *, parents_changed: bool) -> bool:
         """Return whether the next build takes the same path through the templates, as long as the reads are the same."""
@@ -44,6 +53,11 @@ class Evidence:
     """Inputs that dbt does not know: relations, files, answers of the catalog."""
     is_deterministic: bool = False
     """Whether the SQL that was run is proven to give the same rows over the same data."""
+
+    @property
+    def asks_others(self) -> bool:
+        """Whether dbt was seen to ask about inputs that dbt does not know."""
+        return self.reads is not None and self.reads.asks_others
 
 
 UNSEEN = Evidence()

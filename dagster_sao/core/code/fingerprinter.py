@@ -170,6 +170,10 @@ class Fingerprinter:
             return True
         return any(self._facts.selects_star(text) for unit in self._units.of_node(node) for text in unit.texts[:1])
 
+    def may_ask(self, node: Node) -> bool:
+        """Return whether the templates of a node, or macros that they call, may query the warehouse."""
+        return self._units.may_ask(self._units.of_node(node))
+
     # What a node or test is made of
 
     def _is_volatile(self, node: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from dagster_sao.core.code.evidence import Evidence, TracedReads
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
@@ -28,8 +29,20 @@ _STANDS_FOR: Mapping[str, frozenset[str]] = {
 _OF_STATE = frozenset({"queries", "state"})
 # dbt builds these by the same steps whatever was there before, as far as the project's own code is concerned.
 _STEADY = frozenset({"table", "view", "seed", "test"})
+_ABOUT_COLUMNS = frozenset({"get_columns_in_relation", "get_missing_columns"})
+"""The adapters' methods that tell of a relation's columns only."""
 # These differ in every invocation, so their value says nothing.
 _EACH_TIME = frozenset({"clock", "invocation_args_dict", "selected_resources", "context"})
+
+
+class _Question(NamedTuple):
+    """What a template asked the warehouse about."""
+
+    relation: str
+    """Empty where it is not about a relation."""
+    label: str
+    is_about_columns: bool = False
+    """Whether the answer depends on what the relation is, and not on its rows."""
 
 
 class EvidenceReader:
@@ -76,8 +89,9 @@ class EvidenceReader:
         if compiled is None:
             unknown.append("SQL that dbt did not write")
         questions = [*self._questions(trace)]
-        asked = {name for name, _ in questions}
-        unknown += [label for name, label in questions if not is_among(name, known | {own})]
+        asked = {question.relation for question in questions}
+        others = [question.label for question in questions if not is_among(question.relation, known | {own})]
+        unknown += others
         unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
         kinds = {_kind_of(name) for name in trace.reads}
         was_there = trace.existed is True and not trace.full_refresh
@@ -88,7 +102,9 @@ class EvidenceReader:
             values=dict(self._values(unique_id, fingerprint, trace)),
             unseen=self._unseen(trace, kinds),
             follows_state=follows_state,
-            asks_parents=any(is_among(name, known) for name in asked),
+            asks_rows=any(is_among(asking.relation, known) for asking in questions if not asking.is_about_columns),
+            asks_columns=any(is_among(asking.relation, known) for asking in questions if asking.is_about_columns),
+            asks_others=bool(others),
         )
         is_deterministic = is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME)
         return Evidence(reads, _named(unknown), is_deterministic)
@@ -114,11 +130,8 @@ class EvidenceReader:
         stand_ins = [_STANDS_FOR[kind] for kind in kinds if kind in _STANDS_FOR]
         return (_WATCHED - watched).union(*stand_ins)
 
-    def _questions(self, trace: Trace) -> Iterator[tuple[str, str]]:
-        """Yield the relations that the templates asked the warehouse about, each with a label.
-
-        A question that is not about a relation has the empty name.
-        """
+    def _questions(self, trace: Trace) -> Iterator[_Question]:
+        """Yield what the templates asked the warehouse."""
         for query in trace.queries:
             yield from self._asked_by(query)
         for word in trace.state:
@@ -126,23 +139,24 @@ class EvidenceReader:
             method, _, argument = question.rstrip(")").partition("(")
             if method == "is_incremental" or (method == "check_schema_exists" and answer == "true"):
                 continue
-            yield argument.lower(), question
+            yield _Question(argument.lower(), question, is_about_columns=True)
 
-    def _asked_by(self, query: Query) -> Iterator[tuple[str, str]]:
+    def _asked_by(self, query: Query) -> Iterator[_Question]:
         label = f"{query.method}({query.arguments[0] if query.arguments else ''})" if query.method != SQL else "a query"
         if query.is_shortened or not query.arguments:
-            yield "", label
+            yield _Question("", label)
         elif query.method == SQL:
             sql = read_compiled(str(query.arguments[0]), self._dialect)
-            yield from ((name, name) for name in sql.relations)
+            yield from (_Question(name, name) for name in sql.relations)
             if not sql.relations and not sql.is_deterministic:
-                yield "", f"a query: {query.arguments[0]}"
+                yield _Question("", f"a query: {query.arguments[0]}")
         else:
             for argument in query.arguments:
                 if isinstance(argument, tuple) and len(argument) >= _SHORTEST:
-                    yield ".".join(str(part) for part in argument[:_SHORTEST] if part).lower(), label
+                    name = ".".join(str(part) for part in argument[:_SHORTEST] if part).lower()
+                    yield _Question(name, label, query.method in _ABOUT_COLUMNS)
                     return
-            yield "", label
+            yield _Question("", label)
 
 
 def _kind_of(read: str) -> str:

@@ -15,6 +15,13 @@ from dagster_sao.sql.jinja_reads import Read
 from dagster_sao.sql.volatility import is_volatile
 
 HOOKS = ("pre-hook", "post-hook")
+_ASKS = frozenset(
+    {
+        "adapter", "builtins", "context", "get_column_schema_from_query", "get_columns_in_query", "get_columns_in_relation",
+        "load_cached_relation", "load_relation", "load_result", "run_query", "statement",
+    }
+)  # fmt: skip
+"""The names by which a template queries the warehouse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,14 @@ class Units:
 
     def values_read(self, unit: Unit) -> set[Read]:
         """Return the values of the context that a unit's templates and the project's macros below them may read."""
-        texts = [*unit.texts, *(self._macros.text(uid) for uid in unit.macros if uid in self._macros.own)]
-        return {read for text in texts for read in self._facts.reads(text).values}
+        return {read for text in self._texts(unit) for read in self._facts.reads(text).values}
+
+    def _texts(self, unit: Unit) -> list[str]:
+        return [*unit.texts, *(self._macros.text(uid) for uid in unit.macros if uid in self._macros.own)]
+
+    def may_ask(self, units: Iterable[Unit]) -> bool:
+        """Return whether a template, or a macro that it may call, mentions what queries the warehouse."""
+        return any(not _ASKS.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
 
     def is_volatile(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions the time, a random value or a sequence."""

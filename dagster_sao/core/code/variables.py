@@ -41,3 +41,22 @@ class Variables:
         for scope in (self.command_line, self.project.get(package), self.project, own.get(package), own):
             if isinstance(scope, Mapping):
                 yield scope
+
+
+def as_json(value: object) -> object:
+    """Return a value of YAML with what JSON lacks as text: keys that are numbers or dates, dates, sets.
+
+    >>> as_json({1: "a", "1": "b"})
+    {'(int) 1': 'a', '1': 'b'}
+    """
+    if isinstance(value, Mapping):
+        return {name if isinstance(name, str) else _typed(name): as_json(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(held) for held in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_typed(held) for held in value)
+    return value if value is None or isinstance(value, str | int | float) else _typed(value)
+
+
+def _typed(value: object) -> str:
+    return f"({type(value).__name__}) {value}"

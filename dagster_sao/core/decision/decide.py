@@ -6,13 +6,12 @@ Nothing here reads a clock, a file or a network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.code.versions import captured_version, times_moved
 from dagster_sao.core.decision.materializations import NodeToBuild, only_at_creation, steps
 from dagster_sao.core.decision.messages import (
     NEVER_BUILT,
@@ -30,7 +29,8 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
 from dagster_sao.core.manifest.relation_traits import RelationTraits
-from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
+from dagster_sao.core.state.news import changed_parents, news, stirred_until
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer
 
 
 class Action(str, Enum):
@@ -141,6 +141,10 @@ class Situation:
     """For a view: the parents whose columns differ from those that its definition is bound to."""
     unknown_columns: tuple[str, ...] = ()
     """For a view: the parents whose columns may differ."""
+    asked_parents: tuple[str, ...] = ()
+    """For a view: the parents that its templates queried, so that its SQL follows from what these held."""
+    asks_untracked: bool = False
+    """For a view: whether its templates queried inputs whose changes cannot be detected."""
     parent_versions: Mapping[str, str] = field(default_factory=dict)
     """The data version each parent will have after this plan; absent where there is none."""
     moved_in_run: Mapping[str, str] = field(default_factory=dict)
@@ -262,7 +266,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     must_build = code_changed or s.failure is not None or is_altered
     # 8
     if s.is_view and not must_build:
-        return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data")
+        return _decide_view(s, last_build)
     # 9
     every = s.policy.rebuild_every
     if every is not None and s.now >= last_build.started_at + every - s.expiry_grace:
@@ -270,11 +274,9 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.BUILD, Reason.EXPIRED, message)
     expires_at = last_build.started_at + every if every is not None else None
     # 10
-    found = changed_parents(s.parents, last_build.consumed, s.parent_versions)
-    news = [parent for parent in found if not _moves_by_building(s, last_build, parent)]
-    stirred = tuple(parent for parent in news if s.now < _stirred_until(s, last_build, parent))
-    changed = tuple(parent for parent in news if parent not in stirred)
-    untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
+    found = news(s.parents, last_build, s.parent_versions, s.moved_in_run, now=s.now)
+    changed, stirred = found.changed, found.stirred
+    untracked = _untracked_now(s)
     if s.untracked and s.untracked_from is not None and not untracked:
         expires_at = min(expires_at or s.untracked_from, s.untracked_from)
     if stirred and not changed and not untracked and not must_build:
@@ -299,14 +301,18 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     return Decision(Action.BUILD, Reason.NEW_DATA, f"New changes detected: {names}", changed)
 
 
-def changed_parents(
-    parents: tuple[str, ...], consumed: Mapping[str, str], versions: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield the parents whose version differs from the one consumed. One without a version has not changed."""
-    for parent in parents:
-        version = versions.get(parent)
-        if version is not None and consumed.get(parent) != version:
-            yield parent
+def _decide_view(s: Situation, last_build: LastBuild) -> Decision:
+    changed = news(s.asked_parents, last_build, s.parent_versions, s.moved_in_run, now=s.now).changed
+    untracked = _untracked_now(s) if s.asks_untracked else ()
+    if changed or untracked:
+        message = f"New changes detected: {named([*changed, *untracked], s.labels)}, which its SQL is made from"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, changed)
+    expires_at = s.untracked_from if s.asks_untracked else None
+    return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data", eligible_at=expires_at)
+
+
+def _untracked_now(s: Situation) -> tuple[str, ...]:
+    return s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
 
 
 def _rebuilds_altered(s: Situation) -> bool:
@@ -314,32 +320,8 @@ def _rebuilds_altered(s: Situation) -> bool:
     return asked is ExternalChanges.REBUILD or (asked is None and s.is_deterministic)
 
 
-def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool:
-    """Return whether a parent changed only by moving during the last builds, and it is too soon to try once more.
-
-    The first time it is built again at once. What moves each time may be moved by the build itself, such as by a hook.
-    """
-    consumed = last_build.consumed.get(parent, "")
-    times = times_moved(consumed)
-    is_back = captured_version(consumed) == s.parent_versions.get(parent)
-    return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
-
-
-def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
-    """Return until when to wait for a parent that moved during the run of the last build, and not since.
-
-    The first time it is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
-    """
-    times = last_build.stirred.get(parent, 0)
-    if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
-        return last_build.ended_at
-    until = last_build.ended_at + retry_wait(times)
-    # If the clock was set back by more than the wait, there is no telling how long it would be.
-    return until if last_build.ended_at - retry_wait(times) < s.now else s.now
-
-
 def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
-    until = min(_stirred_until(s, last_build, parent) for parent in parents)
+    until = min(stirred_until(parent, last_build, s.parent_versions, s.moved_in_run, now=s.now) for parent in parents)
     hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
     hook = f"its {hooks[-1]}" if hooks else "on-run-end"
     message = (

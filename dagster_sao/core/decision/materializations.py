@@ -68,6 +68,12 @@ class NodeToBuild:
         """Whether its last build was limited to a part of its rows."""
         return self.failure is not None and self.failure.kind is FailureKind.LIMITED
 
+    @property
+    def has_sql_of_answers(self) -> bool:
+        """Whether the SQL of its last build was made from answers of the warehouse, which may be others now."""
+        reads = self.last_build.evidence.reads if self.last_build is not None else None
+        return reads is not None and (reads.asks_parents or reads.asks_others)
+
 
 def steps(node: NodeToBuild) -> Steps:
     """Return the steps that the build of a node takes."""
@@ -81,7 +87,7 @@ def steps(node: NodeToBuild) -> Steps:
         keeps_old_code = _keeps_old_code(node.materialized, node.traits)
         must = keeps_old_code and _is_left_undone(settings, node.changes)
         # A relation that exists may have other columns, or other SQL.
-        should = keeps_old_code and (node.last_build is None or node.failure is not None)
+        should = keeps_old_code and (node.last_build is None or node.failure is not None or node.has_sql_of_answers)
     if must and settings.refuses_full_refresh:
         return Steps(obstacle=_refused(node.materialized, node.relation_name))
     if node.wants_full_refresh or must or should:

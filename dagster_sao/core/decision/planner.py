@@ -14,16 +14,18 @@ from dagster_sao.core.code.versions import (
     proven_kind,
     view_version,
 )
-from dagster_sao.core.decision.decide import Action, Decision, Reason, Request, Situation, changed_parents, decide
+from dagster_sao.core.decision.decide import Action, Decision, Reason, Request, Situation, decide
 from dagster_sao.core.decision.decide_functions import FunctionDecision, decide_functions
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.decision.view_rules import (
+    asked_parents,
     changed_columns,
     column_signature,
     definition,
     is_dropped,
+    renewal,
     replaces_relation,
     unlisted_parents,
     view_bindings,
@@ -33,6 +35,7 @@ from dagster_sao.core.decision.view_rules import (
 from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.project import Project
+from dagster_sao.core.state.news import changed_parents
 from dagster_sao.core.state.relation_versions import stored_version, superseded_at, version_in_relation
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
@@ -197,7 +200,8 @@ class _Planner:
             self._code_changes[uid] = self._project.code_changes(
                 uid, last_build, parents_changed=self._has_changed_parents(node, last_build)
             )
-        changed_columns = self._changed_columns(node)
+        columns = self._known_columns(node)
+        other_columns = changed_columns(node, self._project, last_build, columns)
         unknown_columns = unlisted_parents(node, self._state) if uid in self._renewed else ()
         return Situation(
             now=self._now,
@@ -224,11 +228,13 @@ class _Planner:
             tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
             failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
-            changed_columns=tuple(p for p in changed_columns if last_build and p in last_build.columns),
+            changed_columns=tuple(p for p in other_columns if last_build and p in last_build.columns),
             unknown_columns=(
-                *(p for p in changed_columns if last_build and p not in last_build.columns),
+                *(p for p in other_columns if last_build and p not in last_build.columns),
                 *unknown_columns,
             ),
+            asked_parents=asked_parents(node, self._project, last_build, columns),
+            asks_untracked=last_build is not None and last_build.evidence.asks_others,
             parent_versions=self._versions,
             moved_in_run=self._state.moved_in_run.get(uid, {}),
             parents=node.parents,
@@ -325,14 +331,17 @@ class _Planner:
             return last_build.column_signature
         return column_signature(node, self._project, self._signatures, self._definition_after(node))
 
-    def _changed_columns(self, node: Node) -> Mapping[str, str]:
-        """Return the columns of a view's parents that it is not bound to; those of parents that are built are not known yet."""
-        known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
-        return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
+    def _known_columns(self, node: Node) -> Mapping[str, str]:
+        """Return the columns of a node's parents; those of parents that this plan builds are not known yet."""
+        return {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
 
     def _definition_after(self, node: Node) -> str:
         last_build = self._state.builds.get(node.unique_id)
-        return definition(last_build, self._changed_columns(node) if self._is_built(node.unique_id) else {})
+        if not self._is_built(node.unique_id):
+            return definition(last_build, {})
+        return definition(
+            last_build, renewal(node, self._project, last_build, self._known_columns(node), self._versions)
+        )
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
         needed = self._view_bindings(node)

@@ -25,9 +25,10 @@ from dagster_sao.core.code.versions import (
 )
 from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.view_rules import (
-    changed_columns,
+    asks_parents,
     column_signature,
     definition,
+    renewal,
     replaces_relation,
     view_bindings,
     view_leaves,
@@ -178,7 +179,10 @@ class Ledger:
         fingerprint = fingerprint or self._project.fingerprints[unique_id]
         before = self._builds.get(unique_id)
         consumed = self.consumed(unique_id)
-        if not node.is_view:  # which reads nothing when it is built
+        captured = consumed
+        if not node.is_view or asks_parents(
+            node, self._project, evidence
+        ):  # another view reads nothing when it is built
             consumed = self._as_read(consumed, before.consumed if before is not None else {}, run_id)
         if node.is_view and node.functions:
             self._functions_of_views[unique_id] = function_versions(
@@ -190,7 +194,7 @@ class Ledger:
             **{uid: build.column_signature for uid, build in self._builds.items() if uid in node.parents},
         }
         known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
-        renewed_for = definition(before, changed_columns(node, self._project, before, known))
+        renewed_for = definition(before, renewal(node, self._project, before, known, captured))
         build = LastBuild(
             started_at=started_at,
             ended_at=ended_at,
@@ -207,7 +211,7 @@ class Ledger:
             run_id=run_id,
             column_signature=column_signature(node, self._project, signatures, renewed_for),
             view_bindings=self._view_bindings(node, signatures),
-            columns=known if node.is_view and self._project.traits.binds_views else {},
+            columns=known if node.is_view else {},
             definition=renewed_for,
             view_leaf_versions=self._as_read(
                 self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id

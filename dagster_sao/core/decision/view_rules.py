@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from dagster_sao.core.code.evidence import Evidence
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
+from dagster_sao.core.state.news import changed_parents
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
 _MATERIALIZED_VIEW = "materialized_view"
@@ -28,11 +30,54 @@ def changed_columns(
 ) -> Mapping[str, str]:
     """Return the columns of its parents that a view's stored definition is not known to be bound to.
 
-    Empty where the database binds a view whenever it is read.
+    Empty where the database binds a view whenever it is read, unless its templates asked for columns.
     """
-    if last_build is None or not node.is_view or not project.traits.binds_views:
+    if last_build is None or not node.is_view:
+        return {}
+    reads = last_build.evidence.reads
+    if not project.traits.binds_views and (reads is None or not reads.asks_columns):
         return {}
     return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
+
+
+def asks_parents(node: Node, project: Project, evidence: Evidence) -> bool:
+    """Return whether the SQL of a view is made from what its parents held when it was built."""
+    if not node.is_view:
+        return False
+    reads = evidence.reads
+    return node.unique_id in project.may_ask if reads is None else reads.asks_parents
+
+
+def asked_parents(
+    node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the parents of a view whose other version may give it other SQL, because its templates queried them.
+
+    `columns` are those that are known: if its templates asked for columns alone, these parents are compared by them.
+    """
+    if last_build is None or not asks_parents(node, project, last_build.evidence):
+        return ()
+    reads = last_build.evidence.reads
+    if reads is None or reads.asks_rows:
+        return node.parents
+    # Where the database binds views, their nodes' column signatures are compared too.
+    bound = project.graph.nodes if project.traits.binds_views else ()
+    return tuple(parent for parent in node.parents if parent not in columns and parent not in bound)
+
+
+def renewal(
+    node: Node,
+    project: Project,
+    last_build: LastBuild | None,
+    columns: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Mapping[str, str]:
+    """Return what makes the definition of a view another one when it is created anew; empty where it stays what it is."""
+    if last_build is None:
+        return {}
+    asked = asked_parents(node, project, last_build, columns)
+    changed = changed_parents(asked, last_build.consumed, versions)
+    return {**changed_columns(node, project, last_build, columns), **{parent: versions[parent] for parent in changed}}
 
 
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:

@@ -222,7 +222,9 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
         record["reads"] = dict(reads.values)
         record["unseen"] = sorted(reads.unseen)
         record["follows_state"] = reads.follows_state
-        record["asks_parents"] = reads.asks_parents
+        record["asks_rows"] = reads.asks_rows
+        record["asks_columns"] = reads.asks_columns
+        record["asks_others"] = reads.asks_others
     return {name: value for name, value in record.items() if value}
 
 
@@ -238,7 +240,9 @@ def _evidence_from_json(record: object) -> Evidence:
             values=_strings(record.get("reads")),
             unseen=frozenset(record.get("unseen") or ()),
             follows_state=bool(record.get("follows_state")),
-            asks_parents=bool(record.get("asks_parents")),
+            asks_rows=bool(record.get("asks_rows")),
+            asks_columns=bool(record.get("asks_columns")),
+            asks_others=bool(record.get("asks_others")),
         )
     return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
 

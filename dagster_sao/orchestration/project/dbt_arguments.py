@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import yaml
 from dagster_dbt import DbtCliResource, DbtProject
 
+from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.messages import sentence
@@ -130,7 +132,7 @@ def project_with(dbt_project: DbtProject, settings: DbtSettings) -> DbtProject:
     if DbtSettings(settings.variables, target, profile) == own:
         return dbt_project
     base = dbt_project.target_path.parents[1] if has_own_manifest(dbt_project) else dbt_project.target_path
-    key = digest([profile or "", target or "", json.dumps(dict(settings.variables), sort_keys=True, default=str)])
+    key = digest([profile or "", target or "", json.dumps(as_json(settings.variables), sort_keys=True)])
     arguments = without_settings(prepare_arguments(dbt_project), "--vars", "--target", "--profile")
     if settings.variables:
         arguments += vars_arguments(settings.variables)
@@ -183,7 +185,18 @@ def with_other(
 
 def vars_arguments(variables: Mapping[str, Any]) -> list[str]:
     """Return the arguments that give dbt variables."""
-    return ["--vars", json.dumps(dict(variables))] if variables else []
+    return ["--vars", _as_yaml(variables)] if variables else []
+
+
+def _as_yaml(variables: Mapping[str, Any]) -> str:
+    """Return variables on one line: as JSON if that keeps them as they are, which numbers as keys and dates are not."""
+    try:
+        text = json.dumps(dict(variables))
+        if json.loads(text) == variables:
+            return text
+    except (TypeError, ValueError):
+        pass
+    return str(yaml.safe_dump(dict(variables), default_flow_style=True, width=inf, sort_keys=False)).strip()
 
 
 def _named_profile(dbt_project: DbtProject) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from dagster_dbt import DbtCliResource, DbtProject
 
+from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
 from dagster_sao.orchestration.files import write_json
@@ -83,7 +84,7 @@ def current_inputs(dbt_project: DbtProject, variables: Mapping[str, Any]) -> Par
     environ = environment_of_dbt(dbt_project.project_dir)
     files = input_files(dbt_project)
     values = {
-        "--vars": json.dumps(dict(variables), sort_keys=True, default=str),
+        "--vars": json.dumps(as_json(variables), sort_keys=True),
         "the target": dbt_project.target or setting("TARGET", environ) or "",
         "the profile": dbt_project.profile or setting("PROFILE", environ) or "",
         "the installed dbt": dbt_packages(),

@@ -61,7 +61,7 @@ def test_what_the_text_spells_out_counts_whether_it_was_read_or_not():
 
 
 def test_rows_of_a_parent_choose_the_way_as_long_as_they_are_the_same():
-    this = world(TracedReads({}, asks_parents=True))
+    this = world(TracedReads({}, asks_rows=True))
     this.edit("m", **{**WIDE, "var: *": "another one"})
     assert message(this) == REUSED
     this.ask("m", build_after=timedelta(hours=1))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from datetime import date
 
 import pytest
 
-from dagster_sao.core.code.context_values import Surroundings
+from dagster_sao.core.code.context_values import ContextValues, Surroundings
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
@@ -279,6 +280,16 @@ def reading(call):
 
 def with_values(world, **values):
     return of(world, variables=Variables(**values))["m"]
+
+
+def test_keys_and_values_of_yaml_that_json_lacks_are_told_apart():
+    day = date(2026, 1, 1)
+    values = [{1: "a", "x": "b"}, {"1": "a", "x": "b"}, {day: 1}, {"2026-01-01": 1}, [day], ["2026-01-01"], {"a", "b"}]
+    digests = {
+        ContextValues({}, Surroundings(Variables({"v": value}))).digest(("var", "v"), {"package_name": "shop"})
+        for value in values
+    }
+    assert len(digests) == len(values)
 
 
 def test_a_variable_whose_name_is_computed_depends_on_all_variables():

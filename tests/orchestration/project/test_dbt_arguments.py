@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import date
 
 import pytest
+import yaml
 from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao import build_state_aware_definitions
@@ -18,6 +20,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
     read_arguments,
     settings_of,
     together,
+    vars_arguments,
     with_environment,
     without_hiding,
     without_settings,
@@ -50,6 +53,13 @@ def project(tmp_path):
 )
 def test_variables_are_read_in_every_form(arguments, variables):
     assert read_arguments(arguments, "dbt_args") == DbtSettings(variables)
+
+
+@pytest.mark.parametrize("variables", [{"a": "ä b"}, {"rates": {1: 5, "x": [1.5, None]}}, {"day": date(2026, 1, 1)}])
+def test_dbt_gets_variables_as_they_are(variables):
+    option, text = vars_arguments(variables)
+    assert (option, yaml.safe_load(text)) == ("--vars", variables)
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize("word", ["--target prod", "--target=prod", "-t prod"])
