@@ -4,8 +4,8 @@ dbt-core imports every module whose name starts with `dbt_` and asks it for `plu
 (`dbt.plugins.manager`). So this package is loaded in every dbt process of the environment, and must cost
 next to nothing: it imports nothing until the variable `DAGSTER_SAO_TRACE` names a file.
 
-It must not import Dagster. Of `dagster_sao`, which imports modules from here, it imports only `sql`, when data tests are to be
-answered with fewer queries.
+It must not import Dagster. `dagster_sao` imports modules from here; the other way, only `dagster_sao.sql` is imported, when data
+tests are to be answered with fewer queries.
 """
 
 from __future__ import annotations

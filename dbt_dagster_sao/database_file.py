@@ -1,6 +1,6 @@
-"""The file of a DuckDB database, as `stat` tells of it: whether anybody but dbt wrote it between two moments.
+"""The file of a DuckDB database, by its `stat`: whether anything but dbt wrote it between two moments.
 
-While dbt has the file open, nobody else can write it. So the file as it was when dbt opened it says what dbt read.
+While dbt has the file open, nothing else can write it. So its state when dbt opened it shows what dbt read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMPANIONS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
-"""What is added to the name of a database for the files that belong to it. DuckDB 1.5 and later use the last two."""
+"""The endings of the files that belong to a database. DuckDB 1.5 and later use the last two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class FileRead:
     """The database file that dbt read in one invocation."""
 
     path: str
-    """Empty where dbt opened none, or nobody knows which."""
+    """Empty where dbt opened none, or it is not known which."""
     state: str
     """The state from which dbt read on, alone; empty where others may have written the file meanwhile."""
 
@@ -90,7 +90,7 @@ def _state_that_was_read(events: Sequence[FileOpened | FileClosed]) -> str:
 
 
 def database_state(path: str | Path) -> str:
-    """Return what is another after each later write to a database file; empty where there is none, or nobody can tell.
+    """Return a value that every later write to a database file changes; empty where there is none, or it is not known.
 
     Two writes within one tick of the file system's clock may leave the same.
     """

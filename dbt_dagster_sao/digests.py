@@ -18,7 +18,7 @@ ABSENT = "-"
 UNKNOWN = "?"
 """Stands for a value that cannot be computed again, or was not the same each time. It equals nothing, itself included."""
 SECRET_PREFIX = "DBT_ENV_SECRET"  # noqa: S105 (a prefix of names)
-"""How the names begin of the environment variables that dbt keeps secret."""
+"""The beginning of the names of environment variables that dbt keeps secret."""
 WHOLE = "*"
 """The key that stands for a whole object: printed, iterated over or passed on."""
 
@@ -34,7 +34,7 @@ _SECTIONS = (
     "semantic_models",
     "sources",
 )
-"""What dbt's `graph` holds."""
+"""The keys of dbt's `graph`."""
 _UNSTABLE = frozenset(
     {
         "_event_status",
@@ -64,7 +64,7 @@ _BATCH_CONFIG = "__dbt_internal_"
 _FREE_FORM = frozenset({"meta", "unrendered_config"})
 """Attributes whose keys are the user's: a null among them means something."""
 _HOOK_NAMES = {"pre_hook": "pre-hook", "post_hook": "post-hook"}
-"""What dbt's config object calls a key, and what manifest.json calls it."""
+"""The names of keys in dbt's config object, and in manifest.json."""
 
 
 def digest(value: Any) -> str:
@@ -122,7 +122,7 @@ def graph_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _stable_model_attribute(key: str, value: Any) -> Any:
-    """Return what counts of an attribute of a node: None for one that changes by itself, and no nulls within."""
+    """Return the part of a node's attribute that counts: None if it changes by itself, and no nulls within."""
     if changes_by_itself(key) or value is None:
         return None
     if key in _FREE_FORM:

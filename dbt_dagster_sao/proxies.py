@@ -1,7 +1,6 @@
 """Stand-ins for values of Jinja's context that note what is read of them. They know nothing of dbt.
 
-Each behaves as what it stands for: a dictionary stays a dictionary, also for `is mapping`, `tojson` and an adapter's
-own code.
+Each behaves like the original: a dictionary stays a dictionary, even for `is mapping`, `tojson` and an adapter's own code.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ WATCHED = frozenset(
         "thread_id",
     }
 )
-"""The names whose values cannot be stood in for: that a template or macro looks them up counts as a read."""
+"""The names whose values no stand-in can replace: looking one up counts as a read."""
 Noted = Callable[[str], None]
 """Is called with the key that is read, or WHOLE."""
 
@@ -67,7 +66,7 @@ def traced(context: object) -> TracedContext | None:
 
 
 class ContextView(MutableMapping[str, Any]):
-    """What own code finds as `context`: the context itself, except that reading all of it is noted."""
+    """The `context` of own code: the context itself, except that reading all of it is noted."""
 
     __slots__ = ("_context", "_noted")
 
@@ -215,7 +214,7 @@ class TracedAttributes:
 
 
 class TracedConfig:
-    """dbt's `config`, which notes itself what is read of the configuration: only its way to the node is noted here."""
+    """dbt's `config`. It notes itself which settings are read; only reads of the node through it are noted here."""
 
     __slots__ = ("_config", "_noted")
 

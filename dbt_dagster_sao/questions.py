@@ -60,7 +60,7 @@ ASK_NOTHING = frozenset(
         "warn_once",
     }
 )
-"""What adapters offer to Jinja that asks the warehouse nothing. What is not listed counts as a question."""
+"""Members of adapters that send the warehouse nothing. Any other member counts as a question."""
 
 _ABOUT_EXISTENCE = frozenset({"already_exists", "check_schema_exists", "get_relation"})
 _OF_THE_BUILD = ("__dbt_tmp", "__dbt_backup")
@@ -76,7 +76,7 @@ def asking(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         frame = stack.frame
         if frame is None or not frame.is_own:
             return method(*arguments, **options)
-        # What the adapter does to answer is not own code.
+        # The adapter's own work on the answer is not own code.
         stack.frame = Frame(frame.recording, is_own=False)
         try:
             answer = method(*arguments, **options)

@@ -1,6 +1,6 @@
 """Collects what nodes read, in the threads of one dbt process, and writes a line as each ends. Knows nothing of dbt.
 
-Recording must never end a build: what goes wrong while a read is noted makes that node's trace void.
+Recording must never end a build: an error while a read is noted makes that node's trace void.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_QUERIES = 50
 _OF_THE_NODE = ("config: ", "meta: ", "model: ", "this: ")
 _OF_THE_PACKAGE = ("var: ", "has_var: ")
 _ALWAYS_FALSE = "is_incremental()"
-"""What an ephemeral model is told."""
+"""A condition that is always false in an ephemeral model."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Recording:
             self._queries[query] = None
 
     def merge(self, inlined: Recording) -> None:
-        """Add what an ephemeral model read. What it read of itself, or of its package, keeps its name."""
+        """Add what an ephemeral model read. Reads of itself, or of its package, keep its name."""
         with inlined._lock:
             reads, macros = list(inlined._reads.items()), set(inlined._macros)
             state, queries = set(inlined._state), dict(inlined._queries)
@@ -163,7 +163,7 @@ class Session:
         return recording
 
     def of(self, node: str) -> Recording:
-        """Return the recording of a node that began; of another: an ephemeral model's, kept for what inlines it."""
+        """Return the recording of a node that began, else of an ephemeral model, kept for the nodes that inline it."""
         with self._lock:
             found = self._building.get(node)
             return found[0] if found else self._inlined.setdefault(node, Recording(node))

@@ -42,7 +42,7 @@ KINDS = frozenset(
 )
 """The kinds of reads that are noted here, or in every context."""
 MEMBERS = frozenset({"config", "env_var", "flags", "graph", "invocation_args_dict", "model", "render", "target"})
-"""What dbt must put into a context for that."""
+"""The members that a context needs for this."""
 _CLOCKS = frozenset({"invocation_id", "run_started_at", "thread_id"})
 _COMPARABLE = frozenset({"dbt_version", "this"})
 _OF_THE_NODE = {
@@ -60,7 +60,7 @@ class Stage:
     context: TracedContext
     """As dbt has filled it."""
     whole: MutableMapping[str, Any]
-    """What dbt hands out: the context, or a chain that ends with it."""
+    """The object that dbt hands out: the context, or a chain that ends with it."""
     recording: Recording
     session: Session
     node: Callable[[], dict[str, Any]] | None
@@ -132,7 +132,7 @@ class Stage:
     def _env_var(self, function: Callable[..., str]) -> Callable[..., str]:
         @wraps(function)
         def env_var(var: Any, *arguments: Any, **options: Any) -> str:
-            # A read of a value counts whoever makes it.
+            # A read of a value counts, whichever code reads it.
             if isinstance(var, str) and not var.startswith(SECRET_PREFIX) and var not in self.overrides:
                 value = self.session.environment.get(var)
                 self.recording.read(f"env_var: {var}", env_digest, value, self.session.key)

@@ -71,14 +71,6 @@ def opened(tmp_path_factory):
     return open_shop(tmp_path_factory.mktemp("corner_shop"))
 
 
-@pytest.fixture(scope="module")
-def day(opened):
-    """The corner shop after an eventful day, for the tests of the Python API and of the command line to look at."""
-    from tests.support.corner_shop import eventful_day
-
-    return eventful_day(opened)
-
-
 @pytest.fixture
 def corner_shop_environment(opened, monkeypatch):
     """The variables that the corner shop needs."""

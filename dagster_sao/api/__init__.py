@@ -1,6 +1,6 @@
 """Drive a state-aware dbt project from Python: plan, build, explain, reset.
 
-Above the Dagster layer, and below the command line, which is made of it.
+Above the Dagster layer, and below the command line, which uses nothing else.
 """
 
 from dagster_sao.api.data_tests.values import DataTestReport, DataTestReports

@@ -37,7 +37,7 @@ def run_build(  # noqa: PLR0913 (what a run is given)
     listener: Listener | None = None,
     log_level: str = "INFO",
 ) -> BuildResults:
-    """Build as `request` says, and return what became of each node and test.
+    """Build as `request` says, and return the result of each node and test.
 
     `listener` is called with each result as soon as it is known.
     """
@@ -45,13 +45,13 @@ def run_build(  # noqa: PLR0913 (what a run is given)
     selected = resolve_selection(project, loaded, request.selection)
     run_id = str(uuid.uuid4())
     if not selected:
-        # Dagster would take a run without a selection for a run of everything.
+        # To Dagster, a run without a selection would be a run of everything.
         return read_results((), loaded, (), run_id=run_id, started_at=started_at, ended_at=started_at)
     if listener is not None:
         _listen(instance, run_id, loaded, listener)
     job = definitions.resolve_implicit_global_asset_job_def()
     config = request.run_config(project, variables)
-    # Definitions with loggers of their own decide by themselves what is logged where.
+    # Definitions with their own loggers decide what is logged where.
     loggers = {} if job.has_specified_loggers else {"console": {"config": {"log_level": log_level}}}
     with marked_artifacts(run_id):
         result = job.execute_in_process(

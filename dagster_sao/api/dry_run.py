@@ -33,7 +33,7 @@ from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, RunPl
 from dagster_sao.orchestration.selection.resolve import resolve_selection
 from dagster_sao.orchestration.sources.first_look import FirstLook
 from dagster_sao.orchestration.state.documents import unwritten
-from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
+from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView, read_state, view_project
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.profiles import threads_of
@@ -41,7 +41,7 @@ from dagster_sao.warehouse.profiles import threads_of
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a build would do now. Nothing was written to find it out. Prints as a table."""
+    """What a build would do now. Finding it out wrote nothing. Prints as a table."""
 
     project_name: str
     decided: RunPlan
@@ -213,7 +213,7 @@ def make_dry_run(
     request: BuildRequest,
     loaded: LoadedProject | None = None,
 ) -> DryRun:
-    """Return what a build with this request would do now. `loaded` is a manifest to take in place of the newest.
+    """Return what a build with this request would do now. `loaded` is a manifest to use instead of the newest.
 
     Raises ConflictingOptionsError when nothing that is selected is forced, else as `resolve_selection` does.
     """
@@ -245,13 +245,10 @@ def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) ->
         return run_activity(instance, loaded, project.name, None, clock.now()).building
 
     first = FirstLook(
-        instance,
-        project,
-        loaded,
+        LiveProject(instance, project, loaded, building),
         asked.selected,
         refresh=True,
         state_aware=asked.state_aware,
-        building=building,
         watch=RelationWatch(project),
     )
     with unwritten():

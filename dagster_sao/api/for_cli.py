@@ -2,6 +2,7 @@
 
 from dagster_sao.orchestration.dbt.executable import find_dbt
 from dagster_sao.orchestration.messages import sentence
+from dagster_sao.orchestration.project.dbt_arguments import read_variables
 from dagster_sao.orchestration.project.parsing import changed_since_parse
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOption
 from dagster_sao.orchestration.selection.resolve import StateMode
@@ -16,5 +17,6 @@ __all__ = [
     "find_dbt",
     "masked",
     "masked_values",
+    "read_variables",
     "sentence",
 ]

@@ -14,7 +14,7 @@ from dagster_sao.orchestration.private.dagster_internals import schema_revisions
 def open_instance() -> dg.DagsterInstance:
     """Return the instance in DAGSTER_HOME.
 
-    Raises NoInstanceError when there is none, or when its database has another layout than this Dagster.
+    Raises NoInstanceError when there is none, or when its database is from another version of Dagster.
     """
     home = os.environ.get("DAGSTER_HOME")
     if not home:
@@ -33,7 +33,7 @@ def open_instance() -> dg.DagsterInstance:
 
 
 def check_schema(instance: dg.DagsterInstance) -> None:
-    """Raise NoInstanceError when the instance's database was laid out for another version of Dagster."""
+    """Raise NoInstanceError when the instance's database has the schema of another version of Dagster."""
     try:
         found, wanted = schema_revisions(instance)
     except Exception as error:

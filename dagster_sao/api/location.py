@@ -50,7 +50,7 @@ def project_definitions(
     variables: Mapping[str, Any] | None = None,
     translator: DagsterDbtTranslator | None = None,
 ) -> dg.Definitions:
-    """Return the definitions of a dbt project, whose manifest is written anew unless it was parsed from what there is now.
+    """Return the definitions of a dbt project, which is parsed first if its files or variables changed since the last parse.
 
     With another profile or target, or with variables, the manifest is kept apart, so that a code location that reads the
     usual one is not disturbed. Another profile or target is another environment, with a state of its own.
@@ -64,7 +64,7 @@ def project_definitions(
         settings, environment = with_environment(project, settings)
     project = project_with(project, settings)
     if is_stale(project, settings.variables):
-        # dbt would say of them only that it cannot read the file.
+        # dbt would report only that it cannot read the file.
         check_references(read_selectors(project.project_dir, {}), in_any_order=finds_selectors())
         prepare_manifest(project, settings.variables)
     orchestrated = OrchestratedProject(
@@ -99,7 +99,7 @@ def choose_project(projects: Sequence[OrchestratedProject], name: str | None) ->
 
 
 def _profiles_dir(project_dir: Path, given: Path | str | None) -> Path:
-    """Return where dbt looks: what was given, DBT_PROFILES_DIR, the project, the home folder."""
+    """Return the folder where dbt looks: the given one, DBT_PROFILES_DIR, the project, or the home folder."""
     named = given or os.environ.get("DBT_PROFILES_DIR")
     if named:
         path = Path(named).expanduser().absolute()

@@ -80,7 +80,7 @@ class StateAwareProject:
         variables: Mapping[str, Any] | None = None,
         translator: DagsterDbtTranslator | None = None,
     ) -> None:
-        """Read the dbt project, and parse it first unless its manifest was parsed from what there is now.
+        """Read the dbt project, and parse it first if its files or variables changed since the last parse.
 
         Where the project also is in a Dagster code location, use `from_definitions`, or give the same `translator`: the
         state is that of the asset keys.
@@ -197,7 +197,7 @@ class StateAwareProject:
         return self.plan_request(request)
 
     def select(self, selection: NodeSelection, *, warn: Callable[[str], None] = _LOG.warning) -> set[str]:
-        """Return the unique ids of the nodes that are selected; `warn` hears of criteria that match nothing.
+        """Return the unique ids of the selected nodes; `warn` gets a sentence for each criterion that matches nothing.
 
         Raises InvalidSelectionError or EmptySelectionError.
         """
@@ -226,10 +226,10 @@ class StateAwareProject:
             selector: The name of a YAML selector, instead of `select` and `exclude`.
             state_mode: `dbt` or `semantic`: what counts as modified for `state:modified`.
             **options: The options of a run, see `dagster_sao.StateAwareRunConfig`.
-            raise_on_failure: Whether a failure raises; else the results tell of it.
+            raise_on_failure: Whether a failure raises an error; otherwise the results show it.
 
         Returns:
-            What became of each node and test, by unique id. `target/run_results.json` says the same to dbt's tools.
+            The result of each node and test, by unique id. `target/run_results.json` has the same for dbt's tools.
 
         Raises:
             DbtBuildFailed: A node or a test failed, or waits for one that failed earlier, and everything that could be
@@ -250,7 +250,7 @@ class StateAwareProject:
     def build_request(
         self, request: BuildRequest, *, listener: Listener | None = None, log_level: str = "INFO"
     ) -> BuildResults:
-        """Build as `request` says. `listener` hears what becomes of each node and asset check as soon as it is known."""
+        """Build as `request` says. `listener` gets the result of each node and asset check as soon as it is known."""
         return run_build(
             self._project,
             self._definitions,
@@ -318,7 +318,7 @@ class StateAwareProject:
         return source_reports(view, self._look(view.loaded, view.graph.nodes) if probe else None)
 
     def notify(self, *sources: str, token: str = "") -> SourceNotices:
-        """Record that sources, such as `raw.orders`, have been loaded, and return what became of each.
+        """Record that sources, such as `raw.orders`, have been loaded, and return the result for each.
 
         A source is probed now, and does not wait for the freshness sensor. One in `loaded_by_dagster` is not probed: it has
         new data, unless `token` is the same as before.

@@ -1,4 +1,4 @@
-"""What is asked of a build or a dry run: one value for both, so that they accept exactly the same."""
+"""The request for a build or a dry run: one value for both, so that they accept exactly the same."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BuildRequest:
     """The config of its run, before the project adds its target and variables."""
 
     def run_config(self, project: OrchestratedProject, variables: Mapping[str, Any]) -> StateAwareRunConfig:
-        """Return the config of a run of the project. What is selected is not part of it: a run is given its assets."""
+        """Return the config of a run of the project. The selection is not part of it: a run gets its assets."""
         state = self.selection.state
         own = {
             "target": project.dbt_project.target if project.environment else None,

@@ -1,7 +1,7 @@
-"""`run_results.json` as dbt writes it, of a whole run: what dbt built, and what it was not asked to build.
+"""`run_results.json` as dbt writes it, for a whole run: what dbt built, and what it was not asked to build.
 
-A run starts dbt several times or not at all, each time with artifacts of its own. Tools that read what dbt leaves in the
-target folder find the whole there.
+A run may start dbt several times or not at all, each time with separate artifacts. So tools that read dbt's target folder find
+the whole run there.
 https://docs.getdbt.com/reference/artifacts/run-results-json
 """
 
@@ -37,9 +37,9 @@ def write_run_results(
     request: BuildRequest,
     said: Mapping[str, Mapping[str, Any]],
 ) -> Path:
-    """Write what became of the nodes and tests of a run into the target folder of the dbt project. Returns the file.
+    """Write the results of a run into the target folder of the dbt project, and return the file.
 
-    `said` is what dbt itself wrote of those that it came to.
+    `said` has dbt's own result for each node and test that dbt reached.
     """
     document = {
         "metadata": {

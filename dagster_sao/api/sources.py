@@ -115,7 +115,7 @@ class SourceReports:
 
 @dataclass(frozen=True, slots=True)
 class SourceNotices:
-    """What became of a notice about sources. Prints as a table."""
+    """The results of a notice about sources. Prints as a table."""
 
     project_name: str
     notices: tuple[Notice, ...]
@@ -170,7 +170,7 @@ def ask_warehouse(
     sources: Iterable[Source],
     also: Callable[[SourceProber], object] | None = None,
 ) -> Look:
-    """Probe sources, and whatever `also` asks then; record nothing. Tokens that were read before a failure count."""
+    """Probe sources, then do what `also` does; record nothing. Tokens that were read before a failure count."""
     found: dict[str, Observation] = {}
     try:
         session = open_session(project, loaded)

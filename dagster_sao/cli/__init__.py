@@ -1,6 +1,6 @@
 """The `dagster-sao` command: plan, build, explain, state, reset, tests, sources, notify and doctor.
 
-Made of `dagster_sao.api` alone: what the command line can do, Python can.
+It uses `dagster_sao.api` alone: Python can do whatever the command line can.
 """
 
 from dagster_sao.cli.main import main

@@ -59,7 +59,7 @@ def _command(body: _Body) -> _Body:
 
 @contextmanager
 def _warnings(*, debug: bool) -> Iterator[None]:
-    # Dagster's warnings are for people who write definitions, not for those who run a command.
+    # Dagster's warnings are for people who write definitions, not for people who run a command.
     with warnings.catch_warnings():
         if not debug:
             for kind in (dg.BetaWarning, dg.PreviewWarning, DeprecationWarning):

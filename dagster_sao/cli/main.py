@@ -1,4 +1,4 @@
-"""The `dagster-sao` command itself. It imports neither Dagster nor dbt: these take seconds, so only a command brings them."""
+"""The `dagster-sao` command itself. It imports neither Dagster nor dbt: that takes seconds, so only the commands do."""
 
 from __future__ import annotations
 

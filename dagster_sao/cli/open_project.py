@@ -1,4 +1,4 @@
-"""Which project a command means: Dagster definitions, or the folder of a dbt project."""
+"""Finds the project of a command: in Dagster definitions, or in the folder of a dbt project."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 
 import click
 import dagster as dg
-import yaml
 from dagster.components.definitions import LazyDefinitions
 
 from dagster_sao.api import StateAwareProject
-from dagster_sao.api.for_cli import changed_since_parse, sentence
+from dagster_sao.api.for_cli import changed_since_parse, read_variables, sentence
 from dagster_sao.errors import ConflictingOptionsError, DagsterSaoError, InvalidProjectError
 
 if sys.version_info >= (3, 11):
@@ -29,13 +28,13 @@ _OF_A_FOLDER = ("project_dir", "profiles_dir", "profile")
 
 
 def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  # noqa: ANN401 (a function of a sentence)
-    """Return the project that options of the command line mean.
+    """Return the project that the options of the command line name.
 
     Definitions in a file or module come first, then the dbt project in `--project-dir` or the current folder, then the
     definitions that the pyproject.toml here names. Raises ConflictingOptionsError or InvalidProjectError.
     """
     python_file, module_name = options["python_file"], options["module_name"]
-    target, variables = options["target"], _variables(options["variables"])
+    target, variables = options["target"], read_variables(options["variables"] or {}, "--vars")
     given = [f"--{name.replace('_', '-')}" for name in _OF_A_FOLDER if options[name]]
     if python_file and module_name:
         msg = "--python-file and --module-name both name Dagster definitions: give one of them."
@@ -66,20 +65,6 @@ def open_project(options: Mapping[str, Any], warn: Any) -> StateAwareProject:  #
             " Run `dbt parse` to have the change taken into account."
         )
     return project
-
-
-def _variables(text: str | None) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"--vars is not YAML: {sentence(error)}"
-        raise ConflictingOptionsError(msg) from None
-    if not isinstance(values, dict):
-        msg = f"--vars is a mapping such as '{{key: value}}', not {text!r}."
-        raise ConflictingOptionsError(msg)
-    return values
 
 
 def _module_of_pyproject(folder: Path) -> str:

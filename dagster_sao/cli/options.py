@@ -18,7 +18,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class _Seconds(click.FloatRange):
-    """A number within a range: `nan` is in every range for click."""
+    """A number within a range. To click alone, `nan` is in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 (click's)
         """Return the number. Fails with click's sentence."""
@@ -111,7 +111,7 @@ class _DbtLikeCommand(click.Command):
     """A command whose repeatable options take all words up to the next option, as dbt's do: `--select orders customers`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words of a command line. Returns what is left of them; raises click.UsageError."""
+        """Read the words of a command line. Returns the remaining words. Raises click.UsageError."""
         options = (param for param in self.params if isinstance(param, click.Option) and param.multiple)
         return super().parse_args(ctx, list(_one_value_each(args, {name for one in options for name in one.opts})))
 

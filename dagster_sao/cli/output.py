@@ -35,7 +35,7 @@ class Output:
         """Show results in `form`, `text` or `json`; with `quiet` nothing but them and errors."""
         self.is_json = form == "json"
         self.quiet = quiet
-        # rich leaves colours out by itself where stdout is no terminal or NO_COLOR is set.
+        # rich leaves colours out by itself where stdout is not a terminal or NO_COLOR is set.
         self._out = _console(sys.stdout)
         self.err = _console(_own_copy(sys.stderr))
 
@@ -55,18 +55,18 @@ class Output:
         self._out.print(text)
 
     def note(self, text: str) -> None:
-        """Say something beside the result, on stderr, unless it is to be quiet."""
+        """Write a note to stderr, beside the result, unless the output is quiet."""
         if not self.quiet:
             self.err.print(text, markup=False, highlight=False)
 
     def warn(self, text: str) -> None:
-        """Warn on stderr, unless it is to be quiet."""
+        """Warn on stderr, unless the output is quiet."""
         if not self.quiet:
             self.err.print(f"Warning: {text}", style="yellow", markup=False, highlight=False)
 
 
 def _own_copy(stream: Any) -> Any:  # noqa: ANN401 (a stream)
-    """Return a stream of our own to the same place: Dagster takes the usual one over while a step runs."""
+    """Return another stream to the same place: Dagster takes over the usual one while a step runs."""
     try:
         return os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
     except (OSError, io.UnsupportedOperation):

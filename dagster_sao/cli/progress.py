@@ -1,4 +1,4 @@
-"""How a build goes on: a bar on a terminal, a line for each node and each test. On stderr, beside the result."""
+"""The progress of a build: a bar on a terminal, a line for each node and each test. On stderr, beside the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dagster_sao.cli.output import Output
 
 @contextmanager
 def build_progress(out: Output, count: int) -> Iterator[Callable[[NodeResult | TestResult], None]]:
-    """Yield what shows a result as soon as it is known. `count` is how many nodes there will be."""
+    """Yield a function that shows each result as soon as it is known. `count` is the number of nodes."""
     columns = TextColumn("Building"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     is_shown = out.err.is_terminal and not out.quiet
     heard: set[str] = set()
@@ -35,9 +35,9 @@ def build_progress(out: Output, count: int) -> Iterator[Callable[[NodeResult | T
 def _is_news(result: NodeResult | TestResult, *, is_shown: bool) -> bool:
     """Return whether a result is worth a line beside the bar, or without one."""
     if isinstance(result, TestResult):
-        # There are many, and what an earlier run found is news only where it stands in the way.
+        # There are many tests, and an answer of an earlier run is news only where it holds something.
         return result.status is not TestStatus.REUSED or result.is_failing
-    # On a terminal the many that are reused would hide the few that are built.
+    # On a terminal the many reused nodes would hide the few that are built.
     return not is_shown or result.status is not NodeStatus.REUSED
 
 

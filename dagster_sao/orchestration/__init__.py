@@ -1,1 +1,1 @@
-"""Dagster: reads state, calls the core, writes events. Holds no rule of its own."""
+"""Dagster: reads state, calls the core, writes events. It has no rules of its own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a JSON file in one step: who reads it meanwhile finds the one before. Raises OSError."""
+    """Write a JSON file in one step: a reader finds the whole old file or the whole new one. Raises OSError."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document))
     temporary.replace(path)

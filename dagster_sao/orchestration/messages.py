@@ -17,8 +17,8 @@ def one_line(text: str) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error as one line for a user, without secrets: our own errors unchanged, of others the message of dbt or the system."""
-    # dbt's colours are for a terminal. Masked before it is cut: half a secret is not known any more.
+    """Return an error as one line for a user, without secrets: our own unchanged, others by the message of dbt or the system."""
+    # dbt's colours are for a terminal. Masked before it is cut: half a secret would not be recognised.
     text = masked(without_quoted_lines(unstyle(str(error))))
     if isinstance(error, DagsterSaoError):
         return text

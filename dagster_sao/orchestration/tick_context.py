@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import dagster as dg
 
 from dagster_sao.warehouse.redaction import masked
@@ -40,3 +42,21 @@ class TickLog:
     def warning(self, message: str) -> None:
         """Log a warning, without secrets."""
         self._context.log.warning(masked(message))
+
+
+class _Log(Protocol):
+    def warning(self, message: str) -> None: ...
+
+
+class FirstWarnings:
+    """Logs each warning the first time only, however many ticks give it."""
+
+    def __init__(self) -> None:
+        """Nothing was logged yet."""
+        self._logged: set[str] = set()
+
+    def warn(self, log: _Log, message: str) -> None:
+        """Log a warning that was not logged before."""
+        if message not in self._logged:
+            self._logged.add(message)
+            log.warning(message)

@@ -1,4 +1,4 @@
-"""The types of a relation's columns, as far as they tell which values are equal."""
+"""The types of a relation's columns, as far as they show which values are equal."""
 
 from __future__ import annotations
 

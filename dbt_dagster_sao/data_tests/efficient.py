@@ -1,7 +1,7 @@
 """Answers data tests with fewer queries: by a proof, or many by one scan. Knows nothing of dbt's classes.
 
-What cannot be answered so is left to dbt: a test with failures, so that counts, messages and stored rows are dbt's own,
-and a test whose query is not understood.
+Other tests are left to dbt: a test with failures, so that counts, messages and stored rows are dbt's own, and a test whose
+query is not understood.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SETTINGS_OF_TESTS = frozenset(
         "store_failures", "store_failures_as", "tags", "warn_if", "where",
     }
 )  # fmt: skip
-"""dbt's own. Any other is a setting of the adapter, such as the virtual warehouse that runs the query."""
+"""dbt's own settings. Any other belongs to the adapter, such as the virtual warehouse that runs the query."""
 
 
 class Warehouse(proofs.Warehouse, Protocol):
@@ -83,7 +83,7 @@ class _Group:
 def answer_at_zero(test: Entry, *, stores_failures: bool) -> tuple[bool, bool] | None:
     """Return whether dbt warns and whether it fails if a test finds no rows; None where only its own query can tell.
 
-    `stores_failures` tells whether tests store their failures that do not say so themselves: these must run.
+    `stores_failures` is the default for tests without a setting of their own. A test that stores its failures must run.
     """
     if why_only_its_query(test, stores_failures=stores_failures):
         return None
@@ -151,7 +151,7 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
 
 
 def _waits_for(built: frozenset[str], parents: Callable[[str], Sequence[str]]) -> frozenset[str]:
-    """Return which of the nodes that are built end last: without those that another one waits for itself."""
+    """Return the built nodes that end last: without nodes that another one of them waits for."""
     if len(built) <= 1:
         return built
     above: set[str] = set()
@@ -179,8 +179,8 @@ class EfficientTests:
     ) -> None:
         """Ask nothing yet. `entry` returns the manifest's entry of a unique id.
 
-        `stores_failures` tells whether tests store their failures that do not say so themselves. `draw` returns a number from
-        0 to 1, which decides whether a proven test is run all the same.
+        `stores_failures` is the default for tests without a setting of their own. `draw` returns a number from 0 to 1, which
+        decides whether a proven test is run all the same.
         """
         self._request, self._adapter, self._proofs, self._draw = request, adapter, test_proofs, draw
         self._entry, self._stores_failures = entry, stores_failures
@@ -229,7 +229,7 @@ class EfficientTests:
             return None
         with group.lock:
             if group.queries is None:
-                # Only once, as below: what follows an error is run test by test.
+                # Only once, as below: after an error, dbt runs test by test.
                 group.queries = {}
                 group.queries = self._queries(group.tests, warehouse)
         query = group.queries.get(test)
@@ -247,7 +247,7 @@ class EfficientTests:
     def _queries(self, tests: Sequence[str], warehouse: Warehouse) -> Mapping[str, _Query]:
         from dagster_sao.sql.merged_tests import TestQuery, merge
 
-        # What is proven needs no column. What is known only grows, so it stays proven.
+        # A proven test needs no column. Knowledge only grows, so it stays proven.
         open_tests = [test for test in tests if self.at_zero(test) is not None and not self._is_proven(test, warehouse)]
         compiled = {test: sql for test in open_tests if (sql := warehouse.compiled(test))}
         found: dict[str, _Query] = {}

@@ -98,7 +98,7 @@ class TestProofs:
         return found.reason if isinstance(found, NotProvable) else found
 
     def _enforced(self, unique_id: str, model: Entry) -> tuple[Known, ...]:
-        """Return what the constraints of a table that is built in this invocation make certain."""
+        """Return the properties that constraints ensure, for a table that is built in this invocation."""
         from dagster_sao.sql.proofs import enforced_properties
 
         is_built_by_dbt = unique_id in self._request.builds and not self._replaced.why_rows_may_differ
@@ -128,7 +128,7 @@ class TestProofs:
                 self._known.setdefault(about, {})[test] = Known(found, test, label)
 
     def _query(self, model_id: str, model: Entry, warehouse: Warehouse) -> QueryProofs | None:
-        """Return the analysis of a model's query, made anew when more is known of what it is built from."""
+        """Return the analysis of a model's query, made anew when more is known about its inputs."""
         from dagster_sao.sql.proofs import QueryProofs
 
         with self._lock:
@@ -182,11 +182,11 @@ class TestProofs:
 
     @staticmethod
     def _continues_on_error(model: Entry) -> bool:
-        """Return whether dbt builds what reads a model also when it could not build the model itself."""
+        """Return whether dbt builds the children of a model even if it could not build the model."""
         return (model.get("config") or {}).get("on_error") == "continue"
 
     def _relied_on(self, model_id: str) -> frozenset[str]:
-        """Return the relations whose tests tell about a model's rows: its parents, and what these are built from."""
+        """Return the relations whose tests say something about a model's rows: its parents, and their inputs."""
         if model_id not in self._above:
             parents = list(self._parents(self._entry(model_id) or {}))
             further = (self._relied_on(parent) for parent in parents if self._has_rows_of_query(parent))

@@ -1,4 +1,4 @@
-"""Which of dbt's macros a project replaces, and what that means for its data tests. Pure."""
+"""The macros of dbt that a project replaces, and what that means for its data tests. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReplacedMacros:
 
     names: frozenset[str] = frozenset()
     of_builds: frozenset[str] = frozenset()
-    """Those of them that may have a part in building a relation."""
+    """The replaced macros that may have a part in building a relation."""
 
     @property
     def why_dbt_answers(self) -> str:

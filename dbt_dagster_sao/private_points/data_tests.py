@@ -100,7 +100,7 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
         if node is None or unique_id in known:
             return known.get(unique_id)
         found: Mapping[str, Any] = node.to_dict(omit_none=True)
-        # What is said of a test stays; a model gets its compiled SQL when dbt comes to it.
+        # The entry of a test stays; a model gets its compiled SQL when dbt comes to it.
         if unique_id.startswith("test."):
             known[unique_id] = found
         return found

@@ -14,9 +14,15 @@ from dagster_sao import StateAwareProject, build_state_aware_definitions
 from dagster_sao.api import NodeStatus
 from dagster_sao.api.results.read_results import read_results
 from dagster_sao.core.decision.decide import Action, Reason
-from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS
+from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, eventful_day
 
 pytestmark = pytest.mark.usefixtures("corner_shop_environment")
+
+
+@pytest.fixture(scope="module")
+def day(opened):
+    """The corner shop after an eventful day."""
+    return eventful_day(opened)
 
 
 def statuses(results):

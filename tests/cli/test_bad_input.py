@@ -24,11 +24,21 @@ def run(*args):
     return CliRunner().invoke(main, [*map(str, args)])
 
 
+@pytest.fixture(scope="module")
+def shop(opened):
+    """The corner shop, parsed and not built."""
+    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
+        for name, value in opened.environment.items():
+            patch.setenv(name, value)
+        opened.project(instance).orchestrated.load()
+    return opened
+
+
 @pytest.fixture
-def project(day, tmp_path):
+def project(shop, tmp_path):
     """A copy of the corner shop's dbt project, to be spoilt."""
     folder = tmp_path / "spoilt"
-    shutil.copytree(day.shop.project_dir, folder)
+    shutil.copytree(shop.project_dir, folder)
     return folder
 
 
@@ -70,10 +80,10 @@ CASES = {
 
 
 @pytest.mark.parametrize(("args", "words"), CASES.values(), ids=CASES)
-def test_is_refused_in_one_sentence(day, args, words, monkeypatch):
-    monkeypatch.chdir(day.shop.project_dir)
+def test_is_refused_in_one_sentence(shop, args, words, monkeypatch):
+    monkeypatch.chdir(shop.project_dir)
     command, *rest = args
-    where = [] if "-f" in rest else ["--project-dir", day.shop.project_dir]
+    where = [] if "-f" in rest else ["--project-dir", shop.project_dir]
     refused(run(command, *where, *rest), *words)
 
 
@@ -82,23 +92,23 @@ def test_a_cyclic_yaml_selector_is_refused(project):
     refused(run("plan", "--project-dir", project, "--selector", "one"), "one", "two")
 
 
-def test_no_instance_is_refused(day, monkeypatch):
+def test_no_instance_is_refused(shop, monkeypatch):
     monkeypatch.delenv("DAGSTER_HOME")
-    refused(run("plan", "--project-dir", day.shop.project_dir), "DAGSTER_HOME is not set", "export DAGSTER_HOME")
+    refused(run("plan", "--project-dir", shop.project_dir), "DAGSTER_HOME is not set", "export DAGSTER_HOME")
 
 
-def test_an_instance_that_does_not_exist_is_refused(day, monkeypatch, tmp_path):
+def test_an_instance_that_does_not_exist_is_refused(shop, monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
-    refused(run("plan", "--project-dir", day.shop.project_dir), "DAGSTER_HOME", "nowhere")
+    refused(run("plan", "--project-dir", shop.project_dir), "DAGSTER_HOME", "nowhere")
 
 
-def test_an_instance_of_another_schema_version_is_refused(day, monkeypatch, tmp_path):
+def test_an_instance_of_another_schema_version_is_refused(shop, monkeypatch, tmp_path):
     home = tmp_path / "home"
-    shutil.copytree(day.shop.home, home)
+    shutil.copytree(shop.home, home)
     with closing(sqlite3.connect(home / "history" / "runs.db")) as connection, connection:
         connection.execute("update alembic_version set version_num = '0000feedbeef'")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    refused(run("plan", "--project-dir", day.shop.project_dir), "schema", "dagster instance migrate")
+    refused(run("plan", "--project-dir", shop.project_dir), "schema", "dagster instance migrate")
 
 
 def test_no_dbt_project_is_refused(tmp_path, monkeypatch):
@@ -155,12 +165,12 @@ def test_an_edited_file_is_told_of_where_definitions_bring_their_manifest(projec
     assert "brand_new" not in result.stdout
 
 
-def test_what_nobody_expected_is_one_line_and_with_debug_a_trace(day, monkeypatch):
+def test_what_nobody_expected_is_one_line_and_with_debug_a_trace(shop, monkeypatch):
     from dagster_sao.api import StateAwareProject
 
     def fail(*_args, **_options):
         raise RuntimeError("out of paper")
 
     monkeypatch.setattr(StateAwareProject, "states", fail)
-    refused(run("state", "--project-dir", day.shop.project_dir), "RuntimeError: out of paper", "--debug")
-    assert "Traceback" in run("state", "--project-dir", day.shop.project_dir, "--debug").stderr
+    refused(run("state", "--project-dir", shop.project_dir), "RuntimeError: out of paper", "--debug")
+    assert "Traceback" in run("state", "--project-dir", shop.project_dir, "--debug").stderr

@@ -23,14 +23,27 @@ from tests.support.environments import environment_for
 COMMANDS = ["plan", "build", "explain", "state", "reset", "tests", "sources", "notify", "doctor"]
 
 
+@pytest.fixture(scope="module")
+def shop(opened):
+    """The corner shop after a first build, and one of new rows."""
+    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
+        for name, value in opened.environment.items():
+            patch.setenv(name, value)
+        project = opened.project(instance)
+        project.build()
+        opened.load_orders(2, 2)
+        project.build("orders totals")
+    return opened
+
+
 @pytest.fixture
-def run(day):
+def run(shop):
     """Run a command on the corner shop."""
 
     def invoke(*args, **options):
         options.setdefault("catch_exceptions", False)
         command, *rest = args
-        return CliRunner().invoke(main, [command, "--project-dir", str(day.shop.project_dir), *rest], **options)
+        return CliRunner().invoke(main, [command, "--project-dir", str(shop.project_dir), *rest], **options)
 
     return invoke
 
@@ -101,13 +114,13 @@ def test_no_color_is_honoured_on_a_terminal(monkeypatch):
     assert Output("text").err.no_color
 
 
-def test_a_build_of_nothing_new_exits_with_0(run, day):
+def test_a_build_of_nothing_new_exits_with_0(run, shop):
     result = run("build", "-s", "orders", "-o", "json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["counts"] == {"reused": 1}
     assert "reused orders" in result.stderr
-    with day.shop.instance() as instance:
+    with shop.instance() as instance:
         assert instance.get_run_by_id(document["run_id"]).status is dg.DagsterRunStatus.SUCCESS
 
 
@@ -176,12 +189,12 @@ def test_what_is_reset_is_planned_and_the_whole_only_when_confirmed(run):
     assert document["decisions"][0]["reason"] == "never_built"
 
 
-def test_definitions_in_a_file_a_module_and_pyproject_are_found(day, tmp_path, monkeypatch):
+def test_definitions_in_a_file_a_module_and_pyproject_are_found(shop, tmp_path, monkeypatch):
     code = f"""
 from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions
 
-defs = build_state_aware_definitions(DbtProject({str(day.shop.project_dir)!r}))
+defs = build_state_aware_definitions(DbtProject({str(shop.project_dir)!r}))
 """
     (tmp_path / "corner_definitions.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -194,8 +207,8 @@ defs = build_state_aware_definitions(DbtProject({str(day.shop.project_dir)!r}))
 
 
 @pytest.mark.slow
-def test_another_target_is_another_environment(day, run):
-    profiles = day.shop.project_dir / "profiles.yml"
+def test_another_target_is_another_environment(shop, run):
+    profiles = shop.project_dir / "profiles.yml"
     text = profiles.read_text()
     profiles.write_text(text + "    ci: {type: duckdb, path: \"{{ env_var('CORNER_SHOP_DATABASE') }}\", schema: ci}\n")
     try:
@@ -207,13 +220,13 @@ def test_another_target_is_another_environment(day, run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_an_interrupted_build_ends_its_run(day, tmp_path, name):
+def test_an_interrupted_build_ends_its_run(shop, tmp_path, name):
     command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "fragile"]
-    environment = environment_for(tmp_path, **day.shop.environment, CORNER_SHOP_NUMBER=name)
+    environment = environment_for(tmp_path, **shop.environment, CORNER_SHOP_NUMBER=name)
     process = subprocess.Popen(
         # It waits an hour before it tries the broken model again.
         [*command, "--force", "fragile", "--retries", "1", "--retry-delay", "3600"],
-        cwd=day.shop.project_dir,
+        cwd=shop.project_dir,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -227,17 +240,17 @@ def test_an_interrupted_build_ends_its_run(day, tmp_path, name):
         process.kill()
     assert process.returncode == 1
     assert "Traceback" not in told
-    with day.shop.instance() as instance:
+    with shop.instance() as instance:
         assert instance.get_runs(limit=1)[0].is_finished
 
 
 @pytest.mark.parametrize("output", [pytest.param("text", marks=pytest.mark.slow), "json"])
-def test_a_real_process_keeps_stdout_clean(day, output, tmp_path):
+def test_a_real_process_keeps_stdout_clean(shop, output, tmp_path):
     command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "build", "--select", "rates"]
     done = subprocess.run(
         [*command, "--force", "rates", "--output", output],
-        cwd=day.shop.project_dir,
-        env=environment_for(tmp_path, **day.shop.environment),
+        cwd=shop.project_dir,
+        env=environment_for(tmp_path, **shop.environment),
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
 """How the data tests of a selection would be answered if all of it were rebuilt: by the code that answers them in dbt.
 
-All of the selection counts as built in one command, each test that is due as passed before the models that read its model,
-and each other test by its verdict, if that stands.
+The selection counts as built in one command. A due test counts as passed before the models that read its model, and any other
+test has its last verdict, if that stands.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dbt_dagster_sao.data_tests.replaced_macros import Macro, replaced_macros
 _IF_IT_PASSES = "if it passes"
 _STORE_FAILURES = "STORE_FAILURES"
 _FIRST_WORDS = frozenset({"a", "an", "it", "its", "no", "nothing", "only", "the", "this"})
-"""Of the reasons of proofs. Any other first word is the name of a column or a model, and keeps its case."""
+"""The first words of reasons. Any other first word is the name of a column or a model, and keeps its case."""
 _NO = frozenset({"", "0", "f", "false", "n", "no", "off"})
 
 
@@ -131,7 +131,7 @@ class _Answers:
         return found or DataTestRequest()
 
     def _learn(self, tests: Collection[str]) -> None:
-        """Let each test that is due pass, and each other one whose last answer was a pass."""
+        """Let each due test pass, and each other test whose last answer was a pass."""
         for uid in tests:
             verdict = self._planned.verdicts.get(uid)
             if self._planned.tests[uid].action is not TestAction.REUSE or verdict is None:
@@ -167,14 +167,14 @@ class _Answers:
 
 
 class _WithoutFailures:
-    """A warehouse in which each test passes. Of the real one it asks only for the columns of relations."""
+    """A warehouse in which each test passes. It queries the real one only for the columns of relations."""
 
     def __init__(self, manifest: Mapping[str, Any], session: WarehouseSession | None) -> None:
         self._manifest, self._session = manifest, session
         self.asked = 0
 
     def columns(self, unique_id: str) -> Mapping[str, str] | None:
-        """Return the columns of a relation in order, each with its type; None if the warehouse does not tell."""
+        """Return the columns of a relation in order, each with its type; None if the warehouse does not show them."""
         entry = self._manifest["nodes"].get(unique_id) or self._manifest["sources"].get(unique_id)
         session = self._session
         if entry is None or session is None:

@@ -98,7 +98,7 @@ def not_state_aware(patient: Patient) -> Iterator[Finding]:
 
 
 def old_manifest(patient: Patient) -> Iterator[Finding]:
-    """Yield a finding when the manifest was parsed from other files or variables than there are now."""
+    """Yield a finding when files or variables have changed since the manifest was parsed."""
     changed = changed_since_parse(patient.project.dbt_project, patient.project.variables)
     if changed:
         yield Finding(

@@ -1,1 +1,1 @@
-"""Explanations: the record of a node or a test, and why it is decided about as it is."""
+"""Explanations: the record of a node or a test, and the reason for the decision about it."""

@@ -43,7 +43,7 @@ class Explanation:
     settings: Mapping[str, str]
     """The settings in force that decide when it is built."""
     bound_to: tuple[str, ...]
-    """Of a view: the parents that it must be built after whenever they are rebuilt, by unique id."""
+    """For a view: the parents whose rebuild makes a build of the view necessary, by unique id."""
     made_at: datetime
     tests: tuple[DecidedTest, ...] = ()
     """The tests that read it, and its unit tests."""

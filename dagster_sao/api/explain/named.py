@@ -1,4 +1,4 @@
-"""Nodes and tests by the names that a person calls them."""
+"""Finds nodes and tests by the names that people use."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ReadState:
 
 
 def state_of_read(unique_id: str, plan: Plan, consumed: str | None, *, changed: bool) -> ReadState:
-    """Return what is read, `consumed` being the version that was read last."""
+    """Return the state of an input; `consumed` is the version that was read last."""
     node = plan.graph.nodes.get(unique_id)
     return ReadState(
         unique_id=unique_id,

@@ -130,7 +130,7 @@ def test_state(graph: ProjectGraph, unique_id: str, state: StateSnapshot) -> Tes
 
 
 def table_of_verdicts(tests: Iterable[TestState]) -> Table:
-    """Return what is recorded of tests as a table."""
+    """Return the records of tests as a table."""
     table = Table(title="Tests", title_justify="left")
     for heading in ("test", "verdict", "rows", "when (UTC)", "run", "attempts"):
         table.add_column(heading, justify="right" if heading in {"rows", "attempts"} else "left")
@@ -151,7 +151,7 @@ def table_of_verdicts(tests: Iterable[TestState]) -> Table:
 
 
 def table_of_decisions(title: str, tests: Iterable[DecidedTest], now: datetime) -> Table:
-    """Return what would become of tests as a table."""
+    """Return the decisions about tests as a table."""
     table = Table(title=title, title_justify="left")
     for heading in ("test", "decision", "reason", "last verdict"):
         table.add_column(heading)

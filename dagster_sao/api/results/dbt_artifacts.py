@@ -30,7 +30,7 @@ def target_folder(project: OrchestratedProject) -> Path:
 
 @contextmanager
 def marked_artifacts(run_id: str) -> Iterator[None]:
-    """Let dbt write into its artifacts which run it works for."""
+    """Let dbt write the id of the run into its artifacts."""
     with temporary_environment({_PREFIX + _MARK: run_id}):
         yield
 

@@ -58,8 +58,8 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
 ) -> BuildResults:
     """Return the results of `selected` from the events of their run, oldest first: the last event of each counts.
 
-    `tests` is what the run said of its tests, as `said_of_tests` returns it, and `said` what dbt wrote of nodes and tests
-    in that run: its words for a failure. `warnings` is what `said_of_sources` returns.
+    `tests` are the results that the run reported for its tests (`said_of_tests`), and `said` are dbt's own results, which have
+    its messages about failures. `warnings` is what `said_of_sources` returns.
     """
     heard = {result.unique_id: result for event in events if (result := _heard_of_node(event, loaded)) is not None}
     graph = loaded.project.graph

@@ -56,7 +56,7 @@ class RequestedNodes:
     def choose(self, facts: Facts) -> Mapping[str, Choice]:
         """Return the choice for each node of the plan, and remember what is requested."""
         graph, building = facts.plan.graph, facts.activity.building
-        # A run that builds a parent would make a build of the node stale: it waits for that run.
+        # A run that builds a parent would make a build of the node stale, so the node waits for that run.
         below = graph.descendants(building) if building else set()
         choices: dict[str, Choice] = {}
         waiting: set[str] = set()
@@ -83,9 +83,8 @@ class RequestedNodes:
     def _waits_after_a_run(self, uid: str, facts: Facts) -> str:
         """Return why a node waits whose last run neither built it nor recorded a failure; empty where it does not wait.
 
-        Without this, every tick would request a node again whose run dies before it records anything, or sees another
-        environment than this process. The tick requests it after 5 minutes, doubling up to 6 hours. Other code or data
-        ends the wait.
+        Without this, every tick would request a node again if its run dies before it records anything, or sees another
+        environment than this process. The wait is 5 minutes, doubling up to 6 hours. New code or data ends it.
         """
         before, times = self._unanswered.get(uid, (None, 0))
         run = facts.activity.ended.get(uid) or before
@@ -99,21 +98,21 @@ class RequestedNodes:
             times += 1
         self._unanswered[uid] = run, times
         wait = retry_wait(times)
-        # Where the clock was set back since, the wait is over: it could last for any length of time.
+        # If the clock was set back since, the wait is over: it could last for any length of time.
         if not run.ended_at - wait < facts.now < run.ended_at + wait:
             return ""
         return f"The last run for it ended without building it. Retries at {run.ended_at + wait:%H:%M:%S} UTC"
 
 
 def is_answered(uid: str, run: EndedRun, graph: ProjectGraph, state: StateSnapshot, wiped_at: datetime | None) -> bool:
-    """Return whether it is known what became of a node in a run: the run built it, failed at or above it, or held it.
+    """Return whether a run had an outcome for a node: the run built it, failed at or above it, or held it.
 
     Compares ids of runs, not times: clocks differ between machines.
     """
     build = state.builds.get(uid)
     if build is not None and build.run_id == run.run_id:
         return True
-    # Who wipes the history of what the run built asks for it anew.
+    # Whoever wipes the history of a node asks for a new build.
     if wiped_at is not None and wiped_at >= run.created_at:
         return True
     # A failure has a wait of its own, and the run skipped what is below it.

@@ -95,7 +95,7 @@ def run_request(  # noqa: PLR0913, PLR0917 (what a request is made of)
     if named:
         tags = {**tags, TESTS_TAG: json.dumps(sorted(named))}
     if not nodes and not checks:
-        # A run without assets is a run of all for Dagster. The run decides again about these nodes, and reuses them.
+        # To Dagster, a run without assets is a run of all. The run decides again about these nodes, and reuses them.
         nodes = _carriers(graph, named)
     return dg.RunRequest(
         run_config=run_config, asset_selection=[keys[uid] for uid in nodes], asset_check_keys=checks, tags=tags

@@ -1,7 +1,7 @@
 """The schedule of a state-aware job: a tick makes the plan of the run, and starts the run only when it has something to do.
 
-The tick looks at the warehouse and decides by the same code as the run, which decides again. Whatever the tick cannot know
-starts the run: an error while planning, a warehouse that cannot be queried, a source that there was no time for.
+The tick looks at the warehouse and decides by the same code as the run, which decides again. Whatever the tick cannot find
+out starts the run: an error while planning, a warehouse that cannot be queried, a source that there was no time for.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from dagster_sao.orchestration.runs.config import StateAwareRunConfig, with_dbt_
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, asked_of_assets, decide_run
 from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
-from dagster_sao.orchestration.state.read_state import read_state
+from dagster_sao.orchestration.state.read_state import LiveProject
 from dagster_sao.orchestration.state.run_activity import run_activity
-from dagster_sao.orchestration.tick_context import TickLog, tick_instance
+from dagster_sao.orchestration.tick_context import FirstWarnings, TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.redaction import masked
@@ -89,9 +89,10 @@ class _Tick:
         """Return what unfinished runs will build."""
         return run_activity(self.instance, self.loaded, self.project.name, self.repository, clock.now()).building
 
-    def state(self) -> StateSnapshot:
-        """Return the state as it is recorded now."""
-        return read_state(self.instance, self.project, self.loaded, clock.now())
+    @property
+    def live(self) -> LiveProject:
+        """The project, whose state is read anew at each call."""
+        return LiveProject(self.instance, self.project, self.loaded, self.building)
 
 
 class JobSchedule:
@@ -102,10 +103,10 @@ class JobSchedule:
         self._project, self._job = project, job
         self._warm: dict[OrchestratedProject, _Warm] = {}
         self._reasons = ShownReasons()
-        self._warned: set[str] = set()
+        self._warnings = FirstWarnings()
 
     def tick(self, context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Return the run that has something to do, or why there is none. Raises nothing: what is not known starts the run."""
+        """Return the run that has something to do, or why there is none. Raises nothing: what is unknown starts the run."""
         log = TickLog(context)
         try:
             instance = tick_instance(context)
@@ -134,7 +135,7 @@ class JobSchedule:
         for run_id in end_dead_runs(instance):
             log.warning(ended_line(run_id))
         self._look(tick)
-        now, state = clock.now(), tick.state()
+        now, state = clock.now(), tick.live.state()
         plan = decide_run(RunInputs(tick.asked, state, now)).plan
         choices = {uid: Choice(decision) for uid, decision in plan.decisions.items()}
         evaluations = self._reasons.changed(choices, tick.loaded)
@@ -166,21 +167,18 @@ class JobSchedule:
     def _look(self, tick: _Tick) -> None:
         """Record what the sources answer, and note the relations, as the run does at its beginning.
 
-        Raises _UnknownError or WarehouseError where anything is left unknown. A source that gives an error leaves nothing so:
+        Raises _UnknownError or WarehouseError where anything stays unknown. An error of one source does not count as that:
         nothing is built because of it, and the line of the tick shows it.
         """
         warm = self._warm.setdefault(tick.project, _Warm(WarmProber(tick.project), RelationWatch(tick.project)))
         first = FirstLook(
-            tick.instance,
-            tick.project,
-            tick.loaded,
+            tick.live,
             tick.asked.selected,
             refresh=tick.asked.config.refresh_sources,
             state_aware=True,
-            building=tick.building,
             watch=warm.watch,
         )
-        now, state = clock.now(), tick.state()
+        now, state = clock.now(), tick.live.state()
         sources = first.sources(state)
         if not first.is_needed(state, sources):
             return
@@ -189,7 +187,7 @@ class JobSchedule:
             heard = Heard(warm.prober.of(tick.loaded), tick.deadline)
             untracked_at = f"schedule of {self._job.name} at {now.isoformat()}"
             for problem in first.record(heard, sources, state, now, untracked_at=untracked_at):
-                self._warn_once(problem, tick.log)
+                self._warnings.warn(tick.log, problem)
         except WarehouseError:
             warm.prober.forget()
             raise
@@ -209,13 +207,8 @@ class JobSchedule:
             msg = f"run {at_work[0][:8]} may be writing to the database"
             raise _UnknownError(msg)
 
-    def _warn_once(self, problem: str, log: TickLog) -> None:
-        if problem not in self._warned:
-            self._warned.add(problem)
-            log.warning(problem)
-
     def _request(self, tick: _Tick, plan: Plan, state: StateSnapshot) -> dg.RunRequest:
-        """Return the request of a run of what is due, or of the whole job where only that does the same."""
+        """Return the request of a run of what is due, or of the whole job where a part would not do the same."""
         if self._job.is_stateful or not part_suffices(tick.asked, plan, state.verdicts):
             return self._whole_job()
         builds = [uid for uid in plan.builds if uid in tick.asked.selected]

@@ -1,4 +1,4 @@
-"""What the tick of a schedule makes of its plan: the words of a skipped tick, and how much of the job a run is started for.
+"""What follows from the plan of a schedule's tick: the line of a skipped tick, or how much of the job is requested.
 
 Plain values in and out. Nothing here reads Dagster or a clock.
 """
@@ -25,8 +25,8 @@ from dagster_sao.orchestration.runs.run_plan import AskedOfRun
 def part_suffices(asked: AskedOfRun, plan: Plan, verdicts: Mapping[str, Verdict]) -> bool:
     """Return whether a run of the due nodes and tests alone does and reports what a run of the whole job would.
 
-    It does not where other nodes of the job count: those that an earlier failure holds end the run as failed, `defer` reads
-    all parents that are not selected from elsewhere, and only a run of everything creates functions that nothing calls.
+    It would not where other nodes of the job matter: nodes that an earlier failure holds end the run as failed, `defer` reads
+    all parents outside the selection from elsewhere, and only a run of everything creates functions that nothing calls.
     """
     actions = {decision.action for decision in plan.decisions.values()}
     return not (

@@ -32,7 +32,7 @@ class Invocation:
     full_refresh: bool | None = None
     """Whether the command has `--full-refresh`; None where it makes no difference."""
     batches: str | None = None
-    """From which event time on microbatch models are built, empty for dbt's own; None where there are none."""
+    """From which event time on microbatch models are built, empty for dbt's own choice; None where there are none."""
     uncalled: list[str] = field(default_factory=list)
     """Functions that are created with it, beside those that its nodes and tests call."""
 
@@ -64,7 +64,7 @@ class Invocations:
         others = [uid for uid in order if uid not in {*alone, *seeds}]
         chosen = [*first, *self._pieces([*seeds, *others], decisions)]
         if uncalled:
-            # With the last: they may read what is built before.
+            # In the last command: they may read what is built before.
             chosen = chosen or [Invocation()]
             chosen[-1].uncalled = list(uncalled)
         return chosen
@@ -83,7 +83,7 @@ class Invocations:
         args: Sequence[str],
         functions: Sequence[str] = (),
     ) -> list[str]:
-        """Return the dbt arguments that build `nodes` and run `tests`, those of the invocation that still can be built and run.
+        """Return the dbt arguments that build `nodes` and run `tests`: the part of an invocation that can still be built and run.
 
         dbt's own order creates `functions` before their callers. Raises InvalidSelectionError where no arguments make dbt do
         exactly this.

@@ -48,7 +48,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
 ) -> DataTestRequest | None:
     """Return the request for an invocation that builds `nodes` and runs `tests`; None where dbt runs each test by itself.
 
-    `verdicts` are those of this run, which come before those of `state`; `stands` tells whether one is about the code and data that dbt will read.
+    `verdicts` are from this run, and replace those of `state`; `stands` tells whether one is about the code and data that dbt will read.
     """
     graph, builds, run = project.graph, frozenset(nodes), frozenset(tests)
     modes = {uid: project.test_policy(uid).efficient_testing or settings.efficient_testing for uid in run}
@@ -66,7 +66,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
     about = {test for uid in read for test in graph.tests_about.get(uid, ())}
     last = {**state.verdicts, **verdicts}
     usable = {uid for uid in about if _is_premise(graph.tests[uid], project, state)}
-    # A verdict from before this command is about other rows than those that it builds.
+    # A verdict from before this command is not about the rows that it builds.
     earlier = {uid for uid in usable & last.keys() - run if builds.isdisjoint(_read_by(graph.tests[uid], graph))}
     return DataTestRequest(
         builds=builds,
@@ -84,7 +84,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
 
 
 def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str], builds: Iterable[str]) -> set[str]:
-    """Return the views that tests and builds read, also through views, and that are as their last build from the project's code created them."""
+    """Return the views that tests and builds read, also through views, and that still have the project's code."""
     graph = project.graph
     if not tests:
         return set()

@@ -49,7 +49,7 @@ _WATCHDOG = Path(__file__).with_name("watchdog.py")
 _STOP_SECONDS = 15.0
 _SHELL_SIGNALS = 128
 _KILLS = frozenset({signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)})
-"""The signals that a shell's exit code is taken for: 137 and 143."""
+"""The signals that a shell reports as the exit codes 137 and 143."""
 
 
 _TEST_EVENTS = frozenset({"LogTestResult", "NodeFinished"})
@@ -176,7 +176,7 @@ class DbtProcess:
         self._watchdog = _start_watchdog(self.invocation.process)
         self._logged: dict[str, str] = {}
         """The status of each node and test whose end dbt logged."""
-        # dagster-dbt would select by itself if it were given the context, so it gets it after.
+        # dagster-dbt would select by itself if it had the context, so it gets the context afterwards.
         self.invocation.context = context
         self.invocation.project = project.dbt_project
 
@@ -212,7 +212,7 @@ class DbtProcess:
     def leases_renewed(self) -> None:
         """Send the watchdog a heartbeat, in any thread. Without one it ends dbt before the leases expire."""
         if self._watchdog is not None and self._watchdog.stdin is not None:
-            # One that has ended, or is about to.
+            # dbt has ended, or is about to.
             with suppress(OSError, ValueError):
                 os.write(self._watchdog.stdin.fileno(), b"renewed\n")
 
@@ -296,7 +296,7 @@ class DbtProcess:
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is None or self._watchdog.stdin is None or self._watchdog.stdin.closed:
             return
-        # Only when dbt has ended: without its run, a dbt that goes on must be ended.
+        # Only when dbt has ended: a dbt that goes on without its run must be ended.
         message = b"done\n" if self.invocation.process.poll() is not None else b""
         self._watchdog.communicate(message)
 
@@ -353,7 +353,7 @@ def _start_watchdog(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]
     if os.name != "posix" or process.poll() is not None:
         return None
     watchdog = subprocess.Popen(
-        # Without the packages of the environment it starts in an instant.
+        # Without the environment's packages it starts in an instant.
         [sys.executable, "-I", "-S", str(_WATCHDOG), *map(str, _patience())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -53,7 +53,7 @@ class Sightings:
     def moved(self, unique_id: str) -> list[str]:
         """Return what dbt wrote, read or called for a node, test or function under another name than the plan has.
 
-        By unique id. What only one of the two has is other code, and counts as that.
+        By unique id. A relation that only one of the two has is a change of code, and counts as that.
         """
         if self._code is None:
             return []

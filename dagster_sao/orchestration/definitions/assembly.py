@@ -149,7 +149,7 @@ def _finish_project(
     settings: StateAwareSettings,
     other_assets: Iterable[Any],
 ) -> list[dg.AssetSpec]:
-    """Tell the project what becomes of its resources, and return its sources as external assets.
+    """Tell the project which sources other assets load, and return the remaining ones as external assets.
 
     Raises InvalidProjectError when the target cannot keep what is built.
     """

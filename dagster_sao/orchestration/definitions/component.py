@@ -89,7 +89,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
         )
 
     def _runs_are_ours(self) -> bool:
-        """Return whether it is known what runs do: a subclass may do something else, and an argument may depend on the run."""
+        """Return whether runs do what this package expects: a subclass may change it, and an argument may depend on the run."""
         own, ours = type(self), StateAwareDbtProjectComponent
         are_known = not any("{{" in str(arg) for arg in self._known_cli_args)
         return are_known and own.execute is ours.execute and own.get_cli_args is ours.get_cli_args
@@ -146,7 +146,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
 
 class _Translation:
-    """Lets a component's translator keep the specs of one manifest at a time, where dagster-dbt would keep all for ever."""
+    """Lets a component's translator keep the specs of one manifest only, where dagster-dbt would keep all for ever."""
 
     def __init__(self, translator: DagsterDbtTranslator) -> None:
         self._translator = translator
@@ -174,7 +174,7 @@ class _InPlace(DbtProjectManager):
 
     @property
     def defs_state_discriminator(self) -> str:
-        """What tells the project from others."""
+        """The identity of the project among others."""
         return self._name
 
     def sync(self, state_path: Path) -> None:

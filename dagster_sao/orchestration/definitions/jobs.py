@@ -69,7 +69,7 @@ class StateAwareJob(RunOptions, dg.Resolvable):
 
     @property
     def selection(self) -> NodeSelection:
-        """What of the project the job is about."""
+        """The part of the project that the job is about."""
         state = Path(self.state) if self.state else None
         return NodeSelection(self.select or ALL, self.exclude, self.selector, state=state)
 
@@ -87,7 +87,7 @@ class ScheduleSettings:
     tick_seconds: float
     """The time budget of a tick for probing."""
     decide_first: bool = True
-    """Whether it is known what a run does, so that a schedule can decide whether to start it."""
+    """Whether a schedule can decide to start no run, because it knows what a run would do."""
 
 
 def build_jobs(
@@ -151,7 +151,7 @@ def _define(
     schedule = dg.ScheduleDefinition(
         name=name,
         job=definition,
-        # The job's own default would do, but the UI shows of a run what it was given.
+        # The job's own default would do, but the UI shows only the config that a run was given.
         run_config=None if decides_first else config,
         execution_fn=JobSchedule(project, scheduled).tick if decides_first else None,
         cron_schedule=job.schedule,
@@ -185,9 +185,9 @@ def _assets(
 
 
 def _run_config(job: StateAwareJob, *, stateful: bool) -> StateAwareRunConfig:
-    """Return the config that a run of the job has unless it is told another."""
+    """Return the config of a run of the job by default."""
     options = {name: getattr(job, name) for name in RUN_OPTIONS}
-    # What the job selects are its assets, unless only the run can know.
+    # The selection is in the assets of the job, unless only the run can resolve it.
     selection = job.selection if stateful else NodeSelection()
     options |= {"select": selection.select, "exclude": selection.exclude, "selector": selection.selector}
     return StateAwareRunConfig(**options)

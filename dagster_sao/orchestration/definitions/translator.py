@@ -39,7 +39,7 @@ class StateAwareDbtTranslator(DagsterDbtTranslator):
 
 
 class SpecMemory:
-    """Makes each spec state-aware once: dagster-dbt keeps what it made, and is asked again for each child of a model."""
+    """Makes each spec state-aware once: dagster-dbt keeps its specs, and is asked for them again for each child of a model."""
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[dg.AssetSpec, Mapping[str, Any], dg.AssetSpec]] = {}

@@ -25,7 +25,7 @@ from dagster_sao.warehouse.redaction import MaskedStream, learn, masked, masked_
 
 # State that is read back: digests and ids, without foreign text.
 _RECORDS = frozenset({BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY, "unique_id", "invocation_id"})
-# The parts of dbt's events that the run reads: names and values of dbt itself.
+# The parts of dbt's events that the run reads: names and values that dbt itself makes.
 _UNTOUCHED = frozenset({"node_info", "status", "invocation_id", "name", "ts", "level", "code"})
 _WITH_METADATA = (dg.AssetMaterialization, dg.AssetObservation, dg.AssetCheckEvaluation, dg.AssetCheckResult)
 

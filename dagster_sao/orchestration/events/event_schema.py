@@ -20,7 +20,7 @@ from dagster_sao.core.state.state import FailedAttempt, LastBuild, Verdict
 from dagster_sao.orchestration.events.record_json import build_to_json, failure_to_json
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
 
-# Of nodes.
+# Keys of events about nodes.
 DECISION_KEY = "dagster_sao/decision"
 """An `Outcome`; with the result of a test, a `TestAction`."""
 REASON_KEY = "dagster_sao/reason"
@@ -32,7 +32,7 @@ ELSEWHERE_KEY = "dagster_sao/builds_elsewhere"
 """With a build: the last builds of the node in the other targets of the profile, by target."""
 FAILURE_KEY = "dagster_sao/failure"
 
-# Of tests.
+# Keys of events about tests.
 VERDICT_AT_KEY = "dagster_sao/verdict_at"
 VERDICT_RUN_KEY = "dagster_sao/verdict_run"
 """With the result of a test that was not run: when, and by which run, it was computed."""
@@ -44,10 +44,10 @@ HOW_KEY = "dagster_sao/how"
 MERGED_KEY = "dagster_sao/tests_in_query"
 """With the result of a test that one query answered with others: how many tests this query answered."""
 QUERY_SECONDS_KEY = "dagster_sao/query_seconds"
-"""Beside it: its share of the time that this query took."""
+"""Its share of the time that this query took."""
 PROOF_KEY = "dagster_sao/proof"
 
-# Of sources.
+# Keys of events about sources.
 PROBE_KEY = "dagster_sao/probe"
 PROBE_SECONDS_KEY = "dagster_sao/probe_seconds"
 HISTORY_KEY = "dagster_sao/history"
@@ -62,7 +62,7 @@ ERROR_AFTER_SECONDS_KEY = "dagster_sao/error_after_seconds"
 REMAINING_KEY = "dagster_sao/remaining_seconds"
 STALE_AT_KEY = "dagster_sao/stale_at"
 
-# Of runs.
+# Keys of events about runs.
 _GIVEN_TO_DBT_KEY = "dagster_sao/given_to_dbt"
 """The nodes that dbt builds next, each with the mark of its last build."""
 _INTERRUPTIONS_KEY = "dagster_sao/interruptions"
@@ -72,7 +72,7 @@ SOURCE_PROBLEMS_KEY = "dagster_sao/source_problems"
 TESTS_KEY = "dagster_sao/tests"
 """At the end of a run: the result of each of its tests, also of those that Dagster shows on no asset."""
 
-# Of assets.
+# Keys in the metadata of assets.
 PROJECT_METADATA_KEY = "dagster_sao/project"
 """The metadata of a dbt asset under which its project is found."""
 

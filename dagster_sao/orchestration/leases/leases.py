@@ -2,7 +2,7 @@
 
 A run claims what it is about to build in one transaction, keeps the leases by a heartbeat, and releases each relation when
 its build is recorded. It never holds a lease while it waits for another one, so no order of claims can deadlock. The leases
-of a killed process expire. So does its sign of life, by which other processes detect that it died.
+of a killed process expire. So does its sign of life, which shows other processes that it died.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Leases:
             with self._engine.begin() as connection:
                 released: set[str] = set()
                 for part in in_parts(given):
-                    # Where one lease was lost, the others of this part do not count as held either.
+                    # If one lease was lost, the others of this part do not count as held either.
                     if connection.execute(sa.delete(_LEASES).where(self._mine(part))).rowcount == len(part):
                         released.update(part)
                 if then is not None:

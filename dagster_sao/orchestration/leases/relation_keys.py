@@ -1,6 +1,6 @@
 """The keys of relations: of the lease on a relation, and of its last writer.
 
-A lease may cover too much, never too little: its key ignores case, quotes and which warehouse it is. The record of a writer
+A lease may cover too much, never too little: its key ignores case, quotes and the warehouse. The record of a writer
 belongs to exactly one relation of one warehouse.
 """
 

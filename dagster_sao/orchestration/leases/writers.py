@@ -186,7 +186,7 @@ class RunWriters:
         record = self._record(unique_id, clock.now().isoformat())
         row = self._row(_Attempt(uuid.uuid4().hex, key, self._lease_of[unique_id], record))
 
-        # Without the lease on that relation, which dbt does not ask for either.
+        # Without a lease on that relation: dbt writes it without one too.
         def write() -> None:
             with self._engine.begin() as connection:
                 replace_rows(connection, _WRITERS, _WRITERS.c.relation, [row])

@@ -1,1 +1,1 @@
-"""Everything that is imported from the internals of Dagster, dagster-dbt and dbt, and nothing else is."""
+"""Every import from the internals of Dagster and dagster-dbt, and of dbt's classes for selection."""

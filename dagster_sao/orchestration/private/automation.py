@@ -148,7 +148,7 @@ def store_schedule_evaluations(
 ) -> None:
     """Store evaluations beside the tick of a schedule that is being evaluated, as Dagster's daemon stores a sensor's.
 
-    Dagster takes none from a schedule. They are left out where it is not certain which tick this is.
+    Dagster takes none from a schedule. Nothing is stored where it is not certain which tick this is.
     """
     storage = instance.schedule_storage
     if not evaluations or storage is None or not storage.supports_auto_materialize_asset_evaluations:

@@ -254,7 +254,7 @@ def fresh_translator(translator: DagsterDbtTranslator) -> DagsterDbtTranslator:
 
 
 def forget_translations(translator: DagsterDbtTranslator) -> None:
-    """Let a translator that is ours forget what it has translated."""
+    """Empty the memory of a translator that is ours."""
     for name in ("_resolved_specs", "_colliding_source_keys_cache", "_state_aware_specs"):
         vars(translator).pop(name, None)
 
@@ -331,7 +331,7 @@ _START = ("cli", "_cli_version", "_initialize_dbt_core_adapter")
 
 
 def lean_resource(dbt: DbtCliResource, *, is_imported: bool, needs_adapter: bool) -> DbtCliResource:
-    """Return a resource whose commands start without what nobody asks for.
+    """Return a resource whose commands start without unneeded work.
 
     dagster-dbt runs `dbt --version` before the first command of each run, which takes seconds and asks PyPI for newer
     releases, and opens an adapter that only `fetch_row_counts` and `fetch_column_metadata` use. `is_imported` tells that the

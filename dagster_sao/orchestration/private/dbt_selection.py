@@ -28,7 +28,7 @@ _MEMBERS = (
     "saved_queries",
     "unit_tests",
 )
-# dbt asks for these though no selection does, and other engines leave them out.
+# dbt wants these although no selection needs them, and other engines leave them out.
 _OF_EACH_SOURCE = {"path": "", "source_description": "", "loader": ""}
 _RUN = frozenset({"nodes", "unit_tests", "functions"})
 """The members that have what dbt's commands build and run."""
@@ -64,7 +64,7 @@ def inferred_columns(
 
 
 class DbtSelector:
-    """One manifest as dbt's own selection wants it. Made once per manifest, and used for many selections."""
+    """One manifest in the form that dbt's own selection needs. Made once per manifest, for many selections."""
 
     def __init__(self, manifest: Mapping[str, Any], project_dir: Path, profiles_dir: Path) -> None:
         """Turn a manifest's entries into dbt's objects.
@@ -174,7 +174,7 @@ class WordSelector:
     """
 
     def __init__(self, manifest: Mapping[str, Any], project_dir: Path, profiles_dir: Path) -> None:
-        """Take what the methods `fqn`, `file`, `package` and `resource_type` look at, of all that dbt builds or runs."""
+        """Take what the methods `fqn`, `file`, `package` and `resource_type` read, for everything that dbt builds or runs."""
         self._manifest = manifest
         self._folders = project_dir, profiles_dir
 
@@ -231,7 +231,7 @@ def check_methods(names: Iterable[str]) -> None:
 
 
 def _matched(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what dbt's selection looks at of entries, as attributes."""
+    """Return what dbt's selection reads of entries, as attributes."""
     from dbt.node_types import VERSIONED_NODE_TYPES
 
     return {
@@ -249,7 +249,7 @@ def _matched(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _node_selector(manifest: Any, unique_ids: AbstractSet[str]) -> Any:
-    """Return dbt's selector over the entries of a manifest, which knows no graph and remembers what it was asked."""
+    """Return dbt's selector over the entries of a manifest, without a graph and with a memory of its answers."""
     from dbt.graph.selector import NodeSelector
     from dbt.graph.selector_methods import MethodName, QualifiedNameSelectorMethod
 
@@ -284,7 +284,7 @@ def _node_selector(manifest: Any, unique_ids: AbstractSet[str]) -> Any:
             return set(selected), set()
 
     class Nodes:
-        """What stands in for dbt's graph: no word that is asked for walks along it."""
+        """Stands in for dbt's graph: no word that is selected here needs its edges."""
 
         def nodes(self) -> AbstractSet[str]:
             return unique_ids
@@ -298,7 +298,7 @@ def _node_selector(manifest: Any, unique_ids: AbstractSet[str]) -> Any:
 
 
 def _parts(entry: Any) -> set[str]:
-    """Return all that the last part of a name can be which dbt finds to match an entry."""
+    """Return every last part of a name that dbt can match with an entry."""
     parts = {part for name in entry.fqn for part in name.split(".")}
     if entry.is_versioned:
         # dbt takes `_` and `.` for the same between the name of a versioned model and its version.

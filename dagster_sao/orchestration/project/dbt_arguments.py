@@ -53,11 +53,29 @@ def read_arguments(arguments: Iterable[str | Mapping[str, Any]], where: str) -> 
         if option != "--vars":
             others[option] = str(value)
             continue
-        for name, one in _mapping(value, where).items():
+        for name, one in read_variables(value, f"`--vars` in `{where}`").items():
             if name in variables and variables[name] != one:
                 _raise_two_values(f"The variable `{name}`", f"`{where}`")
             variables[name] = one
     return DbtSettings(variables, others.get("--target"), others.get("--profile"))
+
+
+def read_variables(value: Any, option: str) -> Mapping[str, Any]:  # noqa: ANN401 (text or a mapping)
+    """Return the variables that a `--vars` gives. `option` names it in errors.
+
+    Raises InvalidProjectError when it is not a mapping.
+    """
+    if isinstance(value, Mapping):
+        return value
+    try:
+        found = yaml.safe_load(str(value))
+    except yaml.YAMLError as error:
+        msg = f"{option} is not YAML: {sentence(error)}"
+        raise InvalidProjectError(msg) from None
+    if not isinstance(found, dict):
+        msg = f"{option} is not a mapping. Write it as '{{name: value}}'."
+        raise InvalidProjectError(msg)
+    return found
 
 
 def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
@@ -89,7 +107,7 @@ def without_settings(arguments: Sequence[str], *options: str) -> list[str]:
 
 
 def together(places: Iterable[tuple[str, DbtSettings]]) -> DbtSettings:
-    """Return what several places say, each with what it is called in an error.
+    """Return the settings of several places together, each place with its name for errors.
 
     Raises InvalidProjectError for a variable, target or profile with two values.
     """
@@ -123,7 +141,7 @@ def settings_of(dbt: DbtProject | DbtCliResource | None) -> DbtSettings:
 
 
 def project_with(dbt_project: DbtProject, settings: DbtSettings) -> DbtProject:
-    """Return the project with settings that also its parse has: itself where they are its own.
+    """Return the project with these settings, also for its parse: the project itself where it has them already.
 
     The manifest of another target, profile or other variables is kept apart from the project's usual one.
     """
@@ -148,15 +166,15 @@ def project_with(dbt_project: DbtProject, settings: DbtSettings) -> DbtProject:
 
 
 def has_own_manifest(dbt_project: DbtProject) -> bool:
-    """Return whether the manifest is one that is kept apart, which nobody else writes."""
+    """Return whether the project's manifest is kept apart, where nobody else writes it."""
     return dbt_project.target_path.parent.name == _OWN_FOLDER
 
 
 def with_environment(dbt_project: DbtProject, settings: DbtSettings) -> tuple[DbtSettings, str]:
     """Return settings with the target and profile of the environment where they name none, as dbt takes them.
 
-    With it the name of the environment whose state it is: empty unless it is another one than the project's own. Raises
-    WarehouseError when the project's profile cannot be read.
+    Also returns the name of the environment with their state: empty for the project's own. Raises WarehouseError when the
+    project's profile cannot be read.
     """
     environ = environment_of_dbt(dbt_project.project_dir)
     target = None if settings.target else setting("TARGET", environ)
@@ -208,7 +226,7 @@ def _named_profile(dbt_project: DbtProject) -> str:
 
 
 def _options(arguments: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the options among arguments of dbt that are of interest here, each with its value."""
+    """Yield `--vars`, `--target` and `--profile` among arguments of dbt, each with its value."""
     for option, words in _split(arguments):
         if option and len(words) > 1:
             yield option, words[1]
@@ -217,7 +235,7 @@ def _options(arguments: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[str
 
 
 def _split(arguments: Iterable[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the words of a command, those that belong to an option of interest here together with its name."""
+    """Yield the words of a command; with the name of `--vars`, `--target` or `--profile` for words that belong to it."""
     words = [word for one in arguments for word in (_words(one) if isinstance(one, Mapping) else [one])]
     index = 0
     while index < len(words):
@@ -233,20 +251,6 @@ def _words(argument: Mapping[str, Any]) -> Iterator[Any]:
     for name, value in argument.items():
         yield name
         yield value
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:  # noqa: ANN401 (text or a mapping)
-    if isinstance(value, Mapping):
-        return value
-    try:
-        found = yaml.safe_load(str(value))
-    except yaml.YAMLError as error:
-        msg = f"`--vars` in `{where}` is not YAML: {sentence(error)}"
-        raise InvalidProjectError(msg) from None
-    if not isinstance(found, dict):
-        msg = f"`--vars` in `{where}` is not a mapping. Write it as '{{name: value}}'."
-        raise InvalidProjectError(msg)
-    return found
 
 
 def _raise_two_values(what: str, places: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.probed_sources import open_session_with
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
-from dagster_sao.warehouse.session import WarehouseSession
 
 _MEMORY = "memory"
-"""What dbt-duckdb calls such a database. One in a file `memory.duckdb` has the same name."""
+"""The name of such a database in dbt-duckdb. A database in a file `memory.duckdb` has the same name."""
 _SURVIVES = "external"
 _NAMED = 3
 
@@ -41,17 +41,9 @@ def refuse_what_does_not_survive(project: OrchestratedProject, loaded: LoadedPro
 
 
 def _is_in_memory(project: OrchestratedProject, loaded: LoadedProject) -> bool:
-    own = project.dbt_project
     try:
         # Not the target that sources are probed with.
-        session = WarehouseSession.open(
-            project_dir=own.project_dir,
-            profiles_dir=own.profiles_dir,
-            manifest=loaded.manifest,
-            profile=own.profile,
-            target=own.target,
-            variables=project.variables,
-        )
+        session = open_session_with(project, loaded, project.dbt_project.target)
     except WarehouseError:
         return False  # a broken profile is reported where it is used
     try:

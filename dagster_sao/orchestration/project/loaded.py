@@ -35,7 +35,7 @@ from dagster_sao.warehouse.errors import WarehouseError
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of a dbt project becomes assets, in dbt's own syntax."""
+    """The part of a dbt project that becomes assets, in dbt's own syntax."""
 
     select: str = "fqn:*"
     exclude: str = ""
@@ -100,7 +100,7 @@ class LoadedProject:
             return ""
 
     def with_files(self, code: str) -> LoadedProject:
-        """Return this manifest beside the files of the project as they are: itself where these are the same."""
+        """Return this manifest with the current state of the project's files: itself where that is the same."""
         return self if self.project.files == code else replace(self, project=replace(self.project, files=code))
 
     def spec(self, unique_id: str) -> dg.AssetSpec:
@@ -143,7 +143,7 @@ def load_manifest(
 def _without_doubles(loaded: LoadedProject) -> LoadedProject:
     """Return a project without the sources that nothing reads and that have a node's asset key.
 
-    They are that node's table as another target or engine reads it, and Dagster knows nothing of them.
+    Such a source is the node's table as another target or engine reads it, and Dagster has no asset for it.
     """
     graph = loaded.project.graph
     unread = [uid for uid in graph.sources if not graph.children[uid] and uid not in graph.tests_about]

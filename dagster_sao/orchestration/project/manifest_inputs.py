@@ -40,14 +40,14 @@ _PACKAGE_FILES = ("packages.yml", "dependencies.yml")
 _LOCK_FILE = "package-lock.yml"
 _ROOT_FILES = (_PROJECT, *_PACKAGE_FILES, _LOCK_FILE, "selectors.yml", "vars.yml", ".dbtignore")
 _PROFILES, _ENV_FILE = "profiles.yml", ".env"
-# Of a machine or a person, not of the project: they may differ between processes that share one state.
+# Variables of a machine or a person, not of the project: they may differ between processes that share one state.
 _NOT_CODE = frozenset({_PROFILES, _ENV_FILE, _LOCK_FILE, "selectors.yml"})
 _SETTINGS = (_PROJECT, "vars.yml", _ENV_FILE)
 _READ_BY_DBT = (".sql", ".py", ".csv", ".md", ".yml", ".yaml")
 _MAY_CALL_ENV_VAR = (".sql", ".py", ".md", ".yml", ".yaml")
 _ENV_VAR = re.compile(rb"""\benv_var\b(?:\s*\(\s*(?:(['"])([\w.-]*)\1\s*(.?))?)?""", re.DOTALL)
 _ANY_OF_DBTS = "DBT_*"
-# Secrets do not come into a manifest; the others are of a run, not of the project.
+# Secrets do not get into a manifest; the others belong to a run, not to the project.
 _NOT_READ = (SECRET_PREFIX, "DBT_ENV_CUSTOM_ENV_", "DBT_INDIRECT_SELECTION", "DBT_TARGET_PATH", "DBT_LOG_")
 # The clock of a file system may stand still this long: a file that was just written is read again.
 _CLOCK_NS = 2_000_000_000
@@ -60,7 +60,7 @@ _Found = dict[str, tuple[str, FileStat]]
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What a file holds."""
+    """The content of a file."""
 
     digest: str
     env_vars: tuple[str, ...] = ()
@@ -74,23 +74,23 @@ class InputFiles:
     contents: Mapping[str, FileContent]
     stats: Mapping[str, FileStat]
     settled: frozenset[str]
-    """Those that did not change just now, so that the stat tells the next change."""
+    """The files that did not change just now, so that their stat shows the next change."""
     installed: frozenset[str]
-    """Those that `dbt deps` writes."""
+    """The files that `dbt deps` writes."""
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
-        """What each file holds."""
+        """The digest of each file."""
         return {name: content.digest for name, content in self.contents.items()}
 
     @cached_property
     def code(self) -> str:
-        """What tells this state of the project's code from any other, on any machine."""
+        """The identity of this state of the project's code, the same on any machine."""
         return digest(sorted((name, found) for name, found in self.digests.items() if name not in _NOT_CODE))
 
     @cached_property
     def settings(self) -> str:
-        """What tells the values of variables, and of the environment, in the project's files from any others."""
+        """The identity of the values of variables, and of the environment, in the project's files."""
         return digest(sorted((name, found) for name, found in self.digests.items() if name.endswith(_SETTINGS)))
 
     @cached_property
@@ -105,7 +105,7 @@ class InputFiles:
 
 
 def difference(parsed: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Return which file is another one than when a manifest was parsed, as the begin of a sentence; empty for none.
+    """Return the first file that changed since a manifest was parsed, as the beginning of a sentence; empty for none.
 
     >>> difference({"a.sql": "1", "b.sql": "2"}, {"a.sql": "1", "c.sql": "2"})
     'b.sql was removed'
@@ -243,7 +243,7 @@ def _installed_in(settings: Mapping[str, Any]) -> str:
 
 
 def _folders(settings: Mapping[str, Any]) -> list[str]:
-    """Return the folders that a project names; all of it where a name is computed."""
+    """Return the folders that a project names; the whole project where a name is computed."""
     found: dict[str, None] = {}
     for setting, default in _PATHS.items():
         given = settings.get(setting) or default

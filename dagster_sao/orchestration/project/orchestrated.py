@@ -91,7 +91,7 @@ class OrchestratedProject:
         return f"{self.name}_automation_sensor"
 
     def variant(self, target: str | None, variables: Mapping[str, Any]) -> OrchestratedProject:
-        """Return this project with another target or other variables, parsed for them: itself where they are its own.
+        """Return this project with another target or other variables, parsed for them: itself where it has them already.
 
         Another target is another environment, with a state of its own. Raises InvalidProjectError when dbt cannot parse it.
         """
@@ -118,7 +118,7 @@ class OrchestratedProject:
             return self._variants[key]
 
     def load(self) -> LoadedProject:
-        """Return what the manifest says, read again if the manifest or the values of variables changed.
+        """Return the manifest, read again if it or the values of variables changed.
 
         Raises InvalidProjectError or InvalidPolicyError when it cannot be used.
         """
@@ -136,7 +136,7 @@ class OrchestratedProject:
             return self._loaded
 
     def refresh(self, log: Any) -> LoadedProject:  # noqa: ANN401 (a logger, Dagster's or Python's)
-        """Return what the manifest says; where parsing is ours, parse the project first if what a parse reads changed.
+        """Return the manifest; where parsing is ours, parse the project first if the inputs of a parse changed.
 
         A project that cannot be parsed keeps its last manifest, with one warning in `log`. So does one that others parse.
         """
@@ -169,7 +169,7 @@ class OrchestratedProject:
     def _parse_if_edited(self) -> None:
         if not is_ours_to_parse(self.dbt_project):
             return
-        # What cannot be parsed is not tried again until it changes. Nor do two processes with other values take turns.
+        # A project that cannot be parsed is not parsed again until it changes. Nor do two processes with other values take turns.
         is_foreign = read_note(self.dbt_project) is None
         inputs = current_inputs(self.dbt_project, self.variables)
         looked = inputs.files.digests, inputs.values, is_foreign and stamp_of(self.dbt_project.manifest_path)

@@ -40,7 +40,7 @@ _NOTE_FILE = "dagster_sao_manifest_inputs.json"
 _LAYOUT = 1
 _INVOCATION = re.compile(rb'"invocation_id"\s*:\s*"([^"]+)"')
 _HEAD_BYTES = 1 << 16
-# Settings of the environment that change what a parse makes of the same files.
+# Settings of the environment that change the result of a parse of the same files.
 _PARSER_SETTINGS = ("STATIC_PARSER", "USE_EXPERIMENTAL_PARSER")
 
 
@@ -54,7 +54,7 @@ class ParseInputs:
 
     files: InputFiles
     values: Mapping[str, str]
-    """Values from outside of the files, by what a sentence calls them. Never written, logged or shown."""
+    """Values from outside of the files, by their name in a sentence. Never written, logged or shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ParseNote:
     values: Mapping[str, str]
     """The salted digest of each value."""
     contents: Mapping[str, tuple[FileStat, FileContent]]
-    """What need not be read again of files that have the same stat."""
+    """The content of files, which need not be read again while their stat is the same."""
 
     def difference(self, now: ParseInputs) -> str:
         """Return the first input that changed since the manifest was parsed, as the beginning of a sentence; empty if none did."""
@@ -80,7 +80,7 @@ class ParseNote:
 
 
 def current_inputs(dbt_project: DbtProject, variables: Mapping[str, Any]) -> ParseInputs:
-    """Return what a parse of the project with the `--vars` of `variables` would read now."""
+    """Return the current inputs of a parse with the `--vars` of `variables`."""
     environ = environment_of_dbt(dbt_project.project_dir)
     files = input_files(dbt_project)
     values = {
@@ -120,15 +120,15 @@ def is_ours_to_parse(dbt_project: DbtProject) -> bool:
 
 
 def is_stale(dbt_project: DbtProject, variables: Mapping[str, Any]) -> bool:
-    """Return whether a manifest is to be parsed anew: unless it is known that it was parsed from what there is now."""
+    """Return whether to parse the project anew: unless its manifest was certainly parsed from the current inputs."""
     note = read_note(dbt_project)
     return note is None or bool(note.difference(current_inputs(dbt_project, variables)))
 
 
 def changed_since_parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> str:
-    """Return what changed since the manifest was written, as the begin of a sentence; empty where nothing is seen.
+    """Return what changed since the manifest was written, as the beginning of a sentence; empty where nothing is seen.
 
-    Of a manifest that something else wrote, only the times of the files are known.
+    For a manifest that something else wrote, only the times of the files can be compared.
     """
     note = read_note(dbt_project)
     if note is not None:
@@ -217,7 +217,7 @@ def _read_note(path: Path, invocation_id: str) -> ParseNote | None:
 
 
 def _inputs_before(dbt_project: DbtProject, variables: Mapping[str, Any]) -> ParseInputs:
-    read_note(dbt_project)  # what it knows of the files need not be read
+    read_note(dbt_project)  # its notes about the files need not be read
     return current_inputs(dbt_project, variables)
 
 

@@ -16,14 +16,19 @@ CHECK_NAME = "freshness"
 
 
 def open_session(project: OrchestratedProject, loaded: LoadedProject) -> WarehouseSession:
-    """Return a session with the project's warehouse. Raises WarehouseError with one sentence."""
+    """Return a session with the project's warehouse as probes use it. Raises WarehouseError with one sentence."""
+    return open_session_with(project, loaded, project.probe_target)
+
+
+def open_session_with(project: OrchestratedProject, loaded: LoadedProject, target: str | None) -> WarehouseSession:
+    """Return a session with the warehouse of a target. Raises WarehouseError with one sentence."""
     dbt_project = project.dbt_project
     return WarehouseSession.open(
         project_dir=dbt_project.project_dir,
         profiles_dir=dbt_project.profiles_dir,
         manifest=loaded.manifest,
         profile=dbt_project.profile,
-        target=project.probe_target,
+        target=target,
         variables=project.variables,
     )
 
@@ -39,7 +44,7 @@ def probed_sources(project: OrchestratedProject, loaded: LoadedProject) -> list[
 
 
 def sources_above(project: OrchestratedProject, loaded: LoadedProject, selected: Iterable[str]) -> list[Source]:
-    """Return the sources that are probed, of those that the selected nodes and their tests read at any depth."""
+    """Return the probed sources that the selected nodes and their tests read at any depth."""
     graph, nodes = loaded.project.graph, set(selected)
     read = {uid for test in tests_of_selection(graph, nodes) for uid in graph.tests[test].reads}
     above = graph.ancestors(nodes | read) | read

@@ -46,7 +46,7 @@ class ImportedModules:
         if spec is None:
             return
         if spec.submodule_search_locations is not None:
-            # What a package imports of itself is not followed: all of it counts.
+            # Imports within a package are not followed: all of the package counts.
             for folder in spec.submodule_search_locations:
                 for path in sorted(Path(folder).rglob("*.py")):
                     yield f"{name}/{path.relative_to(folder)}", path

@@ -1,4 +1,4 @@
-"""Seed files around their loading: the recorded checksum is that of the content that dbt loaded, or equals no file's.
+"""Seed files while dbt loads them: the recorded checksum belongs to the content that dbt loaded, or to no file at all.
 
 dbt takes a small file's checksum while it parses, and none of a file over 1 MiB; either way it reads the file again later.
 """
@@ -28,7 +28,7 @@ class SeedFile:
 
     path: Path
     checksum: str
-    """Of its content, empty where dbt has one of its own."""
+    """The checksum of its content, empty where dbt has one of its own."""
     stat: tuple[FileStat, ...]
     is_settled: bool
     """Whether every later write leaves another stat."""
@@ -42,7 +42,7 @@ class SeedFile:
 def seed_files(
     project_dir: Path, manifest: Mapping[str, Any], unique_ids: Iterable[str]
 ) -> Iterator[tuple[str, SeedFile]]:
-    """Yield the files of those of `unique_ids` that are seeds."""
+    """Yield the files of the seeds among `unique_ids`."""
     for unique_id in unique_ids:
         props = manifest["nodes"].get(unique_id) or {}
         if props.get("resource_type") != "seed":

@@ -36,7 +36,7 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
 
 
 def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedModules:
-    """Return what finds the project's own modules that its Python models import.
+    """Return the finder of the project's own modules that its Python models import.
 
     The profile is read when one imports something, which raises WarehouseError for a broken profile.
     """

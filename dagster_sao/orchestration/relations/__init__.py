@@ -1,1 +1,1 @@
-"""What is watched of the relations of models: whether they exist, their rows and their columns."""
+"""The watch over the relations of models: whether they exist, their rows and their columns."""

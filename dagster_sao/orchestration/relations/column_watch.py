@@ -14,7 +14,7 @@ from dagster_sao.warehouse.relations.listing import Existence, Presence
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
 Recheck = Callable[[], tuple[StateSnapshot, Collection[str]]]
-"""Returns the state, and the nodes that runs are writing, as they are after the warehouse was queried."""
+"""Returns the state, and the nodes that runs are writing, after the warehouse was queried."""
 
 
 def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:

@@ -32,6 +32,6 @@ class DatabaseCopy:
 
 
 def database_copy(instance: dg.DagsterInstance, project_name: str, file: Path | None) -> DatabaseCopy | None:
-    """Return the copy that a DuckDB file is; None where there is no file, or it does not show a count."""
+    """Return a DuckDB file as it is now; None where there is no file, or it does not show a count."""
     count = checkpoints(file) if file is not None else None
     return None if count is None else DatabaseCopy(str(file), count, read_checkpoints(instance, project_name))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-import dagster as dg
-
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.manifest.policy import ExternalChanges
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.orchestration.relations.column_watch import Recheck
-from dagster_sao.orchestration.state.read_state import ProjectView
+from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView
 from dagster_sao.orchestration.state.relation_notes import build_id, read_baselines, write_baselines
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.registry import SourceProber
@@ -58,37 +55,31 @@ def alterations_since(view: ProjectView, prober: SourceProber, nodes: Sequence[N
     return {uid: token for uid, token in row_tokens(prober, watched) if token != known[uid]}
 
 
-def note_rows(  # noqa: PLR0913, PLR0917 (what a run knows at its end)
-    instance: dg.DagsterInstance,
-    prober: SourceProber,
-    loaded: LoadedProject,
-    nodes: Collection[Node],
-    run_id: str,
-    state_name: str,
-    recheck: Recheck,
-) -> None:
+def note_rows(live: LiveProject, prober: SourceProber, nodes: Collection[Node], run_id: str) -> None:
     """Note the tokens of the rows that the builds of a run left, at its end, when dbt and all hooks have ended.
 
-    Left to the first look of a sensor or a job: a token that may not include all that the run wrote, which would look like
-    an alteration later, and a relation that another run has written since or is writing. `recheck` returns the state and
-    what other runs are building, and is called once the tokens are read.
+    Two kinds are left to the first look of a sensor or a job: a token that may not include all that the run wrote, which would
+    look like an alteration later, and a relation that another run has written since, or is writing once the tokens are read.
 
     Raises WarehouseError when the warehouse cannot be queried.
     """
-    watched = [node for node in nodes if _kind(node, prober) in _EXACT_AFTER_A_RUN and is_watched(node, prober, loaded)]
+    watched = [
+        node for node in nodes if _kind(node, prober) in _EXACT_AFTER_A_RUN and is_watched(node, prober, live.loaded)
+    ]
     if not watched or prober.waits_for_counters():
         return
     tokens = dict(row_tokens(prober, watched))
-    state, building = recheck()
+    state, building = live.state_and_building()
     found = {
         uid: (build_id(state.builds[uid]), token)
         for uid, token in tokens.items()
         if uid not in building and _is_last_writer(uid, run_id, state)
     }
     if found:
-        baselines = read_baselines(instance, state_name)
+        state_name = live.project.state_name
+        baselines = read_baselines(live.instance, state_name)
         baselines.tokens.update(found)
-        write_baselines(instance, state_name, baselines)
+        write_baselines(live.instance, state_name, baselines)
 
 
 def _is_last_writer(uid: str, run_id: str, state: StateSnapshot) -> bool:

@@ -21,7 +21,7 @@ from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.second_look import SecondLook, read_directly
-from dagster_sao.orchestration.state.read_state import ProjectView, read_state
+from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView
 from dagster_sao.orchestration.state.run_activity import run_activity
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.session import WarehouseSession
@@ -39,14 +39,12 @@ class RunCapture:
         """
         self._context, self._project, self._loaded = setup.context, setup.project, setup.loaded
         self._may_ask = setup.config.refresh_sources
+        self._live = LiveProject(setup.instance, setup.project, setup.loaded, self._built_by_others)
         self._first = FirstLook(
-            setup.instance,
-            setup.project,
-            setup.loaded,
+            self._live,
             setup.asked.selected,
             refresh=self._may_ask and not setup.is_automated,
             state_aware=setup.asked.state_aware,
-            building=self._built_by_others,
             watch=RelationWatch(setup.project),
         )
         self._states: Mapping[str, SourceState] = {}
@@ -65,7 +63,7 @@ class RunCapture:
     def look(self) -> None:
         """Probe the warehouse and record the answers. A source that cannot be probed keeps its last state, with a warning."""
         now = clock.now()
-        state = read_state(self._context.instance, self._project, self._loaded, now)
+        state = self._live.state()
         above = {source.unique_id for source in self._first.above()}
         graph, selected = self._loaded.project.graph, self._first.selected
         read = read_directly(graph, selected, tests_of_selection(graph, selected)) & above
@@ -89,7 +87,7 @@ class RunCapture:
 
     def state(self) -> StateSnapshot:
         """Return the state as it is recorded now."""
-        return read_state(self._context.instance, self._project, self._loaded, clock.now())
+        return self._live.state()
 
     def expect(self, state: StateSnapshot, nodes: Iterable[str], tests: Iterable[str]) -> None:
         """Note the versions in `state` of everything that dbt is about to read."""
@@ -153,8 +151,7 @@ class RunCapture:
         if prober is None or project.probe_target != project.dbt_project.target:
             return
         nodes = [self._loaded.project.graph.nodes[uid] for uid in built]
-        instance, run_id = self._context.instance, self._context.run.run_id
-        note_rows(instance, prober, self._loaded, nodes, run_id, project.state_name, self._first.as_it_is_now)
+        note_rows(self._live, prober, nodes, self._context.run.run_id)
 
     def _has_hooks(self, built: Iterable[str]) -> bool:
         nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]

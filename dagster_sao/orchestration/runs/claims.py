@@ -68,7 +68,7 @@ class Claims:
             self.writers.wrote_elsewhere(unique_id, relation_name)
 
     def watch(self, process: DbtProcess | None) -> None:
-        """Stop this dbt process when the leases are lost; with None there is none any more."""
+        """Stop this dbt process if the leases are lost; None when it has ended."""
         self._process = process
 
     def attempt(self, decide: Callable[[], RunPlan], invocations: Invocations) -> Attempt:
@@ -90,9 +90,9 @@ class Claims:
                 return Attempt(decided, builds, waiting, held_by, frozenset(claim.held_by))
 
     def _held_by(self, taken: Mapping[str, str], builds: Sequence[str], functions: Sequence[str]) -> dict[str, str]:
-        """Return the nodes and functions that others keep from being written now, `taken` being relations and their runs."""
+        """Return the nodes and functions whose relations others hold: `taken`, with the runs that hold them."""
         found = {uid: taken[self._relations[uid]] for uid in (*builds, *functions) if self._relations[uid] in taken}
-        # Two runs may have two versions of one function: its callers are built with the one that their own run created.
+        # Two runs may create two versions of one function, and a caller must be built with the version of its own run.
         for uid in builds:
             for function in self._graph.nodes[uid].functions:
                 if function in found:
@@ -137,7 +137,7 @@ class Claims:
 
 
 def ready_tests(graph: ProjectGraph, tests: Iterable[str], unsettled: AbstractSet[str]) -> list[str]:
-    """Return those of `tests` that read and call nothing `unsettled`."""
+    """Return the tests among `tests` that read and call nothing `unsettled`."""
     return [
         uid
         for uid in tests

@@ -24,7 +24,7 @@ class TestStrategy(str, Enum):
     DEFERRED = "deferred"
     """After all models are built, so that none waits for a test."""
     SKIP = "skip"
-    """Not at all."""
+    """Never."""
 
 
 @dataclass(frozen=True, slots=True)

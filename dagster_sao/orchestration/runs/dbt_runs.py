@@ -69,7 +69,7 @@ class DbtRuns:
             self._functions_due = due
 
     def run(self, invocation: Invocation, *, is_last: bool) -> Iterator[Any]:
-        """Run one command: build its nodes and run its tests, but for what cannot be after what has failed."""
+        """Run one command: build its nodes and run its tests, except where an earlier failure forbids it."""
         outcomes = self._outcomes
         if outcomes.is_stopped(fail_fast=self._setup.config.fail_fast):
             yield from self.not_started(invocation.nodes)
@@ -297,7 +297,7 @@ class DbtRuns:
             self._outcomes.interrupt(nodes)
         killed = process.killed_by()
         results, statuses = process.results(), process.statuses()
-        # One that dbt skipped reads something that failed: so do its callers.
+        # dbt skipped a function because it reads something that failed: so do its callers.
         not_created = self._functions.missing_among(functions)
         broken = [uid for uid in not_created if statuses.get(uid, "skipped" if killed else "error") != "skipped"]
         self._functions.fail(broken)

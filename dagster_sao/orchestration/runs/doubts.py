@@ -1,6 +1,6 @@
-"""Why what dbt calls a success is not what the plan asked for: then it is recorded as a failure.
+"""Reasons why a success of dbt is not what the plan asked for: it is then recorded as a failure.
 
-dbt reads the project anew in each command, and may find another one than the plan was made from.
+dbt reads the project anew in each command, so it may not be the project that the plan was made from.
 """
 
 from __future__ import annotations

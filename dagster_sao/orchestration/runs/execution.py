@@ -119,7 +119,7 @@ class _Execution:
         if self._report.has_anything:
             text, metadata = self._report.summary(time.monotonic() - self._started)
             report_engine_event(setup.instance, setup.context.run, masked(text), masked_metadata(metadata))
-        # A run that came out well would seem to have mended the failure.
+        # A successful run would look as if it had mended the failure.
         if not outcomes.errors and (stuck := self._report.stuck()):
             outcomes.error(stuck)
         if outcomes.errors:
@@ -237,7 +237,7 @@ class _Execution:
     def _note_what_is_left(self) -> None:
         """Note what the run left: the rows that it built, and what moved while it built what reads it.
 
-        Its own hooks may have moved it, which is news once only.
+        The run's own hooks may have moved it, which is news once only.
         """
         built, setup = self._outcomes.built, self._setup
         if not built or self._outcomes.lost:

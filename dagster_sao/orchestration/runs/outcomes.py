@@ -1,4 +1,4 @@
-"""What becomes of the nodes and tests of one run. `Outcomes` alone changes it; everybody else reads it."""
+"""The outcomes of the nodes and tests of one run. Only `Outcomes` changes them; everything else reads."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outcomes:
 
     @property
     def untouched(self) -> frozenset[str]:
-        """The skipped nodes that dbt did not begin either."""
+        """The skipped nodes that dbt did not even begin."""
         return frozenset(self._skipped - self._interrupted)
 
     @property
@@ -171,7 +171,7 @@ class Outcomes:
             if uid in waiting:
                 continue
             first = self._decisions.setdefault(uid, decision)
-            # What is tried again is built for the reason that it had at first, in the way that it needs now.
+            # A node that is tried again keeps its first reason, but is built as it needs now.
             if first.builds and decision.builds:
                 self._decisions[uid] = replace(
                     first, full_refresh=decision.full_refresh, batches_from=decision.batches_from
@@ -252,7 +252,7 @@ class Outcomes:
         self._lost = why
 
     def try_again(self) -> set[str]:
-        """Forget what failed, and return the nodes to decide again: those, and what they or a failing test held back.
+        """Forget what failed, and return the nodes to decide again: the failed ones, and nodes that they or a failing test held.
 
         A test that could not be run is run again.
         """

@@ -77,7 +77,7 @@ class Recorder:
 
     @property
     def testing(self) -> TestSettings:
-        """How data tests are answered from now on: a contradicted proof is the last one of the run."""
+        """How data tests are answered from now on: after a contradicted proof, the run proves nothing more."""
         return self._testing
 
     @property
@@ -169,7 +169,7 @@ class Recorder:
         return verdict
 
     def _doubt_proofs(self) -> None:
-        """Prove nothing more, and let the tests that were proven, in this run or before, be run again."""
+        """Prove nothing more, and let all proven tests, of this run and earlier ones, be run again."""
         self._testing = self._testing.limited_to(EfficientTesting.AGGREGATE)
         self._outcomes.doubt_proofs()
         table = self._log_state.verdicts
@@ -179,7 +179,7 @@ class Recorder:
             self._log.warning(f"{sentence(error)} Tests that were proven before are not run again by themselves.")
 
     def _as_answered(self, verdict: Verdict, answered: AnsweredTest) -> Verdict:
-        """Return a verdict with how it was found. One that is proven is void if what its proof relies on has moved."""
+        """Return a verdict with how it was found. A proven one is void if something that its proof relies on has moved."""
         tests = self._project.graph.tests
         read = {uid for premise in answered.premises if premise in tests for uid in tests[premise].reads}
         is_void = answered.how is How.PROVEN and any(self._ledger.has_moved(uid) for uid in read)

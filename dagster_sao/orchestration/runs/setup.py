@@ -1,4 +1,4 @@
-"""What a run was given: read once at its beginning, and the same until its end."""
+"""The inputs of a run: read once at its beginning, and the same until its end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Finish = Callable[[DbtEventIterator[Any]], Iterable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RunSetup:
-    """What a run was given. What becomes of it is in its `Outcomes`."""
+    """The inputs of a run. Its results are in its `Outcomes`."""
 
     context: dg.AssetExecutionContext
     dbt: DbtCliResource
@@ -67,7 +67,7 @@ class RunSetup:
     arguments: tuple[str, ...]
     """The dbt command, without what it selects."""
     limits: Limits | None
-    """What limits the builds to a part of the rows."""
+    """The options that limit the builds to a part of the rows."""
     finish: Finish
     asked: AskedOfRun
     checks: Mapping[str, dg.AssetCheckKey]
@@ -198,7 +198,7 @@ def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Orc
         arguments = without_settings(arguments, "--target")
     if project.dbt_project.profile is not None:
         arguments = without_settings(arguments, "--profile")
-    # What is computed for a run, such as from its partition, is known here and nowhere else.
+    # Arguments that are computed for a run, such as from its partition, are known only here.
     given = {name: v for name, v in read_arguments(args, "dbt_args").variables.items() if name not in config.vars}
     arguments += vars_arguments({**project.variables, **given})
     if config.full_refresh and "--full-refresh" not in arguments:

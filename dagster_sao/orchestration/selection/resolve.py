@@ -43,7 +43,7 @@ _NAMED = 3
 
 
 class StateMode(str, Enum):
-    """Who says what `state:modified` means."""
+    """Who defines `state:modified`."""
 
     DBT = "dbt"
     """dbt: the text of a node's files and config."""
@@ -78,9 +78,9 @@ def resolve_selection(
 ) -> set[str]:
     """Return the unique ids of the nodes of the project, without tests and sources, that are selected.
 
-    With nothing selected these are the nodes of the project's default selector, without one all. What depends on a
-    state may match nothing; anything else that matches nothing raises EmptySelectionError. Of several criteria those that
-    match nothing are told to `warn`, as dbt warns of them. Raises InvalidSelectionError for a selection without meaning.
+    With nothing selected these are the nodes of the project's default selector, or all without one. A criterion that depends
+    on a state may match nothing; else EmptySelectionError is raised if nothing matches. `warn` gets a sentence for each of
+    several criteria that matches nothing, as dbt warns of it. Raises InvalidSelectionError for a selection without meaning.
     """
     nodes = loaded.project.graph.nodes
     selectors = _selectors(project, loaded.manifest)
@@ -102,7 +102,7 @@ def resolve_selection(
 
 
 def is_stateful(project: OrchestratedProject, selection: NodeSelection) -> bool:
-    """Return whether the selection depends on what only a run can know: `state:`, `source_status:` or `result:`.
+    """Return whether only a run can resolve the selection: it has `state:`, `source_status:` or `result:`.
 
     Raises InvalidSelectionError for an unknown or cyclic yaml selector.
     """
@@ -247,7 +247,7 @@ class _Resolver:
     def unmatched(self, selection: NodeSelection) -> list[str]:
         """Return the words of select and exclude that match nothing; what depends on a state may."""
         words = [*selection.select.split(), *selection.exclude.split()]
-        # A yaml selector may depend on a state too; one that there is not is an error.
+        # A yaml selector may depend on a state too; a missing one is an error.
         lasting = [word for word in words if {*_STATEFUL, SELECTOR_METHOD}.isdisjoint(methods_of_words(word))]
         return [word for word in lasting if not self._selector.select(word, "")]
 
@@ -283,7 +283,7 @@ def selection_words(project: OrchestratedProject, loaded: LoadedProject) -> Sele
 
 
 def _variables_of(folder: Path, loaded: LoadedProject) -> Variables:
-    """Return the variables that a state was made with, as far as its folder tells; else those of now.
+    """Return the variables that a state was made with, as far as its folder shows them; else the current ones.
 
     dbt keeps the values of `--vars` in run_results.json, and those of the project nowhere but in dbt_project.yml: that of
     a copy of the project in whose target folder the state is, or that lies beside the manifest.

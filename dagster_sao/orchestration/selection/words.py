@@ -1,7 +1,7 @@
 """Words of dbt's selection that mean exactly what a run builds and tests, and nothing beside it.
 
-A name in dbt's sense also means whatever lies in a folder of that name, or has it as its beginning up to a dot. So each
-word is asked of dbt's own selector, and a longer one is taken where it means more.
+To dbt, a name also means everything in a folder of that name, and everything whose name begins with it up to a dot. So dbt's
+own selector checks each word, and a longer one is used where a word means too much.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SelectionWords:
         return exclude
 
     def _more(self, wanted: Collection[str], selected: str, exclude: Sequence[str] = ()) -> set[str]:
-        """Return what words select beside what is wanted. Raises InvalidSelectionError where they do not select all of it."""
+        """Return what words select beyond what is wanted. Raises InvalidSelectionError where they do not select all of it."""
         found = self._selector.select([selected], exclude)
         if missing := set(wanted) - found:
             msg = f"dbt's selection does not find {self._names(missing)}. Rename it or its file."

@@ -1,7 +1,6 @@
-"""dbt's yaml selectors as they are written: which there are, which refer to which, and which methods they use.
+"""dbt's yaml selectors as they are written: their names, their references to each other, and the methods they use.
 
-Without dbt's own classes, so that it costs nothing to look, and so that a mistake is told by its name and not as a
-failed parse.
+Without dbt's own classes, so that it costs nothing, and so that a mistake is reported by name instead of as a failed parse.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def no_selector(name: str, selectors: Iterable[str]) -> InvalidSelectionError:
 def read_selectors(project_dir: Path, manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the definitions of yaml selectors by name, from `selectors.yml`.
 
-    Of a file with templates, or where there is none, from the manifest, where dbt has rendered them.
+    If the file has templates, or there is none, the definitions are from the manifest, where dbt has rendered them.
     Raises InvalidSelectionError when the file is not what dbt expects.
     """
     path = project_dir / FILE

@@ -1,11 +1,11 @@
-"""The first look at the warehouse: what a run, the tick of a schedule and a dry run ask before they decide.
+"""The first look at the warehouse: what a run, the tick of a schedule and a dry run query before they decide.
 
 It records what the sources answered, and notes the relations that are gone or altered and the columns that changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +14,11 @@ import dagster as dg
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.state.state import StateSnapshot
-from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.project.loaded import LoadedProject
-from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
 from dagster_sao.orchestration.relations.column_watch import note_columns, unseen_columns
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch
 from dagster_sao.orchestration.sources.record_tokens import record_sources
-from dagster_sao.orchestration.state.read_state import ProjectView, read_state
+from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 from dagster_sao.warehouse.relations.listing import existing_relations
 
@@ -35,9 +32,9 @@ class Heard:
         self.seen: set[str] = set()
         """The sources that were probed."""
         self.tokens: set[str] = set()
-        """Those of them with a token."""
+        """The probed sources that have a token."""
         self.errors: dict[str, None] = {}
-        """The sentences of those that gave an error, each once."""
+        """The errors of probed sources, each sentence once."""
 
     def observe(self, sources: Sequence[Source]) -> Iterator[tuple[str, Observation]]:
         """Yield `(unique id, Observation)` of each source."""
@@ -52,18 +49,14 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """What is asked before the decisions about a selection."""
+    """The queries before the decisions about a selection."""
 
-    instance: dg.DagsterInstance
-    project: OrchestratedProject
-    loaded: LoadedProject
+    live: LiveProject
     selected: AbstractSet[str]
     refresh: bool
     """Whether every source above the selection is probed, and not only those without a known state."""
     state_aware: bool
     """Whether only the nodes that need it are built: only then does it matter whether a relation is gone."""
-    building: Callable[[], Mapping[str, str]]
-    """Returns the nodes that other runs are building now, each with the id of its run."""
     watch: RelationWatch
 
     def sources(self, state: StateSnapshot, also: Collection[str] = ()) -> list[Source]:
@@ -76,11 +69,11 @@ class FirstLook:
 
     def above(self) -> list[Source]:
         """Return the sources above the selection that can be probed."""
-        return sources_above(self.project, self.loaded, self.selected)
+        return sources_above(self.live.project, self.live.loaded, self.selected)
 
     def is_needed(self, state: StateSnapshot, sources: Sequence[Source]) -> bool:
-        """Return whether there is anything to ask, `sources` being those to probe."""
-        return bool(self.refresh or sources or unseen_columns(self.loaded, state, self.selected))
+        """Return whether there is anything to query; `sources` are the ones to probe."""
+        return bool(self.refresh or sources or unseen_columns(self.live.loaded, state, self.selected))
 
     def record(
         self,
@@ -102,7 +95,7 @@ class FirstLook:
                 self._view(state, now), heard, sources, untracked_at=untracked_at if counts_untracked else None
             )
         for observation in self.note_relations(heard.prober, state, now):
-            self.instance.report_runless_asset_event(observation)
+            self.live.instance.report_runless_asset_event(observation)
 
     def note_relations(
         self, prober: SourceProber, state: StateSnapshot, now: datetime
@@ -110,17 +103,12 @@ class FirstLook:
         """Note the relations and columns as they are, and return the news. Raises as `record` does."""
         view = self._view(state, now)
         if self.refresh and self.state_aware:
-            return self.watch.look(view, prober, self.building(), self.as_it_is_now)
-        if unseen := unseen_columns(self.loaded, state, self.selected):
-            others = self.building()
+            return self.watch.look(view, prober, self.live.building(), self.live.state_and_building)
+        if unseen := unseen_columns(self.live.loaded, state, self.selected):
+            others = self.live.building()
             found = existing_relations(prober.session, [one for uid, one in unseen.items() if uid not in others])
-            note_columns(view, found, self.as_it_is_now)
+            note_columns(view, found, self.live.state_and_building)
         return ()
 
     def _view(self, state: StateSnapshot, now: datetime) -> ProjectView:
-        return ProjectView(self.instance, self.project, self.loaded, state, now)
-
-    def as_it_is_now(self) -> tuple[StateSnapshot, Collection[str]]:
-        """Return the state, and the nodes that other runs are building."""
-        building = self.building()
-        return read_state(self.instance, self.project, self.loaded, clock.now()), building
+        return ProjectView(self.live.instance, self.live.project, self.live.loaded, state, now)

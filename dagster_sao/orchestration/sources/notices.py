@@ -22,7 +22,7 @@ from dagster_sao.warehouse.probes.registry import Observation, SourceProber
 
 
 class NoticeStatus(str, Enum):
-    """What became of the notice about a source."""
+    """The result of a notice about a source."""
 
     NEW_DATA = "new data"
     """New data was recorded: the next tick or job builds what reads it."""
@@ -34,7 +34,7 @@ class NoticeStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What became of the notice about one source."""
+    """The result of a notice about one source."""
 
     unique_id: str
     name: str
@@ -44,7 +44,7 @@ class Notice:
 
 
 def take_notice(view: ProjectView, sources: Sequence[Source], token: str) -> list[Notice]:
-    """Record new data of sources, and return what became of each.
+    """Record new data of sources, and return the result for each.
 
     A source that is probed is probed now. If nothing tells whether its data changed, it counts as updated. A source that
     `is_pushed` has new data if `token` is another one than before, or is empty.

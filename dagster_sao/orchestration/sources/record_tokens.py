@@ -101,7 +101,7 @@ def record_sources(
 ) -> Iterator[str]:
     """Probe sources and record their new data, before a run reads them. Yields a sentence for each source with a problem.
 
-    `untracked_at` is that of `record_source`. Raises WarehouseError when the warehouse cannot be queried at all.
+    `untracked_at` is as for `record_source`. Raises WarehouseError when the warehouse cannot be queried at all.
     """
     by_id = {source.unique_id: source for source in sources}
     for unique_id, observation in prober.observe(sources):

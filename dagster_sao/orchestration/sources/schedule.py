@@ -56,5 +56,5 @@ class ProbeSchedule:
         self._failures[unique_id] = _Failure(message, now + doubled(_FIRST_RETRY, count, _LONGEST_RETRY), count)
 
     def failing(self, unique_ids: Iterable[str]) -> dict[str, str]:
-        """Return what the last answer of those sources was that could not be asked."""
+        """Return the last error of each source among `unique_ids` whose probe failed."""
         return {uid: self._failures[uid].message for uid in unique_ids if uid in self._failures}

@@ -1,7 +1,8 @@
 """The second look of a run: whether a source that it read moved after it was captured.
 
-Only tokens that can return need one: counters, snapshots and times only go forward, so the next probe sees any change. A token that can return is compared again before anything is recorded, with a witness beside it where the
-warehouse has one: the token may be what it was although dbt read something else. In the DuckDB file that dbt builds
+Only tokens that can return need one: counters, snapshots and times only go forward, so the next probe sees any change. A
+token that can return is compared again before anything is recorded, with a witness beside it where the warehouse has one:
+the token may be the same again although dbt read something else. In the DuckDB file that dbt builds
 into, the witness is the file: it must be as it was before the token was read when dbt opens it, and then dbt alone writes.
 """
 
@@ -48,13 +49,13 @@ class SecondLook:
     _news: dict[str, Observation] = field(default_factory=dict)
     _witnesses: dict[str, str] = field(default_factory=dict)
     _file_states: dict[str, str] = field(default_factory=dict)
-    """Of sources in the DuckDB file: the state of the file from before the token was read that is captured."""
+    """For sources in the DuckDB file: the state of the file before the captured token was read."""
     _captured: dict[str, str] = field(default_factory=dict)
     _started: float = 0.0
     _next: float = 0.0
 
     def can_return(self, unique_ids: Iterable[str], prober: SourceProber) -> list[Source]:
-        """Return the sources whose tokens prove nothing when they are the same again."""
+        """Return the sources whose tokens can be equal again after a change, and then prove nothing."""
         found = (self.sources[uid] for uid in unique_ids if uid in self.sources)
         return [source for source in found if prober.can_return(source)]
 
@@ -67,7 +68,7 @@ class SecondLook:
             self._file_states.update(dict.fromkeys(in_file, prober.file_state()))
 
     def distrust(self, unique_ids: Iterable[str]) -> None:
-        """Drop the witnesses of sources whose tokens could not be read after them: there is no telling what they stand for."""
+        """Drop the witnesses of sources whose tokens could not be read after them: there is no telling which rows they are about."""
         for uid in unique_ids:
             self._witnesses.pop(uid, None)
             self._file_states.pop(uid, None)
@@ -99,7 +100,7 @@ class SecondLook:
         return can_look and time.monotonic() >= self._next
 
     def _catch_up(self) -> None:
-        """Find out whether tokens that were read before the DuckDB file was written, by dbt above all, still hold."""
+        """Find out whether tokens from before a write to the DuckDB file, mostly by dbt, are still true."""
         try:
             prober = self.prober()
             in_file = {uid for uid in self._captured if prober.is_in_file(self.sources[uid])}

@@ -13,7 +13,6 @@ import dagster as dg
 
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.sources_worth_asking import wanted_sources
-from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.door import errors_masked, mask_log, masked_event
 from dagster_sao.orchestration.messages import sentence
@@ -27,9 +26,9 @@ from dagster_sao.orchestration.sources.probing_turns import ProbingTurns
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
 from dagster_sao.orchestration.sources.schedule import ProbeSchedule
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
-from dagster_sao.orchestration.state.read_state import ProjectView, read_state, view_project
+from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView, view_project
 from dagster_sao.orchestration.state.run_activity import RunActivity, run_activity
-from dagster_sao.orchestration.tick_context import TickLog, tick_instance
+from dagster_sao.orchestration.tick_context import FirstWarnings, TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseBusyError, WarehouseError
 from dagster_sao.warehouse.probes.registry import SourceProber
@@ -120,7 +119,7 @@ class FreshnessProber:
         self._schedule = ProbeSchedule()
         self._checks: FreshnessReports | None = None
         self._watch = RelationWatch(project)
-        self._warned: set[str] = set()
+        self._warnings = FirstWarnings()
 
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
@@ -137,7 +136,7 @@ class FreshnessProber:
         )
 
     def probe_before_plan(self, context: dg.SensorEvaluationContext, every: timedelta) -> None:
-        """Probe the sources and record the news, where it is the turn of the automation sensor, which ticks after `every` again.
+        """Probe the sources and record the news, if it is the turn of the automation sensor, which ticks every `every`.
 
         Does not raise: the plan is made all the same.
         """
@@ -222,7 +221,7 @@ class FreshnessProber:
         if due or not sources:
             prober = self._prober.of(loaded)
             for problem in prober.problems:
-                self._warn_once(problem, log)
+                self._warnings.warn(log, problem)
             before = prober.session.cost()
             for probed in _observe(prober, due, started + self._tick_seconds):
                 self._absorb_alone(tick, probed, log)
@@ -247,7 +246,7 @@ class FreshnessProber:
         policy, now = source_policy(view.loaded, source), view.now
         tick.seen.add(uid)
         if observation.warning:
-            self._warn_once(observation.warning, log)
+            self._warnings.warn(log, observation.warning)
         last = view.state.sources.get(uid)
         state = None
         if observation.error:
@@ -263,11 +262,6 @@ class FreshnessProber:
             result = freshness_result(source, observation, policy, last, now)
             tick.events.extend(self._checks.news(uid, key, result, is_new_data=state is not None))
 
-    def _warn_once(self, sentence: str, log: _Log) -> None:
-        if sentence not in self._warned:
-            self._warned.add(sentence)
-            log.warning(sentence)
-
     def _watch_relations(
         self,
         context: dg.SensorEvaluationContext,
@@ -277,13 +271,11 @@ class FreshnessProber:
         building: Mapping[str, str],
     ) -> list[dg.AssetObservation]:
         view = tick.view
-
-        def recheck() -> tuple[StateSnapshot, Mapping[str, str]]:
-            at_work = self._activity(context, view.loaded).building
-            return read_state(view.instance, view.project, view.loaded, clock.now()), at_work
-
+        live = LiveProject(
+            view.instance, view.project, view.loaded, lambda: self._activity(context, view.loaded).building
+        )
         try:
-            return self._watch.look(view, prober, building, recheck)
+            return self._watch.look(view, prober, building, live.state_and_building)
         except WarehouseError as error:
             # Keep what the sources' probes found.
             log.warning(f"The models' relations could not be checked: {sentence(error)}")
@@ -301,7 +293,7 @@ def build_freshness_sensor(
     interval_seconds: int,
     default_status: dg.DefaultSensorStatus,
 ) -> dg.SensorDefinition:
-    """Return the sensor that records the state of a project's sources."""
+    """Return the sensor that probes a project's sources and records new data."""
 
     @dg.sensor(
         name=name,

@@ -1,6 +1,6 @@
 """The small documents in the instance's key-value store: one of each kind for a project and environment.
 
-They hold how things are, so they are written only when they change. What another version wrote counts as nothing known.
+They hold the current state, so they are written only when it changes. A document of another version counts as missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _unwritten: ContextVar[dict[str, str] | None] = ContextVar("dagster_sao_unwritte
 
 @contextmanager
 def unwritten() -> Iterator[None]:
-    """Keep what is written within the block in memory: it is read there as if it were written, and nowhere else."""
+    """Keep documents in memory that are written within the block: only the block itself reads them."""
     token = _unwritten.set({})
     try:
         yield

@@ -176,7 +176,7 @@ class EventLogState:
         return build_mark(self._assets.builds.get(unique_id)), failure.sequence + 1 if failure is not None else 1
 
     def settle(self, keys: AssetKeys, now: datetime, ended_well: str | None = None) -> None:
-        """Mark runs as settled whose failures were all made good since, and `ended_well`, which left none."""
+        """Mark runs as settled: those whose failures were all repaired since, and `ended_well`, which had none."""
         # Without unsettled runs there is no need to read new events, which in a large project takes long.
         if self._assets.unsettled:
             self.snapshot(keys, now)
@@ -348,7 +348,7 @@ class EventLogState:
 
 
 _States = WeakKeyDictionary[dg.DagsterInstance, EventLogState]
-# By the project, which the states do not refer to, so that they end with it: they do refer to their instance.
+# Keyed by the project, which the states do not refer to, so that they end with it. They do refer to their instance.
 _states: WeakKeyDictionary[OrchestratedProject, _States] = WeakKeyDictionary()
 
 

@@ -1,7 +1,7 @@
 """User-defined functions in a run: which ones dbt has created, and the code of each function in the warehouse.
 
 The code is kept in a table of the Dagster instance's database, since a function has no asset whose events could hold it. It
-is unknown from before dbt replaces a function until dbt has reported the result.
+is unknown from the moment before dbt replaces a function until dbt has reported the result.
 """
 
 from __future__ import annotations

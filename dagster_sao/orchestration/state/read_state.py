@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -10,6 +11,7 @@ import dagster as dg
 
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
@@ -33,6 +35,29 @@ class ProjectView:
     def graph(self) -> ProjectGraph:
         """The graph of the manifest."""
         return self.loaded.project.graph
+
+
+@dataclass(frozen=True, slots=True)
+class LiveProject:
+    """A project whose state is read anew at each call: one manifest, while runs write."""
+
+    instance: dg.DagsterInstance
+    project: OrchestratedProject
+    loaded: LoadedProject
+    building: Callable[[], Mapping[str, str]]
+    """Returns the nodes that other runs are building now, each with the id of its run."""
+
+    def state(self) -> StateSnapshot:
+        """Return the state as it is recorded now."""
+        return read_state(self.instance, self.project, self.loaded, clock.now())
+
+    def state_and_building(self) -> tuple[StateSnapshot, Mapping[str, str]]:
+        """Return the state, and the nodes that other runs are building.
+
+        The runs are read first, so that a build of a run that ends in between cannot be missing from both.
+        """
+        building = self.building()
+        return self.state(), building
 
 
 def view_project(

@@ -17,10 +17,10 @@ from dagster_sao.orchestration.state.documents import Document
 
 @dataclass(frozen=True, slots=True)
 class RelationNote:
-    """What is out of order with one node's relation since a build of it."""
+    """How one node's relation differs from what a build of the node left."""
 
     built_at: str
-    """The end of that build. A note from after one build does not count for another."""
+    """The end of that build. A note about one build does not count for another."""
     is_missing: bool = False
     alteration: str | None = None
     """The token of its rows, where they were altered outside Dagster."""
@@ -133,7 +133,7 @@ class MovedInRun:
     """The parents of nodes that moved during the run of their last build, with their versions at its end, by node."""
 
     seen: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
-    """Each with the mark of that build."""
+    """The parents and versions for each node, with the mark of that build."""
 
     def current(self, builds: Mapping[str, LastBuild]) -> dict[str, Mapping[str, str]]:
         """Return the notes about the last builds."""

@@ -74,9 +74,9 @@ class VerdictTable:
     def write(self, verdicts: Mapping[str, Verdict], known_tests: Container[str] | None = None) -> None:
         """Write verdicts in the place of the former ones of their tests. Raises VerdictError.
 
-        With other arguments a generic test has another unique id and the same name, under which Dagster shows it. So the
-        verdicts of namesakes that are not among the project's `known_tests` are removed: should one come back, it is run
-        again, and what is shown is its own answer.
+        With other arguments a generic test has another unique id, but the same name, under which Dagster shows it. So the
+        verdicts of namesakes that are not among the project's `known_tests` are removed: if one comes back, it is run again,
+        and Dagster shows its own answer.
         """
         records: dict[str, Mapping[str, Any]] = {}
         if verdicts and known_tests is not None:
