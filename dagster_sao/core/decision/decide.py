@@ -26,7 +26,7 @@ from dagster_sao.core.decision.messages import (
     upstream_test_failed,
     writer_label,
 )
-from dagster_sao.core.durations import format_duration
+from dagster_sao.core.durations import format_duration, is_waiting
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
 from dagster_sao.core.manifest.relation_traits import RelationTraits
@@ -234,7 +234,7 @@ def _first_row(s: Situation) -> Decision:
 
 def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> Decision:
     message = f"{s.relation_name} was overwritten by {writer_label(writer)} in run {writer.run_id[:8]}"
-    if s.now < writer.retry_at:
+    if writer.waits(s.now):
         message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
         return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
     # Rows of another model are nothing to add rows to.
@@ -265,14 +265,14 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.REUSE, Reason.VIEW_CURRENT, "View reads current data")
     # 9
     every = s.policy.rebuild_every
-    if every is not None and s.now >= last_build.started_at + every - s.expiry_grace:
+    if every is not None and not is_waiting(s.now, last_build.started_at, every - s.expiry_grace):
         message = f"Last built {_age(s, last_build.started_at)} ago. rebuild_every is {format_duration(every)}"
         return Decision(Action.BUILD, Reason.EXPIRED, message)
     expires_at = last_build.started_at + every if every is not None else None
     # 10
     found = changed_parents(s.parents, last_build.consumed, s.parent_versions)
     news = [parent for parent in found if not _moves_by_building(s, last_build, parent)]
-    stirred = tuple(parent for parent in news if s.now < _stirred_until(s, last_build, parent))
+    stirred = tuple(parent for parent in news if _is_stirred(s, last_build, parent))
     changed = tuple(parent for parent in news if parent not in stirred)
     untracked = s.untracked if s.untracked_from is not None and s.now >= s.untracked_from else ()
     if s.untracked and s.untracked_from is not None and not untracked:
@@ -322,24 +322,21 @@ def _moves_by_building(s: Situation, last_build: LastBuild, parent: str) -> bool
     consumed = last_build.consumed.get(parent, "")
     times = times_moved(consumed)
     is_back = captured_version(consumed) == s.parent_versions.get(parent)
-    return times > 1 and is_back and s.now < last_build.ended_at + retry_wait(times - 1)
+    return times > 1 and is_back and is_waiting(s.now, last_build.ended_at, retry_wait(times - 1))
 
 
-def _stirred_until(s: Situation, last_build: LastBuild, parent: str) -> datetime:
-    """Return until when a parent is waited for that moved during the run of the last build, and not since.
+def _is_stirred(s: Situation, last_build: LastBuild, parent: str) -> bool:
+    """Return whether a parent moved during the run of the last build, and not since, and is still waited for.
 
     The first time it is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
     """
     times = last_build.stirred.get(parent, 0)
-    if not times or s.moved_in_run.get(parent) != s.parent_versions.get(parent):
-        return last_build.ended_at
-    until = last_build.ended_at + retry_wait(times)
-    # If the clock was set back by more than that, there is no telling how long the wait would be.
-    return until if last_build.ended_at - retry_wait(times) < s.now else s.now
+    is_as_left = s.moved_in_run.get(parent) == s.parent_versions.get(parent)
+    return bool(times) and is_as_left and is_waiting(s.now, last_build.ended_at, retry_wait(times))
 
 
 def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
-    until = min(_stirred_until(s, last_build, parent) for parent in parents)
+    until = last_build.ended_at + min(retry_wait(last_build.stirred[parent]) for parent in parents)
     hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
     hook = f"its {hooks[-1]}" if hooks else "on-run-end"
     message = (
@@ -364,23 +361,23 @@ def _failed_with_other_code(s: Situation) -> bool:
 
 def _code_change_waits(s: Situation, last_build: LastBuild) -> bool:
     waits = s.policy.code_changes is CodeChanges.RESPECT_BUILD_AFTER and s.policy.build_after is not None
-    return waits and s.now < _window_end(s, last_build)
+    return waits and is_waiting(s.now, last_build.started_at, _window(s))
 
 
-def _window_end(s: Situation, last_build: LastBuild) -> datetime:
-    return last_build.started_at + (s.policy.build_after or timedelta(0)) - s.grace
+def _window(s: Situation) -> timedelta:
+    return (s.policy.build_after or timedelta(0)) - s.grace
 
 
 def _too_soon(
     s: Situation, last_build: LastBuild, changed: tuple[str, ...], expires_at: datetime | None
 ) -> Decision | None:
-    if s.policy.build_after is not None and s.now < _window_end(s, last_build):
-        end = _window_end(s, last_build)
+    if s.policy.build_after is not None and is_waiting(s.now, last_build.started_at, _window(s)):
+        end = last_build.started_at + _window(s)
         message = (
             f"New changes detected. Did not meet build_after of {format_duration(s.policy.build_after)}."
             f" Last updated {_age(s, last_build.started_at)} ago"
         )
-    elif s.policy.lag_tolerance and s.first_change_at and s.now < s.first_change_at + s.policy.lag_tolerance:
+    elif s.policy.lag_tolerance and s.first_change_at and is_waiting(s.now, s.first_change_at, s.policy.lag_tolerance):
         end = s.first_change_at + s.policy.lag_tolerance
         message = (
             f"New changes detected. Did not meet lag_tolerance of {format_duration(s.policy.lag_tolerance)}."
