@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNIT_NAMES = {
@@ -61,6 +61,18 @@ def doubled(first: timedelta, times: int, longest: timedelta) -> timedelta:
     ['0:00:30', '0:01:00', '0:08:00', '0:10:00']
     """
     return min(first * (1 << min(times - 1, _MOST_DOUBLINGS)), longest)
+
+
+def is_waiting(now: datetime, since: datetime, wait: timedelta) -> bool:
+    """Return whether a wait that began at `since` is not over.
+
+    If the clock was set back by more than the wait, it is over: there is no telling how long it would last.
+
+    >>> noon, hour = datetime(2026, 1, 1, 12), timedelta(hours=1)
+    >>> [is_waiting(noon + shift, noon, hour) for shift in (-24 * hour, -hour / 2, hour / 2, hour)]
+    [False, True, True, False]
+    """
+    return -wait < now - since < wait
 
 
 def format_duration(duration: timedelta) -> str:

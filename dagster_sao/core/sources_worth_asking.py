@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dagster_sao.core.decision.view_rules import asks_parents
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import StateSnapshot
@@ -46,4 +47,4 @@ def _waits(unique_id: str, project: Project, state: StateSnapshot, now: datetime
     build_after, build = project.policy(unique_id).build_after, state.builds.get(unique_id)
     if build_after is None or build is None or unique_id in state.failures:
         return False
-    return now < build.started_at + build_after
+    return is_waiting(now, build.started_at, build_after)

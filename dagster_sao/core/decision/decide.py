@@ -25,12 +25,12 @@ from dagster_sao.core.decision.messages import (
     upstream_test_failed,
     writer_label,
 )
-from dagster_sao.core.durations import format_duration
+from dagster_sao.core.durations import format_duration, is_waiting
 from dagster_sao.core.manifest.build_settings import NO_SETTINGS, BuildSettings
 from dagster_sao.core.manifest.policy import CodeChanges, ExternalChanges, OnCodeChange, Policy, UpdatesOn
 from dagster_sao.core.manifest.relation_traits import RelationTraits
-from dagster_sao.core.state.news import changed_parents, news, stirred_until
-from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer
+from dagster_sao.core.state.news import changed_parents, news
+from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, Writer, retry_wait
 
 
 class Action(str, Enum):
@@ -238,7 +238,7 @@ def _first_row(s: Situation) -> Decision:
 
 def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> Decision:
     message = f"{s.relation_name} was overwritten by {writer_label(writer)} in run {writer.run_id[:8]}"
-    if s.now < writer.retry_at:
+    if writer.waits(s.now):
         message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
         return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
     # Never add rows to another model's rows.
@@ -269,7 +269,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return _decide_view(s, last_build)
     # 9
     every = s.policy.rebuild_every
-    if every is not None and s.now >= last_build.started_at + every - s.expiry_grace:
+    if every is not None and not is_waiting(s.now, last_build.started_at, every - s.expiry_grace):
         message = f"Last built {_age(s, last_build.started_at)} ago. rebuild_every is {format_duration(every)}"
         return Decision(Action.BUILD, Reason.EXPIRED, message)
     expires_at = last_build.started_at + every if every is not None else None
@@ -321,7 +321,7 @@ def _rebuilds_altered(s: Situation) -> bool:
 
 
 def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
-    until = min(stirred_until(parent, last_build, s.parent_versions, s.moved_in_run, now=s.now) for parent in parents)
+    until = last_build.ended_at + min(retry_wait(last_build.stirred[parent]) for parent in parents)
     hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
     hook = f"its {hooks[-1]}" if hooks else "on-run-end"
     message = (
@@ -346,23 +346,23 @@ def _failed_with_other_code(s: Situation) -> bool:
 
 def _code_change_waits(s: Situation, last_build: LastBuild) -> bool:
     waits = s.policy.code_changes is CodeChanges.RESPECT_BUILD_AFTER and s.policy.build_after is not None
-    return waits and s.now < _window_end(s, last_build)
+    return waits and is_waiting(s.now, last_build.started_at, _window(s))
 
 
-def _window_end(s: Situation, last_build: LastBuild) -> datetime:
-    return last_build.started_at + (s.policy.build_after or timedelta(0)) - s.grace
+def _window(s: Situation) -> timedelta:
+    return (s.policy.build_after or timedelta(0)) - s.grace
 
 
 def _too_soon(
     s: Situation, last_build: LastBuild, changed: tuple[str, ...], expires_at: datetime | None
 ) -> Decision | None:
-    if s.policy.build_after is not None and s.now < _window_end(s, last_build):
-        end = _window_end(s, last_build)
+    if s.policy.build_after is not None and is_waiting(s.now, last_build.started_at, _window(s)):
+        end = last_build.started_at + _window(s)
         message = (
             f"New changes detected. Did not meet build_after of {format_duration(s.policy.build_after)}."
             f" Last updated {_age(s, last_build.started_at)} ago"
         )
-    elif s.policy.lag_tolerance and s.first_change_at and s.now < s.first_change_at + s.policy.lag_tolerance:
+    elif s.policy.lag_tolerance and s.first_change_at and is_waiting(s.now, s.first_change_at, s.policy.lag_tolerance):
         end = s.first_change_at + s.policy.lag_tolerance
         message = (
             f"New changes detected. Did not meet lag_tolerance of {format_duration(s.policy.lag_tolerance)}."

@@ -79,7 +79,7 @@ def decide_function(s: FunctionSituation) -> FunctionDecision:
         return FunctionDecision(FunctionAction.SKIP, FunctionReason.UPSTREAM_FAILED, message)
     # F3
     state = s.state
-    if state is not None and state.failed_code == s.code and s.now < state.retry_at:
+    if state is not None and state.failed_code == s.code and state.waits(s.now):
         age, wait = format_duration(s.now - state.at), format_duration(state.retry_at - s.now)
         message = f"Failed {age} ago with the same code. Retries in {wait}, or when it changes"
         return FunctionDecision(FunctionAction.HOLD, FunctionReason.FAILED_UNCHANGED, message)

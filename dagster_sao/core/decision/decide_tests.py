@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_sao.core.decision.messages import named, upstream_failed
-from dagster_sao.core.durations import format_duration
+from dagster_sao.core.durations import format_duration, is_waiting
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 
 _PAST = {
@@ -120,11 +120,11 @@ def decide_test(s: TestSituation) -> TestDecision:
         return _run(TestReason.NEW_DATA, f"New data in {named(changed, s.labels)}", changed)
     # T6
     age = s.now - s.verdict.at
-    if (s.is_volatile or s.is_untracked) and age >= s.untracked_interval:
+    if (s.is_volatile or s.is_untracked) and not is_waiting(s.now, s.verdict.at, s.untracked_interval):
         what = "Reads the clock" if s.reads and not s.is_untracked else "Reads what dbt does not know"
         return _run(TestReason.VOLATILE, f"{what}; last run {format_duration(age)} ago")
     # T7
-    if s.verdict.is_failing and s.now >= s.verdict.retry_at:
+    if s.verdict.is_failing and not s.verdict.waits(s.now):
         return _run(TestReason.RETRY, f"Failed {format_duration(age)} ago")
     # T8
     if wait is not None:
@@ -163,7 +163,7 @@ def _wait(s: TestSituation, verdict: Verdict, changed: Sequence[str]) -> timedel
     if s.gates_a_build:
         return None
     waits = [s.build_after[read] for read in changed if read in s.build_after and read not in s.built_since]
-    if len(waits) < len(changed) or s.now >= verdict.at + min(waits):
+    if len(waits) < len(changed) or not is_waiting(s.now, verdict.at, min(waits)):
         return None
     return min(waits)
 

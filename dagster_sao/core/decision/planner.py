@@ -32,6 +32,7 @@ from dagster_sao.core.decision.view_rules import (
     view_leaves,
     views_to_renew,
 )
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.project import Project
@@ -272,7 +273,9 @@ class _Planner:
 
     def _untracked_from(self, policy: Policy, last_build: LastBuild) -> datetime:
         """Return when such inputs count as updated: a job counts them at every run, as it does an untracked source."""
-        return self._now if self._mode is Mode.JOB else last_build.started_at + policy.untracked_interval
+        is_late = not is_waiting(self._now, last_build.started_at, policy.untracked_interval)
+        is_counted = self._mode is Mode.JOB or is_late
+        return self._now if is_counted else last_build.started_at + policy.untracked_interval
 
     def _retry_at(self, tests: Iterable[str]) -> datetime:
         return max(self._state.verdicts[test].retry_at for test in tests)

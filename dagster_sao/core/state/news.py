@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dagster_sao.core.code.versions import captured_version, times_moved
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.state.state import LastBuild, retry_wait
 
 
@@ -33,9 +34,7 @@ def news(
         for parent in changed_parents(parents, last_build.consumed, versions)
         if not _moves_by_building(parent, last_build, versions, now)
     ]
-    stirred = tuple(
-        parent for parent in found if now < stirred_until(parent, last_build, versions, moved_in_run, now=now)
-    )
+    stirred = tuple(parent for parent in found if _is_stirred(parent, last_build, versions, moved_in_run, now))
     return News(tuple(parent for parent in found if parent not in stirred), stirred)
 
 
@@ -49,19 +48,16 @@ def changed_parents(
             yield parent
 
 
-def stirred_until(
-    parent: str, last_build: LastBuild, versions: Mapping[str, str], moved_in_run: Mapping[str, str], *, now: datetime
-) -> datetime:
-    """Return until when a parent is waited for that moved during the run of the last build, and not since.
+def _is_stirred(
+    parent: str, last_build: LastBuild, versions: Mapping[str, str], moved_in_run: Mapping[str, str], now: datetime
+) -> bool:
+    """Return whether a parent moved during the run of the last build, and not since, and is still waited for.
 
     The first time the node is built again at once. What moves each time is moved by the runs of the node, such as by a hook.
     """
     times = last_build.stirred.get(parent, 0)
-    if not times or moved_in_run.get(parent) != versions.get(parent):
-        return last_build.ended_at
-    until = last_build.ended_at + retry_wait(times)
-    # If the clock was set back by more than that, there is no telling how long the wait would be.
-    return until if last_build.ended_at - retry_wait(times) < now else now
+    is_as_left = moved_in_run.get(parent) == versions.get(parent)
+    return bool(times) and is_as_left and is_waiting(now, last_build.ended_at, retry_wait(times))
 
 
 def _moves_by_building(parent: str, last_build: LastBuild, versions: Mapping[str, str], now: datetime) -> bool:
@@ -72,4 +68,4 @@ def _moves_by_building(parent: str, last_build: LastBuild, versions: Mapping[str
     consumed = last_build.consumed.get(parent, "")
     times = times_moved(consumed)
     is_back = captured_version(consumed) == versions.get(parent)
-    return times > 1 and is_back and now < last_build.ended_at + retry_wait(times - 1)
+    return times > 1 and is_back and is_waiting(now, last_build.ended_at, retry_wait(times - 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.state.state import SourceState
 
 REMEMBERED_TOKENS = 20
@@ -63,7 +64,7 @@ def _next_token(
         return None if last is not None and last.token == answer.token else answer.token
     if untracked_at is not None:
         return _untracked_token(answer.token, untracked_at)
-    is_due = last is None or now >= last.recorded_at + untracked_interval
+    is_due = last is None or not is_waiting(now, last.recorded_at, untracked_interval)
     has_moved = answer.token is not None and last is not None and told_by_probe(last.token) != answer.token
     # Count in intervals, so that a sensor and a run that probe at the same moment record the same token.
     interval = f"{now.timestamp() // untracked_interval.total_seconds():.0f}"

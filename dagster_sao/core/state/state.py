@@ -10,7 +10,7 @@ from enum import Enum
 from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
-from dagster_sao.core.durations import doubled
+from dagster_sao.core.durations import doubled, is_waiting
 from dbt_dagster_sao.data_tests.handover import How
 
 FIRST_RETRY = timedelta(minutes=5)
@@ -158,15 +158,12 @@ class FailedAttempt:
 
     def waits(self, now: datetime) -> bool:
         """Return whether it is too soon to try again with nothing changed."""
-        return self._is_before(now, self.retry_at)
+        return is_waiting(now, self.failed_at, retry_wait(self.attempts))
 
     def is_limited_again(self, now: datetime) -> bool:
         """Return whether it is too soon to try once more what was limited more than once in a row."""
-        return self.kind is FailureKind.LIMITED and self._is_before(now, self.limited_until)
-
-    def _is_before(self, now: datetime, end: datetime) -> bool:
-        # If the clock was set back by more than the wait, the wait is over: there is no telling how long it would be.
-        return self.failed_at - (end - self.failed_at) < now < end
+        wait = self.limited_until - self.failed_at
+        return self.kind is FailureKind.LIMITED and is_waiting(now, self.failed_at, wait)
 
     @property
     def retry_at(self) -> datetime:
@@ -200,6 +197,10 @@ class Writer:
     def retry_at(self) -> datetime:
         """When the relation may be written again for this: at once, unless two writers take turns."""
         return self.at + retry_wait(self.turns - 1) if self.turns > 1 else self.at
+
+    def waits(self, now: datetime) -> bool:
+        """Return whether it is too soon to write the relation again."""
+        return is_waiting(now, self.at, self.retry_at - self.at)
 
 
 def interruption(
@@ -260,6 +261,10 @@ class Verdict:
         """When a failing test may be tried again with nothing changed."""
         return self.at + retry_wait(self.attempts)
 
+    def waits(self, now: datetime) -> bool:
+        """Return whether it is too soon to try a failing test again with nothing changed."""
+        return is_waiting(now, self.at, retry_wait(self.attempts))
+
 
 _FAILING = frozenset({VerdictStatus.FAIL, VerdictStatus.ERROR})
 
@@ -283,6 +288,10 @@ class FunctionState:
     def retry_at(self) -> datetime:
         """When it may be tried again with nothing changed."""
         return self.at + retry_wait(max(self.attempts, 1))
+
+    def waits(self, now: datetime) -> bool:
+        """Return whether it is too soon to try again with nothing changed."""
+        return is_waiting(now, self.at, self.retry_at - self.at)
 
     def failed(self, code: str, at: datetime, run_id: str) -> FunctionState:
         """Return the state after code could not be created: the code in the warehouse is then unknown."""

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.state.state import FailureKind, StateSnapshot, retry_wait
 from dagster_sao.orchestration.state.run_activity import EndedRun, RunActivity
@@ -98,8 +99,7 @@ class RequestedNodes:
             times += 1
         self._unanswered[uid] = run, times
         wait = retry_wait(times)
-        # If the clock was set back since, the wait is over: it could last for any length of time.
-        if not run.ended_at - wait < facts.now < run.ended_at + wait:
+        if not is_waiting(facts.now, run.ended_at, wait):
             return ""
         return f"The last run for it ended without building it. Retries at {run.ended_at + wait:%H:%M:%S} UTC"
 

@@ -13,6 +13,7 @@ import dagster as dg
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.decision.plan import Plan
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
@@ -64,7 +65,7 @@ class AskedTests:
             )
             signature = _signature(graph.tests[uid], plan, project, state)
             before, asked_at = self._asked.get(uid, ("", now))
-            if is_busy or (before == signature and now < asked_at + FIRST_RETRY):
+            if is_busy or (before == signature and is_waiting(now, asked_at, FIRST_RETRY)):
                 waits += 1
                 continue
             self._asked[uid] = signature, now

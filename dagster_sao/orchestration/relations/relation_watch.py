@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from dagster_sao.core.decision.messages import relation_missing, relation_restored
-from dagster_sao.core.durations import format_duration
+from dagster_sao.core.durations import format_duration, is_waiting
 from dagster_sao.core.manifest.graph import Node
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, retry_wait
 from dagster_sao.orchestration import clock
@@ -62,8 +62,8 @@ class RelationWatch:
         self._seen: object = None
         self._run_ends: dict[str, datetime] = {}
         """The ends of the runs that made the last builds, by run id."""
-        self._again_at: datetime | None = None
-        """When to look again although nothing has moved."""
+        self._again_at: tuple[datetime, timedelta] | None = None
+        """The wait after which to look again although nothing has moved."""
 
     def look(
         self, view: ProjectView, prober: SourceProber, building: Iterable[str], recheck: Recheck
@@ -92,7 +92,8 @@ class RelationWatch:
         last_runs = {state.builds[node.unique_id].run_id for node in nodes}
         self._run_ends = {run_id: end for run_id, end in self._run_ends.items() if run_id in last_runs}
         stamp = _stamp(prober, nodes, state, counted), frozenset(with_columns)
-        if stamp[0] is not None and stamp == self._seen and (self._again_at is None or now < self._again_at):
+        is_early = self._again_at is None or is_waiting(now, *self._again_at)
+        if stamp[0] is not None and stamp == self._seen and is_early:
             return []
         look = _Look(view, prober, counted)
         before = read_relation_notes(instance, self._project.state_name)
@@ -111,7 +112,7 @@ class RelationWatch:
             if relation.is_out_of_order:
                 seen[uid] = relation
             if relation.absences and not relation.is_missing:
-                waits.append(_again_at(build, relation))
+                waits.append((build.ended_at, retry_wait(relation.absences)))
         # Keep the notes about relations that a run is writing until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
         if copy is not None and copy.is_older:
@@ -120,7 +121,7 @@ class RelationWatch:
             write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
         if copy is not None:
             copy.note(instance, self._project.state_name)
-        self._seen, self._again_at = stamp, min(waits, default=None)
+        self._seen, self._again_at = stamp, min(waits, key=lambda one: one[0] + one[1], default=None)
         keys = view.loaded.keys.by_unique_id
         return [
             event for node in nodes for event in _news(keys[node.unique_id], node, seen.get(node.unique_id), before)
@@ -142,7 +143,7 @@ class RelationWatch:
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return, for each relation that was read, its token if it was altered since its build, else None."""
-        is_due = self._looked_at is None or look.view.now >= self._looked_at + _LOOK_EVERY
+        is_due = self._looked_at is None or not is_waiting(look.view.now, self._looked_at, _LOOK_EVERY)
         builds = look.view.state.builds
         watched = [
             node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.view.loaded)
@@ -229,10 +230,6 @@ def _relation(build: LastBuild, presence: Presence, before: RelationNote | None,
     known = before if before is not None and before.built_at == fresh.built_at else fresh
     if presence is Presence.EXISTS:
         return replace(known, is_missing=False, absences=0)
-    if known.is_missing or (known.absences and now < _again_at(build, known)):
+    if known.is_missing or (known.absences and is_waiting(now, build.ended_at, retry_wait(known.absences))):
         return known
     return replace(known, is_missing=True, absences=known.absences + 1)
-
-
-def _again_at(build: LastBuild, relation: RelationNote) -> datetime:
-    return build.ended_at + retry_wait(relation.absences)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dagster_sao.core.durations import is_waiting
+
 _MISSED_TICKS = 3
 """A sensor that has not ticked for this many of its intervals counts as switched off."""
 
@@ -20,23 +22,26 @@ class ProbingTurns:
     interval: timedelta
     """How often the freshness sensor probes."""
     probed_at: datetime | None = None
-    _is_on_until: datetime | None = None
-    _planner_until: datetime | None = None
+    _ticked_at: datetime | None = None
+    _planner_ticked_at: datetime | None = None
     _planner_every: timedelta = timedelta(0)
 
     def is_freshness_turn(self, now: datetime) -> bool:
         """Return whether the freshness sensor, which ticks `now`, probes."""
-        self._is_on_until = now + _MISSED_TICKS * self.interval
-        if self.probed_at is None or self._planner_until is None or now >= self._planner_until:
+        self._ticked_at = now
+        # A sensor that plans less often than sources are to be probed cannot do it alone.
+        if self._planner_every > self.interval or not _is_on(self._planner_ticked_at, self._planner_every, now):
             return True
-        return now >= self.probed_at + self.interval + self._planner_every
+        return self.probed_at is None or not is_waiting(now, self.probed_at, self.interval + self._planner_every)
 
     def is_planner_turn(self, now: datetime, every: timedelta) -> bool:
         """Return whether the automation sensor, which ticks `now` and after `every` again, probes before it plans."""
-        self._planner_every = every
-        # A sensor that plans less often than sources are to be probed cannot do it alone.
-        self._planner_until = now + _MISSED_TICKS * every if every <= self.interval else None
-        if self._is_on_until is None or now >= self._is_on_until:
+        self._planner_ticked_at, self._planner_every = now, every
+        if not _is_on(self._ticked_at, self.interval, now):
             return False
-        # The next tick would be too late.
-        return self.probed_at is None or now + every > self.probed_at + self.interval
+        # The next tick would be too late, or the clock was set back.
+        return self.probed_at is None or now + every > self.probed_at + self.interval or now < self.probed_at
+
+
+def _is_on(ticked_at: datetime | None, every: timedelta, now: datetime) -> bool:
+    return ticked_at is not None and is_waiting(now, ticked_at, _MISSED_TICKS * every)

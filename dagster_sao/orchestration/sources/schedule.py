@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dagster_sao.core.durations import doubled
+from dagster_sao.core.durations import doubled, is_waiting
 from dagster_sao.core.manifest.policy import SourcePolicy
 
 _FIRST_RETRY = timedelta(seconds=30)
@@ -16,7 +16,8 @@ _LONGEST_RETRY = timedelta(minutes=10)
 @dataclass
 class _Failure:
     message: str
-    retry_at: datetime
+    at: datetime
+    wait: timedelta
     count: int = 1
 
 
@@ -31,11 +32,11 @@ class ProbeSchedule:
     def is_due(self, unique_id: str, policy: SourcePolicy, now: datetime, *, is_wanted: bool) -> bool:
         """Return whether to probe a source at `now`: its new data could lead to a build, or its freshness gets worse."""
         asked_at, failure = self._asked_at.get(unique_id), self._failures.get(unique_id)
-        if failure is not None and now < failure.retry_at:
+        if failure is not None and is_waiting(now, failure.at, failure.wait):
             return False
         if asked_at is None:
             return True
-        if policy.probe_every is not None and now < asked_at + policy.probe_every:
+        if policy.probe_every is not None and is_waiting(now, asked_at, policy.probe_every):
             return False
         stale_at = self._stale_at.get(unique_id)
         return is_wanted or failure is not None or (stale_at is not None and now >= stale_at)
@@ -53,7 +54,7 @@ class ProbeSchedule:
         before = self._failures.get(unique_id)
         count = before.count + 1 if before else 1
         self._asked_at[unique_id] = now
-        self._failures[unique_id] = _Failure(message, now + doubled(_FIRST_RETRY, count, _LONGEST_RETRY), count)
+        self._failures[unique_id] = _Failure(message, now, doubled(_FIRST_RETRY, count, _LONGEST_RETRY), count)
 
     def failing(self, unique_ids: Iterable[str]) -> dict[str, str]:
         """Return the last error of each source among `unique_ids` whose probe failed."""

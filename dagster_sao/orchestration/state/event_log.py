@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.decision.origins import origins
+from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import (
     FailedAttempt,
@@ -197,7 +198,8 @@ class EventLogState:
         return {uid: from_timestamp(at) for uid, at in wiped.items()}
 
     def _needs_full_read(self, keys: AssetKeys, now: datetime) -> bool:
-        return keys is not self._keys or self._full_read_at is None or now >= self._full_read_at + _FULL_READ_EVERY
+        is_known = keys is self._keys and self._full_read_at is not None
+        return not is_known or not is_waiting(now, self._full_read_at or now, _FULL_READ_EVERY)
 
     def _read_all(self, keys: AssetKeys, now: datetime) -> None:
         self._keys, self._assets, self._full_read_at = keys, _Assets(), now

@@ -40,6 +40,9 @@ def at(seconds):
         (90, [("freshness", 0), ("plan", 1), ("freshness", 30)], ["freshness 0", "plan 1", "freshness 30"]),
         # The automation sensor is switched off.
         (30, [("freshness", 0), ("plan", 1), ("freshness", 30), ("freshness", 61)], ["freshness 0", "plan 1", "freshness 61"]),
+        # The clock was set back by a day: nobody waits for it to be where it was.
+        (30, [("freshness", 86400), ("plan", 86401), ("freshness", 0), ("plan", 1), ("freshness", 30)], ["freshness 86400", "plan 86401", "freshness 0", "plan 1"]),
+        (30, [("freshness", 86400), ("plan", 86401), ("plan", 1), ("freshness", 30), ("plan", 31)], ["freshness 86400", "plan 86401", "freshness 30", "plan 31"]),
         # The freshness sensor is switched off.
         (30, [("freshness", 0), ("plan", 1), ("plan", 89), ("plan", 91)], ["freshness 0", "plan 1", "plan 89"]),
     ],

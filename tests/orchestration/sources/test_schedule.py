@@ -33,6 +33,14 @@ def test_probe_every_holds_questions_back():
     assert schedule.is_due(UID, policy, NOW + 10 * MINUTE, is_wanted=True)
 
 
+def test_nothing_waits_for_a_clock_that_was_set_back():
+    schedule, policy = ProbeSchedule(), SourcePolicy(probe_every=10 * MINUTE)
+    schedule.answered(UID, NOW)
+    assert schedule.is_due(UID, policy, NOW - 60 * MINUTE, is_wanted=True)
+    schedule.failed(UID, "no such table", NOW)
+    assert schedule.is_due(UID, PLAIN, NOW - 60 * MINUTE, is_wanted=True)
+
+
 def test_a_source_that_is_about_to_be_stale_is_asked_though_nobody_waits_for_it():
     schedule = ProbeSchedule()
     schedule.answered(UID, NOW, NOW + MINUTE)
