@@ -112,6 +112,17 @@ def test_new_data_is_recorded_and_named_until_it_may_be_built(shop):
     assert not shop.tick(later=HOURS).run_requests
 
 
+def test_a_job_as_often_as_build_after_does_not_miss_every_other_tick(shop):
+    model = shop.shop.folder / "dbt/models/a.sql"
+    model.write_text(model.read_text().replace("'period': 'hour'", "'period': 'minute'"))
+    run_dbt(shop.shop.folder / "dbt", "parse")
+    shop.shop.sql("insert into raw.orders values (2)")
+    assert shop.run(shop.request(later=HOURS), later=HOURS)[0] == {"a", "b"}
+    created = shop.instance.get_run_records(limit=1)[0].create_timestamp.timestamp()
+    shop.shop.sql("insert into raw.orders values (3)")
+    assert names(shop.request(later=created + MINUTES - time.time()).asset_selection) == {"a", "b"}
+
+
 def test_a_dropped_table_alone_is_built_again_and_no_other_event_is_planned(shop):
     shop.shop.sql("drop table main.b")
     request = shop.request()
