@@ -112,7 +112,7 @@ def _moment(at: datetime, now: datetime, zone: str | None) -> str:
 def covering_run(
     runs: Iterable[dg.DagsterRun], request: dg.RunRequest, run_config: Mapping[str, Any]
 ) -> dg.DagsterRun | None:
-    """Return one of the job's queued `runs` that will do all that is requested, None where there is none.
+    """Return one of the job's queued `runs`, of its code location, that will do all that is requested; None where none will.
 
     A run that has not begun looks at everything after this tick, and decides by the same config. One that has begun may
     have looked before.

@@ -184,19 +184,32 @@ def test_a_tick_does_not_open_a_duckdb_file_that_a_run_may_be_writing(shop):
     assert shop.request().asset_selection is None
 
 
-def test_a_queued_run_of_the_job_does_the_work_of_a_tick(shop):
-    shop.shop.sql("drop table main.b")
-    request = shop.request()
-    run = create_run_for_test(
+def queue(shop, request, repository=REPOSITORY):
+    return create_run_for_test(
         shop.instance,
         job_name="hourly",
         run_config=request.run_config,
         status=dg.DagsterRunStatus.QUEUED,
-        remote_job_origin=RemoteJobOrigin(REPOSITORY, "hourly"),
+        remote_job_origin=RemoteJobOrigin(repository, "hourly"),
     )
+
+
+def test_a_queued_run_of_the_job_does_the_work_of_a_tick(shop):
+    shop.shop.sql("drop table main.b")
+    started_tick(shop)
+    request = shop.request()
+    run = queue(shop, request)
     said = shop.tick().skip_message
     assert said == f"Run {run.run_id[:8]} is queued, and will build and test what is due when it begins."
     shop.instance.report_run_canceled(run)
+    assert shop.request() == request
+
+
+def test_a_queued_run_of_another_code_location_does_not(shop):
+    shop.shop.sql("drop table main.b")
+    started_tick(shop)
+    request = shop.request()
+    queue(shop, request, RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("there"), "repository"))
     assert shop.request() == request
 
 
