@@ -20,11 +20,17 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice
 from dagster_sao.orchestration.automation.due_tests import run_request
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
-from dagster_sao.orchestration.automation.scheduled_run import covering_run, idle_line, part_suffices, queued_line
+from dagster_sao.orchestration.automation.scheduled_run import (
+    covering_run,
+    idle_line,
+    part_suffices,
+    queued_line,
+    start_up,
+)
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.automation import store_schedule_evaluations
+from dagster_sao.orchestration.private.automation import is_of_schedules_location, store_schedule_evaluations
 from dagster_sao.orchestration.private.dagster_internals import lend_instance, repository_of_tick
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
@@ -34,7 +40,7 @@ from dagster_sao.orchestration.runs.run_plan import AskedOfRun, RunInputs, asked
 from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.warm_prober import WarmProber
 from dagster_sao.orchestration.state.read_state import LiveProject
-from dagster_sao.orchestration.state.run_activity import run_activity
+from dagster_sao.orchestration.state.run_activity import asked_at, run_activity
 from dagster_sao.orchestration.tick_context import FirstWarnings, TickLog, tick_instance
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
@@ -122,7 +128,8 @@ class JobSchedule:
         if isinstance(answer, dg.SkipReason):
             return answer
         queued = instance.get_runs(dg.RunsFilter(job_name=self._job.name, statuses=[dg.DagsterRunStatus.QUEUED]))
-        run = covering_run(queued, answer, self._job.run_config)
+        ours = (run for run in queued if is_of_schedules_location(instance, self._job.schedule_name, run))
+        run = covering_run(ours, answer, self._job.run_config)
         return answer if run is None else dg.SkipReason(queued_line(run))
 
     def _decide(
@@ -137,6 +144,8 @@ class JobSchedule:
         self._look(tick)
         now, state = clock.now(), tick.live.state()
         plan = decide_run(RunInputs(tick.asked, state, now)).plan
+        if later := start_up(plan, state, now, lambda runs: asked_at(instance, runs)):
+            plan = decide_run(RunInputs(tick.asked, state, now + later)).plan
         choices = {uid: Choice(decision) for uid, decision in plan.decisions.items()}
         evaluations = self._reasons.changed(choices, tick.loaded)
         store_schedule_evaluations(instance, self._job.schedule_name, evaluations)

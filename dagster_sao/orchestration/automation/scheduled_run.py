@@ -6,8 +6,8 @@ Plain values in and out. Nothing here reads Dagster or a clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,10 +16,37 @@ import dagster as dg
 from dagster_sao.core.decision.decide import Action
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.next_build import NextBuild
-from dagster_sao.core.state.state import Verdict
+from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration.automation.choices import Choice, held_back
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun
+
+_LONGEST_START_UP = timedelta(hours=1)
+
+
+def start_up(
+    plan: Plan, state: StateSnapshot, now: datetime, asked_at: Callable[[Collection[str]], Mapping[str, datetime]]
+) -> timedelta:
+    """Return how much later than `now` a run would start to build, where that makes a node due that waits for time alone.
+
+    `build_after` counts from a build, which came after the start of its run, which came after the tick. By its own clock, the
+    tick of a job whose interval equals `build_after` would find the node too young each time. `asked_at` returns when runs
+    were created, by id.
+    """
+    waiting = {
+        uid: decision.eligible_at
+        for uid, decision in plan.decisions.items()
+        if decision.action is Action.REUSE and decision.eligible_at is not None and uid in state.builds
+    }
+    runs = {state.builds[uid].run_id for uid, at in waiting.items() if at <= now + _LONGEST_START_UP}
+    if not runs:
+        return timedelta(0)
+    first: dict[str, datetime] = {}
+    for build in state.builds.values():
+        first[build.run_id] = min(build.started_at, first.get(build.run_id, build.started_at))
+    took = {run_id: min(first[run_id] - at, _LONGEST_START_UP) for run_id, at in asked_at(runs).items()}
+    delays = ((at, took.get(state.builds[uid].run_id, timedelta(0))) for uid, at in waiting.items())
+    return max((delay for at, delay in delays if at <= now + delay), default=timedelta(0))
 
 
 def part_suffices(asked: AskedOfRun, plan: Plan, verdicts: Mapping[str, Verdict]) -> bool:
@@ -85,7 +112,7 @@ def _moment(at: datetime, now: datetime, zone: str | None) -> str:
 def covering_run(
     runs: Iterable[dg.DagsterRun], request: dg.RunRequest, run_config: Mapping[str, Any]
 ) -> dg.DagsterRun | None:
-    """Return one of the job's queued `runs` that will do all that is requested, None where there is none.
+    """Return one of the job's queued `runs`, of its code location, that will do all that is requested; None where none will.
 
     A run that has not begun looks at everything after this tick, and decides by the same config. One that has begun may
     have looked before.

@@ -18,7 +18,7 @@ from dagster._core.definitions.declarative_automation.serialized_objects import 
 )
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.sensor_definition import wrap_sensor_evaluation
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import InstigatorState, TickStatus
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
@@ -30,6 +30,7 @@ __all__ = [
     "condition_result",
     "evaluate_conditions",
     "evaluation_node",
+    "is_of_schedules_location",
     "sensor_evaluation",
     "sensor_result",
     "store_schedule_evaluations",
@@ -153,14 +154,31 @@ def store_schedule_evaluations(
     storage = instance.schedule_storage
     if not evaluations or storage is None or not storage.supports_auto_materialize_asset_evaluations:
         return
-    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    found = [state for state in states if state.instigator_name == schedule]
-    if len(found) != 1:  # schedules of several code locations may have one name
+    state = _state_of_schedule(instance, schedule)
+    if state is None:
         return
-    ticks = instance.get_ticks(found[0].instigator_origin_id, found[0].selector_id, limit=1)
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
     if ticks and ticks[0].status is TickStatus.STARTED:
         stored = [evaluation.with_run_ids(set()) for evaluation in evaluations]
         storage.add_auto_materialize_asset_evaluations(int(ticks[0].tick_id), stored)
+
+
+def is_of_schedules_location(instance: dg.DagsterInstance, schedule: str, run: dg.DagsterRun) -> bool:
+    """Return whether a run certainly is one of the code location that a schedule is in."""
+    state, origin = _state_of_schedule(instance, schedule), run.remote_job_origin
+    if state is None or origin is None:
+        return False
+    # By name: the origin also has the address of its server, or the path of its file, which may be another one by now.
+    return state.origin.repository_origin.get_label() == origin.repository_origin.get_label()
+
+
+def _state_of_schedule(instance: dg.DagsterInstance, schedule: str) -> InstigatorState | None:
+    """Return the state of a schedule, None for one that never ran, or if those of several code locations have its name."""
+    if instance.schedule_storage is None:
+        return None
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    found = [state for state in states if state.instigator_name == schedule]
+    return found[0] if len(found) == 1 else None
 
 
 def sensor_result(

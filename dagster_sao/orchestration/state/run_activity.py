@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,6 +60,12 @@ def run_activity(
                 {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
             )
     return RunActivity(building, testing, ended)
+
+
+def asked_at(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, datetime]:
+    """Return when runs were created, by id, without those that were deleted since."""
+    records = instance.get_run_records(RunsFilter(run_ids=list(run_ids)))
+    return {record.dagster_run.run_id: record.create_timestamp for record in records}
 
 
 def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) -> Iterator[str]:

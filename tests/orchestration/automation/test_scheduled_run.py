@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dagster_sao.core.decision.plan import Mode
 from dagster_sao.core.next_build import NextBuild
 from dagster_sao.core.state.state import VerdictStatus
-from dagster_sao.orchestration.automation.scheduled_run import covering_run, idle_line, part_suffices
+from dagster_sao.orchestration.automation.scheduled_run import covering_run, idle_line, part_suffices, start_up
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy
 from dagster_sao.orchestration.runs.run_plan import ChecksAsked, RunInputs, asked_of_run, decide_run
@@ -105,6 +105,35 @@ def test_the_whole_job_is_started_where_other_nodes_of_it_count(then, options, e
     then(world)
     given_to_run = asked(world, **options)
     assert part_suffices(given_to_run, decided(world, given_to_run), world.verdicts) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "minutes", "later"),
+    [
+        pytest.param(10, 60, 10, id="an hour after the run was created, and 50 minutes after the build"),
+        pytest.param(10, 57, 10, id="as early as a job may build"),
+        pytest.param(10, 56, 0, id="too early for the run, too"),
+        pytest.param(90, 90, 60, id="at most an hour"),
+        pytest.param(None, 56, 0, id="the run was deleted"),
+    ],
+)
+def test_a_tick_decides_by_the_time_at_which_its_run_would_build(asked, minutes, later):
+    world = World(graph("src.raw >> orders >> totals"))
+    world.ask("orders", build_after=HOUR)
+    world.build()
+    built = world.builds["orders"]
+    world.load("src.raw")
+    minute = timedelta(minutes=1)
+    created = built.started_at - (asked or 0) * minute
+    world.now = created + minutes * minute
+    plan = world.plan(mode=Mode.JOB)
+    assert not plan.builds
+    runs = {} if asked is None else {built.run_id: created}
+    assert start_up(plan, world.state, world.now, lambda ids: {one: runs[one] for one in ids if one in runs}) == (
+        later * minute
+    )
+    world.now += later * minute
+    assert bool(world.plan(mode=Mode.JOB).builds) is bool(later)
 
 
 def upcoming(hours, why="build_after", uid="totals"):

@@ -112,6 +112,17 @@ def test_new_data_is_recorded_and_named_until_it_may_be_built(shop):
     assert not shop.tick(later=HOURS).run_requests
 
 
+def test_a_job_as_often_as_build_after_does_not_miss_every_other_tick(shop):
+    model = shop.shop.folder / "dbt/models/a.sql"
+    model.write_text(model.read_text().replace("'period': 'hour'", "'period': 'minute'"))
+    run_dbt(shop.shop.folder / "dbt", "parse")
+    shop.shop.sql("insert into raw.orders values (2)")
+    assert shop.run(shop.request(later=HOURS), later=HOURS)[0] == {"a", "b"}
+    created = shop.instance.get_run_records(limit=1)[0].create_timestamp.timestamp()
+    shop.shop.sql("insert into raw.orders values (3)")
+    assert names(shop.request(later=created + MINUTES - time.time()).asset_selection) == {"a", "b"}
+
+
 def test_a_dropped_table_alone_is_built_again_and_no_other_event_is_planned(shop):
     shop.shop.sql("drop table main.b")
     request = shop.request()
@@ -173,19 +184,32 @@ def test_a_tick_does_not_open_a_duckdb_file_that_a_run_may_be_writing(shop):
     assert shop.request().asset_selection is None
 
 
-def test_a_queued_run_of_the_job_does_the_work_of_a_tick(shop):
-    shop.shop.sql("drop table main.b")
-    request = shop.request()
-    run = create_run_for_test(
+def queue(shop, request, repository=REPOSITORY):
+    return create_run_for_test(
         shop.instance,
         job_name="hourly",
         run_config=request.run_config,
         status=dg.DagsterRunStatus.QUEUED,
-        remote_job_origin=RemoteJobOrigin(REPOSITORY, "hourly"),
+        remote_job_origin=RemoteJobOrigin(repository, "hourly"),
     )
+
+
+def test_a_queued_run_of_the_job_does_the_work_of_a_tick(shop):
+    shop.shop.sql("drop table main.b")
+    started_tick(shop)
+    request = shop.request()
+    run = queue(shop, request)
     said = shop.tick().skip_message
     assert said == f"Run {run.run_id[:8]} is queued, and will build and test what is due when it begins."
     shop.instance.report_run_canceled(run)
+    assert shop.request() == request
+
+
+def test_a_queued_run_of_another_code_location_does_not(shop):
+    shop.shop.sql("drop table main.b")
+    started_tick(shop)
+    request = shop.request()
+    queue(shop, request, RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("there"), "repository"))
     assert shop.request() == request
 
 
