@@ -1,8 +1,8 @@
-"""One version of the package in a process of its own, which is told what to do and counts the CPU: part of `cost.py`.
+"""A process with one version of the package, which executes commands and counts CPU seconds: part of `cost.py`.
 
     python benchmarks/_cost_worker.py CHECKOUT
 
-Runs in the folder of a dbt project and takes the package from the checkout. Reads a word a line from stdin, does what it says, and
+Runs in the folder of a dbt project and takes the package from the checkout. Reads one command per line from stdin, executes it, and
 answers with a line of JSON on stdout: the CPU seconds of the process and of what it started, and a count.
 """
 

@@ -1,4 +1,4 @@
-"""One version of the package in a process of its own, which measures what it is told to: part of `decision_with_tests.py`.
+"""A process with one version of the package, which measures on request: part of `decision_with_tests.py`.
 
     python benchmarks/_decision_worker.py CHECKOUT MANIFEST
 

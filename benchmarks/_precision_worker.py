@@ -1,4 +1,4 @@
-"""One version of the package in a process of its own, which builds and plans as it is told to: part of `precision.py`.
+"""A process with one version of the package, which builds and plans on request: part of `precision.py`.
 
     python benchmarks/_precision_worker.py CHECKOUT
 

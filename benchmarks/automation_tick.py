@@ -2,8 +2,8 @@
 
     python benchmarks/automation_tick.py [500 1000 10000] [--eager-up-to 1000]
 
-Both decide about the same asset keys and dependencies from the same events, in an instance on SQLite. Ours is asked as the
-code server asks it, with an instance opened for each tick; `eager()` is evaluated as the daemon evaluates it, in its own
+Both decide about the same asset keys and dependencies from the same events, in an instance on SQLite. Ours is evaluated as the
+code server does it, with an instance opened for each tick; `eager()` is evaluated as the daemon evaluates it, in its own
 process with its instance open. Both include the serialization of the result.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/cost.py [1000] --before CHECKOUT [--repeats 5]
 
 Each version gets its own copy of one made-up project, with a DuckDB file and an instance on SQLite, and a process of its own. Both
-build everything once; then they are measured by turns. CPU seconds include those of dbt. Linux and macOS.
+build everything once, and are then measured by turns. CPU seconds include those of dbt. Linux and macOS.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/decision_with_tests.py [1000] [--before CHECKOUT] [--repeats 21]
 
 With `--before`, a checkout of an older version, such as one made by `git worktree add`, decides about the very same manifest
-in a process of its own, by turns with this one. A version that knows no verdicts of tests has none to look at.
+in a process of its own, by turns with this one. A version without verdicts of tests measures only models.
 """
 
 from __future__ import annotations

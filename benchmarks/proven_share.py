@@ -3,8 +3,8 @@
     python benchmarks/proven_share.py [--models 100] [--analysed 1000]
 
 The example project and a made-up one are built once by a real dbt on DuckDB. Then `dagster-sao tests` tells how each test would be
-answered if everything were rebuilt. The third row is the sample in `tests/sql/proofs/cases/sample.txt`. What does follow and is not proven was found by
-hand, by reading why each test is not proven. The analysis is that of a made-up project in one process: proofs of five tests per model,
+answered if everything were rebuilt. The third row is the sample in `tests/sql/proofs/cases/sample.txt`. Properties that follow and are not proven were found by
+hand, from the reason why each test is not proven. The analysis is of a made-up project in one process: proofs of five tests per model,
 without the questions about columns, which go to the database.
 """
 

@@ -56,5 +56,5 @@ def _is_of_repository(path: str) -> bool:
 def _places(path: str):
     yield ROOT / path
     yield _PACKAGE / path
-    for layer in ("core", "warehouse", "orchestration"):
+    for layer in ("sql", "core", "warehouse", "orchestration"):
         yield _PACKAGE / layer / path

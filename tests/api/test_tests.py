@@ -1,4 +1,4 @@
-"""What plan, build, explain and state know of tests, on a view whose test fails."""
+"""What plan, build, explain and state report about tests, on a view whose test fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loader does when it has loaded: a command or a call, after which nothing has to be polled."""
+"""What a loader does after a load: one command or call, after which nothing has to be polled."""
 
 from __future__ import annotations
 

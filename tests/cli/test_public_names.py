@@ -1,4 +1,4 @@
-"""What users import."""
+"""The names that users import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person waits for who only wants to know what there is."""
+"""Help and the version need not wait for the imports of Dagster and dbt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests as small dictionaries, for what dbt does not produce here: other versions, other projects, broken ones."""
+"""Manifests as small dictionaries, where dbt does not write them here: of other versions, of other projects, broken ones."""
 
 from __future__ import annotations
 

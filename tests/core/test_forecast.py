@@ -1,4 +1,4 @@
-"""What a plan is predicted to cost: by hand for small projects, and what holds for every plan."""
+"""What a plan is predicted to cost: by hand for small projects, and properties of every forecast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sources are worth asking."""
+"""Which sources are worth probing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One long scenario on the real `dagster dev`: each test is a promise, kept on the state that the one before it left.
 
-What each run is to build is written out by hand. `DAGSTER_SAO_E2E_QUIET_SECONDS=300` looks longer at the quiet.
+What each run is to build is written out by hand. `DAGSTER_SAO_E2E_QUIET_SECONDS=300` makes the quiet spell longer in which nothing may run.
 """
 
 from __future__ import annotations

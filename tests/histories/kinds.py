@@ -1,4 +1,4 @@
-"""Kinds of things that a build depends on beside its parents' data and its own text, and steps for each."""
+"""Everything that a build depends on besides its parents' data and its own text, by kind, with steps that change it."""
 
 from __future__ import annotations
 

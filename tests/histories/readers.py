@@ -1,4 +1,4 @@
-"""Models that read more than their parents tell, and what they read: texts with `@dials@`, which edits turn.
+"""Models that read more than their parents, and what they read: texts with `@dials@`, which edits turn.
 
 Each reads nothing that is loaded often, so that what a missed edit left stays in the rows until the end of a history.
 """

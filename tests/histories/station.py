@@ -1,4 +1,4 @@
-"""Dagster's side of a history: a code server with its sensors, and the runs that they or a person ask for."""
+"""Dagster's side of a history: a code server with its sensors, and the runs that they or a person request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data that moves while dbt reads it: what a build consumed is then nothing that is known, and it is built once more."""
+"""Data that moves while dbt reads it: the build then has no known inputs, and is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`on_error: continue` of dbt 1.12: what reads a model that failed is built, as in dbt's own run, and built again when it must."""
+"""`on_error: continue` of dbt 1.12: the children of a failed model are built, as in dbt's own run, and built again when necessary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks that write to what models read: the runs of a model are no news to it without end, and new data never waits."""
+"""Hooks that write to what models read: a model is not rebuilt for ever because of its own runs, and new data never waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One truth per relation: whoever wrote it last, the record of another build says nothing of its rows."""
+"""One truth per relation: only the record of its last writer describes its rows."""
 
 from __future__ import annotations
 

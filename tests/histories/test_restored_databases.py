@@ -1,4 +1,4 @@
-"""A DuckDB file that somebody puts back from a copy: what was built since is not in it any more."""
+"""A DuckDB file that somebody puts back from a copy: it no longer contains what was built since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests as nodes of the plan, case by case: what runs when, what a failure holds, and what is shown of it."""
+"""Tests as nodes of the plan, case by case: what runs when, what a failure holds, and what Dagster shows of it."""
 
 from __future__ import annotations
 

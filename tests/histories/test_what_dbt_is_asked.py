@@ -1,4 +1,4 @@
-"""What a run asks of dbt, and what dbt then does, case by case: exactly what was planned, or a run that fails and says why."""
+"""The commands of a run and what dbt then does, case by case: exactly what was planned, or a run that fails with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must never happen, judged from outside: by what was asked for, what ran, and what had happened before."""
+"""What must never happen, judged from outside: by what was requested, what ran, and what had happened before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cursors of the sensors go on where a tick stopped, and cost a note at most."""
+"""Sensors continue where a tick stopped; a cursor that cannot be read costs a note at most."""
 
 from __future__ import annotations
 

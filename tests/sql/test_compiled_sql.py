@@ -1,4 +1,4 @@
-"""What a compiled query reads, and what is proven of it."""
+"""What a compiled query reads, and whether it is proven to be deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dbt project that goes the whole way: sensors, run, real dbt, step by step. Runs in an environment of its own.
+"""A dbt project taken the whole way, step by step: sensors, run, real dbt. Runs in an environment of its own.
 
 Needs nothing of pytest.
 """

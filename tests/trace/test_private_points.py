@@ -1,4 +1,4 @@
-"""Every private thing of dbt that the trace hangs on. A failure here names what an upgrade has moved."""
+"""Every private part of dbt that the trace depends on. A failure here names what an upgrade has moved."""
 
 from __future__ import annotations
 

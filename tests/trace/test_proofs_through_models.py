@@ -1,4 +1,4 @@
-"""A test follows from tests further up too, through models without tests that hold just what their queries gave in this invocation."""
+"""Proofs also use tests further upstream, through models without tests that hold exactly what their queries gave in this invocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Macros of dbt that a project replaces: what dbt must answer itself, and which rows are not those of the query."""
+"""Macros of dbt that a project replaces: which tests dbt must answer itself, and which relations may differ from their query."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Situation:
     first_change_at: datetime | None = None
     """With `lag_tolerance`: when the first change appeared that the node has not consumed."""
     grace: timedelta = timedelta(0)
-    """How much earlier than after `build_after` a job may build, since the run before it may have started late."""
+    """How much earlier than `build_after` says a job may build: the run before it may have started late."""
     expiry_grace: timedelta = timedelta(0)
     """The same for `rebuild_every`."""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The origin of a node: the code of the node and of all nodes above it, and the data of the sources.
 
-Builds do not change it, so to the nodes that a killed run was to build, its other builds are not news.
+Builds do not change it. So what a killed run had built is no news to the nodes that it did not reach.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def _pinned(node: exp.Expr, scope: Scope) -> frozenset[Id]:
     inner = node.this if isinstance(node, exp.Not) else node
     if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null) and has_only(node, "this", "expression"):
         column = scope.identify(node.this)
-        # A row of NULLs differs from NULL, and is NULL all the same. Values of known types are no rows.
+        # A row of NULLs is another value than NULL, though IS NULL is TRUE for it. Values of known types are never rows.
         is_one = (
             column is not None and scope.rows.columns[column].is_stable and scope.rows.columns[column].type is not None
         )

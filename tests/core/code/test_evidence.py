@@ -1,4 +1,4 @@
-"""When code is the same: what dbt really read counts, and what it may read where it would take another way."""
+"""When code is the same: what dbt really read counts, or everything that it may read if it could take another path."""
 
 from __future__ import annotations
 

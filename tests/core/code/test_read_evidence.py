@@ -1,4 +1,4 @@
-"""From what dbt recorded, and the SQL that it compiled, to what is known of a build."""
+"""The evidence of a build, made from the reads that dbt recorded and the SQL that it compiled."""
 
 from __future__ import annotations
 

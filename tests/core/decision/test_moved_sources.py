@@ -1,4 +1,4 @@
-"""What a run records of data that moved while dbt read it: the ledger's rules, and what the next decision makes of them."""
+"""What a run records of data that moved while dbt read it: the ledger's rules, and what the next decision does."""
 
 from __future__ import annotations
 

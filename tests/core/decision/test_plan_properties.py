@@ -1,4 +1,4 @@
-"""What holds for every plan: of random projects, pasts and moments."""
+"""Properties of every plan, over random projects, pasts and moments."""
 
 from __future__ import annotations
 

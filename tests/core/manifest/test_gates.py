@@ -1,4 +1,4 @@
-"""What dbt builds only after which tests, beside dbt's own linker."""
+"""Which nodes dbt builds only after which tests, compared with dbt's own linker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tick of a schedule makes of its plan: its line, and when a run of the due part does what the whole job would."""
+"""What follows from the plan of a schedule's tick: its line, and when a run of the due part does what the whole job would."""
 
 from __future__ import annotations
 

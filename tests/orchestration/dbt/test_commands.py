@@ -1,4 +1,4 @@
-"""What a run tells dbt: which commands, in which order, and words that select exactly what is meant."""
+"""The dbt commands of a run: which, in which order, and with words that select exactly what is meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Definitions in Python and from a defs.yaml: assets, sources, sensors, and what users can have got wrong."""
+"""Definitions in Python and from a defs.yaml: assets, sources, sensors, and mistakes of users."""
 
 from __future__ import annotations
 

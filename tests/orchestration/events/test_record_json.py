@@ -1,4 +1,4 @@
-"""Records survive the way through JSON; what this version cannot read is none."""
+"""Records survive the way through JSON; a record that this version cannot read counts as none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables, target and profile: wherever they stand, all of plan, parse and run have them."""
+"""Variables, target and profile: wherever they are set, plan, parse and run all have them."""
 
 from __future__ import annotations
 

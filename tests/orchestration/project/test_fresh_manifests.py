@@ -1,4 +1,4 @@
-"""Real dbt: a manifest is what there is now, or somebody is told."""
+"""Real dbt: a manifest has the current state of the project, or a warning says that it has not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a parse reads: which files, and that none of them changes unseen."""
+"""The inputs of a parse: which files they are, and that none changes unseen."""
 
 from __future__ import annotations
 

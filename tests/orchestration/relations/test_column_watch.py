@@ -1,4 +1,4 @@
-"""What is kept of columns: seen after just that build, and standing while they cannot be seen."""
+"""The notes about columns: each is about one build, and stays while columns cannot be listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users select is what dbt itself would select, and what they get wrong is told in one sentence."""
+"""What users select is what dbt itself would select, and a mistake is one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody changes in a model's rows by hand on PostgreSQL, from the end of the run that built them on."""
+"""Rows of a model on PostgreSQL that somebody changes by hand, at any time after the run that built them."""
 
 from __future__ import annotations
 

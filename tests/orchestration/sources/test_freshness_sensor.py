@@ -1,4 +1,4 @@
-"""Ticks of the freshness sensor on a real DuckDB warehouse, with the time moved along."""
+"""Ticks of the freshness sensor on a real DuckDB warehouse, with simulated time."""
 
 from __future__ import annotations
 

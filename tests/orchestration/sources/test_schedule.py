@@ -1,4 +1,4 @@
-"""When a source is asked again."""
+"""When a source is probed again."""
 
 from __future__ import annotations
 

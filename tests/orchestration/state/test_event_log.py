@@ -1,4 +1,4 @@
-"""The event log as state: read in bulk and read on give the same, on a laptop's SQLite as in memory."""
+"""The event log as state: reading it at once or bit by bit gives the same state, on SQLite files and in memory."""
 
 from __future__ import annotations
 

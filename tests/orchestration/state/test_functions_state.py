@@ -1,4 +1,4 @@
-"""From which code the warehouse has a function: not known from before dbt replaces it until dbt said that it did."""
+"""The code of each function in the warehouse: unknown from just before dbt replaces it until dbt has reported the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What constraints prove is what the database refuses: dbt builds models by contracts, and what they claim is tried on real tables."""
+"""Constraints prove only what the database enforces: dbt builds models by contracts, and rows that break them are tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The property of a generic test is read from the manifest, and one that says less is not taken for it."""
+"""The property of a generic test is read from the manifest, and a test that claims less is not taken for it."""
 
 from __future__ import annotations
 

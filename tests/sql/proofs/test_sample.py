@@ -1,4 +1,4 @@
-"""How much of what follows is proven, of a sample labelled by hand: a lost proof is seen, and so is a new one."""
+"""The share of true properties that is proven, in a sample labelled by hand: a lost proof shows, and so does a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every private thing of dbt that `dbt_private` uses. A failure here names what an upgrade has moved."""
+"""Every private part of dbt that `dbt_private` uses. A failure here names what an upgrade has moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a profile says of its lakes, before any of them is opened. The lakes themselves: test_ducklake.py."""
+"""The lakes of a profile, before any of them is opened. The lakes themselves: test_ducklake.py."""
 
 from __future__ import annotations
 

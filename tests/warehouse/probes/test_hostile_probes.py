@@ -1,4 +1,4 @@
-"""Hostile `loaded_at_*` values on real databases: nothing is written, nothing is told, and the other sources are observed."""
+"""Hostile `loaded_at_*` values on real databases: nothing is written, nothing is revealed, and the other sources are observed."""
 
 from __future__ import annotations
 
