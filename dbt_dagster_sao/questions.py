@@ -75,6 +75,8 @@ def asking(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def ask(*arguments: Any, **options: Any) -> Any:
         frame = stack.frame
         if frame is None or not frame.is_own:
+            if frame is not None and name == "execute":
+                _note_statement(frame, {**dict(zip(_EXECUTE, arguments, strict=False)), **options})
             return method(*arguments, **options)
         # The adapter's own work on the answer is not own code.
         stack.frame = Frame(frame.recording, is_own=False)
@@ -104,10 +106,19 @@ def note_question(frame: Frame, name: str, arguments: tuple[Any, ...], options: 
                 recording.ask(_query(SQL, [named["sql"]], UNKNOWN))
             elif named.get("fetch"):
                 recording.ask(_query(SQL, [named["sql"]], answer_digest(answer[1])))
+            else:
+                _note_statement(frame, named)
         else:
             recording.ask(_query(name, [*arguments, *options.values()], answer_digest(answer)))
     except Exception:  # noqa: BLE001 (a build must not end because of its trace)
         recording.is_void = True
+
+
+def _note_statement(frame: Frame, options: Mapping[str, Any]) -> None:
+    """Note a statement that is run without asking for an answer, whoever runs it: hooks, materializations."""
+    statement = options.get("sql")
+    if not options.get("fetch") and isinstance(statement, str):
+        frame.recording.run(statement.strip())
 
 
 def word(answer: Any) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dbt_dagster_sao.digests import UNKNOWN
-from dbt_dagster_sao.trace import LEFT_OUT, OF, Query, Trace
+from dbt_dagster_sao.trace import LEFT_OUT, MAX_STATEMENT, OF, Query, Trace
 
 CLOCK = "clock"
 _MAX_QUERIES = 50
+_MAX_STATEMENTS = 200
 _OF_THE_NODE = ("config: ", "meta: ", "model: ", "this: ")
 _OF_THE_PACKAGE = ("var: ", "has_var: ")
 _ALWAYS_FALSE = "is_incremental()"
@@ -36,6 +37,7 @@ class Recording:
     _macros: set[str] = field(default_factory=set)
     _state: set[str] = field(default_factory=set)
     _queries: dict[Query, None] = field(default_factory=dict)
+    _statements: dict[str, None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -68,6 +70,12 @@ class Recording:
         with self._lock:
             self._queries[query] = None
 
+    def run(self, statement: str) -> None:
+        """Note a statement that was run without asking for an answer. What is left out counts as the empty statement."""
+        with self._lock:
+            is_short = len(statement) <= MAX_STATEMENT and len(self._statements) < _MAX_STATEMENTS
+            self._statements[statement if is_short else ""] = None
+
     def merge(self, inlined: Recording) -> None:
         """Add what an ephemeral model read. Reads of itself, or of its package, keep its name."""
         with inlined._lock:
@@ -97,6 +105,7 @@ class Recording:
                 reads={name: found for name, found in self._reads.items() if name not in implied},
                 macros=tuple(sorted(self._macros)),
                 state=tuple(sorted(self._state)),
+                statements=tuple(self._statements),
                 queries=tuple(queries if len(queries) <= _MAX_QUERIES else _cut(queries)),
                 existed=self.existed,
                 full_refresh=self.full_refresh,

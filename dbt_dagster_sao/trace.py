@@ -10,6 +10,8 @@ from typing import Any
 _LAYOUT = 1
 """Changes when a reader of older lines would misunderstand newer ones."""
 MAX_TEXT = 2_000
+MAX_STATEMENT = 100_000
+"""A longer statement is left out: the empty text stands for it."""
 SQL = "sql"
 LEFT_OUT = "left out"
 """Stands for the method if a node asked too many questions to record: the argument is the number left out."""
@@ -47,6 +49,7 @@ class Trace:
     | `macros` | unique ids of the macros called, without those of dbt and of its adapter |
     | `state` | answers of the warehouse about what exists |
     | `queries` | `[method, [arguments], answer]`, with a fourth element `true` where an argument was shortened |
+    | `statements` | the SQL that was run for the node, hooks included, without asking for an answer |
     | `existed` | whether the node's relation existed before; left out where dbt did not know |
     | `full_refresh` | true when the node was built by a full refresh |
 
@@ -81,6 +84,7 @@ class Trace:
     macros: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     queries: tuple[Query, ...] = ()
+    statements: tuple[str, ...] = ()
     existed: bool | None = None
     full_refresh: bool = False
 
@@ -91,6 +95,7 @@ class Trace:
             "macros": list(self.macros),
             "state": list(self.state),
             "queries": [_to_list(query) for query in self.queries],
+            "statements": list(self.statements),
         }
         document: dict[str, Any] = {"layout": _LAYOUT, "node": self.node, "kinds": " ".join(sorted(self.kinds))}
         document.update((key, part) for key, part in parts.items() if part)
@@ -114,6 +119,7 @@ class Trace:
                 macros=tuple(document.get("macros", ())),
                 state=tuple(document.get("state", ())),
                 queries=tuple(_from_list(each) for each in document.get("queries", ())),
+                statements=tuple(document.get("statements", ())),
                 existed=document.get("existed"),
                 full_refresh=document.get("full_refresh", False),
             )

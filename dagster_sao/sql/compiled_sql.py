@@ -6,7 +6,7 @@ Both are claims, so they are made only about SQL that is understood.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import sqlglot
@@ -29,6 +29,7 @@ _NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
 _READ_NAME = re.compile(rf"\b(?:from|join)\s+({_NAME}(?:\s*\.\s*{_NAME})*)(?!\s*\()", re.IGNORECASE)
 _QUERY_NAME = re.compile(rf"({_NAME})\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
 _NOT_A_NAME = frozenset({"select", "lateral", "unnest", "values"})
+_UNKNOWN_EFFECTS = frozenset({"CALL", "COPY", "DO", "EXEC", "EXECUTE"})
 _CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})
 
 
@@ -59,13 +60,69 @@ def read_compiled(sql: str, dialect: str) -> SqlReads:
     return SqlReads(relations, is_query and _is_deterministic(trees[0]))
 
 
+def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
+    """Return what statements read that were run one after another, such as hooks, without what they write themselves.
+
+    A statement whose effect is not known (`call p()`, the empty text for one that is not known itself) counts as an input.
+
+    >>> sorted(
+    ...     read_statements(
+    ...         ["create temp table t as select * from a", "insert into m select * from t"], "duckdb"
+    ...     ).relations
+    ... )
+    ['a']
+    >>> read_statements(["grant select on m to reporter"], "postgres")
+    SqlReads(relations=frozenset(), is_deterministic=True)
+    """
+    found: set[str] = set()
+    written: set[str] = set()
+    is_deterministic = True
+    for sql in statements:
+        try:
+            trees = [tree for tree in sqlglot.parse(sql, dialect=sqlglot_dialect(dialect)) if tree is not None]
+        except (SqlglotError, RecursionError):
+            found.update(_relations_in_text(sql))
+            is_deterministic = False
+            continue
+        for tree in trees or [exp.Command(this="")]:
+            target = _target(tree)
+            reads = set(_read_by(tree, target, sql, dialect))
+            written.update(_name(target) for target in [target] if target is not None)
+            found |= reads
+            is_deterministic = is_deterministic and (not reads if target is None else _is_deterministic(tree))
+    return SqlReads(frozenset(found - written), is_deterministic)
+
+
+def _target(tree: exp.Expr) -> exp.Table | None:
+    """Return the relation that a statement fills or changes, None if it is of another kind."""
+    is_created = isinstance(tree, exp.Create) and str(tree.args.get("kind")).upper() in {"TABLE", "VIEW"}
+    if not is_created and not isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge):
+        return None
+    table = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
+    return table if isinstance(table, exp.Table) else None
+
+
+def _read_by(tree: exp.Expr, target: exp.Table | None, sql: str, dialect: str) -> Iterator[str]:
+    if isinstance(tree, exp.Command):
+        verb = str(tree.this).upper()
+        if not verb or verb in _UNKNOWN_EFFECTS:
+            yield f"a statement: {sql}" if sql else "a statement that was not recorded"
+        else:
+            yield from _relations_in_text(sql)
+    elif isinstance(tree, exp.Copy):
+        if tree.args.get("kind"):  # from a file
+            yield f"a statement: {sql}"
+    elif target is not None or isinstance(tree, exp.Query | exp.Set):
+        yield from _relations(tree, dialect, without=target)
+
+
 def relations_in_template(template: str, dialect: str) -> frozenset[str]:
     """Return the relations and files that a template names in its own SQL; the output of its Jinja is ignored."""
     pieces = split_template(template)
     if pieces is None:
         return frozenset()
     sql = with_placeholders(pieces)
-    found = _relations_in_text(sql) if pieces.has_control_flow else read_compiled(sql, dialect).relations
+    found = _relations_in_text(sql) if pieces.has_control_flow else read_statements([sql], dialect).relations
     return frozenset(name for name in found if PLACEHOLDER not in name)
 
 
@@ -75,13 +132,19 @@ def relation_key(relation_name: str, dialect: str) -> str:
     return next(iter(found), relation_name.lower())
 
 
-def _relations(tree: exp.Expr, dialect: str) -> Iterator[str]:
+def _relations(tree: exp.Expr, dialect: str, *, without: exp.Table | None = None) -> Iterator[str]:
     for table in tree.find_all(exp.Table):
+        if table is without:
+            continue
         if not isinstance(table.this, exp.Identifier):
             if not _is_plain_function(table.this):
                 yield table.this.sql(dialect=sqlglot_dialect(dialect)).lower()
         elif table.db or table.name not in _visible_queries(table):
-            yield ".".join(part.name for part in table.parts).lower()
+            yield _name(table)
+
+
+def _name(table: exp.Table) -> str:
+    return ".".join(part.name for part in table.parts).lower()
 
 
 def _relations_in_text(sql: str) -> Iterator[str]:
@@ -120,6 +183,11 @@ def _is_unproven(node: exp.Expr) -> bool:
         return not _is_plain_function(node)
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
+    if isinstance(node, exp.WindowSpec):
+        # Which rows are before another is open where the order leaves them equal.
+        return str(node.args.get("kind")).upper() in {"ROWS", "GROUPS"}
+    if isinstance(node, exp.Join):
+        return node.method in {"ASOF", "POSITIONAL"}
     # Among rows that are equal in its order, a limit takes any.
     return isinstance(
         node,

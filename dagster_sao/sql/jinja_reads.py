@@ -20,7 +20,8 @@ ANY = "*"
 """Stands for every name of a kind."""
 
 Read = tuple[str, str]
-"""The kind of what is read (`var`, `env_var`, `config`, `meta`, `model`, `target`, `flags`, `graph`, `macro`), and its name.
+"""The kind of what is read (`var`, `env_var`, `config`, `meta`, `model`, `target`, `flags`, `graph`, `macro`, `dbt_version`), and
+its name.
 
 A name that ends in `*` stands for all names with this beginning.
 """
@@ -35,6 +36,7 @@ _WHOLE: dict[str, Iterable[Read]] = {
     "invocation_args_dict": [("var", ANY), ("flags", ANY)],
     "dbt_metadata_envs": [("env_var", "DBT_ENV_CUSTOM_ENV_*")],
     "env": [("target", ANY)],
+    "dbt_version": [("dbt_version", ANY)],
     # With these, a template reaches whatever dbt offers.
     "adapter_macro": EVERYTHING,
     "builtins": EVERYTHING,
@@ -43,6 +45,13 @@ _WHOLE: dict[str, Iterable[Read]] = {
 }
 _GETTERS = frozenset({"get", "require"})
 _META_GETTERS = frozenset({"meta_get", "meta_require"})
+# Attributes of the objects by which all of them is read, if not called with a name that is spelled out. What is not a dictionary
+# does not have the others.
+_OF_THE_WHOLE = (
+    _GETTERS | _META_GETTERS | {"copy", "items", "keys", "model", "pop", "popitem", "setdefault", "update", "values"}
+)
+_OF_A_MACRO = frozenset({"caller", "kwargs", "loop", "varargs"})
+"""The names that Jinja binds by itself."""
 _WITHOUT_READING = {"config": frozenset({"persist_relation_docs", "persist_column_docs"})}
 """Attributes and methods that do not change rows."""
 _BUILTINS = {"context", "builtins"}
@@ -200,17 +209,26 @@ class _Reader:
         owner = node.node.name  # type: ignore[attr-defined]
         name = node.attr if isinstance(node, nodes.Getattr) else _spelled(node.arg)
         if owner in _OBJECTS:
-            self.values.add((owner, name))
+            self._value(owner, name)
         elif owner in _BUILTINS and not name.endswith(ANY):
             self._name(nodes.Name(name, "load"), frozenset())
-        elif owner != "adapter" or name.endswith(ANY):
+        elif owner != "adapter" or name.endswith(ANY) or name == "dispatch":
             self.read(node.node, bound)
             if not name.endswith(ANY):
                 self.names.add(name)  # perhaps a macro of the package `owner`
+            elif owner not in _OF_A_MACRO and not isinstance(getattr(node, "arg", None), nodes.Const):
+                self.values.add(("macro", ANY))
         else:
             self.names.add(owner)
         if isinstance(node, nodes.Getitem):
             self.read(node.arg, bound)
+
+    def _value(self, owner: str, name: str) -> None:
+        """Read an attribute of one of the objects."""
+        is_whole = name in _OF_THE_WHOLE
+        self.values.add((owner, ANY if is_whole else name))
+        if owner == "config" and is_whole:
+            self.values.update([("meta", ANY), ("model", ANY)] if name == "model" else [("meta", ANY)])
 
     def _macro(self, node: nodes.Macro | nodes.CallBlock, bound: frozenset[str]) -> None:
         self._read_children(node.defaults, bound)

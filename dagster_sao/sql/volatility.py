@@ -21,13 +21,16 @@ _VOLATILE = re.compile(
     | '(?:{_DAYS})'\s*::
     | \b(?:date|time|timestamp|timestamptz|cast\s*\()\s*'(?:{_DAYS})'
     | \busing\s+sample\b
-    | \bmodules\s*\.\s*datetime\b""",
+    | \bmodules\s*(?:\.\s*datetime\b|\[)
+    | =\s*modules\b
+    | \|\s*random\b
+    | \blipsum\s*\(""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Every volatile text has one of these words, or a word with this beginning. Splitting into words is ten times faster than
 # trying every name at every place.
 _BEGINNING = "uuid_generate_"
-_WORDS = frozenset({*_KEYWORDS.split("|"), *_FUNCTIONS.split("|"), *_DAYS.split("|"), "sample", "datetime"})
+_WORDS = frozenset({*_KEYWORDS.split("|"), *_FUNCTIONS.split("|"), *_DAYS.split("|"), "sample", "modules", "lipsum"})
 _WORD = re.compile(r"\w+")
 # Strings are matched to keep them: comment signs within a string are not comments.
 _COMMENTS = re.compile(r"(?P<string>'(?:[^']|'')*')|\{#.*?#\}|--[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.sql.compiled_sql import read_compiled, relation_key, relations_in_template
+from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, relation_key, relations_in_template
 
 READS = [
     ('select * from "db"."raw"."orders" o join raw.items using (id)', {"db.raw.orders", "raw.items"}),
@@ -48,6 +48,7 @@ def test_a_query_of_known_functions_is_proven(sql):
         "my_function(a)", "db.my_function(a)", "'now'::date", "cast('today' as timestamp)", "any_value(a)", "first(a)",
         "arg_max(a, b)", "list(a)", "string_agg(a, ',')", "row_number() over (partition by a)", "approx_count_distinct(a)",
         "lag(a) over (order by b)", "$1", "mode(a)", "version()", "txid_current()", "pg_backend_pid()",
+        "sum(a) over (order by b rows unbounded preceding)",
     ],
 )  # fmt: skip
 def test_what_may_give_other_rows_is_not_proven(expression):
@@ -57,6 +58,7 @@ def test_what_may_give_other_rows_is_not_proven(expression):
 @pytest.mark.parametrize(
     "sql",
     ["select * from t limit 1", "select * from t tablesample (10 percent)", "select distinct on (a) * from t",
+     "select * from t asof join u on t.a >= u.a", "select * from t positional join u",
      "select * from read_csv('a.csv')", "select 1; select 2", "delete from t", "select ???", ""],
 )  # fmt: skip
 def test_a_query_that_may_give_other_rows_is_not_proven(sql):
@@ -80,3 +82,28 @@ def test_names_are_compared_whatever_their_quotes_and_case():
 )
 def test_relations_that_a_template_spells_out(template, relations):
     assert relations_in_template(template, "duckdb") == relations
+
+
+@pytest.mark.parametrize(
+    ("statements", "relations", "is_deterministic"),
+    [
+        (["insert into m select * from raw.b"], {"raw.b"}, True),
+        (["insert into m (a) with c as (select a from raw.b) select a from c"], {"raw.b"}, True),
+        (["delete from m where a in (select a from raw.b)"], {"raw.b"}, True),
+        (["update m set a = b.a from raw.b where m.id = b.id"], {"raw.b"}, True),
+        (["merge into m using raw.b on m.id = b.id when matched then update set a = b.a"], {"raw.b"}, True),
+        (["create temp table t as select * from raw.b", "insert into m select * from t", "drop table t"], {"raw.b"}, True),
+        (["insert into audit.log select count(*) from audit.log"], set(), True),
+        (["set variable x = (select max(a) from raw.b)"], {"raw.b"}, False),
+        (["create index i on m (a)", "alter table m add column b int", "comment on table m is 'x'"], set(), True),
+        (["truncate m", "drop table if exists raw.b", "begin", "vacuum m", "analyze m"], set(), True),
+        (["insert into m values (now())"], set(), False),
+        (["select my_function()"], set(), True),
+        (["copy m from 'a.csv'"], {"a statement: copy m from 'a.csv'"}, False),
+        (["call p()"], {"a statement: call p()"}, False),
+        (["insert into m select ??? from raw.b"], {"raw.b"}, False),
+        ([], set(), True),
+    ],
+)  # fmt: skip
+def test_statements_read_what_they_do_not_write(statements, relations, is_deterministic):
+    assert read_statements(statements, "duckdb") == SqlReads(frozenset(relations), is_deterministic)

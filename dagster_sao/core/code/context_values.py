@@ -5,7 +5,7 @@ All are computed from the manifest, the variables, the environment and the profi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,7 +71,21 @@ class ContextValues:
             return self._target.get(name) if prefix is None else self._target
         if kind == "flags":
             return self._flag(name) if prefix is None else self._flags()
+        if kind == "dbt_version":
+            return self._manifest["metadata"].get("dbt_version")
         return self._graph if kind == "graph" else None
+
+    def templates(self, reads: Iterable[Read], props: Mapping[str, Any]) -> set[str]:
+        """Return the variables with Jinja in them, which dbt renders when it reads them."""
+        package = str(props.get("package_name"))
+        values = (
+            value
+            for kind, name in reads
+            if kind == "var"
+            for variable, value in self._surroundings.variables.beginning_with(name.removesuffix(ANY), package).items()
+            if name.endswith(ANY) or variable == name
+        )
+        return {value for value in values if isinstance(value, str) and ("{{" in value or "{%" in value)}
 
     def _variable(self, name: str, prefix: str | None, package: str) -> object:
         variables = self._surroundings.variables

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.manifest.graph import NodeKind
 
 _UNNAMED_ENVIRONMENT = "env_var: *"
 """The part of a fingerprint that stands for environment variables under computed names."""
@@ -104,3 +105,14 @@ def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str,
     if _UNNAMED_ENVIRONMENT in fingerprint.parts and not is_watched:
         return (*evidence.untracked, "environment variables under computed names")
     return evidence.untracked
+
+
+def proven_kind(kind: NodeKind, evidence: Evidence) -> NodeKind:
+    """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven.
+
+    A seed is one of its file, unless its hooks read what dbt does not know.
+    """
+    is_unproven = (kind is NodeKind.DETERMINISTIC and not evidence.is_deterministic) or (
+        kind is NodeKind.SEED and bool(evidence.untracked)
+    )
+    return NodeKind.HISTORY_DEPENDENT if is_unproven else kind

@@ -21,7 +21,7 @@ FUNCTION = "function: "
 """The prefix of the parts that stand for functions which the node calls."""
 _TEMPLATE_PARTS = (
     "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "meta:", "model:", "target:", "flags:",
-    "graph:", "dispatch",
+    "graph:", "dispatch", "relation:", "dbt_version:",
 )  # fmt: skip
 
 

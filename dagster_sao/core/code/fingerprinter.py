@@ -19,6 +19,7 @@ from dagster_sao.core.manifest.functions import Function, definition, is_determi
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.read_graph import build_graph
+from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, stored_names
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
@@ -147,16 +148,23 @@ class Fingerprinter:
         return (read, entry) if entry is not None else (name, self._nodes[unique_id])
 
     def relations_spelled_out(self, node: Node) -> list[str]:
-        """Return the relations and files that a node's own templates name without `ref` and `source`."""
-        if node.language != "sql" or node.resource_type == "seed":
-            return []
-        texts = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
+        """Return the relations and files that a node's own templates, hooks too, name without `ref` and `source`."""
+        texts = hooks_of(self._nodes[node.unique_id])
+        if node.language == "sql" and node.resource_type != "seed":
+            texts += [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
         return list(dict.fromkeys(name for text in texts for name in self._facts.relations(text)))
 
     def has_own_steps(self, node: Node) -> bool:
         """Return whether code of the project or a package takes part in building a node, beside its SQL."""
         props = self._nodes[node.unique_id]
         return bool(hooks_of(props) or self._start_of_runs or self._macros.called_in_building(props))
+
+    def runs_own_statements(self, node: Node) -> bool:
+        """Return whether code of the project or a package may run statements when a node is built, beside its own SQL."""
+        props = self._nodes[node.unique_id]
+        if hooks_of(props) or (props.get("config") or {}).get("sql_header") or self._macros.called_in_building(props):
+            return True
+        return self._units.runs_statements(self._units.of_node(node))
 
     def written_config(self, node: Node) -> Mapping[str, Any]:
         """Return a node's config as the project's files spell it, before rendering, where the manifest has it."""
@@ -210,7 +218,7 @@ class Fingerprinter:
         yield "config: relation_name", short(node.relation_name)
         yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
-            yield "config: contract", short(_contract(props))
+            yield "config: contract", short(contract_of(props))
         if self._surroundings.dispatch:
             yield "dispatch", short(self._surroundings.dispatch)
 
@@ -242,6 +250,7 @@ class Fingerprinter:
         else:
             yield "sql", self._normal_form(raw)
         yield from self._inlined_parts(node.ephemerals, node.parents)
+        yield from ((name, short(value)) for name, value in parts_of_parents(node, self.graph))
         yield from self._function_parts(node.functions)
 
     def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -273,6 +282,7 @@ class Fingerprinter:
         yield "config: relation_name", short(function.relation_name)
         yield "sql", self._body_form(props)
         yield from self._inlined_parts(function.ephemerals, function.parents)
+        yield from ((name, short(value)) for name, value in stored_names(function.parents, self.graph))
         yield from self._reached_parts(self._units.of_function(function))
         yield from self._function_parts(function.functions)
 
@@ -301,14 +311,19 @@ class Fingerprinter:
         for unit in self._units.of_test(test):
             yield from self._reached_parts([unit])
 
-    def _reached_parts(self, units: Iterable[Unit]) -> Iterator[tuple[str, str]]:
-        """Yield the macros that may be called, and the values that they and the templates may read."""
+    def _reached_parts(self, units: Iterable[Unit], seen: AbstractSet[str] = frozenset()) -> Iterator[tuple[str, str]]:
+        """Yield the macros that may be called, and the values that they, the templates and these values may read."""
         for unit in units:
             for unique_id in unit.macros:
                 yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
             # A macro sees the variables of the model that calls it, whatever package the macro is of.
-            for read in self._units.values_read(unit):
+            reads = self._units.values_read(unit)
+            for read in reads:
                 yield from self._value_parts(read, unit.props)
+            if texts := sorted(self._values.templates(reads, unit.props) - seen):
+                yield from self._reached_parts(
+                    [self._units.unit({**unit.props, "depends_on": {}}, texts)], seen | set(texts)
+                )
 
     def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         kind, name = read
@@ -377,11 +392,3 @@ def _counts_anyway(name: str, props: Mapping[str, Any]) -> bool:
 
 def _macro_name(unique_id: str) -> str:
     return unique_id.rsplit(".", 1)[-1]
-
-
-def _contract(props: Mapping[str, Any]) -> list[Any]:
-    columns = props.get("columns") or {}
-    return [
-        props.get("constraints"),
-        [[c.get("name"), c.get("data_type"), c.get("constraints")] for c in columns.values()],
-    ]

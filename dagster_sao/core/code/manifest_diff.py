@@ -16,6 +16,7 @@ from dagster_sao.core.errors import InvalidSelectionError
 
 _RELATION = "config: relation_name"
 _CONFIG = "config: "
+_RELATION_OF_PARENT = "relation: "
 _PLACE = ("database", "schema", "alias")
 # The parts of a fingerprint that dbt's `state:modified.…` asks for. Descriptions are never part of what is built.
 _ASPECTS: Mapping[str, tuple[str, ...]] = {
@@ -96,7 +97,7 @@ def _changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> tu
         f"{_CONFIG}{name}" for name, text in written.items() if _is_template(text) and written_before.get(name) == text
     }
     changes = current.fingerprint(node).changes_since(other.fingerprint(before))
-    return tuple(part for part in changes if part not in kept)
+    return tuple(part for part in changes if part not in kept and not part.startswith(_RELATION_OF_PARENT))
 
 
 def _source_changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import KnownRelations, is_among
 from dagster_sao.core.manifest.graph import Node, ProjectTest
-from dagster_sao.sql.compiled_sql import SqlReads, read_compiled
+from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements
 from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
@@ -19,7 +19,7 @@ _MOST_NAMED = 5
 _LONGEST_NAME = 100
 # A trace has other names for these kinds of reads.
 _KINDS = {"has_var": "var", "macros": "macro"}
-_WATCHED = frozenset({"config", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
+_WATCHED = frozenset({"config", "dbt_version", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
 # A read of one of these may include reads of other kinds.
 _STANDS_FOR: Mapping[str, frozenset[str]] = {
     "invocation_args_dict": frozenset({"var", "flags"}),
@@ -35,6 +35,9 @@ _ABOUT_COLUMNS = frozenset({"get_columns_in_relation", "get_missing_columns"})
 _EACH_TIME = frozenset({"clock", "invocation_args_dict", "selected_resources", "context"})
 
 
+_NOTHING = SqlReads(is_deterministic=True)
+
+
 class _Question(NamedTuple):
     """What a template asked the warehouse about."""
 
@@ -43,6 +46,8 @@ class _Question(NamedTuple):
     label: str
     is_about_columns: bool = False
     """Whether the answer depends on what the relation is, and not on its rows."""
+    is_certain: bool = True
+    """Whether the same data gives the same answer."""
 
 
 class EvidenceReader:
@@ -61,7 +66,24 @@ class EvidenceReader:
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
         if node.resource_type == "seed" or node.language != "sql":
             compiled = ""
-        return self._evidence(node.unique_id, fingerprint, trace, compiled, own=own, known=known, is_steady=is_steady)
+        return self._evidence(
+            node.unique_id,
+            fingerprint,
+            trace,
+            compiled,
+            own=own,
+            known=known,
+            is_steady=is_steady,
+            beside=self._read_beside(node, trace),
+        )
+
+    def _read_beside(self, node: Node, trace: Trace | None) -> SqlReads:
+        """Return what SQL reads that runs beside a node's own: hooks, and statements of the project's macros."""
+        if not self._code.runs_own_statements(node):
+            return _NOTHING
+        if trace is None:
+            return SqlReads(frozenset(self._code.relations_spelled_out(node)))
+        return read_statements(trace.statements, self._dialect)
 
     def of_test(
         self, test: ProjectTest, fingerprint: Fingerprint, trace: Trace | None, compiled: str | None
@@ -80,12 +102,13 @@ class EvidenceReader:
         own: str,
         known: frozenset[str],
         is_steady: bool,
+        beside: SqlReads = _NOTHING,
     ) -> Evidence:
         sql = read_compiled(compiled, self._dialect) if compiled else SqlReads()
-        unknown = [name for name in sorted(sql.relations) if not is_among(name, known | {own})]
-        is_deterministic = sql.is_deterministic and not unknown and own not in sql.relations
+        unknown = [name for name in sorted(sql.relations | beside.relations) if not is_among(name, known | {own})]
+        is_deterministic = sql.is_deterministic and beside.is_deterministic and own not in sql.relations
         if trace is None:
-            return Evidence(None, _named(unknown), is_deterministic)
+            return Evidence(None, _named(unknown), is_deterministic and not unknown)
         if compiled is None:
             unknown.append("SQL that dbt did not write")
         questions = [*self._questions(trace)]
@@ -106,8 +129,8 @@ class EvidenceReader:
             asks_columns=any(is_among(asking.relation, known) for asking in questions if asking.is_about_columns),
             asks_others=bool(others),
         )
-        is_deterministic = is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME)
-        return Evidence(reads, _named(unknown), is_deterministic)
+        is_deterministic = is_deterministic and all(question.is_certain for question in questions)
+        return Evidence(reads, _named(unknown), is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME))
 
     def _values(self, unique_id: str, fingerprint: Fingerprint, trace: Trace) -> Iterator[tuple[str, str]]:
         """Yield each read with the hash of its value, except reads that the fingerprint names anyway."""
@@ -147,7 +170,7 @@ class EvidenceReader:
             yield _Question("", label)
         elif query.method == SQL:
             sql = read_compiled(str(query.arguments[0]), self._dialect)
-            yield from (_Question(name, name) for name in sql.relations)
+            yield from (_Question(name, name, is_certain=sql.is_deterministic) for name in sql.relations)
             if not sql.relations and not sql.is_deterministic:
                 yield _Question("", f"a query: {query.arguments[0]}")
         else:

@@ -22,6 +22,8 @@ _ASKS = frozenset(
     }
 )  # fmt: skip
 """The names by which a template queries the warehouse."""
+_RUNS = frozenset({"set_sql_header", "statement"})
+"""The names by which a template runs statements without asking for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Units:
     def may_ask(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions what queries the warehouse."""
         return any(not _ASKS.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
+
+    def runs_statements(self, units: Iterable[Unit]) -> bool:
+        """Return whether a template, or a macro that it may call, mentions what runs statements."""
+        return any(not _RUNS.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
 
     def is_volatile(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions the time, a random value or a sequence."""

@@ -29,12 +29,6 @@ def view_version(code: str | None, consumed: Mapping[str, str], definition: str 
     return digest([code, consumed, definition] if definition else [code, consumed])
 
 
-def proven_kind(kind: NodeKind, *, is_deterministic: bool) -> NodeKind:
-    """Return what the builds of a node do to its rows: a table counts as a function of its inputs only where that is proven."""
-    is_unproven = kind is NodeKind.DETERMINISTIC and not is_deterministic
-    return NodeKind.HISTORY_DEPENDENT if is_unproven else kind
-
-
 def function_versions(functions: Iterable[str], code: Mapping[str, str]) -> dict[str, str]:
     """Return the functions that a view calls, each with the code that the warehouse has it from, as consumed versions.
 

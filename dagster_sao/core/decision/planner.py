@@ -7,11 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from dagster_sao.core.code.evidence import untracked_inputs
+from dagster_sao.core.code.evidence import UNSEEN, proven_kind, untracked_inputs
 from dagster_sao.core.code.versions import (
     data_version,
     function_versions,
-    proven_kind,
     view_version,
 )
 from dagster_sao.core.decision.decide import Action, Decision, Reason, Request, Situation, decide
@@ -303,8 +302,7 @@ class _Planner:
             version = view_version(code, consumed, self._definition_after(node))
             return version if self._is_built(uid) else version_in_relation(uid, version, self._state)
         if self._is_built(uid):
-            is_proven = last_build is not None and last_build.evidence.is_deterministic
-            kind = proven_kind(node.kind, is_deterministic=is_proven)
+            kind = proven_kind(node.kind, last_build.evidence if last_build is not None else UNSEEN)
             return data_version(kind, self._code_after(uid), self._consumed(node), _PLANNED)
         return stored_version(uid, last_build, self._project.policy(uid), self._state) if last_build else None
 
@@ -396,5 +394,5 @@ class _Planner:
 
 def _is_deterministic(node: Node, last_build: LastBuild) -> bool:
     """Return whether a build makes the same rows from the same code and data."""
-    kind = proven_kind(node.kind, is_deterministic=last_build.evidence.is_deterministic)
+    kind = proven_kind(node.kind, last_build.evidence)
     return kind in {NodeKind.DETERMINISTIC, NodeKind.SEED}

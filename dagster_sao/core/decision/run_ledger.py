@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
+from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import (
     attempt_version,
@@ -19,7 +19,6 @@ from dagster_sao.core.code.versions import (
     data_version,
     function_versions,
     moved_version,
-    proven_kind,
     times_moved,
     view_version,
 )
@@ -203,7 +202,7 @@ class Ledger:
             data_version=view_version(code_digest(fingerprint, evidence), consumed, renewed_for)
             if node.is_view
             else data_version(
-                proven_kind(node.kind, is_deterministic=evidence.is_deterministic),
+                proven_kind(node.kind, evidence),
                 code_digest(fingerprint, evidence),
                 consumed,
                 run_id,

@@ -15,7 +15,20 @@ from dbt_dagster_sao.trace import Query, Trace
 from tests.core.manifests import data_test, macro, manifest, model, source
 
 KINDS = frozenset(
-    ["config", "env_var", "flags", "graph", "macros", "meta", "model", "queries", "state", "target", "var"]
+    [
+        "config",
+        "dbt_version",
+        "env_var",
+        "flags",
+        "graph",
+        "macros",
+        "meta",
+        "model",
+        "queries",
+        "state",
+        "target",
+        "var",
+    ]
 )
 ORDERS = '"db"."raw"."orders"'
 
@@ -111,6 +124,41 @@ def test_questions_to_the_warehouse_are_about_parents_or_about_what_dbt_does_not
     asked = [name for name in ("rows", "columns", "others") if getattr(found.reads, f"asks_{name}")]
     assert (" ".join(asked), found.untracked) == (asks, untracked)
     assert found.is_deterministic is not bool(untracked)
+
+
+HOOK = {"post-hook": [{"sql": "insert into {{ this }} select id from raw.items"}]}
+RUN = (
+    f'create table "db"."main"."m" as select * from {ORDERS}',
+    'insert into "db"."main"."m" select id from raw.items',
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "untracked", "is_deterministic"),
+    [
+        ({}, {"statements": RUN}, (), True),
+        (HOOK, {"statements": RUN}, ("raw.items",), False),
+        (HOOK, {"statements": RUN[:1]}, (), True),
+        (HOOK, {"statements": (*RUN[:1], 'grant select on "db"."main"."m" to reporter')}, (), True),
+        (HOOK, {"statements": (*RUN[:1], 'update "db"."main"."m" set id = my_function(id)')}, (), False),
+        (HOOK, {"statements": (*RUN[:1], "")}, ("a statement that was not recorded",), False),
+        (
+            {"sql_header": "set variable x = (select 1 from raw.items)"},
+            {"statements": (RUN[1],)},
+            ("raw.items",),
+            False,
+        ),
+        (HOOK, None, ("raw.items",), False),
+    ],
+)
+def test_hooks_and_other_statements_tell_what_dbt_does_not_know(config, seen, untracked, is_deterministic):
+    found = evidence(None if seen is None else trace(**seen), code=world("select 1", **config))
+    assert (found.untracked, found.is_deterministic) == (untracked, is_deterministic)
+
+
+def test_what_is_made_from_a_query_that_may_answer_otherwise_is_not_proven():
+    asked = Query("sql", (f"select id from {ORDERS} limit 1",), "?")
+    assert not evidence(trace(queries=(asked,))).is_deterministic
 
 
 @pytest.mark.parametrize(

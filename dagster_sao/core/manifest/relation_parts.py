@@ -1,0 +1,46 @@
+"""What of relations is code: the names of those that stored SQL reads, and the columns that a contract gives to a node's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dagster_sao.core.manifest.graph import Node, ProjectGraph
+
+_WITHOUT_STORED_SQL = frozenset({"incremental", "seed", "snapshot", "table"})
+
+
+def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, object]]:
+    """Yield by name what a node's build depends on of its parents, beside their rows.
+
+    A parent with another relation has another version too, so that rows are built again. But what stores its SQL, as a view does,
+    would go on to read the old relation.
+    """
+    if node.materialized not in _WITHOUT_STORED_SQL:
+        yield from stored_names(node.parents, graph)
+    if node.settings.batches is not None:
+        # dbt filters each batch by it: https://docs.getdbt.com/reference/resource-configs/event-time
+        for source in (graph.sources[parent] for parent in node.parents if parent in graph.sources):
+            event_time = (source.definition.get("config") or {}).get("event_time")
+            if event_time:
+                yield f"source: {source.label}", ["event_time", event_time]
+
+
+def stored_names(parents: Iterable[str], graph: ProjectGraph) -> Iterator[tuple[str, object]]:
+    """Yield the relations of parents, for SQL that the warehouse keeps; those of sources are parts of all code."""
+    for node in (graph.nodes[parent] for parent in parents if parent in graph.nodes):
+        yield f"relation: {node.name}", node.relation_name
+
+
+def contract_of(props: Mapping[str, Any]) -> list[Any]:
+    """Return what an enforced contract says of a relation's columns: https://docs.getdbt.com/reference/resource-configs/contract."""
+    columns = (props.get("columns") or {}).values()
+    found: list[Any] = [
+        props.get("constraints"),
+        [[c.get("name"), c.get("data_type"), c.get("constraints")] for c in columns],
+    ]
+    if quoted := [[c.get("name"), c["quote"]] for c in columns if c.get("quote") is not None]:
+        found.append(quoted)
+    if ((props.get("config") or {}).get("contract") or {}).get("alias_types") is False:
+        found.append("types as they are written")
+    return found

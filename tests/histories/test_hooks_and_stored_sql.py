@@ -1,0 +1,48 @@
+"""SQL beside a model's own, and SQL that the warehouse keeps, with a real dbt: all that they read counts."""
+
+from __future__ import annotations
+
+from tests.histories.lab import TABLE, VIEW, lab
+from tests.histories.test_views_follow_columns import is_as_rebuilt
+from tests.histories.test_views_made_from_answers import ORDERS, SETUP, SOURCES
+
+HOOKED = "{{ config(materialized='table', post_hook='insert into {{ this }} select id, 0 from raw.extra') }} "
+GRANTING = (
+    "{{ config(materialized='table', post_hook=['create index if not exists i on {{ this }} (id)', 'analyze']) }} "
+)
+
+
+def test_a_relation_that_only_a_hook_reads_is_an_input(tmp_path):
+    files = {
+        "models/s.yml": SOURCES,
+        "models/a.sql": f"{HOOKED}select * from {ORDERS}",
+        "models/below.sql": TABLE + "select * from {{ ref('a') }}",
+        "models/granting.sql": f"{GRANTING}select * from {ORDERS}",
+    }
+    with lab(tmp_path, files, [*SETUP, "create table raw.extra as select 7 as id"]) as case:
+        case.settle()
+        case.sql("insert into raw.extra values (8)")
+        assert case.cycle() == []
+        case.advance(minutes=61)
+        (run,) = case.cycle()
+        assert run.nodes["a"] == ("build", "New changes detected: raw.extra")
+        assert "granting" not in run.nodes
+        assert case.cycle() == []
+        assert is_as_rebuilt(case, "a", "below")
+
+
+def test_a_view_follows_a_parent_to_its_new_relation(tmp_path):
+    files = {
+        "models/s.yml": SOURCES,
+        "models/a.sql": TABLE + f"select * from {ORDERS}",
+        "models/v.sql": VIEW + "select * from {{ ref('a') }}",
+        "models/c.sql": TABLE + "select * from {{ ref('v') }}",
+    }
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.edit({"models/a.sql": "{{ config(materialized='table', alias='b') }} " + f"select * from {ORDERS}"})
+        case.sql("insert into raw.orders values (3, 30)")
+        (run,) = case.cycle()
+        assert run.nodes["v"] == ("build", "Code changed: relation: a")
+        assert case.cycle() == []
+        assert is_as_rebuilt(case, "b", "v", "c")
