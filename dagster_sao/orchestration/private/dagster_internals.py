@@ -73,6 +73,7 @@ __all__ = [
     "metadata_of_engine_event",
     "on_one_connection",
     "one_process_config",
+    "planned_assets",
     "prepare_arguments",
     "read_value",
     "report_engine_event",
@@ -296,6 +297,15 @@ def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
     """Return the metadata of an event about a run; nothing for any other event."""
     data = event.event_specific_data
     return data.metadata if isinstance(data, EngineEventData) else {}
+
+
+def planned_assets(instance: dg.DagsterInstance, run: dg.DagsterRun) -> AbstractSet[dg.AssetKey] | None:
+    """Return the assets that a run materializes, by its execution plan; None where it has none that is stored."""
+    if run.execution_plan_snapshot_id is None:
+        return None
+    plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    outputs = (output.properties for step in plan.steps for output in step.outputs)
+    return {found.asset_key for found in outputs if found is not None and found.asset_key is not None}
 
 
 def last_check_evaluations(

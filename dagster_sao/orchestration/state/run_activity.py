@@ -10,7 +10,7 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_sao.orchestration.events.event_schema import PROJECT_TAG, TESTS_TAG, from_timestamp
-from dagster_sao.orchestration.private.dagster_internals import NOT_FINISHED_STATUSES, RunsFilter
+from dagster_sao.orchestration.private.dagster_internals import NOT_FINISHED_STATUSES, RunsFilter, planned_assets
 from dagster_sao.orchestration.project.loaded import LoadedProject
 
 
@@ -47,7 +47,7 @@ def run_activity(
     building: dict[str, str] = {}
     testing: dict[str, str] = {}
     for run in instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES)):
-        for key in _selected_keys(run, repository):
+        for key in _selected_keys(instance, run, repository):
             if key in keys.unique_ids:
                 building[keys.unique_ids[key]] = run.run_id
         testing.update(dict.fromkeys(_tests_of(run, check_keys), run.run_id))
@@ -75,9 +75,15 @@ def _tests_of(run: dg.DagsterRun, check_keys: Mapping[str, dg.AssetCheckKey]) ->
         yield from (uid for uid, key in check_keys.items() if key in run.asset_check_selection)
 
 
-def _selected_keys(run: dg.DagsterRun, repository: dg.RepositoryDefinition | None) -> Iterable[dg.AssetKey]:
-    if run.asset_selection is not None:
+def _selected_keys(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, repository: dg.RepositoryDefinition | None
+) -> Iterable[dg.AssetKey]:
+    if run.asset_selection:
         return run.asset_selection
     if repository is None or not repository.has_job(run.job_name):
         return ()
+    # A job of another code location may have the same name, and a run of checks has no assets either.
+    planned = planned_assets(instance, run)
+    if planned is not None:
+        return planned
     return repository.get_job(run.job_name).asset_layer.executable_asset_keys

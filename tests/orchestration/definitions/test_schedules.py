@@ -184,6 +184,18 @@ def test_a_tick_does_not_open_a_duckdb_file_that_a_run_may_be_writing(shop):
     assert shop.request().asset_selection is None
 
 
+def test_a_run_of_a_job_of_that_name_in_another_code_location_writes_nothing_here(shop):
+    @dg.asset
+    def elsewhere(): ...
+
+    other = dg.Definitions(assets=[elsewhere], jobs=[dg.define_asset_job("hourly", [elsewhere])])
+    started = dg.DagsterRunStatus.STARTED
+    shop.instance.create_run_for_job(other.resolve_job_def("hourly"), status=started)
+    assert shop.tick().skip_message == "2 models current; next possible build after a change."
+    shop.instance.create_run_for_job(shop.repository.get_job("hourly"), status=started)
+    assert shop.request().asset_selection is None
+
+
 def queue(shop, request, repository=REPOSITORY):
     return create_run_for_test(
         shop.instance,
