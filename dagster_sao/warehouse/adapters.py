@@ -89,6 +89,11 @@ class AdapterTraits:
     """The first statement on every connection: a query may call a function that writes, and timestamps must be exact in text,
     whatever the role's settings."""
 
+    session_settings: frozenset[str] = frozenset(
+        {"role", "search_path", "server_side_parameters", "session_properties", "settings", "timezone"}
+    )
+    """The entries of a target in profiles.yml that may change what SQL gives, beside where its relations are."""
+
     @property
     def lists_columns(self) -> bool:
         """Whether the listing of relations has their columns."""
@@ -132,6 +137,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
         names=_IGNORES_CASE,
         catalog=Catalog.DUCKDB,
         is_embedded=True,
+        session_settings=frozenset({"external_root", "settings"}),
         sizes_seed_columns=False,
     ),
     "fabric": AdapterTraits(

@@ -5,17 +5,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_private import config
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import WarehouseError, reason
 from dagster_sao.warehouse.redaction import learn, secrets_in
 
 _T = TypeVar("_T")
+_HARMLESS = re.compile(
+    r"secret|token|password|key|user|memory|thread|directory|progress|checkpoint|logging|http|s3_|azure|gcs|proxy|cert"
+    r"|profiling|extension|autoload|autoinstall|external_access|lock_|wal_|cache|allocator|temp_|warehouse|query_tag",
+    re.IGNORECASE,
+)
+"""The names of settings that change no rows: sizes, places, access."""
 
 
 def default_target(project_dir: Path, profiles_dir: Path, profile: str | None) -> str:
@@ -50,6 +58,54 @@ def place_of(
         variables,
         lambda loaded, folder: config.place_of(loaded.credentials, folder),
     )
+
+
+def session_settings(
+    project_dir: Path, profiles_dir: Path, profile: str | None, target: str | None, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of a target that may change what SQL gives, such as the time zone of a session, by name.
+
+    Empty if the profile cannot be read, which its first use reports. dbt is asked only if the file computes one of them.
+    """
+    try:
+        output = _output(_yaml(Path(profiles_dir) / "profiles.yml"), profile, target)
+    except (OSError, ValueError):
+        return {}
+    if output is not None:
+        names = traits_of(str(output.get("type"))).session_settings
+        found = _flat({name: output[name] for name in sorted(names) if name in output})
+        if not any(mark in str(found) for mark in ("{{", "{%")):
+            return found
+
+    def of_dbt(loaded: Any, _: Path) -> dict[str, Any]:
+        names = traits_of(loaded.credentials.type).session_settings
+        return _flat({name: getattr(loaded.credentials, name, None) for name in sorted(names)})
+
+    try:
+        return _read(project_dir, profiles_dir, profile, target, variables, of_dbt)
+    except WarehouseError:
+        return {}
+
+
+def _output(raw: Any, profile: str | None, target: str | None) -> Mapping[str, Any] | None:
+    """Return a target as profiles.yml spells it, None where only dbt can tell which it is."""
+    found = raw.get(profile) if isinstance(raw, dict) else None
+    outputs = found.get("outputs") if isinstance(found, dict) else None
+    name = target or (found.get("target", "default") if isinstance(found, dict) else None)
+    output = outputs.get(name) if isinstance(outputs, dict) else None
+    return output if isinstance(output, dict) and "{" not in str(output.get("type")) else None
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those that are mappings one by one, without those that change no rows, or hold secrets."""
+    one_by_one = {
+        f"{name}.{inner}": value
+        for name, values in settings.items()
+        if isinstance(values, Mapping)
+        for inner, value in values.items()
+    }
+    found = {**{name: value for name, value in settings.items() if not isinstance(value, Mapping)}, **one_by_one}
+    return {name: value for name, value in found.items() if value is not None and not _HARMLESS.search(name)}
 
 
 def module_folders(

@@ -30,6 +30,8 @@ class Surroundings:
     """`flags` of dbt_project.yml."""
     dispatch: object = None
     """`dispatch` of dbt_project.yml: where dbt looks for a macro first."""
+    session: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the target under which the database runs all SQL, such as a time zone, by name."""
     target: Callable[[], Mapping[str, Any]] = dict
     """Returns the target of the profile as dbt's Jinja has it, without secrets. It is asked for when some code reads it."""
 

@@ -14,6 +14,7 @@ from dagster_sao.core.code.context_values import ContextValues, Surroundings
 from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE, Fingerprint, by_name, short
 from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, Unit, Units, hooks_of
+from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
@@ -66,6 +67,9 @@ class Fingerprinter:
         self._units = Units(manifest, self._macros, self._facts)
         self._macro_forms: dict[str, str] = {}
         self._functions: dict[str, Fingerprint] = {}
+        self._session_parts = [
+            (f"profile: {name}", short(as_json(v))) for name, v in self._surroundings.session.items()
+        ]
 
     @cached_property
     def graph(self) -> ProjectGraph:
@@ -216,6 +220,7 @@ class Fingerprinter:
             if hooks := hooks_of(props, hook):
                 yield f"config: {hook}", short([self._normal_form(sql) for sql in hooks])
         yield "config: relation_name", short(node.relation_name)
+        yield from self._session_parts
         yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
             yield "config: contract", short(contract_of(props))
@@ -307,9 +312,8 @@ class Fingerprinter:
             yield "arguments", short(props["test_metadata"])
         yield from self._inlined_parts(test.ephemerals, test.reads)
         yield from self._function_parts(test.functions)
-        yield from self._start_of_runs
-        for unit in self._units.of_test(test):
-            yield from self._reached_parts([unit])
+        yield from (*self._start_of_runs, *self._session_parts)
+        yield from self._reached_parts(self._units.of_test(test))
 
     def _reached_parts(self, units: Iterable[Unit], seen: AbstractSet[str] = frozenset()) -> Iterator[tuple[str, str]]:
         """Yield the macros that may be called, and the values that they, the templates and these values may read."""
@@ -321,9 +325,8 @@ class Fingerprinter:
             for read in reads:
                 yield from self._value_parts(read, unit.props)
             if texts := sorted(self._values.templates(reads, unit.props) - seen):
-                yield from self._reached_parts(
-                    [self._units.unit({**unit.props, "depends_on": {}}, texts)], seen | set(texts)
-                )
+                rendered = self._units.unit({**unit.props, "depends_on": {}}, texts)
+                yield from self._reached_parts([rendered], seen | set(texts))
 
     def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         kind, name = read

@@ -163,11 +163,16 @@ class ProjectGraph:
     def with_volatile(self, unique_ids: AbstractSet[str]) -> ProjectGraph:
         """Return the graph with the nodes and tests counted as volatile whose SQL gives other rows at another time.
 
-        Such a node is history-dependent.
+        Such a table is history-dependent. The SQL of a view runs again whenever a test reads it, directly or through views.
         """
+        views: set[str] = set()
+        for uid, node in self.nodes.items():
+            if node.is_view and (uid in unique_ids or not views.isdisjoint(node.parents)):
+                views.add(uid)
         volatile = {uid for uid in unique_ids if uid in self.nodes and self.nodes[uid].kind is NodeKind.DETERMINISTIC}
         tests = {
-            uid: replace(test, is_volatile=True) if uid in unique_ids else test for uid, test in self.tests.items()
+            uid: replace(test, is_volatile=True) if uid in unique_ids or not views.isdisjoint(test.reads) else test
+            for uid, test in self.tests.items()
         }
         return replace(self, tests=tests).with_history_dependent(volatile)
 

@@ -13,7 +13,7 @@ from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.orchestration.project.python_modules import ImportedModules
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
-from dagster_sao.warehouse.profiles import module_folders, place_of, target_values
+from dagster_sao.warehouse.profiles import module_folders, place_of, session_settings, target_values
 
 
 def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
@@ -32,6 +32,13 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
         flags=settings.get("flags") or {},
         dispatch=settings.get("dispatch"),
         target=target,
+        session=session_settings(
+            Path(dbt_project.project_dir),
+            Path(dbt_project.profiles_dir),
+            dbt_project.profile or settings.get("profile"),
+            dbt_project.target,
+            variables.command_line,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
-from tests.core.manifests import function, macro, manifest, model, source
+from tests.core.manifests import data_test, function, macro, manifest, model, source
 
 
 def changes(before, after, name="model.shop.m", **surroundings):
@@ -119,3 +119,10 @@ def test_the_version_of_dbt_counts_where_it_is_read():
     read, unread = "select '{{ dbt_version }}'", "select 1"
     assert changes((world("1.11.1", read), {}), (world("1.11.2", read), {})) == ("dbt_version: *",)
     assert changes((world("1.11.1", unread), {}), (world("1.11.2", unread), {})) == ()
+
+
+def test_settings_of_the_session_count_for_models_and_tests():
+    world = manifest([model("m"), data_test("t", "m")])
+    before, after = ({"session": {"settings.TimeZone": zone}} for zone in ("UTC", "Asia/Tokyo"))
+    for name in ("model.shop.m", "test.shop.t.1"):
+        assert changes((world, before), (world, after), name) == ("profile: settings.TimeZone",)

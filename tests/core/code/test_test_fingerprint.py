@@ -189,6 +189,18 @@ def test_a_test_is_volatile_through_a_macro_and_through_an_ephemeral_model():
     assert all(test.is_volatile for test in tests)
 
 
+def test_a_test_is_volatile_through_views_alone():
+    views = [
+        model("clock", raw_code="select now() as at", config={"materialized": "view"}),
+        model("above", "clock", config={"materialized": "view"}),
+        model("stored", "above"),
+        model("plain", config={"materialized": "view"}),
+    ]
+    tests = [data_test(f"of_{name}", name) for name in ("clock", "above", "stored", "plain")]
+    graph = Fingerprinter(manifest([*views, *tests])).graph
+    assert {test.name for test in graph.tests.values() if test.is_volatile} == {"of_clock", "of_above"}
+
+
 def test_a_data_test_that_reads_nothing_known_is_volatile():
     graph = Fingerprinter(
         manifest([model("m"), data_test("t", raw_code="select * from main.m where id is null")])
