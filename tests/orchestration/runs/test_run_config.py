@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, reused_nodes
 from tests.conftest import run_dbt
 
 PROJECT = {
@@ -32,9 +33,13 @@ class Said:
     success: bool
     decisions: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    observed: dict[str, str] = field(default_factory=dict)
+    """The reused models with an observation of their own, and its reason."""
     summary: dict[str, object] = field(default_factory=dict)
     checks: dict[str, list[bool]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter)
+    """How many events it wrote, by type."""
     failure: str = ""
 
     def built(self):
@@ -95,8 +100,14 @@ class Shop:
                 said.checks.setdefault(evaluation.check_name, []).append(evaluation.passed)
         for record in self.instance.all_logs(result.run_id):
             said.log.append(record.user_message)
+            said.events[record.dagster_event_type.value if record.dagster_event_type else "log"] += 1
             data = record.dagster_event.event_specific_data if record.dagster_event else None
-            if "decisions" in getattr(data, "metadata", {}):
+            metadata = getattr(data, "metadata", {})
+            for node in reused_nodes(metadata):
+                name = node.unique_id.split(".")[-1]
+                said.decisions.setdefault(name, []).append("reused")
+                said.reasons[name] = node.message
+            if "decisions" in metadata:
                 said.summary = {name: value.value for name, value in data.metadata.items()}
         return said
 
@@ -104,6 +115,9 @@ class Shop:
     def _note(said, event):
         name = event.asset_key.path[-1]
         metadata = {key: getattr(value, "value", value) for key, value in event.metadata.items()}
+        if metadata[DECISION_KEY] == "reused":
+            said.observed[name] = metadata[REASON_KEY]
+            return
         said.decisions.setdefault(name, []).append(metadata[DECISION_KEY])
         said.reasons[name] = metadata[REASON_KEY]
 
@@ -118,6 +132,16 @@ def shop(tmp_path, request):
 ALL = {"a", "b", "c", "d"}
 
 
+def test_a_run_writes_as_many_events_about_four_reused_models_as_about_one(shop):
+    assert shop.run(state_aware=True).built() == ALL
+    one, all_of_them = shop.run("a", state_aware=True), shop.run(state_aware=True)
+    assert (one.summary["reused"], all_of_them.summary["reused"]) == (1, 4)
+    # Dagster itself writes one for each model that it plans.
+    planned = "ASSET_MATERIALIZATION_PLANNED"
+    assert (all_of_them.events[planned], one.events[planned]) == (4, 1)
+    assert all_of_them.events - Counter({planned: 4}) == one.events - Counter({planned: 1})
+
+
 def test_a_state_aware_run_probes_builds_what_changed_and_reports_the_rest(shop):
     first = shop.run(state_aware=True)
     assert first.built() == ALL
@@ -127,6 +151,10 @@ def test_a_state_aware_run_probes_builds_what_changed_and_reports_the_rest(shop)
     assert again.summary["reused"] == 4
     assert again.summary["seconds_saved"] > 0
     assert not any("Running dbt command" in line for line in again.log)
+    assert again.observed == {}
+    observing = shop.run(state_aware=True, observe_reused=True)
+    assert observing.observed == again.reasons
+    assert observing.decisions == again.decisions
     shop.sql("insert into raw.orders values (2)")
     third = shop.run(state_aware=True)
     assert third.built() == {"a", "b", "d"}
