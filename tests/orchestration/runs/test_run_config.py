@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,9 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, reused_nodes
+from dagster_sao.orchestration.state.event_log import EventLogState
 from tests.conftest import run_dbt
+from tests.orchestration.shops import project_in
 
 PROJECT = {
     "dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
@@ -110,6 +113,12 @@ class Shop:
             if "decisions" in metadata:
                 said.summary = {name: value.value for name, value in data.metadata.items()}
         return said
+
+    def builds(self):
+        project = project_in(self.defs)
+        loaded = project.load()
+        state = EventLogState(self.instance, project.name).snapshot(loaded.keys, datetime.now(timezone.utc))
+        return {uid.split(".")[-1]: build for uid, build in state.builds.items()}
 
     @staticmethod
     def _note(said, event):
@@ -330,3 +339,34 @@ def test_test_strategies(shop, strategy, built, checks):
     assert said.success == (strategy == "SKIP")
     tables = {name for (name,) in shop.sql("select table_name from duckdb_tables() where schema_name = 'main'")}
     assert tables == ({"a", "c"} if strategy == "IMMEDIATE" else ALL)
+
+
+WITH_A_LEAF = {
+    "models/aa.sql": "{{ config(materialized='table') }} select * from {{ source('raw', 'orders') }}",
+    "models/checks.yml": "models: [{name: b, columns: [{name: id, data_tests: [not_null, unique]}]}]",
+}
+
+
+@pytest.mark.parametrize("shop", [WITH_A_LEAF], indirect=True)
+def test_dbt_begins_with_the_longest_path_once_it_is_known(shop):
+    first = shop.run(state_aware=True)
+    assert [*first.decisions] == ["a", "aa", "c", "b", "d"]
+    seconds = {name: build.seconds for name, build in shop.builds().items()}
+    shop.sql("insert into raw.orders values (2)")
+    again = shop.run(state_aware=True, force=["c"])
+    below = {"a": ["b"], "b": ["d"], "c": ["d"], "d": [], "aa": []}
+
+    def path(name):
+        return seconds[name] + max(map(path, below[name]), default=0.0)
+
+    assert again.built() == {*ALL, "aa"}
+    assert [*again.decisions] == in_order(below, path)
+
+
+def in_order(below, path):
+    """Return the order in which one thread builds, the longest path first."""
+    order = []
+    while len(order) < len(below):
+        ready = [name for name in below if not any(name in below[other] for other in below.keys() - order)]
+        order.append(max((name for name in ready if name not in order), key=path))
+    return order
