@@ -21,6 +21,9 @@ TRACE_KEY = "DAGSTER_SAO_TRACE_KEY"
 TEST_REQUEST = "DAGSTER_SAO_TEST_REQUEST"
 """The environment variable that names the file with the request about data tests (`data_tests.DataTestRequest`)."""
 
+BUILD_SECONDS = "DAGSTER_SAO_BUILD_SECONDS"
+"""The environment variable that names the file with the predicted seconds of each node, for dbt to begin with the longest path."""
+
 
 def __getattr__(name: str) -> Any:
     """Return dbt's plugins of this package: one if a trace is requested, else none."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dbt_dagster_sao.digests import UNKNOWN
@@ -136,18 +137,23 @@ stack = _Stack()
 class Session:
     """The traces of one invocation of dbt."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a run requests of an invocation)
         self,
         path: Path,
         key: bytes,
         environment: Mapping[str, str],
         kinds: frozenset[str],
         test_request: Path | None = None,
+        *,
+        seconds: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Append to the file `path`; values of the environment are hashed with `key`.
 
-        `test_request` is the file with the request about data tests.
+        `test_request` is the file with the request about data tests, and `seconds` how long each node is predicted to take.
         """
+        self.seconds = seconds
+        self.threads = 0
+        """How many nodes dbt builds at once, 0 before it is known."""
         self.key = key
         self.environment = environment
         self.internal_packages: frozenset[str] = frozenset()

@@ -11,12 +11,12 @@ import dagster as dg
 
 from dagster_sao.api.request import BuildRequest
 from dagster_sao.api.results.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
-from dagster_sao.api.results.read_results import heard_result, read_results, said_of_sources, said_of_tests
+from dagster_sao.api.results.read_results import heard_results, read_results
 from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.messages import one_line
-from dagster_sao.orchestration.private.dagster_internals import listen_to_run
+from dagster_sao.orchestration.private.dagster_internals import events_of_run, listen_to_run
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.selection.resolve import resolve_selection
@@ -62,17 +62,16 @@ def run_build(  # noqa: PLR0913 (what a run is given)
             raise_on_error=False,
         )
     said = said_by_dbt(target_folder(project), run_id, started_at)
+    recorded = [record.event_log_entry.dagster_event for record in events_of_run(instance, run_id)]
     results = read_results(
-        result.all_events,
+        filter(None, recorded),
         loaded,
         selected,
         run_id=run_id,
         started_at=started_at,
         ended_at=clock.now(),
         error="" if result.success else _failure_of(result),
-        tests=said_of_tests(instance, run_id, loaded.project.graph),
         said=said,
-        warnings=said_of_sources(instance, run_id),
     )
     write_run_results(results, project, loaded, request, said)
     return results
@@ -88,8 +87,7 @@ def _listen(instance: dg.DagsterInstance, run_id: str, loaded: LoadedProject, li
     tests = {key: uid for uid, key in loaded.check_keys.items()}
 
     def hear(event: dg.DagsterEvent) -> None:
-        result = heard_result(event, loaded, tests)
-        if result is not None:
+        for result in heard_results(event, loaded, tests):
             listener(result)
 
     listen_to_run(instance, run_id, hear)

@@ -40,6 +40,7 @@ class BuildOptions(TypedDict, total=False):
     retries: int
     retry_delay_seconds: float
     fail_fast: bool
+    observe_reused: bool
     threads: int | None
     state: Path | str | None
     defer: bool

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbt_dagster_sao import TEST_REQUEST, TRACE_FILE, TRACE_KEY
-from dbt_dagster_sao.private_points import context, data_tests, database, nodes
+from dbt_dagster_sao import BUILD_SECONDS, TEST_REQUEST, TRACE_FILE, TRACE_KEY
+from dbt_dagster_sao.private_points import context, data_tests, database, nodes, queue
 from dbt_dagster_sao.private_points.point import Point, Wrapper
 from dbt_dagster_sao.recorder import Session, current
 from dbt_dagster_sao.stage import KINDS, MEMBERS
@@ -37,6 +38,12 @@ POINTS = (
 )
 TEST_POINTS = (Point("dbt.task.test", "TestRunner", "execute_data_test", data_tests.execute_data_test),)
 """The point at which data tests are answered. Without it, dbt runs each of them."""
+QUEUE_POINTS = (
+    Point("dbt.graph.queue", "GraphQueue", "_get_scores", queue.scores),
+    Point("dbt.graph.queue", "GraphQueue", "get", queue.get),
+    Point("dbt.task.runnable", "GraphRunnableTask", "run_queue", queue.run_queue),
+)
+"""The points at which ready nodes are ordered. Without them, dbt's own order holds."""
 FILE_POINTS = (
     Point("dbt.adapters.duckdb.environments", "Environment", "initialize_db", database.initialize_db),
     Point("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close", database.close_db),
@@ -60,6 +67,8 @@ def begin_session() -> None:
         test_request = os.environ.get(TEST_REQUEST)
         if test_request:
             _wrap(TEST_POINTS)
+        if seconds := _build_seconds():
+            _wrap(QUEUE_POINTS)
         path = Path(*_target_folder(), name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -69,9 +78,21 @@ def begin_session() -> None:
             _environment(),
             kinds,
             Path(test_request) if test_request else None,
+            seconds=seconds,
         )
     except Exception:  # noqa: BLE001 (as above)
         current.session = None
+
+
+def _build_seconds() -> Mapping[str, float]:
+    """Return the predicted seconds of each node to build; empty where dbt keeps its own order."""
+    name = os.environ.get(BUILD_SECONDS)
+    if not name:
+        return {}
+    try:
+        return {str(uid): float(one) for uid, one in json.loads(Path(name).read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _environment() -> Mapping[str, str]:

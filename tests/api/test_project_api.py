@@ -8,12 +8,14 @@ from datetime import datetime, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 from dbt.artifacts.schemas.run import RunResultsArtifact
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
 from dagster_sao.api import NodeStatus
 from dagster_sao.api.results.read_results import read_results
 from dagster_sao.core.decision.decide import Action, Reason
+from dagster_sao.orchestration.events.event_schema import run_end_metadata
 from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, eventful_day
 
 pytestmark = pytest.mark.usefixtures("corner_shop_environment")
@@ -236,8 +238,9 @@ def test_a_test_that_could_not_be_run_fails_the_build(day, said, message):
     (test,) = loaded.project.graph.tests
     now = datetime(2026, 1, 1, tzinfo=timezone.utc)
     told = {test: {"result": "error", "reason": "New data in orders", "status": "error"}}
+    end = dg.DagsterEvent("ENGINE_EVENT", "job", event_specific_data=EngineEventData(run_end_metadata([], told)))
     results = read_results(
-        (), loaded, (), run_id="r", started_at=now, ended_at=now, tests=told, said={test: said} if said else {}
+        [end], loaded, (), run_id="r", started_at=now, ended_at=now, said={test: said} if said else {}
     )
     assert not results.success
     assert results.problems == [f"not_null_orders_id: {message}"]

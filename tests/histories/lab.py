@@ -14,7 +14,8 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, TESTS_KEY
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, TESTS_KEY, reused_nodes
+from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.histories.inprocess_dbt import InProcessDbt, run_dbt
 from tests.histories.schedules import Answer
 from tests.histories.simulated_time import SimulatedTime
@@ -184,7 +185,8 @@ class Lab(Station):
         tests: dict[str, str] = {}
         checks: dict[str, list[dg.AssetCheckEvaluation]] = {}
         failure = ""
-        labels = self.project.load().project.graph.tests
+        loaded = self.project.load()
+        labels, keys = loaded.project.graph.tests, loaded.keys.by_unique_id
         for entry in self._instance.all_logs(run_id):
             event = entry.dagster_event
             data = event.event_specific_data if event is not None else None
@@ -197,6 +199,8 @@ class Lab(Station):
                     nodes[event.asset_key.path[-1]] = told[DECISION_KEY].value, told[REASON_KEY].value
             elif TESTS_KEY in (getattr(data, "metadata", None) or {}):
                 tests = {labels[uid].name: found["result"] for uid, found in data.metadata[TESTS_KEY].value.items()}
+            for node in reused_nodes(metadata_of_engine_event(event)) if event is not None else ():
+                nodes[keys[node.unique_id].path[-1]] = "reused", node.message
         return Told(run_id, run is not None and run.is_success, failure, nodes, tests, checks)
 
     def _judge_run(self, asked: Run, built: AbstractSet[str]) -> None:

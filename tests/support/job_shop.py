@@ -14,7 +14,8 @@ import dagster as dg
 import duckdb
 
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, reused_nodes
+from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.conftest import run_dbt
 
 OP = "shop_dbt_assets"
@@ -114,7 +115,10 @@ class JobShop:
                     data = event.event_specific_data
                     told = data.materialization if event.is_step_materialization else data.asset_observation
                     said[told.asset_key.path[-1]] = told.metadata[DECISION_KEY].value
-                elif "decisions" in getattr(event.event_specific_data, "metadata", {}):
+                said |= {
+                    node.unique_id.split(".")[-1]: "reused" for node in reused_nodes(metadata_of_engine_event(event))
+                }
+                if "decisions" in getattr(event.event_specific_data, "metadata", {}):
                     summary = {name: value.value for name, value in event.event_specific_data.metadata.items()}
                     message = entry.message
         return said, summary, message

@@ -18,7 +18,7 @@ from dbt_dagster_sao import TRACE_FILE, plugin, stage
 from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
 from dbt_dagster_sao.private_points import context, nodes, points
 from dbt_dagster_sao.private_points.point import Point
-from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS, TEST_POINTS
+from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS, QUEUE_POINTS, TEST_POINTS
 from dbt_dagster_sao.proxies import WATCHED
 from tests.support.dbt_version import DBT_VERSION
 from tests.trace.conftest import FILES, invoke, node_lines, write
@@ -38,6 +38,11 @@ WRAPPED = {
     ("dbt.context.providers", "RuntimeDatabaseWrapper", "__getattr__"): ["self", "name"],
 }
 OF_DATA_TESTS = {("dbt.task.test", "TestRunner", "execute_data_test"): ["self", "data_test", "manifest"]}
+OF_THE_QUEUE = {
+    ("dbt.graph.queue", "GraphQueue", "_get_scores"): ["self", "graph"],
+    ("dbt.graph.queue", "GraphQueue", "get"): ["self", "block", "timeout"],
+    ("dbt.task.runnable", "GraphRunnableTask", "run_queue"): ["self", "pool"],
+}
 OF_DUCKDB = {
     ("dbt.adapters.duckdb.environments", "Environment", "initialize_db"): ["cls", "creds"],
     ("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close"): ["self"],
@@ -68,7 +73,21 @@ TOUCHED = {
     ("dbt.task.test", "TestRunner"): ["self.execute_data_test(test, manifest)", "self.adapter.pre_model_hook("],
     ("dbt.task.compile", "CompileRunner"): ["self.compiler.compile_node(self.node, manifest, {})"],
     ("dbt.compilation", "Compiler"): ["write: bool=True", "node.compiled_code = "],
-    ("dbt.task.runnable", "GraphRunnableTask"): ["self._flattened_nodes.append(self.manifest.nodes[uid])"],
+    ("dbt.task.runnable", "GraphRunnableTask"): [
+        "num_threads = self.config.threads",
+        "DbtThreadPool(num_threads",
+        "self.job_queue.mark_done(result.node.unique_id)",
+        "self._flattened_nodes.append(self.manifest.nodes[uid])",
+    ],
+    ("dbt.graph.queue", "GraphQueue"): [
+        "self._scores = self._get_scores(self.graph)",
+        "self.inner.put((self._scores[node], node))",
+        "PriorityQueue()",
+        "self.in_progress.add(node_id)",
+        "self.in_progress.remove(node_id)",
+        "self.some_task_done = threading.Condition(self.lock)",
+        "self.some_task_done.notify_all()",
+    ],
     ("dbt.adapters.cache", "RelationsCache"): ["self.relations", "self.schemas"],
     ("dbt.adapters.reference_keys", None): ["_ReferenceKey", "lowercase(relation.database)"],
     ("dbt.adapters.duckdb.environments", "Environment"): ["duckdb.connect(creds.path, read_only=False, config=config)"],
@@ -85,7 +104,8 @@ def test_each_point_is_where_it_was_and_is_called_as_we_expect():
     assert {(point.module, point.owner, point.name) for point in POINTS} == set(WRAPPED)
     assert {(point.module, point.owner, point.name) for point in FILE_POINTS} == set(OF_DUCKDB)
     assert {(point.module, point.owner, point.name) for point in TEST_POINTS} == set(OF_DATA_TESTS)
-    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB, **OF_DATA_TESTS}.items():
+    assert {(point.module, point.owner, point.name) for point in QUEUE_POINTS} == set(OF_THE_QUEUE)
+    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB, **OF_DATA_TESTS, **OF_THE_QUEUE}.items():
         if SINCE.get(name, ()) > DBT_VERSION:
             continue
         found = inspect.getattr_static(getattr(importlib.import_module(module), owner), name)

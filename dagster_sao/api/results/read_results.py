@@ -21,19 +21,20 @@ from dagster_sao.orchestration.events.event_schema import (
     REASON_KEY,
     Outcome,
     ResultOfTest,
+    ReusedNode,
     is_reused,
     node_event,
     plain,
+    reused_nodes,
     source_problems_of_run,
     tests_of_run,
 )
 from dagster_sao.orchestration.messages import one_line
-from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
+from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from dagster_sao.orchestration.project.loaded import LoadedProject
 
 _STATUSES = {
     Outcome.BUILT: NodeStatus.SUCCESS,
-    Outcome.REUSED: NodeStatus.REUSED,
     Outcome.HELD: NodeStatus.HELD,
     Outcome.SKIPPED: NodeStatus.SKIPPED,
     Outcome.LOST: NodeStatus.SKIPPED,
@@ -52,17 +53,14 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
     started_at: datetime,
     ended_at: datetime,
     error: str = "",
-    tests: Mapping[str, ResultOfTest] = MappingProxyType({}),
     said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    warnings: Iterable[str] = (),
 ) -> BuildResults:
     """Return the results of `selected` from the events of their run, oldest first: the last event of each counts.
 
-    `tests` are the results that the run reported for its tests (`said_of_tests`), and `said` are dbt's own results, which have
-    its messages about failures. `warnings` is what `said_of_sources` returns.
+    `said` are dbt's own results, which have its messages about failures.
     """
-    heard = {result.unique_id: result for event in events if (result := _heard_of_node(event, loaded)) is not None}
-    graph = loaded.project.graph
+    graph, events = loaded.project.graph, list(events)
+    heard = {result.unique_id: result for event in events for result in _heard_of_nodes(event, loaded)}
     nodes = {}
     wanted = set(selected)
     for uid in graph.nodes:
@@ -73,45 +71,61 @@ def read_results(  # noqa: PLR0913 (what a run leaves)
         run_id=run_id,
         started_at=started_at,
         ended_at=ended_at,
-        tests={uid: _test_result(uid, of_run, graph, said.get(uid)) for uid, of_run in tests.items()},
+        tests={
+            uid: _test_result(uid, of_run, graph, said.get(uid))
+            for uid, of_run in _said_of_tests(events).items()
+            if uid in graph.tests
+        },
         error=error,
-        warnings=tuple(warnings),
+        warnings=tuple(
+            dict.fromkeys(one for event in events for one in source_problems_of_run(metadata_of_engine_event(event)))
+        ),
     )
 
 
-def heard_result(
+def heard_results(
     event: dg.DagsterEvent, loaded: LoadedProject, tests: Mapping[dg.AssetCheckKey, str]
-) -> NodeResult | TestResult | None:
-    """Return the result of a node, or of one of `tests` by check, that an event reports; None for any other event."""
+) -> Iterator[NodeResult | TestResult]:
+    """Yield the results of nodes, and of `tests` by check, that an event reports; none for most events."""
     if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         evaluation = event.asset_check_evaluation_data
         uid = tests.get(evaluation.asset_check_key)
-        return _heard_of_test(uid, evaluation, loaded.project.graph) if uid is not None else None
-    return _heard_of_node(event, loaded)
+        test = _heard_of_test(uid, evaluation, loaded.project.graph) if uid is not None else None
+        yield from [test] if test is not None else []
+    yield from _heard_of_nodes(event, loaded)
 
 
-def said_of_tests(instance: dg.DagsterInstance, run_id: str, graph: ProjectGraph) -> dict[str, ResultOfTest]:
+def _said_of_tests(events: Iterable[dg.DagsterEvent]) -> Mapping[str, ResultOfTest]:
     """Return the result of each test, by unique id, that a run reported at its end, with or without an asset check."""
     found: dict[str, ResultOfTest] = {}
-    for record in events_of_run(instance, run_id):
-        event = record.event_log_entry.dagster_event
-        tests = tests_of_run(metadata_of_engine_event(event)) if event else {}
+    for event in events:
         # Each step of a run reports them. A test that one step ran is reused in the others.
+        tests = tests_of_run(metadata_of_engine_event(event))
         found.update({uid: of_run for uid, of_run in tests.items() if uid not in found or _was_run(of_run)})
-    return {uid: of_run for uid, of_run in found.items() if uid in graph.tests}
+    return found
 
 
-def said_of_sources(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    """Return a sentence for each source whose new data may go undetected, as a run reported them at its end."""
-    found: dict[str, None] = {}
-    for record in events_of_run(instance, run_id):
-        event = record.event_log_entry.dagster_event
-        found.update(dict.fromkeys(source_problems_of_run(metadata_of_engine_event(event)) if event else ()))
-    return list(found)
+def _reused(node: ReusedNode, graph: ProjectGraph) -> NodeResult:
+    return NodeResult(
+        unique_id=node.unique_id,
+        name=graph.label(node.unique_id),
+        status=NodeStatus.REUSED,
+        message=node.message,
+        reason=node.reason_code,
+        seconds_saved=node.seconds_saved,
+    )
 
 
 def _was_run(of_run: ResultOfTest) -> bool:
     return TestStatus(of_run["result"]) not in _NOT_RUN
+
+
+def _heard_of_nodes(event: dg.DagsterEvent, loaded: LoadedProject) -> Iterator[NodeResult]:
+    graph = loaded.project.graph
+    reused = reused_nodes(metadata_of_engine_event(event))
+    yield from (_reused(node, graph) for node in reused if node.unique_id in graph.nodes)
+    if (result := _heard_of_node(event, loaded)) is not None:
+        yield result
 
 
 def _heard_of_node(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult | None:
@@ -134,7 +148,6 @@ def _heard_of_node(event: dg.DagsterEvent, loaded: LoadedProject) -> NodeResult 
         message=reported.message,
         reason=reported.reason_code,
         seconds=reported.seconds,
-        seconds_saved=reported.seconds_saved if status is NodeStatus.REUSED else 0.0,
         started_at=_moment(record.get("started_at")),
         ended_at=_moment(record.get("ended_at")),
         invocation_id=record.get("invocation_id"),

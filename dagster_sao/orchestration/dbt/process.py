@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -38,7 +40,7 @@ from dagster_sao.warehouse.dbt_private.environment import (
     other_dbt,
     settings_of_one_run,
 )
-from dbt_dagster_sao import TEST_REQUEST, TRACE_FILE
+from dbt_dagster_sao import BUILD_SECONDS, TEST_REQUEST, TRACE_FILE
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, DataTestRequest
 from dbt_dagster_sao.database_file import FileRead
 from dbt_dagster_sao.trace import Trace
@@ -143,10 +145,12 @@ class DbtProcess:
         loaded: LoadedProject,
         arguments: Sequence[str],
         request: DataTestRequest | None = None,
+        seconds: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Start dbt. The arguments name the tests to run: dbt adds no other test of the selected nodes.
 
-        `request` tells how to answer data tests; without it dbt runs each.
+        `request` tells how to answer data tests; without it dbt runs each. With `seconds`, how long each node is predicted to
+        take, dbt begins with the longest path; without it by depth.
         """
         self._context = context
         self._project = project
@@ -160,15 +164,18 @@ class DbtProcess:
                 f"{', '.join(left_out)} in the environment would make dbt deviate from the plan, so this is not passed on to"
                 " dbt. Set it in the run's config or with an option instead."
             )
-        self._request_file = _write_request(request)
+        self._requests = {
+            TEST_REQUEST: _write_request(request.to_json() if request is not None else ""),
+            BUILD_SECONDS: _write_request(json.dumps(dict(seconds)) if seconds else ""),
+        }
         changes = environment_of_commands(environ, dbt.dbt_executable)
         try:
-            with temporary_environment({**changes, TRACE_FILE: _TRACES, TEST_REQUEST: self._request_file or ""}):
+            with temporary_environment({**changes, TRACE_FILE: _TRACES, **self._requests}):
                 self.invocation: DbtCliInvocation = dbt.cli(
                     arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
                 )
         except BaseException:
-            self._remove_request()
+            self._remove_requests()
             raise
         mask_stdout(self.invocation, masked_lines)
         mark_folder(self.invocation.target_path, context.run.run_id)
@@ -192,11 +199,11 @@ class DbtProcess:
                 yield dbt_event
         finally:
             self._dismiss_watchdog()
-            self._remove_request()
+            self._remove_requests()
 
-    def _remove_request(self) -> None:
-        if self._request_file is not None:
-            Path(self._request_file).unlink(missing_ok=True)
+    def _remove_requests(self) -> None:
+        for file in filter(None, self._requests.values()):
+            Path(file).unlink(missing_ok=True)
 
     def _asset_events(self, event: Any) -> list[Any]:  # noqa: ANN401 (dagster-dbt's class is private)
         return list(
@@ -340,12 +347,12 @@ def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str)
     return None
 
 
-def _write_request(request: DataTestRequest | None) -> str | None:
-    """Return the path of a file with the request, which dbt reads at its first data test; None for no request."""
-    if request is None:
-        return None
+def _write_request(text: str) -> str:
+    """Return the path of a file with a request, which dbt reads; empty for no request."""
+    if not text:
+        return ""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json", delete=False) as file:
-        file.write(request.to_json())
+        file.write(text)
     return file.name
 
 

@@ -16,7 +16,14 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from dagster_sao.core.errors import DagsterSaoError
-from dagster_sao.orchestration.events.event_schema import BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY
+from dagster_sao.orchestration.events.event_schema import (
+    BUILD_KEY,
+    ELSEWHERE_KEY,
+    FAILURE_KEY,
+    HISTORY_KEY,
+    REUSED_KEY,
+    TESTS_KEY,
+)
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import without_quoted_lines
@@ -24,7 +31,9 @@ from dagster_sao.warehouse.profiles import learn_profiles
 from dagster_sao.warehouse.redaction import MaskedStream, learn, masked, masked_values, secrets_in
 
 # State that is read back: digests and ids, without foreign text.
-_RECORDS = frozenset({BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, TESTS_KEY, "unique_id", "invocation_id"})
+_RECORDS = frozenset(
+    {BUILD_KEY, ELSEWHERE_KEY, FAILURE_KEY, HISTORY_KEY, REUSED_KEY, TESTS_KEY, "unique_id", "invocation_id"}
+)
 # The parts of dbt's events that the run reads: names and values that dbt itself makes.
 _UNTOUCHED = frozenset({"node_info", "status", "invocation_id", "name", "ts", "level", "code"})
 _WITH_METADATA = (dg.AssetMaterialization, dg.AssetObservation, dg.AssetCheckEvaluation, dg.AssetCheckResult)

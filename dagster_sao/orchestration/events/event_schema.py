@@ -69,6 +69,8 @@ _INTERRUPTIONS_KEY = "dagster_sao/interruptions"
 """Beside these nodes: the failure to record for each if the run reports nothing more about it."""
 SOURCE_PROBLEMS_KEY = "dagster_sao/source_problems"
 """At the end of a run: a sentence for each source that the run could not probe, or that is not tracked."""
+REUSED_KEY = "dagster_sao/reused"
+"""When a run has decided: the nodes that it reuses, by reason."""
 TESTS_KEY = "dagster_sao/tests"
 """At the end of a run: the result of each of its tests, also of those that Dagster shows on no asset."""
 
@@ -148,7 +150,6 @@ class NodeEvent:
     message: str
     reason_code: str
     seconds: float
-    seconds_saved: float
     build: Mapping[str, Any]
     """The record of a build, empty for none."""
     has_failed: bool
@@ -164,7 +165,6 @@ def node_event(metadata: Mapping[str, Any]) -> NodeEvent:
         message=str(values.get(REASON_KEY) or ""),
         reason_code=str(values.get(REASON_CODE_KEY) or ""),
         seconds=_number(values.get(DURATION_KEY)),
-        seconds_saved=_number(values.get(SECONDS_SAVED_KEY)),
         build=build if isinstance(build, Mapping) else {},
         has_failed=FAILURE_KEY in values,
     )
@@ -260,6 +260,33 @@ class ResultOfTest(TypedDict, total=False):
     """How the verdict was found (`How`); `reused` for one of an earlier run."""
     proof: str
     """Of a proven test: why it finds no failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReusedNode:
+    """A node that a run reuses, and why."""
+
+    unique_id: str
+    reason_code: str
+    message: str
+    seconds_saved: float = 0.0
+
+
+def reused_metadata(nodes: Iterable[ReusedNode]) -> dict[str, Any]:
+    """Return the metadata of the event by which a run reports all the nodes that it reuses at once."""
+    # By reason: most have the same one, and the event is stored for good.
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for node in nodes:
+        found.setdefault((node.reason_code, node.message), {})[node.unique_id] = node.seconds_saved
+    groups = [{"reason_code": code, "reason": message, "nodes": found[code, message]} for code, message in found]
+    return {REUSED_KEY: dg.MetadataValue.json(groups)}
+
+
+def reused_nodes(metadata: Mapping[str, Any]) -> Iterator[ReusedNode]:
+    """Yield the nodes that a run reports in an event as reused; none in any other event."""
+    for group in plain(metadata).get(REUSED_KEY) or ():
+        for uid, saved in group["nodes"].items():
+            yield ReusedNode(uid, group["reason_code"], group["reason"], saved)
 
 
 def run_end_metadata(source_problems: Iterable[str], tests: Mapping[str, ResultOfTest]) -> dict[str, Any]:

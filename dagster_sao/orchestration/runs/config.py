@@ -108,6 +108,13 @@ class RunOptions:
         Resolver.default(description="Start no more models after the first failure."),
         _Details(is_dbts=True, flags=("-x", "--fail-fast")),
     ] = False
+    observe_reused: Annotated[
+        bool,
+        Resolver.default(
+            description="Write an observation for each reused model to its asset. By default only the run reports them, all in"
+            " one event."
+        ),
+    ] = False
     vars: Annotated[
         dict[str, Any],
         Resolver.default(

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sao.core.build_order import seconds_of_builds
 from dagster_sao.core.decision.decide_functions import FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision, TestReason
 from dagster_sao.core.decision.messages import upstream_failed
@@ -36,6 +37,7 @@ from dagster_sao.orchestration.state.functions import RunFunctions
 
 _IN_NODES = frozenset({"model", "seed", "snapshot", "test"})
 """The kinds of resources that a manifest has among its `nodes`."""
+_FAIL_FAST = frozenset({"--fail-fast", "-x"})
 
 
 class DbtRuns:
@@ -136,7 +138,10 @@ class DbtRuns:
             recorder.stands,
             clock.now(),
         )
-        process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments, request)
+        # What a failure leaves undone then follows from the order.
+        keeps_order = functions or not _FAIL_FAST.isdisjoint(arguments)
+        seconds = {} if keeps_order else seconds_of_builds(setup.loaded.project, recorder.state, nodes, tests)
+        process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments, request, seconds)
         self._claims.watch(process)
         self.target = process.invocation.target_path.parent
         events = DbtEventIterator(self._events(process, nodes, [*tests, *functions], seeds), process.invocation)

@@ -7,7 +7,7 @@ leads to. So a run that is killed at any instant leaves the state at or behind t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -118,12 +118,15 @@ class _Execution:
             setup.log_state.settle(setup.loaded.keys, clock.now(), ended_well)
         if self._report.has_anything:
             text, metadata = self._report.summary(time.monotonic() - self._started)
-            report_engine_event(setup.instance, setup.context.run, masked(text), masked_metadata(metadata))
+            self._report_on_run(text, metadata)
         # A successful run would look as if it had mended the failure.
         if not outcomes.errors and (stuck := self._report.stuck()):
             outcomes.error(stuck)
         if outcomes.errors:
             raise dg.Failure(" ".join(outcomes.errors))
+
+    def _report_on_run(self, text: str, metadata: Mapping[str, Any]) -> None:
+        report_engine_event(self._setup.instance, self._setup.context.run, masked(text), masked_metadata(metadata))
 
     def clean_up(self, kept: int) -> None:
         """Remove the folders that dbt wrote for runs that have ended, but for the newest `kept`."""
@@ -195,13 +198,17 @@ class _Execution:
                 yield self._report.waits(uid, message)
 
     def _reuse(self, attempt: Attempt) -> Iterator[Any]:
+        decisions, builds = attempt.plan.decisions, attempt.decided.recorded.builds
+        decided = {uid: one for uid, one in decisions.items() if not one.builds and uid not in attempt.waiting}
+        reused = {uid: one for uid, one in decided.items() if one.action is Action.REUSE}
+        if reused:
+            self._report_on_run(*self._report.reused(reused, builds))
         observations = []
-        for uid, decision in attempt.plan.decisions.items():
-            if not decision.builds and uid not in attempt.waiting:
-                if decision.action is not Action.REUSE:
-                    self._outcomes.skip(uid)
-                last_build = attempt.decided.recorded.builds.get(uid)
-                observations.append(self._report.not_built(uid, decision, last_build))
+        for uid, decision in decided.items():
+            if uid not in reused:
+                self._outcomes.skip(uid)
+            if uid not in reused or self._config.observe_reused:
+                observations.append(self._report.not_built(uid, decision, builds.get(uid)))
         yield from store_step_events(self._setup.context, observations)
 
     def _not_tested(self, tests: Sequence[str], attempt: Attempt) -> Iterator[Any]:

@@ -21,10 +21,12 @@ from dagster_sao.orchestration.events.event_schema import (
     HOW_KEY,
     Outcome,
     ResultOfTest,
+    ReusedNode,
     decided_metadata,
     decided_test_metadata,
     failure_metadata,
     outcome_metadata,
+    reused_metadata,
     run_end_metadata,
     verdict_metadata,
 )
@@ -122,11 +124,23 @@ class RunReport:
     def not_built(self, uid: str, decision: Decision, last_build: LastBuild | None) -> dg.AssetObservation:
         """Return the event of a node that is not built."""
         seconds = last_build.seconds if last_build is not None else None
-        if seconds is not None and decision.action is Action.REUSE:
-            self.seconds_saved += seconds
         metadata = decided_metadata(Outcome.of(decision.action), decision, seconds_saved=seconds)
         self.outcomes[uid] = _PAST[decision.action], decision.message
         return self._observation(uid, decision.message, metadata)
+
+    def reused(self, reused: Mapping[str, Decision], builds: Mapping[str, LastBuild]) -> tuple[str, Mapping[str, Any]]:
+        """Return the event by which the run reports all the nodes that it reuses: its message and metadata.
+
+        One event, since Dagster keeps events for good, and a run of a large project reuses nearly all of it.
+        """
+        nodes = []
+        for uid, decision in reused.items():
+            seconds = builds[uid].seconds if uid in builds else 0.0
+            nodes.append(ReusedNode(uid, decision.reason.value, decision.message, seconds))
+            self.outcomes[uid] = _REUSED, decision.message
+            self.seconds_saved += seconds
+        models = "model" if len(nodes) == 1 else "models"
+        return f"Reuses {len(nodes)} {models}.", reused_metadata(nodes)
 
     def planned(self, plan: Plan, builds: Collection[str], waiting: Collection[str], tests: Sequence[str]) -> None:
         """Log the decisions of a round, each with its reason."""

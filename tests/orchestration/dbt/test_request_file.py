@@ -1,4 +1,4 @@
-"""The file with a run's request about data tests does not outlive dbt, nor a dbt that cannot start."""
+"""The files with a run's requests do not outlive dbt, nor a dbt that cannot start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from dagster_sao.orchestration.dbt.process import DbtProcess
-from dbt_dagster_sao import TEST_REQUEST
+from dbt_dagster_sao import BUILD_SECONDS, TEST_REQUEST
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
 
 
@@ -22,13 +22,13 @@ def test_a_dbt_that_cannot_start_leaves_no_request_behind(tmp_path, monkeypatch)
         dbt_executable = "dbt"
 
         def cli(self, *_, **__):
-            given.append(Path(os.environ[TEST_REQUEST]))
-            assert given[0].exists()
+            given.extend(Path(os.environ[name]) for name in (TEST_REQUEST, BUILD_SECONDS))
+            assert all(path.exists() for path in given)
             raise FileNotFoundError
 
     project = SimpleNamespace(dbt_project=SimpleNamespace(project_dir=tmp_path))
     context = SimpleNamespace(log=SimpleNamespace(warning=lambda _: None))
     loaded = SimpleNamespace(manifest={}, translator=None)
     with pytest.raises(FileNotFoundError):
-        DbtProcess(context, Dbt(), project, loaded, ["build"], DataTestRequest())
-    assert [path.exists() for path in given] == [False]
+        DbtProcess(context, Dbt(), project, loaded, ["build"], DataTestRequest(), {"model.shop.a": 1.0})
+    assert [path.exists() for path in given] == [False, False]

@@ -39,6 +39,7 @@ PREFILLED = {
     "retries": 0,
     "retry_delay_seconds": 30.0,
     "fail_fast": False,
+    "observe_reused": False,
     "vars": {},
     "target": None,
     "threads": None,

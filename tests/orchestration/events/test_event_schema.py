@@ -14,6 +14,7 @@ from dagster_sao.orchestration.events.event_schema import (
     GivenNode,
     NodeEvent,
     Outcome,
+    ReusedNode,
     build_metadata,
     decided_metadata,
     failure_metadata,
@@ -21,6 +22,8 @@ from dagster_sao.orchestration.events.event_schema import (
     given_nodes,
     node_event,
     outcome_metadata,
+    reused_metadata,
+    reused_nodes,
     run_end_metadata,
     source_problems_of_run,
 )
@@ -72,6 +75,7 @@ STORED_KEYS = {
     "_GIVEN_TO_DBT_KEY": "dagster_sao/given_to_dbt",
     "_INTERRUPTIONS_KEY": "dagster_sao/interruptions",
     "SOURCE_PROBLEMS_KEY": "dagster_sao/source_problems",
+    "REUSED_KEY": "dagster_sao/reused",
     "TESTS_KEY": "dagster_sao/tests",
     "PROJECT_METADATA_KEY": "dagster_sao/project",
     "DATA_VERSION_TAG": "dagster/data_version",
@@ -110,7 +114,17 @@ def test_a_build_is_read_as_it_was_written():
 
 def test_a_reused_node_is_read_as_it_was_written():
     found = node_event(decided_metadata(Outcome.REUSED, DECISION, seconds_saved=3.0))
-    assert found == NodeEvent(Outcome.REUSED, DECISION.message, "new_data", 0.0, 3.0, {}, has_failed=False)
+    assert found == NodeEvent(Outcome.REUSED, DECISION.message, "new_data", 0.0, {}, has_failed=False)
+
+
+def test_what_a_run_reuses_is_one_event_and_read_as_it_was_written():
+    nodes = [
+        ReusedNode("model.a", "no_new_data", "No new changes on any upstreams", 3.0),
+        ReusedNode("model.b", "no_new_data", "No new changes on any upstreams"),
+        ReusedNode("model.v", "view_current", "View reads current data", 0.5),
+    ]
+    assert list(reused_nodes(reused_metadata(nodes))) == nodes
+    assert list(reused_nodes(outcome_metadata(Outcome.FAILED, "broken"))) == []
 
 
 def test_a_failure_is_read_as_it_was_written():

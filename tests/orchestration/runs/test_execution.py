@@ -24,11 +24,13 @@ from dagster_sao.orchestration.events.event_schema import (
     PROJECT_TAG,
     REASON_CODE_KEY,
     REASON_KEY,
-    SECONDS_SAVED_KEY,
     VERDICT_AT_KEY,
     VERDICT_RUN_KEY,
+    ReusedNode,
+    reused_nodes,
 )
 from dagster_sao.orchestration.events.record_json import build_from_json
+from dagster_sao.orchestration.private.dagster_internals import events_of_run, metadata_of_engine_event
 from dagster_sao.orchestration.state.event_log import EventLogState
 from dagster_sao.orchestration.state.relation_notes import read_columns
 from tests.conftest import run_dbt
@@ -49,6 +51,8 @@ class Run:
     result: dg.ExecuteInProcessResult
     state: object
     started_at: datetime
+    reused: dict[str, ReusedNode]
+    """What it reported as reused, by name."""
 
     def events(self, event_type):
         return [e for e in self.result.all_events if e.event_type is event_type]
@@ -118,7 +122,9 @@ def story(tmp_path_factory):
             )
             state = EventLogState(instance, project.name).snapshot(project.load().keys, datetime.now(timezone.utc))
             state = read_columns(instance, project.state_name).added_to(state)
-            return Run(result, state, started_at)
+            said = [record.event_log_entry.dagster_event for record in events_of_run(instance, result.run_id)]
+            reused = [node for event in said for node in reused_nodes(metadata_of_engine_event(event))]
+            return Run(result, state, started_at, {node.unique_id.split(".")[-1]: node for node in reused})
 
         automated = {PROJECT_TAG: "store"}
         checks = dg.AssetSelection.checks(*(key for key in models.check_keys if key.asset_key.path[-1] == "orders"))
@@ -227,18 +233,17 @@ def test_a_run_stays_red_while_a_failure_stands(story):
 
 
 def test_a_reused_model_says_why_and_what_it_saved(story):
-    metadata = story.again.metadata("orders")
-    assert metadata[DECISION_KEY] == "reused"
-    assert metadata[REASON_CODE_KEY] == "no_new_data"
-    assert metadata[REASON_KEY] == "No new changes on any upstreams"
+    reused = story.again.reused["orders"]
+    assert (reused.reason_code, reused.message) == ("no_new_data", "No new changes on any upstreams")
     build = story.first.state.builds["model.store.orders"]
-    assert metadata[SECONDS_SAVED_KEY] == (build.ended_at - build.started_at).total_seconds()
-    assert story.again.metadata("stg")[REASON_CODE_KEY] == "view_current"
+    assert reused.seconds_saved == (build.ended_at - build.started_at).total_seconds()
+    assert story.again.reused["stg"].reason_code == "view_current"
+    assert not story.again.reused.keys() & story.again.observed.keys()
 
 
 def test_what_failed_is_held_and_what_is_below_it_skipped(story):
     assert story.again.metadata("fragile")[DECISION_KEY] == "hold"
-    assert story.again.metadata("picky")[REASON_CODE_KEY] == "no_new_data"
+    assert story.again.reused["picky"].reason_code == "no_new_data"
     assert story.again.metadata("below_picky")[REASON_CODE_KEY] == "upstream_test_failed"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -12,8 +14,10 @@ import pytest
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
-from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY
+from dagster_sao.orchestration.events.event_schema import DECISION_KEY, REASON_KEY, reused_nodes
+from dagster_sao.orchestration.state.event_log import EventLogState
 from tests.conftest import run_dbt
+from tests.orchestration.shops import project_in
 
 PROJECT = {
     "dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop, flags: {send_anonymous_usage_stats: false}}",
@@ -32,9 +36,13 @@ class Said:
     success: bool
     decisions: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    observed: dict[str, str] = field(default_factory=dict)
+    """The reused models with an observation of their own, and its reason."""
     summary: dict[str, object] = field(default_factory=dict)
     checks: dict[str, list[bool]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter)
+    """How many events it wrote, by type."""
     failure: str = ""
 
     def built(self):
@@ -95,15 +103,30 @@ class Shop:
                 said.checks.setdefault(evaluation.check_name, []).append(evaluation.passed)
         for record in self.instance.all_logs(result.run_id):
             said.log.append(record.user_message)
+            said.events[record.dagster_event_type.value if record.dagster_event_type else "log"] += 1
             data = record.dagster_event.event_specific_data if record.dagster_event else None
-            if "decisions" in getattr(data, "metadata", {}):
+            metadata = getattr(data, "metadata", {})
+            for node in reused_nodes(metadata):
+                name = node.unique_id.split(".")[-1]
+                said.decisions.setdefault(name, []).append("reused")
+                said.reasons[name] = node.message
+            if "decisions" in metadata:
                 said.summary = {name: value.value for name, value in data.metadata.items()}
         return said
+
+    def builds(self):
+        project = project_in(self.defs)
+        loaded = project.load()
+        state = EventLogState(self.instance, project.name).snapshot(loaded.keys, datetime.now(timezone.utc))
+        return {uid.split(".")[-1]: build for uid, build in state.builds.items()}
 
     @staticmethod
     def _note(said, event):
         name = event.asset_key.path[-1]
         metadata = {key: getattr(value, "value", value) for key, value in event.metadata.items()}
+        if metadata[DECISION_KEY] == "reused":
+            said.observed[name] = metadata[REASON_KEY]
+            return
         said.decisions.setdefault(name, []).append(metadata[DECISION_KEY])
         said.reasons[name] = metadata[REASON_KEY]
 
@@ -118,6 +141,16 @@ def shop(tmp_path, request):
 ALL = {"a", "b", "c", "d"}
 
 
+def test_a_run_writes_as_many_events_about_four_reused_models_as_about_one(shop):
+    assert shop.run(state_aware=True).built() == ALL
+    one, all_of_them = shop.run("a", state_aware=True), shop.run(state_aware=True)
+    assert (one.summary["reused"], all_of_them.summary["reused"]) == (1, 4)
+    # Dagster itself writes one for each model that it plans.
+    planned = "ASSET_MATERIALIZATION_PLANNED"
+    assert (all_of_them.events[planned], one.events[planned]) == (4, 1)
+    assert all_of_them.events - Counter({planned: 4}) == one.events - Counter({planned: 1})
+
+
 def test_a_state_aware_run_probes_builds_what_changed_and_reports_the_rest(shop):
     first = shop.run(state_aware=True)
     assert first.built() == ALL
@@ -127,6 +160,10 @@ def test_a_state_aware_run_probes_builds_what_changed_and_reports_the_rest(shop)
     assert again.summary["reused"] == 4
     assert again.summary["seconds_saved"] > 0
     assert not any("Running dbt command" in line for line in again.log)
+    assert again.observed == {}
+    observing = shop.run(state_aware=True, observe_reused=True)
+    assert observing.observed == again.reasons
+    assert observing.decisions == again.decisions
     shop.sql("insert into raw.orders values (2)")
     third = shop.run(state_aware=True)
     assert third.built() == {"a", "b", "d"}
@@ -302,3 +339,34 @@ def test_test_strategies(shop, strategy, built, checks):
     assert said.success == (strategy == "SKIP")
     tables = {name for (name,) in shop.sql("select table_name from duckdb_tables() where schema_name = 'main'")}
     assert tables == ({"a", "c"} if strategy == "IMMEDIATE" else ALL)
+
+
+WITH_A_LEAF = {
+    "models/aa.sql": "{{ config(materialized='table') }} select * from {{ source('raw', 'orders') }}",
+    "models/checks.yml": "models: [{name: b, columns: [{name: id, data_tests: [not_null, unique]}]}]",
+}
+
+
+@pytest.mark.parametrize("shop", [WITH_A_LEAF], indirect=True)
+def test_dbt_begins_with_the_longest_path_once_it_is_known(shop):
+    first = shop.run(state_aware=True)
+    assert [*first.decisions] == ["a", "aa", "c", "b", "d"]
+    seconds = {name: build.seconds for name, build in shop.builds().items()}
+    shop.sql("insert into raw.orders values (2)")
+    again = shop.run(state_aware=True, force=["c"])
+    below = {"a": ["b"], "b": ["d"], "c": ["d"], "d": [], "aa": []}
+
+    def path(name):
+        return seconds[name] + max(map(path, below[name]), default=0.0)
+
+    assert again.built() == {*ALL, "aa"}
+    assert [*again.decisions] == in_order(below, path)
+
+
+def in_order(below, path):
+    """Return the order in which one thread builds, the longest path first."""
+    order = []
+    while len(order) < len(below):
+        ready = [name for name in below if not any(name in below[other] for other in below.keys() - order)]
+        order.append(max((name for name in ready if name not in order), key=path))
+    return order
