@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
+from tests.support.parsing import parsing_here
 
 CYCLE = """
 selectors:
@@ -27,7 +28,7 @@ def run(*args):
 @pytest.fixture(scope="module")
 def shop(opened):
     """The corner shop, parsed and not built."""
-    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
+    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance, parsing_here():
         for name, value in opened.environment.items():
             patch.setenv(name, value)
         opened.project(instance).orchestrated.load()
