@@ -163,7 +163,8 @@ def test_a_source_that_cannot_be_probed_is_said_and_fails_no_build(tmp_path, mon
         connection.execute("alter table raw.orders alter loaded_at type varchar using 'yesterday'")
 
     def run(*args):
-        return CliRunner().invoke(main, [args[0], "--project-dir", str(shop.project_dir), *args[1:]])
+        with parsing_here():
+            return CliRunner().invoke(main, [args[0], "--project-dir", str(shop.project_dir), *args[1:]])
 
     problem = "raw.orders (models/schema.yml) has a loaded_at_query that returned"
     result = run("build", "-s", "rates", "stg_orders", "-o", "json")
