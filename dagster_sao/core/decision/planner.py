@@ -326,7 +326,7 @@ class _Planner:
         return column_signature(node, self._project, self._signatures, self._definition_after(node))
 
     def _changed_columns(self, node: Node) -> Mapping[str, str]:
-        """Return the columns of a view's parents that it is not bound to; those of parents that are built are not known yet."""
+        """Return the columns of a view's parents that it is not bound to. Columns of parents that are built are not known yet."""
         known = {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
         return changed_columns(node, self._project, self._state.builds.get(node.unique_id), known)
 
