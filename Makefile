@@ -5,6 +5,9 @@ PYTHON ?= python3
 PORT ?= 3000
 PYTEST_ARGS ?=
 
+# A worker takes one file at a time, by name: in the order of their number of tests, the files that take longest come last.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),$(CURDIR)/.venv)
 BIN := $(VENV)/bin
 EXAMPLE := example_project
@@ -56,7 +59,7 @@ example: setup ## Run the example from end to end and in a browser, with screens
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m 'e2e or browser' $(PYTEST_ARGS)
 
 test: setup ## Run the tests, but for the slow ones and those of `make example`
-	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 # What asks databases is left out.
 ON_DATABASES := $(addprefix --ignore=tests/sql/,merged_tests/test_equality.py merged_tests/test_with_dbt.py proofs/test_soundness.py)
@@ -65,13 +68,13 @@ FAST := $(ON_DATABASES) tests/core tests/sql dagster_sao/core dagster_sao/sql te
   tests/orchestration/events/test_event_schema.py
 
 test-fast: setup ## Run the tests of pure rules, in seconds
-	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile $(FAST) $(PYTEST_ARGS)
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest $(PARALLEL) $(FAST) $(PYTEST_ARGS)
 
 test-slow: setup ## Run the slow tests
 	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -m slow $(PYTEST_ARGS)
 
 test-histories: setup ## Run the histories that CI runs beside the tests
-	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest -n 2 --dist loadfile -m 'slow and not rare' tests/histories $(PYTEST_ARGS)
+	@unset DAGSTER_HOME; "$(BIN)/python" -m pytest $(PARALLEL) -m 'slow and not rare' tests/histories $(PYTEST_ARGS)
 
 # Only the engine is another one, so it is put before the environment's own.
 OLD_DUCKDBS := 1.2 1.4
@@ -84,7 +87,7 @@ test-duckdb: setup ## Run the tests of views, and some others on DuckDB, with ol
 	  test -d "$$engine/duckdb" || "$(BIN)/python" -m pip install -q --disable-pip-version-check --no-deps \
 	    --target "$$engine" "duckdb==$$version.*" || exit 1; \
 	  PYTHONPATH="$$engine" "$(BIN)/python" -c 'import duckdb; print("DuckDB", duckdb.__version__)' \
-	  && PYTHONPATH="$$engine" "$(BIN)/python" -m pytest -n 2 --dist loadfile $(ON_OLD_DUCKDBS) $(PYTEST_ARGS) || exit 1; \
+	  && PYTHONPATH="$$engine" "$(BIN)/python" -m pytest $(PARALLEL) $(ON_OLD_DUCKDBS) $(PYTEST_ARGS) || exit 1; \
 	done
 
 # dbt-core from 1.12 on asks for packages that these tests do not need and that are downloaded from elsewhere, so it is
@@ -102,7 +105,7 @@ test-dbt: setup ## Run some tests with newer versions of dbt, and with the oldes
 	  test -d "$$dbt/dbt" || "$(BIN)/python" $(PIP_INSTALL) --no-deps --target "$$dbt" \
 	    "dbt-core==$$version.*,>=$$version.0b1" 'metricflow>=0.213,<1' || exit 1; \
 	  PYTHONPATH="$$dbt" "$(BIN)/python" -c 'import dbt.version; print("dbt", dbt.version.__version__)' \
-	  && PYTHONPATH="$$dbt" "$(BIN)/python" -m pytest -n 2 --dist loadfile $(ON_OTHER_DBTS) $(PYTEST_ARGS) || exit 1; \
+	  && PYTHONPATH="$$dbt" "$(BIN)/python" -m pytest $(PARALLEL) $(ON_OTHER_DBTS) $(PYTEST_ARGS) || exit 1; \
 	done
 	@unset DAGSTER_HOME; cmp -s constraints-oldest.txt "$(OLDEST)/constraints.txt" || { \
 	  "$(BIN)/python" -m venv --clear "$(OLDEST)" \
@@ -111,7 +114,7 @@ test-dbt: setup ## Run some tests with newer versions of dbt, and with the oldes
 	  && cp constraints-oldest.txt "$(OLDEST)/constraints.txt"; } || exit 1; \
 	export PATH="$(OLDEST)/bin:$$PATH"; \
 	python -c 'import dagster, dbt.version; print("dagster", dagster.__version__, "dbt", dbt.version.__version__)' \
-	&& python -m pytest -n 2 --dist loadfile $(ON_OTHER_DBTS) $(PYTEST_ARGS)
+	&& python -m pytest $(PARALLEL) $(ON_OTHER_DBTS) $(PYTEST_ARGS)
 
 lint: setup ## Check style and formatting
 	"$(BIN)/ruff" check

@@ -171,7 +171,7 @@ class Session:
         self._digests: dict[int, tuple[object, str]] = {}
 
     def begin(self, node: str) -> Recording:
-        """Return the recording of a node that starts. The batches of a microbatch model share that of their model."""
+        """Return the recording of a node that starts. The batches of a microbatch model share the recording of their model."""
         with self._lock:
             recording, depth = self._building.get(node) or (Recording(node), 0)
             self._building[node] = recording, depth + 1

@@ -35,7 +35,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    r"""What one node read while dbt built it: its own reads, and those of every ephemeral model inlined in it.
+    r"""What one node read while dbt built it: its own reads, and the reads of every ephemeral model inlined in it.
 
     A file of traces has one JSON object per line, written before dbt logs that the node finished.
     Empty parts are left out.
@@ -46,7 +46,7 @@ class Trace:
     | `node` | the node's unique id |
     | `kinds` | the kinds of reads that were watched, separated by blanks: a kind that is not there may have been read unseen |
     | `reads` | by name of what was read: a digest (12 hex digits), `-` for absent, `?` for a value that cannot be compared |
-    | `macros` | unique ids of the macros called, without those of dbt and of its adapter |
+    | `macros` | unique ids of the macros called, without macros of dbt and of its adapter |
     | `state` | answers of the warehouse about what exists |
     | `queries` | `[method, [arguments], answer]`, with a fourth element `true` where an argument was shortened |
     | `statements` | the SQL that was run for the node, hooks included, without asking for an answer |
@@ -73,7 +73,7 @@ class Trace:
     | `dbt_metadata_envs: *`, `selected_resources: *`, `context: *`, `clock` | `context` iterated over; `clock`: `run_started_at`, `invocation_id`, `thread_id` | `?` |
 
     A read counts when own code is on Jinja's stack: the node's template, a hook, or a macro of the project or of a
-    package. Reads by dbt's built-in materializations do not, except those of `var()` and `env_var()`.
+    package. Reads by dbt's built-in materializations do not, except reads of `var()` and `env_var()`.
     Words of `state`: `is_incremental() = true`, `get_relation(database.schema.identifier) = table` (`-`: there is none),
     `check_schema_exists(database, schema) = true`.
     """

@@ -19,11 +19,12 @@ class Circle:
 
 @pytest.fixture(autouse=True)
 def thresholds():
-    was_enabled, before = gc.isenabled(), gc.get_threshold()
+    was_enabled, before, has_frozen = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0
+    gc.unfreeze()
     gc.enable()
     gc.set_threshold(700, 10, 10)
     yield 700, 10, 10
-    gc.unfreeze()
+    (gc.freeze if has_frozen else gc.unfreeze)()
     gc.set_threshold(*before)
     (gc.enable if was_enabled else gc.disable)()
 

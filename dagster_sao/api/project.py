@@ -89,10 +89,10 @@ class StateAwareProject:
             project: The folder of a dbt project, or a DbtProject.
             instance: The Dagster instance with the state, by default the one in DAGSTER_HOME.
             profiles_dir: The folder of `profiles.yml`; by default where dbt looks for it.
-            profile: The profile, by default that of DBT_PROFILE or the one that the project names.
-            target: The target of the profile, by default that of DBT_TARGET or the one that the profile names. Another
+            profile: The profile, by default the one in DBT_PROFILE or the one that the project names.
+            target: The target of the profile, by default the one in DBT_TARGET or the one that the profile names. Another
                 profile or target is another environment, with a state of its own.
-            variables: Values of `var()`, over those of the project.
+            variables: Values of `var()`, which override the project's.
             translator: How dbt resources become assets.
 
         Raises:
@@ -118,7 +118,7 @@ class StateAwareProject:
     ) -> StateAwareProject:
         """Return the state-aware dbt project that definitions hold, the one called `name` where they hold several.
 
-        With another `target` than its own, its state is that of another environment.
+        With another `target` than its own, it has the state of another environment.
 
         Raises InvalidProjectError when there is none, several and no name, or dbt cannot parse it.
         """

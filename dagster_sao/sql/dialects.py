@@ -111,7 +111,7 @@ class _Sql:
     distinct_counts: DistinctCounts | None = None
 
 
-# DuckDB before 2.0 ignores collations here (duckdb/duckdb#24319). NOCASE, NOACCENT, NFC, and those of its extension ICU, which
+# DuckDB before 2.0 ignores collations here (duckdb/duckdb#24319). NOCASE, NOACCENT, NFC, and the collations of its extension ICU, which
 # all ignore a soft hyphen.
 _PAIRS_OF_DUCKDB = (("a", "A"), ("e", "\u00e9"), ("\u00e9", "e\u0301"), ("a", "a\u00ad"))
 

@@ -101,7 +101,7 @@ class AdapterTraits:
 
 
 def traits_of(adapter_type: str) -> AdapterTraits:
-    """Return the traits of an adapter, for DuckDB those of the installed version."""
+    """Return the traits of an adapter; for DuckDB, of the installed version."""
     return _TRAITS.get(adapter_type, _UNKNOWN)
 
 

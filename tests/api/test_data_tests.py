@@ -16,6 +16,7 @@ from dagster_sao.api.data_tests.answers import _as_sentence
 from dagster_sao.api.data_tests.values import DataTestReports
 from dagster_sao.cli import main
 from dagster_sao.orchestration.state.contradictions import stop_proofs
+from tests.support.parsing import parsing_here
 
 PROJECT = """
 name: shop
@@ -98,7 +99,8 @@ def told(tmp_path_factory):
     told = SimpleNamespace(folder=folder)
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.from_config(str(home)) as instance:
         patch.setenv("DAGSTER_HOME", str(home))
-        project = StateAwareProject(folder, instance=instance)
+        with parsing_here():
+            project = StateAwareProject(folder, instance=instance)
         told.before = project.tests()
         told.files_left = {path.name for path in (folder / "target").iterdir()}
         told.run_id = project.build(efficient_testing="off").run_id

@@ -17,6 +17,7 @@ from dagster_sao.api.results.read_results import read_results
 from dagster_sao.core.decision.decide import Action, Reason
 from dagster_sao.orchestration.events.event_schema import run_end_metadata
 from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, eventful_day
+from tests.support.parsing import parsing_here
 
 pytestmark = pytest.mark.usefixtures("corner_shop_environment")
 
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("corner_shop_environment")
 @pytest.fixture(scope="module")
 def day(opened):
     """The corner shop after an eventful day."""
-    return eventful_day(opened)
+    with parsing_here():
+        yield eventful_day(opened)
 
 
 def statuses(results):

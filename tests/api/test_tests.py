@@ -19,6 +19,7 @@ from dagster_sao.cli import main
 from dagster_sao.core.state.state import VerdictStatus
 from dbt_dagster_sao.data_tests.handover import How
 from tests.support.corner_shop import BELOW, FRAGILE, ORDERS, RATES, STG, TOTALS, open_shop
+from tests.support.parsing import parsing_here
 
 SCHEMA = """
 sources:
@@ -78,7 +79,7 @@ def told(tmp_path_factory):
         return CliRunner().invoke(main, [name, "--project-dir", str(shop.project_dir), *rest], catch_exceptions=False)
 
     execute(TWO_NULLS)
-    with pytest.MonkeyPatch.context() as patch, shop.instance() as instance:
+    with pytest.MonkeyPatch.context() as patch, shop.instance() as instance, parsing_here():
         for name, value in shop.environment.items():
             patch.setenv(name, value)
         patch.setenv("COLUMNS", "160")

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_sao.cli import main
+from tests.support.parsing import parsing_here
 
 CYCLE = """
 selectors:
@@ -27,7 +28,7 @@ def run(*args):
 @pytest.fixture(scope="module")
 def shop(opened):
     """The corner shop, parsed and not built."""
-    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
+    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance, parsing_here():
         for name, value in opened.environment.items():
             patch.setenv(name, value)
         opened.project(instance).orchestrated.load()
@@ -126,7 +127,8 @@ def test_a_setting_without_meaning_is_refused(project):
     (project / "models" / "totals.sql").write_text(
         "{{ config(meta={'dagster_sao': {'rebuild_every': 'soon'}}) }} select 1 as id"
     )
-    refused(run("plan", "--project-dir", project), "totals", "rebuild_every", "soon")
+    with parsing_here():
+        refused(run("plan", "--project-dir", project), "totals", "rebuild_every", "soon")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,8 @@ def test_the_options_of_a_folder_do_not_go_with_definitions(tmp_path):
 
 def test_an_edited_file_is_parsed_before_anything_is_decided(project, tmp_path):
     (project / "models" / "brand_new.sql").write_text("select 1 as id")
-    result = run("plan", "--project-dir", project, "-s", "brand_new", "--no-refresh-sources")
+    with parsing_here():
+        result = run("plan", "--project-dir", project, "-s", "brand_new", "--no-refresh-sources")
     assert result.exit_code == 0, result.stderr
     assert "Not built before in this environment" in result.stdout
 

@@ -19,6 +19,7 @@ from dagster_sao.orchestration.events.event_schema import SOURCE_PROBLEMS_KEY
 from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.support.corner_shop import ORDERS, RATES, TOTALS, open_shop
 from tests.support.environments import environment_for
+from tests.support.parsing import parsing_here
 
 COMMANDS = ["plan", "build", "explain", "state", "reset", "tests", "sources", "notify", "doctor"]
 
@@ -26,14 +27,15 @@ COMMANDS = ["plan", "build", "explain", "state", "reset", "tests", "sources", "n
 @pytest.fixture(scope="module")
 def shop(opened):
     """The corner shop after a first build, and one of new rows."""
-    with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
-        for name, value in opened.environment.items():
-            patch.setenv(name, value)
-        project = opened.project(instance)
-        project.build()
-        opened.load_orders(2, 2)
-        project.build("orders totals")
-    return opened
+    with parsing_here():
+        with pytest.MonkeyPatch.context() as patch, opened.instance() as instance:
+            for name, value in opened.environment.items():
+                patch.setenv(name, value)
+            project = opened.project(instance)
+            project.build()
+            opened.load_orders(2, 2)
+            project.build("orders totals")
+        yield opened
 
 
 @pytest.fixture
@@ -161,7 +163,8 @@ def test_a_source_that_cannot_be_probed_is_said_and_fails_no_build(tmp_path, mon
         connection.execute("alter table raw.orders alter loaded_at type varchar using 'yesterday'")
 
     def run(*args):
-        return CliRunner().invoke(main, [args[0], "--project-dir", str(shop.project_dir), *args[1:]])
+        with parsing_here():
+            return CliRunner().invoke(main, [args[0], "--project-dir", str(shop.project_dir), *args[1:]])
 
     problem = "raw.orders (models/schema.yml) has a loaded_at_query that returned"
     result = run("build", "-s", "rates", "stg_orders", "-o", "json")

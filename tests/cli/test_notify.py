@@ -12,6 +12,7 @@ from dagster_sao import NoticeStatus, StateAwareProject, build_state_aware_defin
 from dagster_sao.cli import main
 from dagster_sao.core.decision.decide import Reason
 from tests.support.corner_shop import ORDERS, open_shop
+from tests.support.parsing import parsing_here
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def shop(tmp_path, monkeypatch):
     shop = open_shop(tmp_path)
     for name, value in shop.environment.items():
         monkeypatch.setenv(name, value)
-    return shop
+    with parsing_here():
+        yield shop
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Histories that once broke a promise, or that are rare to come upon. Each is replayed in the normal suite."""
+"""Histories that once broke a promise, or that chance seldom makes. `test_histories.py` says which suite replays which."""
 
 from __future__ import annotations
 

@@ -14,10 +14,8 @@ from tests.histories.steps import histories
 FEW, MANY, SHARDS = 2, 10, 10
 
 AT_EACH_CHANGE = {
-    "a macro is code",
     "a failed test holds back the children until it is repaired",
     "a state that is restored is news",
-    "a window is kept",
     "dbt dies in the midst of a build",
     "new rows pass through views",
 }

@@ -72,7 +72,7 @@ def make_data_test_reports(
 
 
 class _Answers:
-    """The answers to some tests, found from a manifest with their compiled SQL and that of their models."""
+    """The answers to some tests, found from a manifest with the compiled SQL of the tests and of their models."""
 
     def __init__(  # noqa: PLR0913 (what answers follow from)
         self,

@@ -72,7 +72,7 @@ def code_changes(
     value: Callable[[str], str],
     parents_changed: bool,
 ) -> tuple[str, ...]:
-    """Return the parts of a node's or test's code that differ from those of its last build; empty when none does.
+    """Return the parts of a node's or test's code that differ from its last build; empty when none does.
 
     `value` returns the current hash of something that was read.
     """

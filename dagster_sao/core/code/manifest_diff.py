@@ -31,7 +31,7 @@ _ASPECTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How the nodes and sources of a manifest differ from those of another."""
+    """The differences between the nodes and sources of two manifests."""
 
     new: frozenset[str]
     """The unique ids that the other manifest does not have."""

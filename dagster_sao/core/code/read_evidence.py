@@ -54,7 +54,7 @@ class EvidenceReader:
     """Reads the evidence of the builds and tests of one dbt invocation, which read one manifest."""
 
     def __init__(self, code: Fingerprinter) -> None:
-        """Read nothing yet. `code` is that of the manifest that dbt itself read."""
+        """Read nothing yet. `code` is from the manifest that dbt itself read."""
         self._code = code
         self._relations = KnownRelations(code.graph)
         self._dialect = code.graph.adapter_type

@@ -28,7 +28,7 @@ _RUNS = frozenset({"set_sql_header", "statement"})
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Templates that dbt renders in one context: those of a node, test or function, or of an ephemeral model it inlines."""
+    """Templates that dbt renders in one context: of a node, test or function, or of an ephemeral model that it inlines."""
 
     props: Mapping[str, Any]
     """The manifest's entry of the node whose context it is."""

@@ -333,7 +333,7 @@ class _Planner:
         return column_signature(node, self._project, self._signatures, self._definition_after(node))
 
     def _known_columns(self, node: Node) -> Mapping[str, str]:
-        """Return the columns of a node's parents; those of parents that this plan builds are not known yet."""
+        """Return the columns of a node's parents. Columns of parents that this plan builds are not known yet."""
         return {p: self._state.columns[p] for p in node.parents if p in self._state.columns and not self._is_built(p)}
 
     def _definition_after(self, node: Node) -> str:

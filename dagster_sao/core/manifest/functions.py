@@ -145,7 +145,7 @@ def functions_called(
 def needed(
     functions: Mapping[str, Function], callers: Iterable[Sequence[str]], but: Iterable[str] = ()
 ) -> Iterator[str]:
-    """Yield the functions that callers need, in the order in which they are to be created, without those of `but`."""
+    """Yield the functions that callers need, in the order in which they are to be created, without the functions in `but`."""
     wanted = {uid for called in callers for uid in called} - set(but)
     return (uid for uid in functions if uid in wanted)
 

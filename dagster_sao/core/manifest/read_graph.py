@@ -168,7 +168,7 @@ def _collapse(
 ) -> _Reads:
     """Return the direct parents with ephemerals and functions replaced by theirs, those ephemerals, and all functions.
 
-    `entries` are the manifest's functions, and `functions` those of them that this may call.
+    `entries` are the manifest's functions, and `functions` the ones among them that this may call.
     """
     parents: set[str] = set()
     inlined: dict[str, None] = {}

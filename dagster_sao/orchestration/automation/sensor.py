@@ -177,7 +177,7 @@ class _Tick:
         return [request] if request is not None else []
 
     def _targets(self) -> tuple[set[str], set[str]]:
-        """Return the project's nodes that this sensor targets, and those of them with a composed condition."""
+        """Return the project's nodes that this sensor targets, and the ones among them with a composed condition."""
         repository = self._context.repository_def
         if repository is None:
             return set(self._keys.nodes), set()

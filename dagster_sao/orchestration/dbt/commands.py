@@ -70,7 +70,7 @@ class Invocations:
         return chosen
 
     def functions(self, nodes: Iterable[str], tests: Iterable[str], but: Iterable[str] = ()) -> list[str]:
-        """Return the functions that `nodes` and `tests` call, in the order of their creation, without those of `but`."""
+        """Return the functions that `nodes` and `tests` call, in the order of their creation, without the functions in `but`."""
         graph = self._graph
         callers = [*(graph.nodes[uid].functions for uid in nodes), *(graph.tests[uid].functions for uid in tests)]
         return list(needed(graph.functions, callers, but))

@@ -48,7 +48,7 @@ def data_test_request(  # noqa: PLR0913, PLR0917 (what a request follows from)
 ) -> DataTestRequest | None:
     """Return the request for an invocation that builds `nodes` and runs `tests`; None where dbt runs each test by itself.
 
-    `verdicts` are from this run, and replace those of `state`; `stands` tells whether one is about the code and data that dbt will read.
+    `verdicts` are from this run, and replace the ones in `state`; `stands` tells whether one is about the code and data that dbt will read.
     """
     graph, builds, run = project.graph, frozenset(nodes), frozenset(tests)
     modes = {uid: project.test_policy(uid).efficient_testing or settings.efficient_testing for uid in run}

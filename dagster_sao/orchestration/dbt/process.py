@@ -276,7 +276,7 @@ class DbtProcess:
     def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
         """Return the fingerprinter of the code that dbt itself read.
 
-        `seed_checksums` are those of the large seed files that it loads, from before it started.
+        `seed_checksums` are the checksums of the large seed files that it loads, from before it started.
         """
         return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
 
@@ -316,7 +316,7 @@ def code_read_by_dbt(
 ) -> Fingerprinter | None:
     """Return the fingerprinter of the code that dbt read, which may be newer than the manifest of the plan.
 
-    `seed_checksums` are those of the large seed files from before dbt started; without them the files are read now.
+    `seed_checksums` are the checksums of the large seed files from before dbt started; without them the files are read now.
     None where dbt wrote no manifest (`--no-write-json`): then only the manifest of the plan is known.
     """
     try:

@@ -64,7 +64,7 @@ class StateAwareDbtProjectComponent(DbtProjectComponent):
 
     @property
     def config_cls(self) -> type[dg.Config] | None:
-        """The config of a run: that of the package unless the user set `op_config_schema`."""
+        """The config of a run: this package's, unless the user set `op_config_schema`."""
         return super().config_cls or StateAwareRunConfig
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:

@@ -23,7 +23,7 @@ from dagster_sao.orchestration.selection.resolve import ALL, NodeSelection, is_s
 class StateAwareJob(RunOptions, dg.Resolvable):
     """A job that builds the models of a selection that need it, and reports the rest as reused.
 
-    Beside the options below it takes those of a run (`RunOptions`). With `state_aware` false it builds everything selected,
+    Beside the options below it takes the options of a run (`RunOptions`). With `state_aware` false it builds everything selected,
     and updates the same state. The schedule of a state-aware job starts a run only when there is something to build or test.
     """
 

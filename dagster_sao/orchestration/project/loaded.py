@@ -167,7 +167,7 @@ def read_code(  # noqa: PLR0913 (what code consists of)
 ) -> Fingerprinter:
     """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run.
 
-    `seed_checksums` are those of large seed files, where they were taken before.
+    `seed_checksums` are the checksums of large seed files, where they were taken before.
     """
     if seed_checksums is None:
         seed_checksums = dict(large_seed_checksums(dbt_project.project_dir, manifest))

@@ -57,7 +57,7 @@ def _whole_json(path: Path) -> Any:  # noqa: ANN401
 
 
 def read_variables(project_dir: Path, command_line: Mapping[str, Any]) -> Variables:
-    """Return the variables that a dbt project and its packages set, beside those of the command line.
+    """Return the variables that a dbt project and its packages set, and the command line.
 
     Raises InvalidProjectError when there is no project that can be read.
     """

@@ -104,7 +104,7 @@ class RunCapture:
 
         `file_read` is what dbt read of its DuckDB file (`DbtProcess.file_read`).
 
-        The new tokens are recorded, as always. So are those of sources without an answer: they count as new once they answer
+        The new tokens are recorded, as always. So are the tokens of sources without an answer: they count as new once they answer
         again, and not at every probe until then.
         """
         known = set(self._again.unknown)

@@ -65,7 +65,7 @@ class DbtRuns:
         """The folder in which dbt writes a folder for each of its commands; None before the first."""
 
     def begin(self, states: Mapping[str, FunctionState], due: Mapping[str, FunctionDecision] | None = None) -> None:
-        """Begin an attempt, with the states of functions and the decisions about them; None for those of the last one."""
+        """Begin an attempt, with the states of functions and the decisions about them; None for the decisions of the last one."""
         self._functions.begin(states)
         if due is not None:
             self._functions_due = due

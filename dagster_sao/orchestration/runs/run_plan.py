@@ -28,7 +28,7 @@ _NO_RUN = "dry run"
 
 @dataclass(frozen=True, slots=True)
 class ChecksAsked:
-    """The tests that a run was asked for beside those of its nodes. By default none is added or taken out."""
+    """The tests that a run was asked for beside the tests of its nodes. By default none is added or taken out."""
 
     named: frozenset[str] = frozenset()
     """The tests that the sensor named."""

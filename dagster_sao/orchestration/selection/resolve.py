@@ -285,8 +285,8 @@ def selection_words(project: OrchestratedProject, loaded: LoadedProject) -> Sele
 def _variables_of(folder: Path, loaded: LoadedProject) -> Variables:
     """Return the variables that a state was made with, as far as its folder shows them; else the current ones.
 
-    dbt keeps the values of `--vars` in run_results.json, and those of the project nowhere but in dbt_project.yml: that of
-    a copy of the project in whose target folder the state is, or that lies beside the manifest.
+    dbt keeps the values of `--vars` in run_results.json, and the values of the project only in dbt_project.yml. It is read from
+    the copy of the project whose target folder has the state, or from beside the manifest.
     """
     variables = loaded.variables
     for root in (folder, folder.parent):

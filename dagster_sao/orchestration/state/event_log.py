@@ -314,7 +314,7 @@ class EventLogState:
             del self._assets.failures[unique_id], self._assets.failed_in[unique_id]
 
     def _absorb_observation(self, event: dg.EventLogRecord) -> bool:
-        """Add a failure. Returns whether the observation reports what became of a node in a run."""
+        """Add a failure. Returns whether the observation reports an outcome of a node in a run."""
         unique_id, observation = self._unique_id(event), event.event_log_entry.asset_observation
         if unique_id is None or observation is None:
             return False

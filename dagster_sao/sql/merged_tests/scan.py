@@ -55,7 +55,7 @@ class _Test:
     index: int
     shape: Shape
     is_scoped: bool
-    """Whether the query reads no other rows than those of the test's scope."""
+    """Whether the query reads only rows in the test's scope."""
 
     @property
     def rows(self) -> Rows:

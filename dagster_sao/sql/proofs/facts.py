@@ -98,7 +98,7 @@ class Rows:
     is_ordered: bool = True
     """Whether the columns stand in the order of the query's result."""
     holds_all_of: str | None = None
-    """The relation of which these are all rows, perhaps with other columns."""
+    """The relation whose rows are all here, perhaps with other columns."""
     losses: tuple[str, ...] = ()
     """Why keys were lost, for readers."""
 

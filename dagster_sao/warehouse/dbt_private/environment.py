@@ -35,7 +35,7 @@ _YES = frozenset({"true", "1", "t", "y", "yes", "on"})
 
 
 def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
-    """Return the variables of the environment for dbt: those of this process, over those of the `.env` that dbt reads.
+    """Return the environment variables that dbt sees: the variables of this process, and below them the `.env` that dbt reads.
 
     See `load_dotenv` in dbt's cli/main.py: dbt starts in the project's folder, and takes the first file above it.
     """

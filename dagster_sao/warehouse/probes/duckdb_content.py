@@ -91,7 +91,7 @@ class DuckDBContentProbe:
             uid = source.unique_id
             self._proven.pop(uid, None)
             # The stat is from before the look: if a later one equals it, nothing was written since, also not meanwhile.
-            # Views and attached databases read other files, of which it says nothing; that a name is a view, or
+            # Views and attached databases read other files, which it does not cover; that a name is a view, or
             # missing, is however written in the main file.
             if settled and self._name(source)[0] in catalog.main:
                 self._proven[uid] = _Proven(before, relation_sql(source), observation)

@@ -29,7 +29,7 @@ def checkpoints(file: Path) -> int | None:
 
 
 def _highest_iteration(start: bytes) -> int | None:
-    """Return the higher number of the two database headers, of which DuckDB writes one at a time.
+    """Return the higher number of the two database headers: DuckDB writes one of them at a time.
 
     >>> head = bytes(8) + b"DUCK" + bytes(4084)
     >>> header = lambda iteration: bytes(8) + iteration.to_bytes(8, "little") + bytes(4080)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Two writes within one tick of the file system's clock leave the same times. 2 s is the coarsest in use (FAT).
 SETTLED_AFTER_NS = 2_000_000_000
-# Where times have a sub-second part the tick is that of the kernel, at most 10 ms.
+# Where times have a sub-second part, the tick is the kernel's: at most 10 ms.
 _FINE_SETTLED_AFTER_NS = 20_000_000
 _SECOND_NS = 1_000_000_000
 

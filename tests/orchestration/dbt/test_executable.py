@@ -60,6 +60,7 @@ def test_definitions_load_in_an_environment_that_is_not_activated(tmp_path, monk
     assert definitions(tmp_path, shop_manifest()).resolve_asset_graph()
 
 
+@pytest.mark.slow
 def test_the_command_line_needs_no_activated_environment(tmp_path):
     """As the README writes it: `.venv/bin/dagster-sao plan -f …`."""
     (tmp_path / "models").mkdir()

@@ -7,15 +7,13 @@ import os
 
 import pytest
 from dagster_dbt import DbtProject
-from dagster_dbt.dbt_project import DagsterDbtProjectPreparer
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
-from dagster_sao.orchestration.private import dagster_internals
-from dagster_sao.orchestration.project import parsing
 from dagster_sao.orchestration.project.parsing import changed_since_parse
 from tests.histories.inprocess_dbt import run_dbt
 from tests.histories.lab import TABLE, lab
 from tests.orchestration.shops import project_in
+from tests.support.parsing import parsing_here
 
 LOG = logging.getLogger("test")
 FILES = {
@@ -39,29 +37,21 @@ sources:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def parsed():
+    """The projects that were parsed."""
+    with parsing_here() as projects:
+        yield projects
+
+
+@pytest.fixture
+def root(tmp_path, parsed):
     """A project with a local package, as `dbt deps` installs it."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "shop/dbt_packages").mkdir()
     (tmp_path / "shop/dbt_packages/linked").symlink_to(tmp_path / "linked")
-    monkeypatch.setattr(DagsterDbtProjectPreparer, "prepare", parse)
-    monkeypatch.setattr(parsing, "_run_parse", lambda project: parse(None, project))
-    PARSED.clear()
     return tmp_path / "shop"
-
-
-PARSED = []
-
-
-def parse(_, project):
-    PARSED.append(project)
-    target = ["--target", project.target] if project.target else []
-    arguments = [word for word in dagster_internals.prepare_arguments(project) if word != "--quiet"]
-    result = run_dbt([*arguments, *target], project.project_dir, project.project_dir / project.target_path)
-    if not result.success:
-        raise RuntimeError(result.exception)
 
 
 def loaded(root, **options):
@@ -86,15 +76,15 @@ def test_whatever_became_of_the_files_the_manifest_is_parsed_from_them(root, cha
     assert loaded(root).project.fingerprints["model.shop.a"].changes_since(before)
 
 
-def test_a_file_that_was_moved_or_deleted_is_parsed_and_nothing_is_parsed_twice(root):
+def test_a_file_that_was_moved_or_deleted_is_parsed_and_nothing_is_parsed_twice(root, parsed):
     assert set(loaded(root).project.graph.nodes) == {"model.shop.a"}
     (root / "models/a.sql").rename(root / "models/b.sql")
     assert set(loaded(root).project.graph.nodes) == {"model.shop.b"}
     (root / "models/b.sql").unlink()
     assert not loaded(root).project.graph.nodes
-    count = len(PARSED)
+    count = len(parsed)
     loaded(root)
-    assert len(PARSED) == count == 3
+    assert len(parsed) == count == 3
 
 
 def test_an_environment_variable_that_only_a_yaml_file_reads_is_an_input(root, monkeypatch):
@@ -132,12 +122,12 @@ def test_the_target_of_the_environment_is_another_environment(root, monkeypatch)
     assert relation.replace('"', "") == "shop.prod.a"
 
 
-def test_what_a_deployed_manifest_does_not_know_is_said_once(root, caplog):
+def test_what_a_deployed_manifest_does_not_know_is_said_once(root, parsed, caplog):
     StateAwareProject(root)
     project = project_in(build_state_aware_definitions(DbtProject(root)))
     assert changed_since_parse(project.dbt_project, {}) == ""
     (root / "models/b.sql").write_text("select 1")
-    count = len(PARSED)
+    count = len(parsed)
     with caplog.at_level(logging.WARNING):
         project.refresh(LOG)
         project.refresh(LOG)
@@ -145,7 +135,7 @@ def test_what_a_deployed_manifest_does_not_know_is_said_once(root, caplog):
         "models/b.sql was added after the manifest of the dbt project shop was parsed, so the plan does not include it."
     )
     assert caplog.text.count(said) == 1
-    assert len(PARSED) == count
+    assert len(parsed) == count
 
 
 def test_a_parse_that_fails_keeps_the_last_manifest_with_one_warning_per_change(root, monkeypatch, caplog):

@@ -1,4 +1,4 @@
-"""Runs told what to do by their config: real dbt, real DuckDB, one small project per promise."""
+"""Runs with each option of their config: real dbt, real DuckDB, one small project per promise."""
 
 from __future__ import annotations
 
@@ -255,6 +255,7 @@ FLAKY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shop", [FLAKY], indirect=True)
 def test_what_failed_and_what_it_blocked_is_tried_again_in_the_same_run(shop):
     shop.sql("create table raw.attempts (name varchar)")
@@ -320,15 +321,14 @@ def test_a_test_runs_if_any_of_its_models_was_built(shop):
     assert any("relationships" in line or "--select shop.c`" in line for line in ran)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shop", [TESTED], indirect=True)
 @pytest.mark.parametrize(
     ("strategy", "built", "checks"),
     [
         ("IMMEDIATE", {"a", "c"}, {ACCEPTED: [False]}),
-        pytest.param(
-            "DEFERRED", {"a", "b", "c", "d"}, {ACCEPTED: [False], RELATIONSHIP: [False]}, marks=pytest.mark.slow
-        ),
-        pytest.param("SKIP", {"a", "b", "c", "d"}, {}, marks=pytest.mark.slow),
+        ("DEFERRED", {"a", "b", "c", "d"}, {ACCEPTED: [False], RELATIONSHIP: [False]}),
+        ("SKIP", {"a", "b", "c", "d"}, {}),
     ],
 )
 def test_test_strategies(shop, strategy, built, checks):

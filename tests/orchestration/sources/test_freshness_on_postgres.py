@@ -127,6 +127,7 @@ def attic(tmp_path, postgres_server):
     postgres_server.ask("drop schema attic, attic_raw cascade; drop role onlooker")
 
 
+@pytest.mark.slow
 def test_what_the_sensor_may_not_list_is_unknown_and_is_not_built_again(attic, postgres_server):
     assert attic.look()["runs"] == [{"success": True, "built": ["boxes"]}]
     postgres_server.ask("revoke usage on schema attic from onlooker; drop table attic.boxes")

@@ -126,7 +126,7 @@ def _source_rows(scope: Scope, source: exp.Expr) -> Rows:
 
 
 def _qualified(name: str, scope: Scope) -> Rows:
-    """Return a source's rows with its name before those of the columns."""
+    """Return a source's rows with its name in front of each column name."""
     rows = scope.sources[name]
     return replace(
         rows,
