@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -178,7 +179,11 @@ class JobSchedule:
         Raises _UnknownError or WarehouseError where anything is left unknown. A source that gives an error leaves nothing so:
         nothing is built because of it, and the line of the tick shows it.
         """
-        warm = self._warm.setdefault(tick.project, _Warm(WarmProber(tick.project), RelationWatch(tick.project)))
+        if tick.project not in self._warm:
+            # A tick may be the last of its day, and a run would look, too.
+            watch = RelationWatch(tick.project, rows_every=timedelta(0))
+            self._warm[tick.project] = _Warm(WarmProber(tick.project), watch)
+        warm = self._warm[tick.project]
         first = FirstLook(
             tick.instance,
             tick.project,
