@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from dagster_sao.orchestration.automation.scheduled_run import (
     queued_line,
     start_up,
 )
+from dagster_sao.orchestration.automation.time_limit import TimeLimit
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.messages import sentence
@@ -45,6 +47,10 @@ from dagster_sao.orchestration.tick_context import FirstWarnings, TickLog, tick_
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.redaction import masked
+
+# Together with the default of `tick_seconds` less than the minute that Dagster's daemon waits for a tick. The daemon would take
+# no answer for a tick that failed, and one query that takes long, or never answers, would keep the job from ever running.
+_BESIDE_PROBING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,7 @@ class JobSchedule:
         self._warm: dict[OrchestratedProject, _Warm] = {}
         self._reasons = ShownReasons()
         self._warnings = FirstWarnings()
+        self._limit = TimeLimit(job.tick_seconds + _BESIDE_PROBING_SECONDS)
 
     def tick(self, context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Return the run that has something to do, or why there is none. Raises nothing: what is unknown starts the run."""
@@ -120,8 +127,7 @@ class JobSchedule:
             return self._whole_job()
         lend_instance(context, instance)
         try:
-            with errors_masked():
-                answer = self._decide(context, instance, log)
+            answer = self._limit.decide(lambda: self._decide_masked(context, instance, log))
         except Exception as error:  # noqa: BLE001 (whatever dbt, the warehouse or a driver raises)
             log.warning(f"{self._job.name} starts without a plan: {sentence(error)}")
             answer = self._whole_job()
@@ -131,6 +137,12 @@ class JobSchedule:
         ours = (run for run in queued if is_of_schedules_location(instance, self._job.schedule_name, run))
         run = covering_run(ours, answer, self._job.run_config)
         return answer if run is None else dg.SkipReason(queued_line(run))
+
+    def _decide_masked(
+        self, context: dg.ScheduleEvaluationContext, instance: dg.DagsterInstance, log: TickLog
+    ) -> dg.RunRequest | dg.SkipReason:
+        with errors_masked():
+            return self._decide(context, instance, log)
 
     def _decide(
         self, context: dg.ScheduleEvaluationContext, instance: dg.DagsterInstance, log: TickLog
@@ -179,7 +191,11 @@ class JobSchedule:
         Raises _UnknownError or WarehouseError where anything stays unknown. An error of one source does not count as that:
         nothing is built because of it, and the line of the tick shows it.
         """
-        warm = self._warm.setdefault(tick.project, _Warm(WarmProber(tick.project), RelationWatch(tick.project)))
+        if tick.project not in self._warm:
+            # A tick may be the last of its day, and a run would look, too.
+            watch = RelationWatch(tick.project, rows_every=timedelta(0))
+            self._warm[tick.project] = _Warm(WarmProber(tick.project), watch)
+        warm = self._warm[tick.project]
         first = FirstLook(
             tick.live,
             tick.asked.selected,

@@ -52,11 +52,12 @@ class _Look:
 
 
 class RelationWatch:
-    """The memory of a freshness sensor about the models' relations."""
+    """The memory of a sensor or schedule about the models' relations."""
 
-    def __init__(self, project: OrchestratedProject) -> None:
-        """Look at nothing yet."""
+    def __init__(self, project: OrchestratedProject, *, rows_every: timedelta = _LOOK_EVERY) -> None:
+        """Look at nothing yet. `rows_every` is how often the looks ask for rows that were altered."""
         self._project = project
+        self._rows_every = rows_every
         self._baselines = Baselines()
         self._looked_at: datetime | None = None
         self._seen: object = None
@@ -143,7 +144,7 @@ class RelationWatch:
 
     def _alterations(self, look: _Look, nodes: Sequence[Node]) -> dict[str, str | None]:
         """Return, for each relation that was read, its token if it was altered since its build, else None."""
-        is_due = self._looked_at is None or not is_waiting(look.view.now, self._looked_at, _LOOK_EVERY)
+        is_due = self._looked_at is None or not is_waiting(look.view.now, self._looked_at, self._rows_every)
         builds = look.view.state.builds
         watched = [
             node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.view.loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import dagster as dg
@@ -24,6 +25,8 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.test_utils import create_run_for_test
 
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.automation import schedule
+from dagster_sao.orchestration.automation.schedule import JobSchedule
 from dagster_sao.orchestration.events.event_schema import TESTS_TAG
 from tests.conftest import run_dbt
 from tests.support.job_shop import OP, PROFILES, JobShop
@@ -171,6 +174,16 @@ def test_a_warehouse_that_cannot_be_queried_starts_the_job(shop):
     profiles = shop.shop.folder / PROFILES
     profiles.write_text(profiles.read_text().replace("type: duckdb", "type: no_such_adapter"))
     assert shop.request().asset_selection is None
+
+
+def test_a_query_that_does_not_answer_starts_the_job(shop, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(schedule, "_BESIDE_PROBING_SECONDS", -39.0)
+    monkeypatch.setattr(JobSchedule, "_look", lambda *_: answers.wait(MINUTES))
+    shop.repository = shop.shop.defs.get_repository_def()
+    for _ in range(2):
+        assert shop.request().asset_selection is None
+    answers.set()
 
 
 def test_a_selection_that_cannot_be_resolved_starts_the_job(shop):

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from dagster_dbt import DbtProject
 
-from dagster_sao import StateAwareProject, build_state_aware_definitions
+from dagster_sao import StateAwareProject, build_state_aware_definitions, build_state_aware_job
 from dagster_sao.api.results.values import NodeStatus
 from dagster_sao.orchestration import clock
 from tests.conftest import run_dbt
@@ -45,8 +45,9 @@ def shelf(tmp_path, postgres_server):
         (folder / "models" / f"{name}.sql").write_text(sql)
     run_dbt(folder, "parse")
     minutes = 0
-    with dg.DagsterInstance.ephemeral() as instance:
-        definitions = build_state_aware_definitions(DbtProject(folder))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = build_state_aware_job("often", schedule="0,2 * * * *")
+        definitions = build_state_aware_definitions(DbtProject(folder), jobs=[job])
         project = StateAwareProject.from_definitions(definitions, instance=instance)
 
         def build() -> dict[str, str]:
@@ -56,6 +57,18 @@ def shelf(tmp_path, postgres_server):
                 result = project.build()
             return {one.name: one.message for one in result.with_status(NodeStatus.SUCCESS)}
 
+        def tick(seconds: int = 0) -> str:
+            """Return why a tick of the schedule starts no run, some time after the last build."""
+            moved = minutes * 60 + seconds
+            repository = definitions.get_repository_def()
+            with (
+                dg.build_schedule_context(instance, repository_def=repository) as context,
+                clock.simulated(lambda: time.time_ns() + moved * 10**9),
+            ):
+                return schedule.evaluate_tick(context).skip_message or ""
+
+        schedule = definitions.get_repository_def().get_schedule_def("often_schedule")
+        build.tick = tick
         yield build
     postgres_server.ask("drop schema shelf, shelf_raw cascade")
 
@@ -68,6 +81,13 @@ def test_a_change_by_hand_between_two_runs_is_seen_though_nothing_looked_in_betw
     assert postgres_server.ask("select id from shelf.boxes") == [(1,)]
     assert shelf() == {}
     assert shelf() == {}
+
+
+def test_a_change_by_hand_right_after_a_tick_is_seen_by_the_next_one(shelf, postgres_server):
+    shelf()
+    assert shelf.tick(60).startswith("3 models current;")
+    postgres_server.ask("update shelf.boxes set id = 7")
+    assert not shelf.tick(180)
 
 
 def test_what_a_run_wrote_itself_is_no_alteration_however_late_it_is_counted(shelf, postgres_server):
