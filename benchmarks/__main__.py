@@ -8,10 +8,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ALL = ["decision_pass", "decision_with_tests", "automation_tick", "freshness_tick", "warehouse_probes"]
-# Those that install something, take projects, or run on Linux only.
+# Those that install something, take projects, run on Linux only, or take long.
 ON_DEMAND = [
     "precision", "cost", "tests_after_new_data", "efficient_testing", "proven_share", "state_aware_job", "start_up", "one_model",
-    "idle_schedule", "latency",
+    "idle_schedule", "latency", "history_length", "longest_path",
 ]  # fmt: skip
 
 

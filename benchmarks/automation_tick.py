@@ -124,7 +124,7 @@ class Eager:
 def record_builds(instance: dg.DagsterInstance, project: OrchestratedProject, state: StateSnapshot) -> None:
     """Write the events that a run of the whole project would have left, sources first, and the verdicts of its tests."""
     keys = project.load().keys.by_unique_id
-    with _without_waiting_for_the_disk():
+    with without_waiting_for_the_disk():
         for uid, source in state.sources.items():
             _report(instance, keys[uid], source.token)
         for uid, build in state.builds.items():
@@ -133,9 +133,12 @@ def record_builds(instance: dg.DagsterInstance, project: OrchestratedProject, st
 
 
 @contextmanager
-def _without_waiting_for_the_disk() -> Iterator[None]:
-    def pragma(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("pragma synchronous = off")
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Let SQLite's new connections leave it to the system when it writes."""
+
+    def pragma(connection: object, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", pragma)
     try:
