@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster_dbt import DbtProject
@@ -13,6 +14,8 @@ from dagster_sao.cli import main
 from dagster_sao.core.decision.decide import Reason
 from tests.support.corner_shop import ORDERS, open_shop
 from tests.support.parsing import parsing_here
+
+RAW = dg.AssetKey(["raw", "orders"])
 
 
 @pytest.fixture
@@ -93,6 +96,10 @@ def test_a_source_that_is_not_probed_has_new_data_with_each_notice_or_with_anoth
             NoticeStatus.NO_NEW_DATA,
             NoticeStatus.NEW_DATA,
         ]
+        # Dagster shows the token for good, so one with a secret is stored as a hash.
+        secret = "https://loader:hunter2hunter2@files/batch/7"
+        assert [told(token=secret), told(token=secret)] == [NoticeStatus.NEW_DATA, NoticeStatus.NO_NEW_DATA]
+        assert "hunter2" not in str(instance.fetch_materializations(RAW, limit=9))
         project.build("+orders")
         assert project.plan("orders").decisions[ORDERS].reason is Reason.NO_NEW_DATA
         assert [told(), told()] == [NoticeStatus.NEW_DATA, NoticeStatus.NEW_DATA]

@@ -9,6 +9,7 @@ from enum import Enum
 
 import dagster as dg
 
+from dagster_sao.core.code.versions import digest
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.orchestration import clock
@@ -19,6 +20,7 @@ from dagster_sao.orchestration.sources.record_tokens import record_source
 from dagster_sao.orchestration.state.asset_tokens import IS_USER_PROVIDED_TAG
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
+from dagster_sao.warehouse.redaction import masked
 
 
 class NoticeStatus(str, Enum):
@@ -61,7 +63,7 @@ def is_pushed(view: ProjectView, source: Source) -> bool:
 
 
 def _push(view: ProjectView, source: Source, token: str) -> Notice:
-    last = view.state.sources.get(source.unique_id)
+    last, token = view.state.sources.get(source.unique_id), _without_secret(token)
     if token and last is not None and last.token == token:
         return _notice(source, NoticeStatus.NO_NEW_DATA)
     tags = {DATA_VERSION_TAG: token, IS_USER_PROVIDED_TAG: "true"} if token else None
@@ -70,6 +72,11 @@ def _push(view: ProjectView, source: Source, token: str) -> Notice:
         dg.AssetMaterialization(key, description=f"New data in {source.label}, reported by its loader", tags=tags)
     )
     return _notice(source, NoticeStatus.NEW_DATA)
+
+
+def _without_secret(token: str) -> str:
+    """Return a token as it is, or a hash of one with a secret in it: Dagster shows and keeps it."""
+    return token if masked(token) == token else digest(token)
 
 
 def _probe(view: ProjectView, sources: Sequence[Source]) -> Iterator[Notice]:

@@ -39,6 +39,7 @@ from dagster_sao.warehouse.session import Cost
 _FIRST = "first"
 """What the cursor stores: the source to start with, where a tick had no time for all."""
 _NAMED_SOURCES = 5
+_STILL_PROBING = "An earlier tick is still probing the sources: a query of it takes long. Nothing is lost: the next tick probes again."
 
 
 @dataclass
@@ -125,10 +126,16 @@ class FreshnessProber:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
         first, note = read_cursor(context.cursor, _FIRST)
         log = TickLog(context)
-        if _shares_process(context) and not self._turns.is_freshness_turn(clock.now()):
-            return dg.SensorResult(skip_reason=self._show(log), cursor=context.cursor)
-        with self._busy:
+        is_shown_only = _shares_process(context) and not self._turns.is_freshness_turn(clock.now())
+        # A look that hangs must not take one thread of the code server for each tick after it.
+        if not self._busy.acquire(timeout=self._tick_seconds):
+            return dg.SensorResult(skip_reason=_STILL_PROBING, cursor=context.cursor)
+        try:
+            if is_shown_only:
+                return dg.SensorResult(skip_reason=self._show(log), cursor=context.cursor)
             look = self._look(context, log, first)
+        finally:
+            self._busy.release()
         return dg.SensorResult(
             asset_events=look.events,
             skip_reason=masked(f"{note} {look.summary}".strip()),
@@ -158,10 +165,9 @@ class FreshnessProber:
 
     def _show(self, log: TickLog) -> str:
         """Log what the looks since the last tick logged, each line once, and return the summary of all of them."""
-        with self._busy:
-            updated, self._unshown = list(dict.fromkeys(self._unshown)), []
-            lines, self._journal.lines = self._journal.lines, []
-            last = self._last
+        updated, self._unshown = list(dict.fromkeys(self._unshown)), []
+        lines, self._journal.lines = self._journal.lines, []
+        last = self._last
         for level, line in dict.fromkeys(lines):
             getattr(log, level)(line)
         if last.tick is None:

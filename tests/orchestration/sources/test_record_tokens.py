@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
-from dagster_sao.orchestration.sources.sensor import FreshnessProber
+from dagster_sao.orchestration.sources.sensor import FreshnessProber, _Look
 from dagster_sao.warehouse.probes.registry import Observation, ProbeKind
 from dagster_sao.warehouse.session import Cost
 from tests.orchestration.shops import NOW, definitions, project_in, shop_manifest
@@ -59,3 +60,25 @@ def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, mo
         sensor.tick(context)
         sensor.tick(context)
     assert said == source_prober.problems
+
+
+def test_a_tick_does_not_wait_for_ever_for_an_earlier_one(tmp_path, monkeypatch):
+    defs = definitions(tmp_path, shop_manifest())
+    sensor = FreshnessProber(project_in(defs), tick_seconds=0.2, interval_seconds=30)
+    asked, answers = threading.Event(), threading.Event()
+
+    def look(*_):
+        asked.set()
+        answers.wait(60)
+        return _Look("0 of 1 sources have new data.")
+
+    monkeypatch.setattr(sensor, "_look_or_fail", look)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        first = threading.Thread(target=sensor.tick, args=(context,))
+        first.start()
+        assert asked.wait(60)
+        assert sensor.tick(context).skip_reason.skip_message.startswith("An earlier tick is still probing the sources")
+        answers.set()
+        first.join()
+        assert sensor.tick(context).skip_reason.skip_message == "0 of 1 sources have new data."
