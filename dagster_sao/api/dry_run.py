@@ -17,11 +17,13 @@ from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.api.explain.verdicts import decision_to_dict
 from dagster_sao.api.request import BuildRequest
 from dagster_sao.api.sources import ask_warehouse, with_new_tokens
+from dagster_sao.core.build_order import seconds_of_builds
 from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.decide_functions import FunctionAction, FunctionDecision
 from dagster_sao.core.decision.decide_tests import TestAction, TestDecision
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.forecast import Forecast, make_forecast
+from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -234,7 +236,15 @@ def make_dry_run(
     decided = decide_run(RunInputs(asked, state, now))
     own = project.dbt_project
     threads = config.threads or threads_of(own.project_dir, own.profiles_dir, own.profile, own.target)
-    return DryRun(project.name, decided, make_forecast(decided.plan, state, threads), now, tuple(notes))
+    longest_first = _begins_with_longest(loaded.project, decided.plan, state)
+    forecast = make_forecast(decided.plan, state, threads, longest_first=longest_first)
+    return DryRun(project.name, decided, forecast, now, tuple(notes))
+
+
+def _begins_with_longest(project: Project, plan: Plan, state: StateSnapshot) -> bool:
+    """Return whether dbt would begin with the longest path, as a run lets it where no rows can depend on the order."""
+    creates = any(decision.creates for decision in plan.functions.values())
+    return not creates and bool(seconds_of_builds(project, state, plan.builds, plan.test_runs))
 
 
 def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) -> StateSnapshot:

@@ -42,8 +42,8 @@ class Forecast:
         return self.total_seconds / self.critical_path_seconds if self.critical_path_seconds else 0.0
 
 
-def make_forecast(plan: Plan, state: StateSnapshot, threads: int) -> Forecast:
-    """Return what `plan` is predicted to cost when `threads` nodes are built at once.
+def make_forecast(plan: Plan, state: StateSnapshot, threads: int, *, longest_first: bool = False) -> Forecast:
+    """Return what `plan` is predicted to cost when `threads` nodes are built at once, by wave or the longest path first.
 
     Raises ValueError for fewer threads than one.
     """
@@ -57,7 +57,7 @@ def make_forecast(plan: Plan, state: StateSnapshot, threads: int) -> Forecast:
         threads=threads,
         node_seconds=builds,
         guessed=frozenset(builds.keys() - known.keys()),
-        wall_seconds=_Simulation(plan, builds).run(threads),
+        wall_seconds=_Simulation(plan, builds, _rest_of_paths(plan, builds) if longest_first else {}).run(threads),
         critical_path_seconds=_critical_path(plan, builds),
         widest_wave=max(map(len, plan.waves), default=0),
         saved_seconds=sum(
@@ -78,13 +78,21 @@ def _critical_path(plan: Plan, builds: Mapping[str, float]) -> float:
     return max(ends.values(), default=0.0)
 
 
-class _Simulation:
-    """A simulated build: each free thread takes the next node that waits for nothing, by wave as dbt does."""
+def _rest_of_paths(plan: Plan, builds: Mapping[str, float]) -> dict[str, float]:
+    """Return, for each node, the seconds from its start to the end of the last of its descendants."""
+    rest: dict[str, float] = {}
+    for uid in reversed([*plan.graph.nodes]):
+        rest[uid] = builds.get(uid, 0.0) + max((rest[child] for child in plan.graph.children[uid]), default=0.0)
+    return rest
 
-    def __init__(self, plan: Plan, builds: Mapping[str, float]) -> None:
+
+class _Simulation:
+    """A simulated build: each free thread takes the first node that waits for nothing, by the longest rest of a path, then by wave."""
+
+    def __init__(self, plan: Plan, builds: Mapping[str, float], rest: Mapping[str, float]) -> None:
         self._graph = plan.graph
         self._builds = builds
-        self._waves = {uid: index for index, wave in enumerate(plan.waves) for uid in wave}
+        self._order = {uid: (-rest.get(uid, 0.0), index) for index, wave in enumerate(plan.waves) for uid in wave}
         self._waits_for = {
             uid: sum(parent in plan.graph.nodes for parent in node.parents) for uid, node in plan.graph.nodes.items()
         }
@@ -92,7 +100,7 @@ class _Simulation:
     def run(self, threads: int) -> float:
         """Return when the last build ends, counted from the start of the first."""
         now = 0.0
-        ready = [(self._waves[uid], uid) for uid in self._freed(self._first())]
+        ready = [(self._order[uid], uid) for uid in self._freed(self._first())]
         heapq.heapify(ready)
         running: list[tuple[float, str]] = []
         while ready or running:
@@ -101,7 +109,7 @@ class _Simulation:
                 heapq.heappush(running, (now + self._builds[uid], uid))
             now, ended = heapq.heappop(running)
             for uid in self._freed(self._released_by(ended)):
-                heapq.heappush(ready, (self._waves[uid], uid))
+                heapq.heappush(ready, (self._order[uid], uid))
         return now
 
     def _first(self) -> list[str]:

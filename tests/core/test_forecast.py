@@ -29,10 +29,10 @@ def plan_of(project, actions):
     return Plan(decided, {}, project, TestDecisions({}, {}, START))
 
 
-def forecast_of(arrows, seconds, threads=1, **actions):
+def forecast_of(arrows, seconds, threads=1, *, longest_first=False, **actions):
     states = StateSnapshot(builds={name: took(s) for name, s in seconds.items()})
     plan = plan_of(graph(arrows), {name: Action(action) for name, action in actions.items()})
-    return make_forecast(plan, states, threads)
+    return make_forecast(plan, states, threads, longest_first=longest_first)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,13 @@ def forecast_of(arrows, seconds, threads=1, **actions):
 def test_the_predicted_time_is_that_of_the_threads(arrows, threads, wall, critical):
     found = forecast_of(arrows, {"a": 1, "b": 2, "c": 4}, threads)
     assert (found.wall_seconds, found.critical_path_seconds) == (wall, critical)
+
+
+@pytest.mark.parametrize(("longest_first", "wall"), [(False, 12), (True, 8)])
+def test_a_long_chain_beside_short_models_ends_earlier_if_it_is_begun_first(longest_first, wall):
+    seconds = {**dict.fromkeys("abcd", 2), "x": 4, "y": 4}
+    found = forecast_of("src.raw >> a, b, c, d, x; x >> y", seconds, 2, longest_first=longest_first)
+    assert (found.wall_seconds, found.critical_path_seconds) == (wall, 8)
 
 
 def test_order_holds_through_what_is_reused():
