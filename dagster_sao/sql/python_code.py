@@ -5,7 +5,18 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from dagster_sao.sql.compiled_sql import read_statements
 from dagster_sao.sql.jinja_reads import ANY, Read
+
+_READERS = frozenset(
+    {
+        "getenv", "open", "read_bytes", "read_csv", "read_delta", "read_excel", "read_feather", "read_json", "read_parquet",
+        "read_pickle", "read_sql", "read_sql_query", "read_sql_table", "read_table", "read_text", "urlopen",
+    }
+)  # fmt: skip
+"""Functions and methods that read a file, a database or the environment."""
+_QUERIES = frozenset({"execute", "sql", "table"})
+"""Methods of a session of a database."""
 
 
 def python_form(code: str) -> str:
@@ -47,3 +58,42 @@ def reads_of_python(code: str) -> Iterator[Read]:
 
 def _is_config(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "config"
+
+
+def inputs_of_python(code: str, dialect: str) -> list[str]:
+    """Return what a Python model reads beside `dbt.ref` and `dbt.source`, as far as its calls say so, by label.
+
+    >>> inputs_of_python("def model(dbt, session): return session.sql('select * from raw.rates')", "duckdb")
+    ['raw.rates']
+    >>> inputs_of_python("import os; pd.read_csv(path); os.environ['A']", "duckdb")
+    ['read_csv(path)', 'os.environ']
+    """
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return []
+    # A query of a data frame, as DuckDB allows it, names a variable.
+    own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    found: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            found.update(dict.fromkeys(name for name in _inputs_of_call(node, dialect) if name not in own))
+        elif isinstance(node, ast.Attribute) and node.attr == "environ":
+            found["os.environ"] = None
+    return list(found)
+
+
+def _inputs_of_call(call: ast.Call, dialect: str) -> Iterator[str]:
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    argument = call.args[0] if call.args else None
+    if name in _READERS:
+        yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
+    elif isinstance(function, ast.Attribute) and name in _QUERIES:
+        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+            yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
+        elif name == "table":
+            yield argument.value.lower()
+        else:
+            yield from sorted(read_statements([argument.value], dialect).relations)

@@ -86,3 +86,20 @@ def test_a_configuration_change_that_dbt_is_told_to_leave_is_not_a_build(tmp_pat
         (run,) = case.cycle()
         assert (run.success, run.nodes["doubled"][0]) == (False, "failed")
         assert "Run it with --full-refresh" in run.nodes["doubled"][1]
+
+
+def test_a_view_leaves_a_table_that_was_renamed_for_the_one_that_has_its_name(tmp_path, files, warehouse):
+    """PostgreSQL binds a view to the table, whatever its name becomes."""
+    with lab(tmp_path, {**files, "models/seen.sql": VIEW + "select * from {{ source('raw', 'orders') }}"}, []) as case:
+        case.settle()
+        warehouse("create table raw.next as select 9 as id, 90 as amount")
+        warehouse("alter table raw.orders rename to before")
+        warehouse("alter table raw.next rename to orders")
+        (run,) = case.cycle()
+        assert run.nodes["seen"] == ("build", "The columns of raw.orders changed")
+        assert case.cycle() == []
+        assert warehouse("select * from main.seen") == [(9, 90)]
+        assert warehouse("select amount from main.total") == [(90,)]
+        warehouse("insert into raw.orders values (10, 1)")
+        (run,) = case.cycle()
+        assert "seen" not in run.nodes

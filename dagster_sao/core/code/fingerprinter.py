@@ -67,9 +67,8 @@ class Fingerprinter:
         self._units = Units(manifest, self._macros, self._facts)
         self._macro_forms: dict[str, str] = {}
         self._functions: dict[str, Fingerprint] = {}
-        self._session_parts = [
-            (f"profile: {name}", short(as_json(v))) for name, v in self._surroundings.session.items()
-        ]
+        session = self._surroundings.session
+        self._session_parts = [(f"profile: {name}", short(as_json(session[name]))) for name in session]
 
     @cached_property
     def graph(self) -> ProjectGraph:
@@ -123,8 +122,8 @@ class Fingerprinter:
         """Return the fingerprint of a test of this manifest; of a unit test, `model` is the one of its model."""
         if test.is_unit_test:
             props = self._manifest["unit_tests"][test.unique_id]
-            parts = {"definition": short([props.get(name) for name in _UNIT_TEST_PARTS])}
-            return Fingerprint({**parts, "model": short(model.digest if model else None)})
+            definition_of = short([props.get(name) for name in _UNIT_TEST_PARTS])
+            return Fingerprint({"definition": definition_of, "model": short(model.digest if model else None)})
         return Fingerprint(by_name(self._data_test_parts(test, self._nodes[test.unique_id])))
 
     def value_now(self, unique_id: str, name: str) -> str:
@@ -153,9 +152,10 @@ class Fingerprinter:
 
     def relations_spelled_out(self, node: Node) -> list[str]:
         """Return the relations and files that a node's own templates, hooks too, name without `ref` and `source`."""
-        texts = hooks_of(self._nodes[node.unique_id])
-        if node.language == "sql" and node.resource_type != "seed":
-            texts += [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
+        raw = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
+        if node.language == "python":
+            return self._facts.python_inputs(raw[0])
+        texts = [*hooks_of(self._nodes[node.unique_id]), *(raw if node.resource_type != "seed" else ())]
         return list(dict.fromkeys(name for text in texts for name in self._facts.relations(text)))
 
     def has_own_steps(self, node: Node) -> bool:

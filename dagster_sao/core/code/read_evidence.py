@@ -78,7 +78,9 @@ class EvidenceReader:
         )
 
     def _read_beside(self, node: Node, trace: Trace | None) -> SqlReads:
-        """Return what SQL reads that runs beside a node's own: hooks, and statements of the project's macros."""
+        """Return what is read beside a node's own SQL: by hooks, by statements of the project's macros, by a Python model."""
+        if node.language == "python":
+            return SqlReads(frozenset(self._code.relations_spelled_out(node)))
         if not self._code.runs_own_statements(node):
             return _NOTHING
         if trace is None:

@@ -10,6 +10,7 @@ from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.compiled_sql import relations_in_template
 from dagster_sao.sql.jinja_reads import JinjaReads, jinja_reads
 from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
+from dagster_sao.sql.python_code import inputs_of_python
 from dagster_sao.sql.volatility import is_volatile
 
 
@@ -54,6 +55,13 @@ class TextFacts:
         """Return the relations and files that a SQL template names without `ref` and `source`."""
         names: list[str] = json.loads(self._cached("relations", template, self._relations_to_json))
         return names
+
+    def python_inputs(self, code: str) -> list[str]:
+        """Return what a Python model reads beside `dbt.ref` and `dbt.source`."""
+        labels: list[str] = json.loads(
+            self._cached("python inputs", code, lambda text: json.dumps(inputs_of_python(text, self._dialect)))
+        )
+        return labels
 
     def _relations_to_json(self, template: str) -> str:
         return json.dumps(sorted(relations_in_template(template, self._dialect)))

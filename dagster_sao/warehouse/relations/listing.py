@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -66,10 +66,16 @@ class _Listing:
     """By name, each with the signature of its columns where the listing has them."""
     doubt: str | None = None
     """Why a relation may exist though it is not listed."""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """By name, what tells a relation from another that gets its name, where views go on to read the one that had it."""
 
-    def of(self, identifier: str) -> Existence:
+    def of(self, identifier: str, *, is_source: bool) -> Existence:
         if identifier in self.relations:
-            return Existence(Presence.EXISTS, columns=self.relations[identifier])
+            columns = self.relations[identifier]
+            # A run that builds a node notes itself that it replaced the relation.
+            if is_source and columns is not None and identifier in self.identities:
+                columns = _signature(f"{columns} {self.identities[identifier]}")
+            return Existence(Presence.EXISTS, columns=columns)
         if self.doubt is not None:
             return Existence(Presence.UNKNOWN, reason=self.doubt)
         return Existence(Presence.MISSING)
@@ -100,10 +106,12 @@ def existing_relations(session: WarehouseSession, nodes: Iterable[Node | Source]
     wanted = {schema for schema, _ in places.values()}
     listings = _LISTERS[traits_of(adapter_type).catalog](session, wanted) if wanted else {}
     found = {
-        uid: listings[places[uid][0]].of(places[uid][1])
-        if uid in places
+        node.unique_id: listings[places[node.unique_id][0]].of(
+            places[node.unique_id][1], is_source=isinstance(node, Source)
+        )
+        if node.unique_id in places
         else Existence(Presence.UNKNOWN, reason=_NO_RELATION)
-        for uid in names
+        for node in nodes
     }
     # The rows are in the file; the relation is a view of it.
     return {**found, **dict.fromkeys(without_file(session.project_dir, nodes), Existence(Presence.MISSING))}
@@ -125,7 +133,7 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
     listings = dict.fromkeys(wanted - reachable, elsewhere)
     # `pg_class` shows every relation to everyone, `information_schema` only what the role may use.
     sql = (
-        f"select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, ({_POSTGRES_COLUMNS})"
+        f"select n.nspname, has_schema_privilege(n.oid, 'usage'), c.relname, c.oid::text, ({_POSTGRES_COLUMNS})"
         " from pg_namespace n left join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'f', 'v', 'm')"
         f" where n.nspname = any({name_array(sorted({schema for _, schema in reachable}))})"
     )
@@ -135,17 +143,19 @@ def _list_postgres(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sch
     except StatementError as error:
         return {**listings, **_unlisted(reachable, error)}
     found: dict[str, dict[str, str | None]] = {}
+    identities: dict[str, dict[str, str]] = {}
     closed = set()
-    for schema, is_open, name, columns in rows:
+    for schema, is_open, name, oid, columns in rows:
         relations = found.setdefault(schema, {})
         if name is not None:
             relations[name] = _signature(columns)
+            identities.setdefault(schema, {})[name] = oid
         if not is_open:
             closed.add(schema)
     for key in reachable:
         schema = key[1]
         doubt = f"permission denied for schema {schema}" if schema in closed else None
-        listings[key] = _Listing(found.get(schema, {}), doubt)
+        listings[key] = _Listing(found.get(schema, {}), doubt, identities.get(schema, {}))
     return listings
 
 

@@ -156,6 +156,14 @@ def test_hooks_and_other_statements_tell_what_dbt_does_not_know(config, seen, un
     assert (found.untracked, found.is_deterministic) == (untracked, is_deterministic)
 
 
+def test_a_python_model_tells_what_dbt_does_not_know():
+    code = world("def model(dbt, session): return session.sql('select * from raw.items')", materialized="table")
+    props = code._manifest["nodes"]["model.shop.m"]
+    props["language"] = "python"
+    code = Fingerprinter(code._manifest)
+    assert evidence(trace(), "", code=code).untracked == ("raw.items",)
+
+
 def test_what_is_made_from_a_query_that_may_answer_otherwise_is_not_proven():
     asked = Query("sql", (f"select id from {ORDERS} limit 1",), "?")
     assert not evidence(trace(queries=(asked,))).is_deterministic
