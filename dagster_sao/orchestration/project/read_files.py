@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from dagster_sao.warehouse.dbt_private.environment import dbt_version
 Stamp = tuple[int, int, int]
 """A file's inode, size and modification time in nanoseconds."""
 _CACHE_FILE = "dagster_sao_normal_forms.json"
+_MADE_BY = "made by"
 _READS_VARS_YML = (1, 12)
 # Longer than dbt's process waits for a processor or a disk between two parts of a manifest.
 _WRITING_SECONDS = 1.0
@@ -106,12 +109,25 @@ def profile_stamp(dbt_project: DbtProject) -> Stamp | None:
 
 
 def known_forms(dbt_project: DbtProject) -> dict[str, str]:
-    """Return the normal forms of code, by content, that were computed before for this project."""
+    """Return the normal forms of code and other facts about it, by content, that were computed before by the same packages."""
     try:
-        cache = json.loads(_cache_path(dbt_project).read_bytes())
+        found = json.loads(_cache_path(dbt_project).read_bytes())
     except (OSError, ValueError):
         return {}
-    return cache if isinstance(cache, dict) else {}
+    return found if isinstance(found, dict) and found.get(_MADE_BY) == _makers() else {}
+
+
+@cache
+def _makers() -> str:
+    """Return the packages that facts about code follow from, with their versions: another version may see more in it."""
+    return ", ".join(f"{name} {_version(name)}" for name in ("dagster-sao", "sqlglot", "Jinja2"))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # on the path, and not installed
+        return ""
 
 
 def _cache_path(dbt_project: DbtProject) -> Path:
@@ -121,4 +137,4 @@ def _cache_path(dbt_project: DbtProject) -> Path:
 def keep_forms(dbt_project: DbtProject, forms: Mapping[str, str]) -> None:
     """Keep normal forms for `known_forms`, where the folder can be written: they only save time."""
     with suppress(OSError):
-        write_json(_cache_path(dbt_project), forms)
+        write_json(_cache_path(dbt_project), {**forms, _MADE_BY: _makers()})

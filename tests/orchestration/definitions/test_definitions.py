@@ -114,6 +114,16 @@ def test_definitions_are_pure_reading(tmp_path):
     assert project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders") == first
 
 
+def test_what_another_version_saw_in_the_code_is_looked_up_again(tmp_path):
+    first = project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders")
+    cache = tmp_path / "target" / "dagster_sao_normal_forms.json"
+    found = json.loads(cache.read_text())
+    other = dict.fromkeys(found, "[[], []]") | {"made by": "dagster-sao 0.0.1, sqlglot 27.0.0, Jinja2 3.1.6"}
+    cache.write_text(json.dumps(other))
+    assert project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders") == first
+    assert json.loads(cache.read_text()) == found
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", '{"x": 1}'])
 def test_a_broken_cache_costs_only_time(tmp_path, content):
     (tmp_path / "target").mkdir()
