@@ -85,7 +85,7 @@ RELIED_ON = [
     ("dagster._core.definitions.run_request", "InstigatorType", [], ["SENSOR", "SCHEDULE"]),
     ("dagster._core.storage.dagster_run", "FINISHED_STATUSES", [], []),
     ("dagster._core.storage.dagster_run", "NOT_FINISHED_STATUSES", [], []),
-    ("dagster._core.storage.dagster_run", "RunsFilter", ["statuses", "tags", "updated_after"], []),
+    ("dagster._core.storage.dagster_run", "RunsFilter", ["run_ids", "statuses", "tags", "updated_after"], []),
     ("dagster._core.storage.event_log", "EventLogStorage", [], ["store_event", "store_event_batch"]),
     (
         "dagster._core.storage.event_log",
@@ -93,6 +93,7 @@ RELIED_ON = [
         [],
         ["prepare_insert_event", "run_connection", "index_connection", "store_asset_check_event"],
     ),
+    ("dagster._core.scheduler.instigation", "InstigatorState", [], ["origin", "instigator_name", "selector_id"]),
     ("dagster._core.scheduler.instigation", "TickStatus", [], ["STARTED"]),
     ("dagster._core.storage.runs.sql_run_storage", "SqlRunStorage", [], ["connect"]),
     (
