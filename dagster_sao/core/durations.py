@@ -15,6 +15,8 @@ LONGEST_DAYS = 36_500
 _MOST_DIGITS = 12
 _LONGEST_SHOWN = 40
 _MOST_DOUBLINGS = 20
+_LONGEST_GRACE = timedelta(minutes=5)
+_GRACE_SHARE = 0.05
 
 
 def parse_duration(text: object) -> timedelta:
@@ -61,6 +63,15 @@ def doubled(first: timedelta, times: int, longest: timedelta) -> timedelta:
     ['0:00:30', '0:01:00', '0:08:00', '0:10:00']
     """
     return min(first * (1 << min(times - 1, _MOST_DOUBLINGS)), longest)
+
+
+def grace_of_job(interval: timedelta) -> timedelta:
+    """Return how much earlier than after `interval` a job may do what is due by then, since the run before it may have started late.
+
+    >>> [str(grace_of_job(timedelta(hours=hours))) for hours in (1, 24)]
+    ['0:03:00', '0:05:00']
+    """
+    return min(interval * _GRACE_SHARE, _LONGEST_GRACE)
 
 
 def is_waiting(now: datetime, since: datetime, wait: timedelta) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_sao.core.decision.messages import named, upstream_failed
-from dagster_sao.core.durations import format_duration, is_waiting
+from dagster_sao.core.durations import format_duration, grace_of_job, is_waiting
 from dagster_sao.core.state.state import Verdict, VerdictStatus
 
 _PAST = {
@@ -93,6 +93,8 @@ class TestSituation:
     """Whether something that is built in this plan waits for its answer."""
     build_after: Mapping[str, timedelta] = field(default_factory=dict)
     """For each view that it reads and that has one: how often its tests may run for new data."""
+    in_job: bool = False
+    """Whether a job decides: it may run a test a little earlier than after `build_after`."""
     built_since: Collection[str] = ()
     """The views that it reads and that were built after the verdict, or are built in this plan."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -132,7 +134,9 @@ def decide_test(s: TestSituation) -> TestDecision:
             f"New data in {named(changed, s.labels)}. Did not meet build_after of {format_duration(wait)}."
             f" Last run {format_duration(age)} ago"
         )
-        return TestDecision(TestAction.REUSE, TestReason.TOO_SOON, message, changed, s.verdict.at + wait)
+        return TestDecision(
+            TestAction.REUSE, TestReason.TOO_SOON, message, changed, s.verdict.at + wait - _grace(s, wait)
+        )
     return reuse(s.verdict, s.now, _eligible_at(s, s.verdict))
 
 
@@ -163,9 +167,14 @@ def _wait(s: TestSituation, verdict: Verdict, changed: Sequence[str]) -> timedel
     if s.gates_a_build:
         return None
     waits = [s.build_after[read] for read in changed if read in s.build_after and read not in s.built_since]
-    if len(waits) < len(changed) or not is_waiting(s.now, verdict.at, min(waits)):
+    if len(waits) < len(changed):
         return None
-    return min(waits)
+    wait = min(waits)
+    return wait if is_waiting(s.now, verdict.at, wait - _grace(s, wait)) else None
+
+
+def _grace(s: TestSituation, wait: timedelta) -> timedelta:
+    return grace_of_job(wait) if s.in_job else timedelta(0)
 
 
 def _eligible_at(s: TestSituation, verdict: Verdict) -> datetime | None:

@@ -98,12 +98,14 @@ class TestPlanner:
         versions: Mapping[str, str],
         failed: AbstractSet[str],
         untracked: Mapping[str, Sequence[str]],
+        *,
+        in_job: bool,
     ) -> None:
         """Decide nothing yet. `decisions`, `versions`, `failed` and `untracked` are the plan's, as far as it has come."""
         self._project, self._graph = project, project.graph
         self._state, self._now, self._scope = state, now, scope
         self._requests, self._decisions, self._versions, self._failed = requests, decisions, versions, failed
-        self._untracked = untracked
+        self._untracked, self._in_job = untracked, in_job
         self._failing = {
             uid: None for uid, verdict in state.verdicts.items() if verdict.is_failing and uid in project.graph.tests
         }
@@ -179,6 +181,7 @@ class TestPlanner:
                 untracked_interval=self._project.test_policy(uid).untracked_interval or DEFAULT_UNTRACKED_INTERVAL,
                 gates_a_build=gates_a_build,
                 build_after=dict(self._build_after(test)),
+                in_job=self._in_job,
                 built_since=set(self._built_since(test, verdict)) if verdict else (),
                 labels=self._project.labels,
             )

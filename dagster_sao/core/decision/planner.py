@@ -31,7 +31,7 @@ from dagster_sao.core.decision.view_rules import (
     view_leaves,
     views_to_renew,
 )
-from dagster_sao.core.durations import is_waiting
+from dagster_sao.core.durations import grace_of_job, is_waiting
 from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.project import Project
@@ -39,8 +39,6 @@ from dagster_sao.core.state.news import changed_parents
 from dagster_sao.core.state.relation_versions import stored_version, superseded_at, version_in_relation
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
-_LONGEST_GRACE = timedelta(minutes=5)
-_GRACE_SHARE = 0.05
 # The build id of builds that have not happened: no run has it.
 _PLANNED = "planned"
 
@@ -143,6 +141,7 @@ class _Planner:
             self._versions,
             self._failed,
             self._untracked,
+            in_job=mode is not Mode.SENSOR,
         )
 
     def plan(self) -> Plan:
@@ -282,7 +281,7 @@ class _Planner:
     def _grace(self, interval: timedelta | None) -> timedelta:
         if self._mode is Mode.SENSOR or interval is None:
             return timedelta(0)
-        return min(interval * _GRACE_SHARE, _LONGEST_GRACE)
+        return grace_of_job(interval)
 
     def _is_built(self, unique_id: str) -> bool:
         decision = self._decisions.get(unique_id)
