@@ -83,7 +83,7 @@ class EvidenceReader:
             return SqlReads(frozenset(self._code.relations_spelled_out(node)))
         if not self._code.runs_own_statements(node):
             return _NOTHING
-        if trace is None:
+        if trace is None or not trace.kinds >= _OF_STATE:
             return SqlReads(frozenset(self._code.relations_spelled_out(node)))
         return read_statements(trace.statements, self._dialect)
 

@@ -149,6 +149,7 @@ RUN = (
             False,
         ),
         (HOOK, None, ("raw.items",), False),
+        (HOOK, {"kinds": KINDS - {"queries"}}, ("raw.items",), False),
     ],
 )
 def test_hooks_and_other_statements_tell_what_dbt_does_not_know(config, seen, untracked, is_deterministic):
