@@ -55,7 +55,7 @@ def seen(evidence):
         pytest.param(seen(UNSEEN), id="nobody watched"),
         pytest.param(seen(replace(WATCHED, untracked=("db.main.hidden",))), id="a relation without ref"),
         pytest.param(seen(Evidence(TracedReads({}, follows_state=True))), id="another path the next time"),
-        pytest.param(seen(Evidence(TracedReads({}, asks_parents=True))), id="a path that follows the parents' rows"),
+        pytest.param(seen(Evidence(TracedReads({}, asks_rows=True))), id="a path that follows the parents' rows"),
     ],
 )
 def test_dbt_keeps_its_order_where_a_read_may_be_unknown(world, happen):
