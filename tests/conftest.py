@@ -25,6 +25,11 @@ def pytest_collection_finish():
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt.adapters")
 
 
+def pytest_unconfigure():
+    """Let what drivers hold be collected, which they would call a leak otherwise."""
+    gc.unfreeze()
+
+
 # Doctests are looked for in every module, and by the name of this one pytest knows that of the folder before.
 collect_ignore = ["conftest.py"]
 
