@@ -64,7 +64,7 @@ class EvidenceReader:
         own = self._relations.key(node.relation_name)
         known = self._relations.keys_of(node.parents)
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
-        if node.resource_type == "seed" or node.language != "sql":
+        if node.resource_type == "seed" or node.language != "sql" or _has_seen_snapshot(node, trace):
             compiled = ""
         return self._evidence(
             node.unique_id,
@@ -78,10 +78,10 @@ class EvidenceReader:
         )
 
     def _read_beside(self, node: Node, trace: Trace | None) -> SqlReads:
-        """Return what is read beside a node's own SQL: by hooks, by statements of the project's macros, by a Python model."""
+        """Return what is read beside a node's own SQL: by hooks, statements of the project's macros, a Python model, a snapshot."""
         if node.language == "python":
             return SqlReads(frozenset(self._code.relations_spelled_out(node)))
-        if not self._code.runs_own_statements(node):
+        if not self._code.runs_own_statements(node) and not _has_seen_snapshot(node, trace):
             return _NOTHING
         if trace is None or not trace.kinds >= _OF_STATE:
             return SqlReads(frozenset(self._code.relations_spelled_out(node)))
@@ -182,6 +182,13 @@ class EvidenceReader:
                     yield _Question(name, label, query.method in _ABOUT_COLUMNS)
                     return
             yield _Question("", label)
+
+
+def _has_seen_snapshot(node: Node, trace: Trace | None) -> bool:
+    """Return whether the statements of a snapshot were seen: dbt writes its compiled SQL nowhere else."""
+    return (
+        node.resource_type == "snapshot" and trace is not None and trace.kinds >= _OF_STATE and bool(trace.statements)
+    )
 
 
 def _kind_of(read: str) -> str:

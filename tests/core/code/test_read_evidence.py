@@ -165,6 +165,27 @@ def test_a_python_model_tells_what_dbt_does_not_know():
     assert evidence(trace(), "", code=code).untracked == ("raw.items",)
 
 
+SNAPSHOT = (
+    f'create temporary table "m__dbt_tmp" as with snapshot_query as (select * from {ORDERS}) select * from snapshot_query',
+    'update "db"."main"."m" set dbt_valid_to = t.dbt_valid_to from "m__dbt_tmp" as t where t.id = "m".id',
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "untracked"),
+    [
+        ({"statements": SNAPSHOT}, ()),
+        ({"statements": (SNAPSHOT[0].replace(ORDERS, "raw.items"), SNAPSHOT[1])}, ("raw.items",)),
+        ({}, ("SQL that dbt did not write",)),
+        ({"statements": SNAPSHOT, "kinds": KINDS - {"queries"}}, ("SQL that dbt did not write",)),
+    ],
+)
+def test_a_snapshot_whose_sql_dbt_does_not_write_is_known_by_its_statements(seen, untracked):
+    code = world(f"select * from {ORDERS}", materialized="snapshot")
+    code._manifest["nodes"]["model.shop.m"]["resource_type"] = "snapshot"
+    assert evidence(trace(**seen), None, code=Fingerprinter(code._manifest)).untracked == untracked
+
+
 def test_what_is_made_from_a_query_that_may_answer_otherwise_is_not_proven():
     asked = Query("sql", (f"select id from {ORDERS} limit 1",), "?")
     assert not evidence(trace(queries=(asked,))).is_deterministic
