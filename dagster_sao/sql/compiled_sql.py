@@ -93,6 +93,15 @@ def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
     return SqlReads(frozenset(found - written), is_deterministic)
 
 
+def start_of(sql: str) -> str:
+    """Return how a statement begins, up to its first literal, which may be a secret.
+
+    >>> start_of("call load('orders', 'token')")
+    'call load('
+    """
+    return " ".join(re.split("['\"$]", sql, maxsplit=1)[0].split())
+
+
 def _target(tree: exp.Expr) -> exp.Table | None:
     """Return the relation that a statement fills or changes, None if it is of another kind."""
     is_created = isinstance(tree, exp.Create) and str(tree.args.get("kind")).upper() in {"TABLE", "VIEW"}
@@ -106,12 +115,12 @@ def _read_by(tree: exp.Expr, target: exp.Table | None, sql: str, dialect: str) -
     if isinstance(tree, exp.Command):
         verb = str(tree.this).upper()
         if not verb or verb in _UNKNOWN_EFFECTS:
-            yield f"a statement: {sql}" if sql else "a statement that was not recorded"
+            yield f"a statement: {start_of(sql)}" if sql else "a statement that was not recorded"
         else:
             yield from _relations_in_text(sql)
     elif isinstance(tree, exp.Copy):
         if tree.args.get("kind"):  # from a file
-            yield f"a statement: {sql}"
+            yield f"a statement: {start_of(sql)}"
     elif target is not None or isinstance(tree, exp.Query | exp.Set):
         yield from _relations(tree, dialect, without=target)
 

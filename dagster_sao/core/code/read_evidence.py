@@ -10,7 +10,7 @@ from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import KnownRelations, is_among
 from dagster_sao.core.manifest.graph import Node, ProjectTest
-from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements
+from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, start_of
 from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
@@ -174,7 +174,7 @@ class EvidenceReader:
             sql = read_compiled(str(query.arguments[0]), self._dialect)
             yield from (_Question(name, name, is_certain=sql.is_deterministic) for name in sql.relations)
             if not sql.relations and not sql.is_deterministic:
-                yield _Question("", f"a query: {query.arguments[0]}")
+                yield _Question("", f"a query: {start_of(str(query.arguments[0]))}")
         else:
             for argument in query.arguments:
                 if isinstance(argument, tuple) and len(argument) >= _SHORTEST:

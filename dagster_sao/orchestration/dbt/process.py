@@ -200,6 +200,7 @@ class DbtProcess:
         finally:
             self._dismiss_watchdog()
             self._remove_requests()
+            self._traces.take()
 
     def _remove_requests(self) -> None:
         for file in filter(None, self._requests.values()):

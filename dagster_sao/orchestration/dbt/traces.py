@@ -16,13 +16,20 @@ class TraceFile:
         """Read nothing yet."""
         self._path = path
         self._offset = 0
+        self._is_taken = False
         self._found: dict[str, Trace] = {}
         self._answered: dict[str, AnsweredTest] = {}
         self._file_events: list[FileOpened | FileClosed] = []
 
     def exists(self) -> bool:
         """Return whether dbt has begun to trace."""
-        return self._path.exists()
+        return self._is_taken or self._path.exists()
+
+    def take(self) -> None:
+        """Read the file to its end and remove it, once dbt has ended: the statements in it may contain secrets."""
+        self._read_on()
+        self._is_taken = self.exists()
+        self._path.unlink(missing_ok=True)
 
     def get(self, unique_id: str) -> Trace | None:
         """Return the trace of a node, None where the file has none that can be read."""

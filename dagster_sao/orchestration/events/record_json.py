@@ -19,6 +19,7 @@ from dagster_sao.core.state.state import (
     VerdictStatus,
     VersionHistory,
 )
+from dagster_sao.warehouse.redaction import masked
 from dbt_dagster_sao.data_tests.handover import How
 
 _LAYOUT = 1
@@ -214,7 +215,7 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
     """Return the evidence of a run as JSON, without false and empty parts."""
     reads = evidence.reads
     record: dict[str, Any] = {
-        "untracked": list(evidence.untracked),
+        "untracked": [masked(name) for name in evidence.untracked],
         "is_deterministic": evidence.is_deterministic,
         "is_traced": reads is not None,
     }

@@ -23,6 +23,17 @@ def test_a_line_is_read_once_it_is_complete(tmp_path):
     assert (traces.get("model.b"), traces.get("model.a")) == (second, first)
 
 
+def test_a_file_that_was_taken_is_gone_and_still_known(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    traces, trace = TraceFile(path), Trace("model.a", frozenset({"var"}), {"var: x": "1"})
+    traces.take()
+    assert not traces.exists()
+    path.write_text(f"{trace.to_json()}\n")
+    traces.take()
+    assert not path.exists()
+    assert (traces.exists(), traces.get("model.a")) == (True, trace)
+
+
 def test_a_run_knows_what_a_node_read_when_dbt_logs_its_end(tmp_path, monkeypatch):
     found = {}
     events = DbtProcess.events

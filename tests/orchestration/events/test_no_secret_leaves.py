@@ -12,7 +12,9 @@ import pytest
 from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
+from dagster_sao.core.code.evidence import Evidence
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.orchestration.events import record_json
 from dagster_sao.orchestration.events.door import SecretError, errors_masked
 from dagster_sao.warehouse.redaction import learn
 from tests.support.planted_secrets import PASSWORD, SECRETS, environment_of, secrets_in, write_project
@@ -82,6 +84,12 @@ def test_a_failure_stays_a_failure_without_its_secret():
         raise dg.Failure(f"cannot log in with {PASSWORD}", allow_retries=False)
     assert caught.value.description == "cannot log in with ***"
     assert not caught.value.allow_retries
+
+
+def test_a_record_names_what_was_read_without_its_secrets():
+    learn([PASSWORD])
+    evidence = Evidence(untracked=(f"read_csv(s3://{PASSWORD}@bucket/a.csv)",))
+    assert record_json._evidence_to_json(evidence)["untracked"] == ["read_csv(s3://***@bucket/a.csv)"]
 
 
 def test_an_error_without_a_secret_leaves_as_it_is():
