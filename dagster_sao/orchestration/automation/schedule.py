@@ -32,7 +32,11 @@ from dagster_sao.orchestration.automation.time_limit import TimeLimit
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.automation import is_of_schedules_location, store_schedule_evaluations
+from dagster_sao.orchestration.private.automation import (
+    location_of_run,
+    location_of_schedule,
+    store_schedule_evaluations,
+)
 from dagster_sao.orchestration.private.dagster_internals import lend_instance, repository_of_tick
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
@@ -134,7 +138,8 @@ class JobSchedule:
         if isinstance(answer, dg.SkipReason):
             return answer
         queued = instance.get_runs(dg.RunsFilter(job_name=self._job.name, statuses=[dg.DagsterRunStatus.QUEUED]))
-        ours = (run for run in queued if is_of_schedules_location(instance, self._job.schedule_name, run))
+        location = location_of_schedule(instance, self._job.schedule_name) if queued else None
+        ours = (run for run in queued if location is not None and location_of_run(run) == location)
         run = covering_run(ours, answer, self._job.run_config)
         return answer if run is None else dg.SkipReason(queued_line(run))
 

@@ -30,7 +30,8 @@ __all__ = [
     "condition_result",
     "evaluate_conditions",
     "evaluation_node",
-    "is_of_schedules_location",
+    "location_of_run",
+    "location_of_schedule",
     "sensor_evaluation",
     "sensor_result",
     "store_schedule_evaluations",
@@ -163,13 +164,19 @@ def store_schedule_evaluations(
         storage.add_auto_materialize_asset_evaluations(int(ticks[0].tick_id), stored)
 
 
-def is_of_schedules_location(instance: dg.DagsterInstance, schedule: str, run: dg.DagsterRun) -> bool:
-    """Return whether a run certainly is one of the code location that a schedule is in."""
-    state, origin = _state_of_schedule(instance, schedule), run.remote_job_origin
-    if state is None or origin is None:
-        return False
-    # By name: the origin also has the address of its server, or the path of its file, which may be another one by now.
-    return state.origin.repository_origin.get_label() == origin.repository_origin.get_label()
+def location_of_schedule(instance: dg.DagsterInstance, schedule: str) -> str | None:
+    """Return the name of the code location and repository that a schedule is in, None where that is not certain."""
+    state = _state_of_schedule(instance, schedule)
+    return state.origin.repository_origin.get_label() if state is not None else None
+
+
+def location_of_run(run: dg.DagsterRun) -> str | None:
+    """Return the name of the code location and repository that a run is of, None where it has none.
+
+    By name: the origin also has the address of its server, or the path of its file, which may be another one by now.
+    """
+    origin = run.remote_job_origin
+    return origin.repository_origin.get_label() if origin is not None else None
 
 
 def _state_of_schedule(instance: dg.DagsterInstance, schedule: str) -> InstigatorState | None:
