@@ -14,9 +14,10 @@ from dagster_sao.core.state.state import StateSnapshot
 def wanted_sources(project: Project, state: StateSnapshot, now: datetime) -> set[str]:
     """Return the sources whose new data could lead to a build now.
 
-    A node within its `build_after` ignores new data, and so do the nodes below it. A view counts as its children do; one
-    without children counts, and one whose templates query its parents, so that its source is shown as it is. A test does not count while the nodes that it gates
-    wait, because it runs right before them.
+    A node within its `build_after` ignores new data, and so do the nodes below it. A view counts as its children do. One
+    without children counts, so that its source is shown as it is; so does one whose templates query its parents, since it is
+    created anew for their new data. A test does not count while the nodes that it gates wait, because it runs right before
+    them.
     """
     graph = project.graph
     wants: dict[str, bool] = {}

@@ -39,7 +39,7 @@ def run_queue(original: Wrapper) -> Wrapper:
     @wraps(original)
     def run_queue(self: Any, pool: Any) -> Any:
         if current.session is not None:
-            of_dbt = self.config
+            of_dbt = self.config  # dbt's own settings, not the options of a run
             current.session.threads = of_dbt.threads
         return original(self, pool)
 

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from tests.histories.lab import TABLE, VIEW, lab
+from tests.histories.test_relations import ORDERS, SETUP, SOURCES
 from tests.histories.test_views_follow_columns import is_as_rebuilt
 
-SOURCES = """
-sources:
-  - name: raw
-    schema: raw
-    tables: [{name: orders}, {name: items}]
-"""
-SETUP = [
-    "create schema raw",
-    "create table raw.orders as select * from (values (1, 10), (2, 20)) t(id, amount)",
-    "create table raw.items as select 1 as id",
-]
-ORDERS = "{{ source('raw', 'orders') }}"
 PIVOT = f"""{VIEW}
 {{% set ids = run_query('select distinct id from ' ~ ref('a') ~ ' order by 1').columns[0].values() if execute else [] %}}
 select 0 as zero {{% for id in ids %}}, sum(amount) filter (id = {{{{ id }}}}) as amount_{{{{ id }}}} {{% endfor %}}
@@ -35,7 +24,7 @@ select {{% for column in adapter.get_columns_in_relation(source('raw', 'orders')
 
 def test_a_view_made_from_rows_follows_them(tmp_path):
     files = {
-        "models/s.yml": SOURCES,
+        **SOURCES,
         "models/a.sql": TABLE + f"select * from {ORDERS}",
         "models/pivot.sql": PIVOT,
         "models/below.sql": TABLE + "select * from {{ ref('pivot') }}",
@@ -53,7 +42,7 @@ def test_a_view_made_from_rows_follows_them(tmp_path):
 
 def test_a_view_made_from_columns_follows_them(tmp_path):
     files = {
-        "models/s.yml": SOURCES,
+        **SOURCES,
         "models/star.sql": STAR,
         "models/t.sql": TABLE + "select * from {{ ref('star') }}",
     }
@@ -71,7 +60,7 @@ def test_a_view_made_from_columns_follows_them(tmp_path):
 
 
 def test_a_view_made_from_the_catalog_follows_it_after_a_while(tmp_path):
-    files = {"models/s.yml": SOURCES, "models/all.sql": UNION, "models/t.sql": TABLE + "select * from {{ ref('all') }}"}
+    files = {**SOURCES, "models/all.sql": UNION, "models/t.sql": TABLE + "select * from {{ ref('all') }}"}
     with lab(tmp_path, files, [*SETUP, "create schema parts", "create table parts.one as select 1 as n"]) as case:
         case.settle()
         case.sql("create table parts.two as select 2 as n")

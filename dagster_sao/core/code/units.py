@@ -94,11 +94,14 @@ class Units:
 
     def may_ask(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions what queries the warehouse."""
-        return any(not _ASKS.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
+        return self._mention(units, _ASKS)
 
     def runs_statements(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions what runs statements."""
-        return any(not _RUNS.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
+        return self._mention(units, _RUNS)
+
+    def _mention(self, units: Iterable[Unit], names: frozenset[str]) -> bool:
+        return any(not names.isdisjoint(self._facts.reads(text).names) for unit in units for text in self._texts(unit))
 
     def is_volatile(self, units: Iterable[Unit]) -> bool:
         """Return whether a template, or a macro that it may call, mentions the time, a random value or a sequence."""
