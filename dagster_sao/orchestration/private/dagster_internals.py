@@ -299,13 +299,24 @@ def metadata_of_engine_event(event: dg.DagsterEvent) -> Mapping[str, Any]:
     return data.metadata if isinstance(data, EngineEventData) else {}
 
 
+_MOST_PLANNED = 20
+_PLANNED: dict[str, AbstractSet[dg.AssetKey]] = {}
+"""By the snapshot's id, which is a hash of its content: reading one takes the longer the more assets a job has, at each tick."""
+
+
 def planned_assets(instance: dg.DagsterInstance, run: dg.DagsterRun) -> AbstractSet[dg.AssetKey] | None:
     """Return the assets that a run materializes, by its execution plan; None where it has none that is stored."""
-    if run.execution_plan_snapshot_id is None:
+    snapshot_id = run.execution_plan_snapshot_id
+    if snapshot_id is None:
         return None
-    plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-    outputs = (output.properties for step in plan.steps for output in step.outputs)
-    return {found.asset_key for found in outputs if found is not None and found.asset_key is not None}
+    if snapshot_id not in _PLANNED:
+        plan = instance.get_execution_plan_snapshot(snapshot_id)
+        outputs = (output.properties for step in plan.steps for output in step.outputs)
+        keys = frozenset(found.asset_key for found in outputs if found is not None and found.asset_key is not None)
+        if len(_PLANNED) >= _MOST_PLANNED:
+            _PLANNED.clear()
+        _PLANNED[snapshot_id] = keys
+    return _PLANNED[snapshot_id]
 
 
 def last_check_evaluations(
