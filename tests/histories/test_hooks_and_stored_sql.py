@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.histories.lab import TABLE, VIEW, lab
+from tests.histories.test_relations import ORDERS, SETUP, SOURCES
 from tests.histories.test_views_follow_columns import is_as_rebuilt
-from tests.histories.test_views_made_from_answers import ORDERS, SETUP, SOURCES
 
 HOOKED = "{{ config(materialized='table', post_hook='insert into {{ this }} select id, 0 from raw.extra') }} "
 GRANTING = (
@@ -14,7 +14,7 @@ GRANTING = (
 
 def test_a_relation_that_only_a_hook_reads_is_an_input(tmp_path):
     files = {
-        "models/s.yml": SOURCES,
+        **SOURCES,
         "models/a.sql": f"{HOOKED}select * from {ORDERS}",
         "models/below.sql": TABLE + "select * from {{ ref('a') }}",
         "models/granting.sql": f"{GRANTING}select * from {ORDERS}",
@@ -33,7 +33,7 @@ def test_a_relation_that_only_a_hook_reads_is_an_input(tmp_path):
 
 def test_a_view_follows_a_parent_to_its_new_relation(tmp_path):
     files = {
-        "models/s.yml": SOURCES,
+        **SOURCES,
         "models/a.sql": TABLE + f"select * from {ORDERS}",
         "models/v.sql": VIEW + "select * from {{ ref('a') }}",
         "models/c.sql": TABLE + "select * from {{ ref('v') }}",
