@@ -163,6 +163,7 @@ class World:
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     restored: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
     altered: dict[str, str] = field(default_factory=dict)
     hooks: dict[str, str] = field(default_factory=dict)
     """The source that each run moves at its end which builds a node."""
@@ -215,6 +216,7 @@ class World:
             failures=dict(self.failures),
             missing_relations=frozenset(self.missing),
             restored_relations=frozenset(self.restored),
+            moved_relations=frozenset(self.moved),
             altered_relations=dict(self.altered),
             moved_in_run=dict(self.moved_in_run),
             blocked=frozenset(self.blocked),
@@ -343,6 +345,7 @@ class World:
         self.failures.pop(node, None)
         self.missing.discard(node)
         self.restored.discard(node)
+        self.moved.discard(node)
         self.altered.pop(node, None)
         return build
 

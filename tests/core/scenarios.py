@@ -28,6 +28,7 @@ edit orders [config: materialized=view]    its SQL changes (or this part of its 
 drop orders                                its relation is gone from the warehouse
 overwrite orders by other [of shop.big] [as the same | in turn 2]   something else writes its relation (the same rows)
 restore orders                             its database is put back from an older copy
+move orders                                the target has another database, with a copy of it
 open orders                                whoever writes it has not come to an end
 wait 1h 30m
 builds stg orders                          plan: exactly these are built (none: `builds nothing`)
@@ -252,6 +253,9 @@ class Play:
         for node in rest.split():
             self.world.restored.add(node)
             self.world.altered[node] = "restored"
+
+    def _move(self, rest: str, _where: str) -> None:
+        self.world.moved.update(rest.split())
 
     def _overwrite(self, rest: str, _where: str) -> None:
         node, _, writer = rest.partition(" by ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import duckdb
 import pytest
 
 from tests.histories.lab import TABLE, VIEW, lab
@@ -69,3 +70,44 @@ def test_what_others_write_is_not_taken_for_an_older_copy(tmp_path):
         case.settle()
         assert case.sql("from main.totals") == [(60,)]
         assert not [why for told in case.told for _, why in told.nodes.values() if "older copy" in why]
+
+
+def test_what_is_built_on_a_part_of_an_older_copy_is_built_again(tmp_path):
+    with lab(tmp_path, FILES, SETUP) as case:
+        case.settle()
+        copy(case)
+        edit_orders(case)
+        case.settle()
+        put_back(case)
+        case.look()
+        case.job("totals")
+        case.advance(minutes=10)
+        case.settle()
+        assert case.sql("from main.totals") == [(60,)]
+
+
+PROFILE = """
+shop:
+  target: warehouse
+  outputs: {{warehouse: {{type: duckdb, path: "FOLDER/{}/warehouse.duckdb", threads: 1}}}}
+"""
+MOVED = '"warehouse"."main"."{}" was last built in another database'
+
+
+def test_all_that_is_in_another_database_of_the_same_name_is_built_again_once(tmp_path):
+    (tmp_path / "other").mkdir()
+    with lab(tmp_path, FILES, SETUP) as case:
+        case.settle()
+        shutil.copy(case.folder / "warehouse.duckdb", case.folder / "other")
+        edit_orders(case)
+        case.settle()
+        case.edit({"profiles.yml": PROFILE.format("other")})
+        case.restart()
+        case.look()
+        assert [case.decision(name) for name in NAMES] == [("build", MOVED.format(name)) for name in NAMES]
+        case.job("totals")
+        case.advance(minutes=10)
+        case.settle()
+        with duckdb.connect(str(case.folder / "other" / "warehouse.duckdb")) as db:
+            assert db.sql("from main.totals").fetchall() == [(60,)]
+        assert case.cycle() == []

@@ -56,17 +56,24 @@ defs = build_state_aware_definitions(
 class JobShop:
     """A code location on disk, its instance and its warehouse."""
 
-    def __init__(self, folder, copy_of=None):
+    def __init__(self, folder):
         self.folder = folder
-        if copy_of is not None:
-            shutil.copytree(copy_of.folder, folder)
-        for name, text in FILES.items() if copy_of is None else [(PROFILES, FILES[PROFILES])]:
+        self._kept = folder.with_name("kept")
+        for name, text in FILES.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("{folder}", str(folder)), encoding="utf-8")
-        if copy_of is None:
-            self.sql("create schema raw; create table raw.orders as select 1 as id")
-            run_dbt(folder / "dbt", "parse")
+        self.sql("create schema raw; create table raw.orders as select 1 as id")
+        run_dbt(folder / "dbt", "parse")
+
+    def keep(self):
+        """Keep everything as it is, for `put_back`."""
+        shutil.copytree(self.folder, self._kept)
+
+    def put_back(self):
+        """Put everything back as it was kept, in the same place: elsewhere, its database would count as another one."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._kept, self.folder)
 
     def sql(self, statement):
         with closing(duckdb.connect(str(self.folder / WAREHOUSE))) as connection:

@@ -19,6 +19,7 @@ from dagster_sao.core.decision.messages import (
     incomplete,
     named,
     relation_missing,
+    relation_moved,
     relation_restored,
     retries,
     upstream_failed,
@@ -119,6 +120,8 @@ class Situation:
     relation_missing: bool = False
     relation_restored: bool = False
     """Whether it comes from an older copy of its database, put back since its last build."""
+    relation_moved: bool = False
+    """Whether its last build wrote another database."""
     relation_altered: bool = False
     """Whether something else altered its rows since its last build."""
     is_deterministic: bool = False
@@ -222,6 +225,8 @@ def _first_row(s: Situation) -> Decision:
         return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
     if s.relation_restored:
         return Decision(Action.BUILD, Reason.OVERWRITTEN, relation_restored(s.relation_name), full_refresh=full)
+    if s.relation_moved:
+        return Decision(Action.BUILD, Reason.OVERWRITTEN, relation_moved(s.relation_name), full_refresh=full)
     # 6
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"

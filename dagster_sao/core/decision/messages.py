@@ -58,6 +58,11 @@ def relation_restored(relation_name: str) -> str:
     return f"{relation_name} comes from an older copy of its database"
 
 
+def relation_moved(relation_name: str) -> str:
+    """Return the message about a relation whose last build wrote the database that the target had before."""
+    return f"{relation_name} was last built in another database"
+
+
 def writer_label(writer: Writer) -> str:
     """Return the name of whatever wrote a relation, with its project and environment where these differ."""
     name = writer.node.split(".", 2)[-1]

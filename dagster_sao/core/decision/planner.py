@@ -216,6 +216,7 @@ class _Planner:
             relation_name=node.relation_name or node.name,
             relation_missing=uid in self._state.missing_relations,
             relation_restored=uid in self._state.restored_relations,
+            relation_moved=uid in self._state.moved_relations,
             relation_altered=uid in self._state.altered_relations,
             is_deterministic=last_build is not None and _is_deterministic(node, last_build),
             # Its own failed attempt is in `failure`.

@@ -27,8 +27,11 @@ def version_in_relation(unique_id: str, version: str, state: StateSnapshot, *, i
     """Return the version of the rows in a node's relation: `version`, unless something else has written it since.
 
     An attempt that failed or was interrupted gives the relation a version of its own. One that is under way may come to
-    nothing, so nothing is decided for it; but what reads the relation meanwhile (`is_read`) may read anything.
+    nothing, so nothing is decided for it; but what reads the relation meanwhile (`is_read`) may read anything. A copy of
+    the database may have the rows of any build.
     """
+    if state.is_copied(unique_id):
+        return digest([version, "copied"])
     writer = state.other_writer(unique_id)
     if writer is None or (writer.is_open and not is_read):
         return version

@@ -310,6 +310,8 @@ class StateSnapshot:
     """Nodes whose relation is known not to exist. Unknown is not missing."""
     restored_relations: frozenset[str] = frozenset()
     """Nodes whose relation comes from an older copy of its database, put back since their last build."""
+    moved_relations: frozenset[str] = frozenset()
+    """Nodes whose last build wrote another database than the one that the target has now."""
     altered_relations: Mapping[str, str] = field(default_factory=dict)
     """Nodes whose rows something else altered since their last build, with an id of the alteration."""
     moved_in_run: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -334,6 +336,10 @@ class StateSnapshot:
             return tuple((source.version_of(token), moment) for token, moment in source.history)
         build = self.builds.get(unique_id)
         return build.history if build is not None else ()
+
+    def is_copied(self, unique_id: str) -> bool:
+        """Return whether a node's relation is in another copy of the database than the one that its last build wrote."""
+        return unique_id in self.restored_relations or unique_id in self.moved_relations
 
     def other_writer(self, unique_id: str) -> Writer | None:
         """Return who has written a node's relation since its last build, None if nobody is known to."""

@@ -96,11 +96,11 @@ def _known_views(project: Project, state: StateSnapshot, tests: Iterable[str], b
         if uid not in read and uid in graph.nodes and graph.nodes[uid].is_view:
             read.add(uid)
             stack.extend(graph.nodes[uid].parents)
-    disturbed = state.missing_relations | state.restored_relations | state.altered_relations.keys()
     return {
         uid
-        for uid in read - disturbed
+        for uid in read - state.missing_relations - state.altered_relations.keys()
         if (build := state.builds.get(uid)) is not None
+        and not state.is_copied(uid)
         and state.other_writer(uid) is None
         and not project.code_changes(uid, build)
     }

@@ -51,8 +51,11 @@ class WriterTable:
         self._state_name = state_name
         self._engine: sa.Engine | None = None
 
-    def read(self, loaded: LoadedProject) -> Mapping[str, Writer]:
-        """Return the last writer of each node's relation, where one was noted. Raises WriterError."""
+    def read(self, loaded: LoadedProject) -> Mapping[str, Writer | None]:
+        """Return the last writer of each node's relation, None where nobody noted one. Raises WriterError.
+
+        Without nodes whose relation cannot be told from those of other warehouses.
+        """
         if self._engine is None:
             self._engine = find_table(self._instance, _WRITERS)
         engine = self._engine
@@ -71,11 +74,12 @@ class WriterTable:
                     for row in connection.execute(_selection(part).add_columns(is_open))
                 ]
 
-        return {
+        noted = {
             uid: self._writer(uid, row.attempt_id, json.loads(row.record), is_open=bool(row.is_open))
             for row in retried(rows, "The last writers of relations cannot be read", WriterError)
             for uid in of_relation[row.relation]
         }
+        return {uid: noted.get(uid) for uids in of_relation.values() for uid in uids}
 
     def _writer(self, uid: str, attempt_id: str, record: Mapping[str, Any], *, is_open: bool) -> Writer:
         project = record["project"]
@@ -95,29 +99,38 @@ class WriterTable:
 
 def with_writers(
     state: StateSnapshot,
-    writers: Mapping[str, Writer],
-    read_again: Callable[[], Mapping[str, Writer]],
+    writers: Mapping[str, Writer | None],
+    read_again: Callable[[], Mapping[str, Writer | None]],
     wiped_at: Mapping[str, datetime],
 ) -> StateSnapshot:
-    """Return a state with the last writers of relations, and the failures and interruptions that they show.
+    """Return a state with the last writers of relations, and the failures, interruptions and moves that they show.
 
     `writers` were read before the builds of `state`. Where the two differ, `read_again` shows whether a run was writing in
     between. Nothing is concluded about such a run.
     """
     if any(_is_other(state, uid, writer) for uid, writer in writers.items()):
         now = read_again()
-        writers = {uid: one if one == writers.get(uid) else replace(one, is_open=True) for uid, one in now.items()}
-    writers = {uid: one for uid, one in writers.items() if uid not in wiped_at or one.at > wiped_at[uid]}
+        writers = {
+            uid: replace(one, is_open=True) if one is not None and one != writers.get(uid) else one
+            for uid, one in now.items()
+        }
+    noted = {
+        uid: one for uid, one in writers.items() if one is not None and (uid not in wiped_at or one.at > wiped_at[uid])
+    }
     failures = {
         uid: writer.failure or FailedAttempt(writer.at, 1, kind=FailureKind.INTERRUPTED)
-        for uid, writer in writers.items()
+        for uid, writer in noted.items()
         if writer.is_own and not writer.is_open and uid not in state.failures and _is_other(state, uid, writer)
     }
-    return replace(state, writers=writers, failures={**state.failures, **failures})
+    # Every build of a relation has a row of its own database.
+    moved = frozenset(uid for uid, one in writers.items() if one is None and _is_other(state, uid, one))
+    return replace(state, writers=noted, failures={**state.failures, **failures}, moved_relations=moved)
 
 
-def _is_other(state: StateSnapshot, uid: str, writer: Writer) -> bool:
+def _is_other(state: StateSnapshot, uid: str, writer: Writer | None) -> bool:
     build = state.builds.get(uid)
+    if writer is None:
+        return build is not None and bool(build.attempt_id)
     return build is None or build.attempt_id != writer.attempt_id
 
 

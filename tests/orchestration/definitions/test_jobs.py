@@ -350,13 +350,16 @@ def test_jobs_need_the_run_config_that_they_set(tmp_path):
 def built_shop(tmp_path_factory):
     """A shop that was built by `dagster job execute`."""
     shop = JobShop(tmp_path_factory.mktemp("jobs") / "shop")
-    return shop, shop.execute("hourly")
+    run_id = shop.execute("hourly")
+    shop.keep()
+    return shop, run_id
 
 
 @pytest.fixture
-def shop(built_shop, tmp_path):
+def shop(built_shop):
     """A shop whose `hourly` job ran once, to change."""
-    return JobShop(tmp_path / "shop", copy_of=built_shop[0])
+    yield built_shop[0]
+    built_shop[0].put_back()
 
 
 def test_a_job_runs_from_the_command_line(built_shop):

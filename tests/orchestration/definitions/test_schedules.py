@@ -79,15 +79,16 @@ def built_shop(tmp_path_factory):
     """A shop whose `hourly` job ran once."""
     shop = JobShop(tmp_path_factory.mktemp("schedules") / "shop")
     shop.execute_here("hourly")
+    shop.keep()
     return shop
 
 
 @pytest.fixture
-def shop(built_shop, tmp_path):
-    """The same in a folder of its own, to change."""
-    shop = JobShop(tmp_path / "shop", copy_of=built_shop)
-    with shop.instance() as instance:
-        yield ScheduledShop(shop, instance)
+def shop(built_shop):
+    """The same, to change."""
+    with built_shop.instance() as instance:
+        yield ScheduledShop(built_shop, instance)
+    built_shop.put_back()
 
 
 def names(keys):
