@@ -81,6 +81,8 @@ class AdapterTraits:
     """Whether the database runs in the process that opens it, and its file has either one writer or many readers."""
     is_read_only_by_transaction: bool = False
     """Whether a connection is made read only through its transactions."""
+    keeps_relations: bool = True
+    """Whether the server keeps the relations itself. An engine over a catalog elsewhere shows the same ones from any host."""
     has_counters: bool = False
     """Whether the database counts the rows that are written to each table, and shows them some time after the commit."""
     sizes_seed_columns: bool = True
@@ -115,7 +117,7 @@ def _duckdb_binds_late() -> bool:
 _UNKNOWN = AdapterTraits()
 _IGNORES_CASE = NameTraits(ignores_case=True)
 _TRAITS: Mapping[str, AdapterTraits] = {
-    "athena": AdapterTraits(names=_IGNORES_CASE),
+    "athena": AdapterTraits(names=_IGNORES_CASE, keeps_relations=False),
     "bigquery": AdapterTraits(
         names=NameTraits(Folding.NONE),
         times=TimeTraits(
@@ -185,7 +187,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
             " date_output_format = 'YYYY-MM-DD'"
         ),
     ),
-    "spark": AdapterTraits(names=_IGNORES_CASE),
+    "spark": AdapterTraits(names=_IGNORES_CASE, keeps_relations=False),
     "sqlserver": AdapterTraits(
         names=_IGNORES_CASE,
         times=TimeTraits(
@@ -197,7 +199,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
             flaw="the time that dbt reads from teradata is the time of the last ALTER, which misses inserts, updates and deletes",
         ),
     ),
-    "trino": AdapterTraits(names=_IGNORES_CASE),
+    "trino": AdapterTraits(names=_IGNORES_CASE, keeps_relations=False),
     "vertica": AdapterTraits(
         times=TimeTraits(
             flaw="the time that dbt reads from vertica is the time of its creation, which misses every later change"

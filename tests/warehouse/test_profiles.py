@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.warehouse.profiles import session_settings
+from dagster_sao.warehouse.profiles import place_of, session_settings
 
 PROFILES = """
 shop:
@@ -51,3 +51,19 @@ def test_a_profile_that_cannot_be_read_says_nothing_here(read, tmp_path):
     assert read(profile="none") == {}
     assert read(zone="[") == {}
     assert session_settings(tmp_path, tmp_path / "none", "shop", None, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("shop.duckdb", "{folder}/shop.duckdb"),
+        ("md:shop?motherduck_token=secret", "md:shop"),
+        (":memory:", ":memory:"),
+    ],
+)
+def test_the_place_of_a_database_is_its_path_without_options(tmp_path, path, place):
+    (tmp_path / "dbt_project.yml").write_text("{name: shop, version: 1.0.0, profile: shop}")
+    (tmp_path / "profiles.yml").write_text(
+        f"shop: {{target: dev, outputs: {{dev: {{type: duckdb, path: '{path}', schema: main}}}}}}"
+    )
+    assert place_of(tmp_path, tmp_path, None, None, {}) == place.format(folder=tmp_path.resolve())

@@ -25,6 +25,7 @@ from dagster_sao.orchestration.leases.leases import Leases, is_held
 from dagster_sao.orchestration.leases.relation_keys import writer_key, writer_keys
 from dagster_sao.orchestration.leases.tables import TableError, find_table, in_parts, open_table, replace_rows, retried
 from dagster_sao.orchestration.project.loaded import LoadedProject
+from dagster_sao.warehouse.adapters import traits_of
 
 _WRITERS = sa.Table(
     "dagster_sao_writers",
@@ -52,9 +53,9 @@ class WriterTable:
         self._engine: sa.Engine | None = None
 
     def read(self, loaded: LoadedProject) -> Mapping[str, Writer | None]:
-        """Return the last writer of each node's relation, None where nobody noted one. Raises WriterError.
+        """Return the last writer of each node's relation, None where nobody has written it. Raises WriterError.
 
-        Without nodes whose relation cannot be told from those of other warehouses.
+        Without nodes of which that is not known: the table has the writers of each host, account or file apart.
         """
         if self._engine is None:
             self._engine = find_table(self._instance, _WRITERS)
@@ -79,6 +80,8 @@ class WriterTable:
             for row in retried(rows, "The last writers of relations cannot be read", WriterError)
             for uid in of_relation[row.relation]
         }
+        if not traits_of(loaded.project.graph.adapter_type).keeps_relations:
+            return noted
         return {uid: noted.get(uid) for uids in of_relation.values() for uid in uids}
 
     def _writer(self, uid: str, attempt_id: str, record: Mapping[str, Any], *, is_open: bool) -> Writer:

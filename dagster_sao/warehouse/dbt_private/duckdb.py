@@ -43,9 +43,14 @@ def make_read_only(credentials: Any, project_dir: Path) -> Path | None:
 
 
 def place_of(credentials: Any, project_dir: Path) -> str | None:
-    """Return the path of the target's database file or lake, None for a database elsewhere."""
-    if credentials.remote or not _is_ours(credentials.path):
+    """Return the path of the target's database file or lake, None for a database on a server.
+
+    Without options in a path such as `md:shop?motherduck_token=…`, which may change.
+    """
+    if credentials.remote:
         return None
+    if not _is_ours(credentials.path):
+        return str(credentials.path).partition("?")[0]
     path = _absolute(credentials.path, project_dir)
     return path if _is_lake(path) else str(Path(path).resolve())
 
