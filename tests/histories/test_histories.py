@@ -11,7 +11,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.regressions import OF_KINDS, REGRESSIONS
 from tests.histories.steps import histories
 
-FEW, MANY, SHARDS = 2, 10, 10
+FEW, MANY, SHARDS = 2, 5, 20
 
 AT_EACH_CHANGE = {
     "a failed test holds back the children until it is repaired",

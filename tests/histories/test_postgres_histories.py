@@ -11,7 +11,7 @@ from tests.histories.living import live, live_random_histories
 from tests.histories.postgres_world import Works, postgres_histories
 from tests.histories.steps import History
 
-MANY, SHARDS = 5, 8
+MANY, SHARDS = 3, 14
 pytestmark = pytest.mark.slow
 
 KNOWN: dict[str, History] = {
