@@ -29,6 +29,7 @@ defs = build_state_aware_definitions(
 """
 _MODELS = ("good", "hidden", "says_password", "says_url", "says_secret")
 _TABS = ("overview", "partitions", "events", "checks", "lineage", "automation")
+_MOST_POLLS, _POLL_MILLISECONDS = 600, 100
 _SENSORS = ("shop_freshness_sensor", "shop_automation_sensor")
 
 
@@ -43,9 +44,14 @@ class _Heard:
         self.page.route("**/graphql", self._pass_on)
         self.page.on("websocket", self._listen)
 
-    def visit(self, path: str) -> None:
-        """Open a page, wait until it receives nothing more, and keep what it shows."""
+    def visit(self, path: str, until: str = "") -> None:
+        """Open a page, wait until it receives nothing more, and `until` too, and keep what it shows."""
+        before = len(self.texts)
         self.page.goto(path, wait_until="networkidle")
+        for _ in range(_MOST_POLLS):
+            if not until or any(until in text for _, text in self.texts[before:]):
+                break
+            self.page.wait_for_timeout(_POLL_MILLISECONDS)
         self.texts.append((path, self.page.content()))
 
     def _pass_on(self, route: Route) -> None:
@@ -73,7 +79,8 @@ def test_no_page_of_the_ui_receives_or_shows_a_planted_secret(browser: Browser, 
     assert [run.status for run in (requested, by_hand, job)] == ["FAILURE"] * 3
     heard = _Heard(browser.new_page(base_url=dev.client.url))
     for run in (requested, by_hand, job):
-        heard.visit(f"/runs/{run.id}")
+        # The log comes in order and by and by.
+        heard.visit(f"/runs/{run.id}", until="RunFailureEvent")
     for model in _MODELS:
         for tab in _TABS:
             heard.visit(f"/assets/{model}?view={tab}")

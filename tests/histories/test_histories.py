@@ -24,6 +24,21 @@ AT_EACH_CHANGE = {
 OFTEN = {promise for promise in REGRESSIONS if not any(promise in known for known in OF_KINDS.values())}
 """What CI replays: of each kind of thing that a build reads, one history is enough."""
 OFTEN |= {next(iter(known)) for known in OF_KINDS.values()}
+OFTEN -= {
+    "a broken model is left alone for longer and longer",
+    "a build ends a failure from before the clock was set back",
+    "a child that was built by hand on rows that failed a test follows their repair",
+    "a failure counts though the clock was set back since the build before",
+    "a run that dies is not repeated at once for what it built itself",
+    "a test that is edited there and back shows its own answer",
+    "a verdict outlives its run",
+    "code that was built but not recorded is taken back after its run is deleted",
+    "code whose test failed is taken back",
+    "files that are newer than the manifest are no change at every look",
+    "what a run by hand was interrupted in is built",
+    "what a run is building is not asked for again",
+}
+"""Others of these are like them."""
 
 
 def marks(promise):
