@@ -94,6 +94,9 @@ select {{ helpers.helped() }} as helped {{ noted('a note') }}
     "models/v_wide.sql": "{{ config(materialized='view') }} select * from {{ source('raw', 'wide') }}",
     "models/t_wide.sql": _TABLE + "select * from {{ ref('v_wide') }}",
     "models/t_unknown.sql": _TABLE + "select max(n) as largest from raw.loose",
+    "models/v_unknown.sql": "{{ config(materialized='view') }} select max(n) as largest from raw.loose",
+    "models/t_seen.sql": _TABLE + "select largest from {{ ref('v_unknown') }}",
+    "models/t_from_seen.sql": _TABLE + "select largest from {{ ref('t_seen') }}",
     "models/t_asked.sql": _TABLE
     + """
 {% set tables = run_query("select count(*) from information_schema.tables where table_name like 'part_%'") %}
@@ -120,6 +123,9 @@ READERS = (
     "v_wide",
     "t_wide",
     "t_unknown",
+    "v_unknown",
+    "t_seen",
+    "t_from_seen",
     "t_asked",
     "t_this",
     "t_from_this",

@@ -280,7 +280,10 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
         "a struct of NULLs is not NULL": [("alter nested", "shape"), ("cycle",)],
     },
     "relations that dbt does not know": {
-        "a hard-coded relation is read again after its interval": [("change beside", "loose"), ("cycle",)],
+        "a hard-coded relation is read again after its interval, and all that was made from it": [
+            ("change beside", "loose"),
+            ("cycle",),
+        ],
     },
     "questions that SQL asks while it is rendered": {
         "a table that comes is another answer of the catalog": [("change parts",), ("cycle",)],

@@ -46,3 +46,37 @@ def test_a_view_follows_a_parent_to_its_new_relation(tmp_path):
         assert run.nodes["v"] == ("build", "Code changed: relation: a")
         assert case.cycle() == []
         assert is_as_rebuilt(case, "b", "v", "c")
+
+
+def test_the_rows_of_a_seed_are_new_data_if_its_hooks_make_others_each_time(tmp_path):
+    hooks = "seeds: [{{name: fees, config: {{post_hook: 'update {{{{ this }}}} set fee = {}'}}}}]"
+    files = {
+        "seeds/fees.csv": "id,fee\n1,10\n",
+        "seeds/seeds.yml": hooks.format("fee * 2"),
+        "models/a.sql": TABLE + "select fee from {{ ref('fees') }}",
+    }
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        case.materialize("fees")
+        assert case.cycle() == []
+        assert case.sql("from main.a") == [(20,)]
+        case.edit({"seeds/seeds.yml": hooks.format("(random() * 1000000000)::int")})
+        case.settle()
+        case.materialize("fees")
+        case.settle()
+        assert case.sql("from main.a") == case.sql("select fee from main.fees")
+
+
+def test_the_rows_of_a_table_are_new_data_if_a_view_that_it_reads_has_others_each_time(tmp_path):
+    files = {
+        "models/v.sql": VIEW + "select random() as number",
+        "models/e.sql": "{{ config(materialized='ephemeral') }} select * from {{ ref('v') }}",
+        "models/a.sql": TABLE + "select number from {{ ref('e') }}",
+        "models/below.sql": TABLE + "select number from {{ ref('a') }}",
+    }
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        case.materialize("a")
+        case.settle()
+        assert case.sql("from main.below") == case.sql("from main.a")
+        assert case.cycle() == []

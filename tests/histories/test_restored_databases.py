@@ -7,6 +7,7 @@ import shutil
 import duckdb
 import pytest
 
+from tests.histories import test_functions_in_runs as with_functions
 from tests.histories.lab import TABLE, VIEW, lab
 
 pytestmark = pytest.mark.slow
@@ -94,20 +95,73 @@ shop:
 MOVED = '"warehouse"."main"."{}" was last built in another database'
 
 
+def copy_elsewhere(case):
+    (case.folder / "other").mkdir()
+    shutil.copy(case.folder / "warehouse.duckdb", case.folder / "other")
+
+
+def move(case):
+    """Let the profile have the copy that is elsewhere."""
+    case.edit({"profiles.yml": PROFILE.format("other")})
+    case.restart()
+
+
+def rows_elsewhere(case, statement):
+    with duckdb.connect(str(case.folder / "other" / "warehouse.duckdb")) as db:
+        return db.execute(statement).fetchall()
+
+
 def test_all_that_is_in_another_database_of_the_same_name_is_built_again_once(tmp_path):
-    (tmp_path / "other").mkdir()
     with lab(tmp_path, FILES, SETUP) as case:
         case.settle()
-        shutil.copy(case.folder / "warehouse.duckdb", case.folder / "other")
+        copy_elsewhere(case)
         edit_orders(case)
         case.settle()
-        case.edit({"profiles.yml": PROFILE.format("other")})
-        case.restart()
+        move(case)
         case.look()
         assert [case.decision(name) for name in NAMES] == [("build", MOVED.format(name)) for name in NAMES]
         case.job("totals")
         case.advance(minutes=10)
         case.settle()
-        with duckdb.connect(str(case.folder / "other" / "warehouse.duckdb")) as db:
-            assert db.sql("from main.totals").fetchall() == [(60,)]
+        assert rows_elsewhere(case, "from main.totals") == [(60,)]
         assert case.cycle() == []
+
+
+def test_a_verdict_says_nothing_about_another_database_of_the_same_name(tmp_path):
+    sources = """
+sources:
+  - name: raw
+    schema: raw
+    tables:
+      - name: orders
+        config: {loaded_at_query: "select timestamp '2026-01-01'"}
+        columns: [{name: amount, data_tests: [not_null]}]
+"""
+    with lab(tmp_path, {**FILES, "models/sources.yml": sources}, SETUP) as case:
+        case.settle()
+        copy_elsewhere(case)
+        rows_elsewhere(case, "update raw.orders set amount = null where id = 1")
+        move(case)
+        case.settle()
+        assert case.verdicts == {"source_not_null_raw_orders_amount": "fail"}
+        runs = len(case.told)
+        case.settle()
+        assert len(case.told) == runs
+
+
+def test_functions_are_created_again_in_a_database_that_was_put_back_and_in_another_one(tmp_path):
+    with lab(tmp_path, with_functions.FILES, with_functions.SETUP) as case:
+        case.settle()
+        copy(case)
+        copy_elsewhere(case)
+        case.edit({"functions/taxed.sql": "x * 3"})
+        case.settle()
+        now = with_functions.amounts(case)
+        assert now == [(92, 90)]
+        put_back(case)
+        case.look()
+        case.settle()
+        assert with_functions.amounts(case) == now
+        move(case)
+        case.settle()
+        assert rows_elsewhere(case, "select b.amount, t.amount from main.below b, main.t t") == now

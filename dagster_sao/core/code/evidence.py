@@ -110,9 +110,7 @@ def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str,
 def proven_kind(kind: NodeKind, evidence: Evidence) -> NodeKind:
     """Return what the builds of a node do to its rows: a table is a function of its inputs only where that is proven.
 
-    A seed is one of its file, unless its hooks read what dbt does not know.
+    So is a seed of its file: its hooks may make other rows each time.
     """
-    is_unproven = (kind is NodeKind.DETERMINISTIC and not evidence.is_deterministic) or (
-        kind is NodeKind.SEED and bool(evidence.untracked)
-    )
+    is_unproven = kind in {NodeKind.DETERMINISTIC, NodeKind.SEED} and not evidence.is_deterministic
     return NodeKind.HISTORY_DEPENDENT if is_unproven else kind

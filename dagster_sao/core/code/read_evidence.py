@@ -64,18 +64,29 @@ class EvidenceReader:
         own = self._relations.key(node.relation_name)
         known = self._relations.keys_of(node.parents)
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
-        if node.resource_type == "seed" or node.language != "sql" or _has_seen_snapshot(node, trace):
-            compiled = ""
         return self._evidence(
             node.unique_id,
             fingerprint,
             trace,
-            compiled,
+            self._read_own(node, trace, compiled),
             own=own,
             known=known,
             is_steady=is_steady,
             beside=self._read_beside(node, trace),
         )
+
+    def _read_own(self, node: Node, trace: Trace | None, compiled: str | None) -> SqlReads | None:
+        """Return what the SQL of a node reads; None where dbt did not write it."""
+        if node.resource_type == "seed":
+            return _NOTHING
+        if node.language != "sql" or _has_seen_snapshot(node, trace):
+            return SqlReads()
+        return self._read_sql(compiled)
+
+    def _read_sql(self, compiled: str | None) -> SqlReads | None:
+        if not compiled:
+            return None if compiled is None else SqlReads()
+        return read_compiled(compiled, self._dialect)
 
     def _read_beside(self, node: Node, trace: Trace | None) -> SqlReads:
         """Return what is read beside a node's own SQL: by hooks, statements of the project's macros, a Python model, a snapshot."""
@@ -92,26 +103,27 @@ class EvidenceReader:
     ) -> Evidence:
         """Return the evidence of a test."""
         known = self._relations.keys_of(test.about)
-        return self._evidence(test.unique_id, fingerprint, trace, compiled, own="", known=known, is_steady=True)
+        sql = self._read_sql(compiled)
+        return self._evidence(test.unique_id, fingerprint, trace, sql, own="", known=known, is_steady=True)
 
     def _evidence(  # noqa: PLR0913 (what is known of one build)
         self,
         unique_id: str,
         fingerprint: Fingerprint,
         trace: Trace | None,
-        compiled: str | None,
+        own_sql: SqlReads | None,
         *,
         own: str,
         known: frozenset[str],
         is_steady: bool,
         beside: SqlReads = _NOTHING,
     ) -> Evidence:
-        sql = read_compiled(compiled, self._dialect) if compiled else SqlReads()
+        sql = own_sql or SqlReads()
         unknown = [name for name in sorted(sql.relations | beside.relations) if not is_among(name, known | {own})]
         is_deterministic = sql.is_deterministic and beside.is_deterministic and own not in sql.relations
         if trace is None:
             return Evidence(None, _named(unknown), is_deterministic and not unknown)
-        if compiled is None:
+        if own_sql is None:
             unknown.append("SQL that dbt did not write")
         questions = [*self._questions(trace)]
         asked = {question.relation for question in questions}

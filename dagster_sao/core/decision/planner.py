@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from dagster_sao.core.code.evidence import UNSEEN, proven_kind, untracked_inputs
+from dagster_sao.core.code.evidence import UNSEEN, untracked_inputs
 from dagster_sao.core.code.versions import (
     data_version,
     function_versions,
@@ -20,6 +20,7 @@ from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope
 from dagster_sao.core.decision.view_rules import (
     asked_parents,
+    build_kind,
     changed_columns,
     column_signature,
     definition,
@@ -218,7 +219,7 @@ class _Planner:
             relation_restored=uid in self._state.restored_relations,
             relation_moved=uid in self._state.moved_relations,
             relation_altered=uid in self._state.altered_relations,
-            is_deterministic=last_build is not None and _is_deterministic(node, last_build),
+            is_deterministic=self._build_kind(node) in {NodeKind.DETERMINISTIC, NodeKind.SEED},
             # Its own failed attempt is in `failure`.
             overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
             request=self._requests.get(uid),
@@ -302,9 +303,14 @@ class _Planner:
             version = view_version(code, consumed, self._definition_after(node))
             return version if self._is_built(uid) else version_in_relation(uid, version, self._state)
         if self._is_built(uid):
-            kind = proven_kind(node.kind, last_build.evidence if last_build is not None else UNSEEN)
-            return data_version(kind, self._code_after(uid), self._consumed(node), _PLANNED)
+            return data_version(self._build_kind(node), self._code_after(uid), self._consumed(node), _PLANNED)
         return stored_version(uid, last_build, self._project.policy(uid), self._state) if last_build else None
+
+    def _build_kind(self, node: Node) -> NodeKind:
+        """Return what a build does to a node's rows, as far as its last build shows."""
+        last_build = self._state.builds.get(node.unique_id)
+        evidence = last_build.evidence if last_build is not None else UNSEEN
+        return build_kind(node, evidence, self._graph, self._state.builds)
 
     def _code_after(self, uid: str) -> str:
         """Return the digest of the code of a node that this plan builds: the last build's, if the code is the same."""
@@ -390,9 +396,3 @@ class _Planner:
     def _is_view(self, unique_id: str) -> bool:
         node = self._graph.nodes.get(unique_id)
         return node is not None and node.is_view
-
-
-def _is_deterministic(node: Node, last_build: LastBuild) -> bool:
-    """Return whether a build makes the same rows from the same code and data."""
-    kind = proven_kind(node.kind, last_build.evidence)
-    return kind in {NodeKind.DETERMINISTIC, NodeKind.SEED}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest, proven_kind
+from dagster_sao.core.code.evidence import UNSEEN, Evidence, code_digest
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import (
     attempt_version,
@@ -25,6 +25,7 @@ from dagster_sao.core.code.versions import (
 from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.view_rules import (
     asks_parents,
+    build_kind,
     column_signature,
     definition,
     renewal,
@@ -202,7 +203,7 @@ class Ledger:
             data_version=view_version(code_digest(fingerprint, evidence), consumed, renewed_for)
             if node.is_view
             else data_version(
-                proven_kind(node.kind, evidence),
+                build_kind(node, evidence, self._project.graph, self._builds),
                 code_digest(fingerprint, evidence),
                 consumed,
                 run_id,

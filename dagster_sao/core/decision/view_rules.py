@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.code.evidence import Evidence, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
@@ -143,19 +143,35 @@ def view_bindings(
     }
 
 
+def views_read(node: Node, graph: ProjectGraph) -> list[str]:
+    """Return the views that a node reads, through views too."""
+    found: dict[str, None] = {}
+    stack = [*node.parents]
+    while stack:
+        uid = stack.pop()
+        if uid not in found and _is_view(graph, uid):
+            found[uid] = None
+            stack.extend(graph.nodes[uid].parents)
+    return list(found)
+
+
 def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
     """Return the nodes and sources that a node reads through views: the nearest ancestors that are not views."""
-    leaves: dict[str, None] = {}
-    stack = [parent for parent in node.parents if _is_view(graph, parent)]
-    seen = set(stack)
-    while stack:
-        for parent in graph.nodes[stack.pop()].parents:
-            if not _is_view(graph, parent):
-                leaves[parent] = None
-            elif parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return list(leaves)
+    above = (parent for view in views_read(node, graph) for parent in graph.nodes[view].parents)
+    return list(dict.fromkeys(parent for parent in above if not _is_view(graph, parent)))
+
+
+def build_kind(node: Node, evidence: Evidence, graph: ProjectGraph, builds: Mapping[str, LastBuild]) -> NodeKind:
+    """Return what a build with this evidence does to the node's rows.
+
+    A view runs its SQL whenever something reads it: a table is a function of its inputs only if those views are proven to be too.
+    """
+    kind = proven_kind(node.kind, evidence)
+    if kind is not NodeKind.DETERMINISTIC:
+        return kind
+    read = [builds.get(uid) for uid in views_read(node, graph)]
+    is_proven = all(build is not None and build.evidence.is_deterministic for build in read)
+    return kind if is_proven else NodeKind.HISTORY_DEPENDENT
 
 
 def is_dropped(unique_id: str, graph: ProjectGraph) -> bool:

@@ -250,6 +250,8 @@ class Verdict:
     how: How = How.RUN
     proof: str = ""
     """Of a proven test: why it finds no failures."""
+    database: str = ""
+    """An id of the database that it is about; empty where relations are the same from any host, or it is not known."""
 
     @property
     def is_failing(self) -> bool:

@@ -145,6 +145,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "evidence": _evidence_to_json(verdict.evidence),
         "how": "" if verdict.how is How.RUN else verdict.how.value,
         "proof": verdict.proof,
+        "database": verdict.database,
     }
     return {name: value for name, value in record.items() if value not in (None, "", {})}
 
@@ -167,6 +168,7 @@ def verdict_from_json(record: object) -> Verdict | None:
             evidence=_evidence_from_json(record.get("evidence")),
             how=How(record.get("how", How.RUN)),
             proof=str(record.get("proof") or ""),
+            database=str(record.get("database") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -14,6 +14,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 from dagster_sao.collector import paused_collector
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
+from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Source
 from dagster_sao.core.manifest.policy import (
     SettingWarning,
@@ -98,6 +99,12 @@ class LoadedProject:
             return warehouse_of(self.dbt_project, self.variables)
         except WarehouseError:
             return ""
+
+    @property
+    def database(self) -> str:
+        """An id of the database that verdicts are about; empty where any host shows the same relations."""
+        adapter = self.project.graph.adapter_type
+        return digest([adapter, self.warehouse]) if self.warehouse and traits_of(adapter).keeps_relations else ""
 
     def with_files(self, code: str) -> LoadedProject:
         """Return this manifest with the current state of the project's files: itself where that is the same."""

@@ -66,7 +66,7 @@ class Recorder:
         self._run_id = setup.run_id
         self._run_assets = setup.context.selected_asset_keys
         self._run_checks = setup.context.selected_asset_check_keys
-        self._project = setup.loaded.project
+        self._project, self._database = setup.loaded.project, setup.loaded.database
         self._report = report
         self._ledger = Ledger(self._project, StateSnapshot())
         self._state = StateSnapshot()
@@ -159,6 +159,7 @@ class Recorder:
             evidence=evidence,
             before=self._state.verdicts.get(uid),
         )
+        verdict = replace(verdict, database=self._database)
         if answer.answered is not None:
             verdict = self._as_answered(verdict, answer.answered)
             if answer.answered.is_contradicted:

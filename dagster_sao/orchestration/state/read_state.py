@@ -10,7 +10,7 @@ from functools import partial
 import dagster as dg
 
 from dagster_sao.core.manifest.graph import ProjectGraph
-from dagster_sao.core.state.state import StateSnapshot
+from dagster_sao.core.state.state import StateSnapshot, Verdict
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.leases.writers import with_writers
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -81,6 +81,7 @@ def read_state(
     relations = read_relation_notes(instance, project.state_name)
     return replace(
         state,
+        verdicts=_about(state.verdicts, loaded.database),
         missing_relations=relations.missing(state.builds),
         restored_relations=relations.restored(state.builds),
         altered_relations=relations.altered(state.builds),
@@ -88,3 +89,10 @@ def read_state(
         blocked=blocked_sources(instance, project, loaded),
         functions=log_state.functions.read() if loaded.project.graph.functions else {},
     )
+
+
+def _about(verdicts: Mapping[str, Verdict], database: str) -> Mapping[str, Verdict]:
+    """Return the verdicts about a database. What a test found in another one of the same name says nothing about it."""
+    if not database:
+        return verdicts
+    return {uid: verdict for uid, verdict in verdicts.items() if verdict.database in {"", database}}

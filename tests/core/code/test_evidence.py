@@ -94,6 +94,17 @@ def test_a_table_that_is_not_proven_to_follow_from_its_inputs_is_new_each_time()
         assert this.build() == built
 
 
+def test_nor_is_one_that_reads_a_view_or_a_seed_of_that_kind():
+    for arrows in ("src.raw >> view:m >> view:v >> t >> child", "seed:m >> child"):
+        read = "t" if "t >>" in arrows else "m"
+        for is_deterministic, built in ((True, [read]), (False, [read, "child"])):
+            this = World(graph(arrows))
+            this.evidence["m"] = Evidence(is_deterministic=is_deterministic)
+            this.build()
+            this.missing.add(read)
+            assert this.build() == built
+
+
 # What dbt does not know
 
 
@@ -125,9 +136,9 @@ def test_how_often_is_the_models_own_setting():
 
 
 def test_what_dbt_does_not_know_passes_through_views():
-    this = untracked("src.raw >> view:m >> view:v >> child")
+    this = untracked("src.raw >> view:m >> view:v >> child >> grandchild")
     this.now += timedelta(hours=1)
-    assert this.build() == ["child"]
+    assert this.build() == ["child", "grandchild"]
 
 
 def test_new_data_of_the_unknown_waits_like_any_other():
