@@ -160,7 +160,7 @@ def _hash(content: bytes, key: bytes = b"") -> str:
 
 
 def _stable_node(node: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: _stable_model_attribute(key, value) for key, value in node.items()}
+    found = {key: _stable_model_attribute(key, node[key]) for key in sorted(node)}
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -186,7 +186,8 @@ class _NoLastingTextError(Exception):
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    # A template may iterate over a mapping, so the order of its keys counts.
+    return json.dumps(_plain(value), separators=(",", ":"))
 
 
 def _plain(value: Any) -> Any:

@@ -66,16 +66,19 @@ def traced(context: object) -> TracedContext | None:
 
 
 class ContextView(MutableMapping[str, Any]):
-    """The `context` of own code: the context itself, except that reading all of it is noted."""
+    """The `context` of own code: the context itself, except that reading all of it is noted, and what it does not have."""
 
-    __slots__ = ("_context", "_noted")
+    __slots__ = ("_context", "_missed", "_noted")
 
-    def __init__(self, context: MutableMapping[str, Any], noted: Callable[[], None]) -> None:
-        """Show `context`."""
+    def __init__(self, context: MutableMapping[str, Any], noted: Callable[[], None], missed: Noted) -> None:
+        """Show `context`. `missed` is called with each name that is not there."""
         self._context = context
         self._noted = noted
+        self._missed = missed
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
         return self._context[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -85,7 +88,10 @@ class ContextView(MutableMapping[str, Any]):
         del self._context[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._context
+        is_there = name in self._context
+        if not is_there:
+            self._missed(str(name))
+        return is_there
 
     def __iter__(self) -> Iterator[str]:
         self._noted()

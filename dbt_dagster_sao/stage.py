@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from dbt_dagster_sao.digests import (
+    ABSENT,
     SECRET_PREFIX,
     UNKNOWN,
     WHOLE,
@@ -81,7 +82,11 @@ class Stage:
         if self.node is not None:
             self._replace(model=self._model(held["model"], self.node), config=self._config(held["config"], self.node))
         self.context["builtins"] = self._builtins
-        self.whole["context"] = ContextView(self.whole, lambda: self._note("context: *", str, UNKNOWN))
+        self.whole["context"] = ContextView(
+            self.whole,
+            lambda: self._note("context: *", str, UNKNOWN),
+            lambda name: self._note(f"absent: {name}", str, ABSENT),
+        )
         self.context.look = self._builtins.look = self._look
         self.context.recording = self._builtins.recording = self.recording
 

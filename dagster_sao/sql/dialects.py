@@ -136,6 +136,8 @@ _SQL: Mapping[str, _Sql] = {
     "trino": _Sql("trino", lexicon.TRINO, _ANY_CASE),
     "vertica": _Sql("postgres"),
 }
+PARENTS: Mapping[str, str] = {"databricks": "spark", "redshift": "postgres"}
+"""The adapters that use the macros of another one: https://docs.getdbt.com/reference/dbt-jinja-functions/dispatch."""
 ADAPTERS = frozenset(_SQL)
 """The adapters in the map. A project may use another one."""
 _QUOTE_WITH_BACKTICKS = frozenset({"bigquery", "clickhouse", "databricks", "hive", "mysql", "spark"})

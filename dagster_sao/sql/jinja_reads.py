@@ -25,6 +25,8 @@ its name.
 
 A name that ends in `*` stands for all names with this beginning.
 """
+OF_A_PACKAGE: Read = ("macros", "of a package")
+"""A look-up in a package, under a name that is not spelled out. dbt traces no look-up that finds nothing."""
 _FUNCTIONS = frozenset({"var", "env_var"})
 """The functions that are called with the name of a value."""
 _OBJECTS = frozenset({"config", "model", "target", "flags"})
@@ -188,6 +190,10 @@ class _Reader:
             self.values.add(("var", _spelled(node.args[0])))
         elif owner in _OBJECTS and method in _GETTERS and node.args:
             self.values.add((owner, _spelled(node.args[0])))
+        elif (
+            owner not in _OBJECTS and owner not in _OF_A_MACRO and method in {"get", "pop", "setdefault"} and node.args
+        ):
+            self._held(owner, _spelled(node.args[0]), called.node)
         elif owner == "config" and method in _META_GETTERS and node.args:
             self.values.add(("meta", _spelled(node.args[0])))
         elif method not in _WITHOUT_READING.get(owner, ()):
@@ -210,18 +216,27 @@ class _Reader:
         name = node.attr if isinstance(node, nodes.Getattr) else _spelled(node.arg)
         if owner in _OBJECTS:
             self._value(owner, name)
-        elif owner in _BUILTINS and not name.endswith(ANY):
-            self._name(nodes.Name(name, "load"), frozenset())
-        elif owner != "adapter" or name.endswith(ANY) or name == "dispatch":
-            self.read(node.node, bound)
-            if not name.endswith(ANY):
-                self.names.add(name)  # perhaps a macro of the package `owner`
-            elif owner not in _OF_A_MACRO and not isinstance(getattr(node, "arg", None), nodes.Const):
-                self.values.add(("macro", ANY))
-        else:
+        elif owner == "adapter" and not name.endswith(ANY) and name != "dispatch":
             self.names.add(owner)
+        elif owner in _OF_A_MACRO or (isinstance(getattr(node, "arg", None), nodes.Const) and name.endswith(ANY)):
+            self.read(node.node, bound)  # an item of a list
+        elif owner in _BUILTINS and name in _OF_THE_WHOLE:
+            self.read(node.node, bound)
+        else:
+            self._held(owner, name, node.node)
         if isinstance(node, nodes.Getitem):
             self.read(node.arg, bound)
+
+    def _held(self, owner: str, name: str, node: nodes.Node) -> None:
+        """Read what an object holds under a name: perhaps a macro of the package `owner`."""
+        if owner in _BUILTINS and not name.endswith(ANY):
+            self._name(nodes.Name(name, "load"), frozenset())
+            return
+        self.read(node, frozenset())
+        if not name.endswith(ANY):
+            self.names.add(name)
+        elif owner not in _BUILTINS:
+            self.values.update([("macro", ANY), OF_A_PACKAGE])
 
     def _value(self, owner: str, name: str) -> None:
         """Read an attribute of one of the objects."""

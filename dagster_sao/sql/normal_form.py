@@ -28,7 +28,7 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
 """How the names begin that stand for Jinja tags."""
-FORM_VERSION = 2
+FORM_VERSION = 3
 """Part of the key under which forms are kept: raise it when texts get other forms."""
 
 # These make columns from the columns, or the rows, of what a query reads.

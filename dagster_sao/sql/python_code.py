@@ -15,6 +15,7 @@ _READERS = frozenset(
     }
 )  # fmt: skip
 """Functions and methods that read a file, a database or the environment."""
+_IMPORTERS = frozenset({"__import__", "import_module"})
 _QUERIES = frozenset({"execute", "sql", "table"})
 """Methods of a session of a database."""
 
@@ -56,6 +57,35 @@ def reads_of_python(code: str) -> Iterator[Read]:
             yield "config", ANY
 
 
+def imported_modules(code: str) -> Iterator[str]:
+    """Yield the first names of the modules that code imports, as far as it spells them out.
+
+    >>> sorted(imported_modules("import a.b; from c.d import e; importlib.import_module('f')"))
+    ['a', 'c', 'f']
+    """
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and _name_of(node) in _IMPORTERS and _is_text(node.args[:1]):
+            yield str(node.args[0].value).partition(".")[0]  # type: ignore[attr-defined]
+
+
+def _name_of(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else str(getattr(function, "id", ""))
+
+
+def _is_text(arguments: list[ast.expr]) -> bool:
+    """Return whether the first of some arguments is a text that is spelled out."""
+    return bool(arguments) and isinstance(arguments[0], ast.Constant) and isinstance(arguments[0].value, str)
+
+
 def _is_config(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "config"
 
@@ -85,15 +115,11 @@ def inputs_of_python(code: str, dialect: str) -> list[str]:
 
 
 def _inputs_of_call(call: ast.Call, dialect: str) -> Iterator[str]:
-    function = call.func
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    name = _name_of(call)
     argument = call.args[0] if call.args else None
-    if name in _READERS:
+    is_query, is_import = isinstance(call.func, ast.Attribute) and name in _QUERIES, name in _IMPORTERS
+    if name in _READERS or ((is_query or is_import) and not _is_text(call.args)):
         yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
-    elif isinstance(function, ast.Attribute) and name in _QUERIES:
-        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
-            yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
-        elif name == "table":
-            yield argument.value.lower()
-        else:
-            yield from sorted(read_statements([argument.value], dialect).relations)
+    elif is_query and isinstance(argument, ast.Constant):
+        query = str(argument.value)
+        yield from [query.lower()] if name == "table" else sorted(read_statements([query], dialect).relations)

@@ -139,7 +139,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
         names=_IGNORES_CASE,
         catalog=Catalog.DUCKDB,
         is_embedded=True,
-        session_settings=frozenset({"external_root", "settings"}),
+        session_settings=frozenset({"attach", "config_options", "external_root", "plugins", "settings"}),
         sizes_seed_columns=False,
     ),
     "fabric": AdapterTraits(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,13 @@ from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_private import config
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import WarehouseError, reason
-from dagster_sao.warehouse.redaction import learn, secrets_in
+from dagster_sao.warehouse.redaction import learn, masked, secrets_in
 
 _T = TypeVar("_T")
+_PATH = re.compile(r"attach\.\d+\.path")
+_PARAMETERS = re.compile(r"\?.*", re.DOTALL)
+_LISTS = frozenset({"attach", "plugins"})
+"""Settings that are lists of mappings."""
 _HARMLESS = re.compile(
     r"secret|token|password|key|user|memory|thread|directory|progress|checkpoint|logging|http|s3_|azure|gcs|proxy|cert"
     r"|profiling|extension|autoload|autoinstall|external_access|lock_|wal_|cache|allocator|temp_|warehouse|query_tag",
@@ -98,14 +103,17 @@ def _output(raw: Any, profile: str | None, target: str | None) -> Mapping[str, A
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with those that are mappings one by one, without those that change no rows, or hold secrets."""
-    one_by_one = {
-        f"{name}.{inner}": value
-        for name, values in settings.items()
-        if isinstance(values, Mapping)
-        for inner, value in values.items()
-    }
-    found = {**{name: value for name, value in settings.items() if not isinstance(value, Mapping)}, **one_by_one}
-    return {name: value for name, value in found.items() if value is not None and not _HARMLESS.search(name)}
+    found: dict[str, Any] = {}
+    for name, given in settings.items():
+        is_record = dataclasses.is_dataclass(given) and not isinstance(given, type)
+        value = dataclasses.asdict(given) if is_record else given
+        if isinstance(value, list) and name in _LISTS:
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping):
+            found.update(_flat({f"{name}.{inner}": held for inner, held in value.items()}))
+        elif value is not None and not _HARMLESS.search(name):
+            found[name] = masked(_PARAMETERS.sub("", value)) if _PATH.fullmatch(name) else value
+    return found
 
 
 def module_folders(

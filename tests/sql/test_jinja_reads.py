@@ -37,7 +37,9 @@ CASES = [
     ("{{ config.model.tags }}", "config *, meta *, model *"),
     ("{% for name, value in model.items() %}{{ value }}{% endfor %} {{ target.values() }}", "model *, target *"),
     ("{{ dbt_version }}", "dbt_version *"),
-    ("{{ shop['rate_' ~ x]() }}", "macro *"),
+    ("{{ shop['rate_' ~ x]() }} {{ kwargs.get(x) }}", "macro *, macros of a package"),
+    ("{{ shop.get('rate_' ~ x)() }}", "macro *, macros of a package"),
+    ("{{ context.get('var')('a') }} {{ builtins.get('var') }}", "var *"),
     ("{% set dispatch = adapter.dispatch %}{{ dispatch('m')() }}", "config *, env_var *, flags *, graph *, macro *, model *, target *, var *"),
     ("{{ adapter['dispatch']('m')() }}", "config *, env_var *, flags *, graph *, macro *, model *, target *, var *"),
     ("{{ kwargs[x] }} {{ varargs[x] }} {{ rows[0] }}", ""),
@@ -70,6 +72,11 @@ def test_a_template_reads(template, expected):
         "{{ my_macro(adapter) }}",
         "{{ adapter_macro('x') }}",
         "{{ builtins[x] }}",
+        "{{ context.get('rate_' ~ x)() }}",
+        "{{ builtins.pop(x) }}",
+        "{% for name in context %}{{ name }}{% endfor %}",
+        "{{ context.items() }}",
+        "{% if 'rate' in context %}1{% endif %}",
     ],
 )
 def test_a_template_that_is_not_understood_reads_everything(template):

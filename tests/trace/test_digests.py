@@ -20,7 +20,6 @@ class Colour(Enum):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         ((1, 2), [1, 2]),
         ({3, 1, 2}, {1, 2, 3}),
         (Colour.RED, "red"),
@@ -34,7 +33,17 @@ def test_the_same_in_json_has_the_same_digest(one, other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(1, "1"), (1, True), (0, False), (None, "null"), ("", None), ([1, 2], [2, 1]), ({"a": None}, {}), ([], {})],
+    [
+        (1, "1"),
+        (1, True),
+        (0, False),
+        (None, "null"),
+        ("", None),
+        ([1, 2], [2, 1]),
+        ({"a": None}, {}),
+        ([], {}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ],
 )
 def test_different_values_have_different_digests(one, other):
     assert digest(one) != digest(other)

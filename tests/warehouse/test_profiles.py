@@ -46,6 +46,31 @@ def test_dbt_is_asked_for_what_the_file_computes(read, filled, zone):
     assert read(**filled) == {**DEV, "settings.TimeZone": zone}
 
 
+def test_what_duckdb_is_opened_with_counts_without_secrets(tmp_path):
+    (tmp_path / "dbt_project.yml").write_text("{name: shop, version: 1.0.0, profile: shop}")
+    (tmp_path / "profiles.yml").write_text(
+        """
+shop:
+  target: dev
+  outputs:
+    dev:
+      type: duckdb
+      path: shop.duckdb
+      config_options: {default_null_order: nulls_first, threads: 2}
+      attach: [{path: other.duckdb, alias: other}, {path: 'md:shop?motherduck_token=abc'}]
+      plugins: [{module: rates, config: {rate: 2, password: abc}}]
+"""
+    )
+    assert session_settings(tmp_path, tmp_path, "shop", None, {}) == {
+        "attach.0.alias": "other",
+        "attach.0.path": "other.duckdb",
+        "attach.1.path": "md:shop",
+        "config_options.default_null_order": "nulls_first",
+        "plugins.0.config.rate": 2,
+        "plugins.0.module": "rates",
+    }
+
+
 def test_a_profile_that_cannot_be_read_says_nothing_here(read, tmp_path):
     assert read("none") == {}
     assert read(profile="none") == {}

@@ -5,13 +5,14 @@ All are computed from the manifest, the variables, the environment and the profi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from dagster_sao.core.code.variables import Variables, as_json
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.manifest import inert_settings
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
 
@@ -46,7 +47,7 @@ class ContextValues:
 
     def digest(self, read: Read, props: Mapping[str, Any]) -> str:
         """Return a short hash of what `read` gives to the node with the entry `props`."""
-        return digest(as_json(self._value(read, props)))[:_DIGITS]
+        return digest(as_json(self._value(read, props)), keeps_order=True)[:_DIGITS]
 
     def digest_of_dbt(self, kind: str, name: str, package: str) -> str | None:
         """Return the hash that dbt records of a variable or of the environment, None for other kinds."""
@@ -91,7 +92,9 @@ class ContextValues:
 
     def _variable(self, name: str, prefix: str | None, package: str) -> object:
         variables = self._surroundings.variables
-        return variables.lookup(name, package) if prefix is None else variables.beginning_with(prefix, package)
+        if prefix is None:
+            return variables.lookup(name, package)
+        return dict(sorted(variables.beginning_with(prefix, package).items()))  # no template sees their order
 
     def _environment(self, name: str, prefix: str | None) -> object:
         environ = self._surroundings.environ
@@ -99,7 +102,8 @@ class ContextValues:
             return None if name.startswith(SECRET_PREFIX) else environ.get(name)
         if not prefix:
             return None  # the environment as a whole differs between processes, so it is not compared
-        return {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(SECRET_PREFIX)}
+        found = {n: value for n, value in environ.items() if n.startswith(prefix) and not n.startswith(SECRET_PREFIX)}
+        return dict(sorted(found.items()))
 
     def _flag(self, name: str) -> object:
         if name.upper() in _FLAGS_OF_A_COMMAND:
@@ -111,8 +115,17 @@ class ContextValues:
         environ = self._surroundings.environ
         names = {name.upper() for name in self._surroundings.flags}
         return {name: self._flag(name) for name in sorted(names)} | {
-            name: value for name, value in environ.items() if name.startswith("DBT_") and name in _KNOWN_FLAGS
+            name: environ[name] for name in sorted(_KNOWN_FLAGS) if name in environ
         }
+
+    def flags_of_dbt(self) -> Iterator[tuple[str, object]]:
+        """Yield the project's flags that may change what dbt itself does, by name: its macros, and what it chooses.
+
+        https://docs.getdbt.com/reference/global-configs/behavior-changes
+        """
+        for name, value in sorted(self._surroundings.flags.items()):
+            if str(name).lower() not in inert_settings.OF_FLAGS:
+                yield str(name).lower(), as_json(value)
 
     @cached_property
     def _target(self) -> Mapping[str, Any]:

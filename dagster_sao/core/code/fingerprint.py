@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.jinja_reads import ANY
@@ -21,7 +22,8 @@ FUNCTION = "function: "
 """The prefix of the parts that stand for functions which the node calls."""
 _TEMPLATE_PARTS = (
     "sql", "macro:", "var:", "env_var:", "ephemeral:", "source:", "parents", "meta:", "model:", "target:", "flags:",
-    "graph:", "dispatch", "relation:", "dbt_version:",
+    "graph:", "dispatch", "relation:", "dbt_version:", "ref:",
+    "macros of a package",
 )  # fmt: skip
 
 
@@ -67,16 +69,28 @@ def kind_of(part: str) -> str:
     return part.partition(":")[0]
 
 
-def by_name(found: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the parts by name. Macros of two packages, or a variable with two scopes, may have one name; both count."""
-    values: dict[str, set[str]] = {}
-    for name, value in found:
-        values.setdefault(name, set()).add(value)
-    return {
-        name: next(iter(of_name)) if len(of_name) == 1 else short(sorted(of_name)) for name, of_name in values.items()
-    }
+class Part(NamedTuple):
+    """A part of a fingerprint. Two of one node may have the same name, such as those of macros of two packages."""
+
+    name: str
+    value: str
+    of: str = ""
+    """The unique id of the thing of this name: two that trade their values are a change."""
+
+
+def by_name(found: Iterable[Part]) -> dict[str, str]:
+    """Return the values of parts by name. Where those of one name differ, all of them count, and which thing has which."""
+    of_name: dict[str, dict[Part, None]] = {}
+    for part in found:
+        of_name.setdefault(part.name, {})[part] = None
+    return {name: _joined(parts) for name, parts in of_name.items()}
+
+
+def _joined(parts: Iterable[Part]) -> str:
+    values = {part.value for part in parts}
+    return values.pop() if len(values) == 1 else short(sorted((part.of, part.value) for part in parts))
 
 
 def short(value: object) -> str:
-    """Return the hash of one part."""
-    return digest(value)[:12]
+    """Return the hash of one part. The order of keys counts."""
+    return digest(value, keeps_order=True)[:12]

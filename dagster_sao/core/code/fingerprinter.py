@@ -11,9 +11,18 @@ from functools import cached_property
 from typing import Any
 
 from dagster_sao.core.code.context_values import ContextValues, Surroundings
-from dagster_sao.core.code.fingerprint import FUNCTION, SEED_COLUMNS, SEED_FILE, Fingerprint, by_name, short
+from dagster_sao.core.code.fingerprint import (
+    FUNCTION,
+    SEED_COLUMNS,
+    SEED_FILE,
+    Fingerprint,
+    Part,
+    by_name,
+    is_wide,
+    short,
+)
 from dagster_sao.core.code.text_facts import TextFacts
-from dagster_sao.core.code.units import HOOKS, Unit, Units, hooks_of
+from dagster_sao.core.code.units import HOOKS, Unit, Units, hooks_of, settings_of_hooks
 from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
@@ -21,10 +30,12 @@ from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, stored_names
-from dagster_sao.sql.jinja_reads import ANY, Read
+from dagster_sao.sql.jinja_reads import ANY, OF_A_PACKAGE, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
 _POINTER = "latest_version_pointer"
+_EMPTY: tuple[object, ...] = (None, "", [], {})
+"""The values of a config that change nothing, unless some code reads it."""
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
 # A hook at the start of each run may read these without changing the rows of a model: it only keeps what dbt knows of the
 # project.
@@ -44,14 +55,14 @@ class Fingerprinter:
         cache: MutableMapping[str, str] | None = None,
         seed_checksums: Mapping[str, str] | None = None,
         built: AbstractSet[str] | None = None,
-        imported: Callable[[str], str] = lambda _code: "",
+        imported: Callable[[str], Mapping[str, str]] = lambda _code: {},
         seed_columns: Callable[[str], str] = lambda _unique_id: "",
     ) -> None:
         """Read nothing yet.
 
         `cache` keeps facts about texts by their content, for use beyond this manifest. `seed_checksums` holds, by unique
-        id, the checksums of seed files over 1 MiB: of those dbt records only the path. `built` as in `build_graph`.
-        `imported` returns a digest of the project's own Python modules that the code of a Python model imports,
+        id, the checksums of seed files: dbt's own leave out a part of the content. `built` as in `build_graph`.
+        `imported` returns the texts of the project's own Python modules that the code of a Python model imports,
         `seed_columns` a text for a seed, by unique id, that differs when its columns do; empty where they are not known.
         """
         self._manifest = manifest
@@ -68,7 +79,10 @@ class Fingerprinter:
         self._macro_forms: dict[str, str] = {}
         self._functions: dict[str, Fingerprint] = {}
         session = self._surroundings.session
-        self._session_parts = [(f"profile: {name}", short(as_json(session[name]))) for name in session]
+        self._session_parts = [
+            *(Part(f"profile: {name}", short(as_json(session[name]))) for name in session),
+            *(Part(f"flags: {name}", short(value)) for name, value in self._values.flags_of_dbt()),
+        ]
 
     @cached_property
     def graph(self) -> ProjectGraph:
@@ -96,12 +110,12 @@ class Fingerprinter:
     def fingerprint(self, node: Node) -> Fingerprint:
         """Return the fingerprint of a node of this manifest."""
         props = self._nodes[node.unique_id]
-        found = [*self._config_parts(node, props), *self._start_of_runs]
+        found = [*self._config_parts(node, props)]
         if node.resource_type == "seed":
             recorded = (props.get("checksum") or {}).get("checksum")
-            found.append((SEED_FILE, short(self._seed_checksums.get(node.unique_id, recorded))))
+            found.append(Part(SEED_FILE, short(self._seed_checksums.get(node.unique_id, recorded))))
             if columns := self._seed_columns(node.unique_id):
-                found.append((SEED_COLUMNS, short(columns)))
+                found.append(Part(SEED_COLUMNS, short(columns)))
         else:
             found += self._code_parts(node, props)
         found += self._reached_parts(self._units.of_node(node))
@@ -134,6 +148,8 @@ class Fingerprinter:
         kind, _, name = name.partition(": ")
         if kind == "macro":
             return self._macro_in_use(name)
+        if kind == "absent":
+            return self._macros_named(name)
         name, props = self._reader_of(unique_id, name)
         return self._values.digest((kind, name), props)
 
@@ -154,7 +170,8 @@ class Fingerprinter:
         """Return the relations and files that a node's own templates, hooks too, name without `ref` and `source`."""
         raw = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
         if node.language == "python":
-            return self._facts.python_inputs(raw[0])
+            modules = [raw[0], *self._imported(raw[0]).values()]
+            return list(dict.fromkeys(name for text in modules for name in self._facts.python_inputs(text)))
         texts = [*hooks_of(self._nodes[node.unique_id]), *(raw if node.resource_type != "seed" else ())]
         return list(dict.fromkeys(name for text in texts for name in self._facts.relations(text)))
 
@@ -206,28 +223,42 @@ class Fingerprinter:
         code = props.get("compiled_code")
         if not code or node.materialized in _COMPILED_BY_STATE or node.language != "sql":
             return None
-        # What hooks do does not show in it, nor what macros do that build the relation.
-        if self.has_own_steps(node):
+        # What hooks do does not show in it, nor what macros do that build the relation, nor what a query changes or answers.
+        if self.has_own_steps(node) or self.runs_own_statements(node) or self.may_ask(node):
             return None
         return self._facts.compiled_form(code)
 
-    def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[Part]:
         config = props.get("config") or {}
         for name, value in config.items():
-            if name not in inert_settings.OF_NODES and value not in (None, "", [], {}):
-                yield f"config: {name}", short(value)
+            if name not in inert_settings.OF_NODES and value not in _EMPTY:
+                yield Part(f"config: {name}", short(value), node.unique_id)
         for hook in HOOKS:
             if hooks := hooks_of(props, hook):
-                yield f"config: {hook}", short([self._normal_form(sql) for sql in hooks])
-        yield "config: relation_name", short(node.relation_name)
-        yield from self._session_parts
+                forms = [
+                    [form, settings] if settings else form
+                    for form, settings in zip(
+                        map(self._normal_form, hooks), settings_of_hooks(props, hook), strict=True
+                    )
+                ]
+                yield Part(f"config: {hook}", short(forms), node.unique_id)
+        yield Part("config: relation_name", short(node.relation_name))
         yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
-            yield "config: contract", short(contract_of(props))
-        if self._surroundings.dispatch:
-            yield "dispatch", short(self._surroundings.dispatch)
+            yield Part("config: contract", short(contract_of(props)))
+        yield from self._parts_of_all
 
-    def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    @cached_property
+    def _parts_of_all(self) -> list[Part]:
+        """The parts of everything that dbt runs: settings of project and profile, and the code at the start of each run."""
+        dispatch = self._surroundings.dispatch
+        return [
+            *self._session_parts,
+            *([Part("dispatch", short(dispatch))] if dispatch else []),
+            *self._start_of_runs,
+        ]
+
+    def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[Part]:
         """Yield the parts for the view that dbt creates with the latest version of a model, and that points to it.
 
         https://docs.getdbt.com/reference/resource-configs/latest_version_pointer
@@ -242,37 +273,52 @@ class Fingerprinter:
         if enabled and props["version"] == props.get("latest_version"):
             naming = [uid for uid, name in self._macros.own.items() if name == "generate_latest_version_pointer_alias"]
             macros = [self._macro_form(uid) for uid in self._macros.reached_from(sorted(naming))]
-            yield f"config: {_POINTER}", short([pointer.get("alias"), macros])
+            yield Part(f"config: {_POINTER}", short([pointer.get("alias"), macros]))
 
-    def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[Part]:
         raw = str(props.get("raw_code") or "")
+        # Own code that takes part in building may look into the SQL, with its comments.
+        form = short if self._macros.called_in_building(props) else self._normal_form
         if node.language == "python":
-            yield "sql", short(python_form(raw))
+            yield Part("sql", short(python_form(raw)))
             if imported := self._imported(raw):
-                yield "imports", imported
+                yield Part("imports", short(imported))
             for read in reads_of_python(raw):
                 yield from self._value_parts(read, props)
         else:
-            yield "sql", self._normal_form(raw)
-        yield from self._inlined_parts(node.ephemerals, node.parents)
-        yield from ((name, short(value)) for name, value in parts_of_parents(node, self.graph))
+            yield Part("sql", form(raw))
+        yield from self._inlined_parts(props, node.ephemerals, node.parents, form)
+        yield from (Part(name, short(value), parent) for parent, name, value in parts_of_parents(node, self.graph))
         yield from self._function_parts(node.functions)
 
-    def _inlined_parts(self, ephemerals: Iterable[str], parents: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield the parts for what is read: the code of ephemeral models, and the relations."""
+    def _inlined_parts(
+        self, props: Mapping[str, Any], ephemerals: Iterable[str], parents: Iterable[str], form: Callable[[str], str]
+    ) -> Iterator[Part]:
+        """Yield the parts for what an entry of the manifest reads: the code of ephemeral models, and the relations."""
+        yield from self._ref_parts(props)
         for unique_id in ephemerals:
             ephemeral = self._nodes[unique_id]
-            yield f"ephemeral: {ephemeral['name']}", self._normal_form(str(ephemeral.get("raw_code") or ""))
-        yield "parents", short(sorted(parents))
+            yield Part(f"ephemeral: {ephemeral['name']}", form(str(ephemeral.get("raw_code") or "")), unique_id)
+            yield from self._ref_parts(ephemeral)
+        yield Part("parents", short(sorted(parents)))
         for parent in parents:
             source = self.graph.sources.get(parent)
             if source is not None:
-                yield f"source: {source.label}", short(source.relation_name)
+                yield Part(f"source: {source.label}", short(source.relation_name), parent)
 
-    def _function_parts(self, functions: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _ref_parts(self, props: Mapping[str, Any]) -> Iterator[Part]:
+        """Yield the versions that a `ref` without one resolves to: https://docs.getdbt.com/reference/resource-properties/latest_version."""
+        names = {entry.get("name") for entry in props.get("refs") or () if entry.get("version") is None}
+        for unique_id in (props.get("depends_on") or {}).get("nodes") or ():
+            parent = self._nodes.get(unique_id) or {}
+            version = parent.get("version")
+            if version is not None and version == parent.get("latest_version") and parent["name"] in names:
+                yield Part(f"ref: {parent['name']}", short(unique_id), str(props["unique_id"]))
+
+    def _function_parts(self, functions: Iterable[str]) -> Iterator[Part]:
         for unique_id in functions:
             name = self.graph.functions[unique_id].name
-            yield f"{FUNCTION}{name}", self._function_fingerprint(unique_id).digest[:12]
+            yield Part(f"{FUNCTION}{name}", self._function_fingerprint(unique_id).digest[:12], unique_id)
 
     def _function_fingerprint(self, unique_id: str) -> Fingerprint:
         """Return the fingerprint of a function of this manifest: of its own code, and of the functions that it calls."""
@@ -281,13 +327,14 @@ class Fingerprinter:
             self._functions[unique_id] = Fingerprint(by_name(self._parts_of_function(function)))
         return self._functions[unique_id]
 
-    def _parts_of_function(self, function: Function) -> Iterator[tuple[str, str]]:
+    def _parts_of_function(self, function: Function) -> Iterator[Part]:
         props = self._manifest["functions"][function.unique_id]
-        yield "definition", short(definition(props))
-        yield "config: relation_name", short(function.relation_name)
-        yield "sql", self._body_form(props)
-        yield from self._inlined_parts(function.ephemerals, function.parents)
-        yield from ((name, short(value)) for name, value in stored_names(function.parents, self.graph))
+        yield Part("definition", short(definition(props)))
+        yield Part("config: relation_name", short(function.relation_name))
+        yield Part("sql", self._body_form(props))
+        yield from self._parts_of_all
+        yield from self._inlined_parts(props, function.ephemerals, function.parents, self._normal_form)
+        yield from (Part(name, short(value), uid) for uid, name, value in stored_names(function.parents, self.graph))
         yield from self._reached_parts(self._units.of_function(function))
         yield from self._function_parts(function.functions)
 
@@ -301,66 +348,85 @@ class Fingerprinter:
         props = self._manifest["functions"][function.unique_id]
         return not is_deterministic(props, has_volatile_code=self._units.is_volatile(self._units.of_function(function)))
 
-    def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[Part]:
         for name, value in (props.get("config") or {}).items():
-            if name not in inert_settings.OF_TESTS and value not in (None, "", [], {}):
-                yield f"config: {name}", short(str(value).lower() if name == "severity" else value)
+            if name not in inert_settings.OF_TESTS and value not in _EMPTY:
+                lowered = str(value).lower() if name == "severity" else value
+                yield Part(f"config: {name}", short(lowered), test.unique_id)
         if props.get("relation_name"):
-            yield "config: relation_name", short(props["relation_name"])
-        yield "sql", self._normal_form(str(props.get("raw_code") or ""))
+            yield Part("config: relation_name", short(props["relation_name"]))
+        yield Part("sql", self._normal_form(str(props.get("raw_code") or "")))
         if props.get("test_metadata"):
-            yield "arguments", short(props["test_metadata"])
-        yield from self._inlined_parts(test.ephemerals, test.reads)
+            yield Part("arguments", short(props["test_metadata"]))
+        yield from self._inlined_parts(props, test.ephemerals, test.reads, self._normal_form)
         yield from self._function_parts(test.functions)
-        yield from (*self._start_of_runs, *self._session_parts)
+        yield from self._parts_of_all
         yield from self._reached_parts(self._units.of_test(test))
 
-    def _reached_parts(self, units: Iterable[Unit], seen: AbstractSet[str] = frozenset()) -> Iterator[tuple[str, str]]:
-        """Yield the macros that may be called, and the values that they, the templates and these values may read."""
-        for unit in units:
+    def _reached_parts(self, units: Iterable[Unit], seen: AbstractSet[str] = frozenset()) -> Iterator[Part]:
+        """Yield the macros that may be called, and the values that they, the templates and these values may read.
+
+        The first unit is the one of the node, test or function itself.
+        """
+        for number, unit in enumerate(units):
             for unique_id in unit.macros:
-                yield f"macro: {_macro_name(unique_id)}", self._macro_form(unique_id)
+                yield self._macro_part(unique_id)
             # A macro sees the variables of the model that calls it, whatever package the macro is of.
             reads = self._units.values_read(unit)
             for read in reads:
-                yield from self._value_parts(read, unit.props)
+                if number or not _counts_anyway(read, unit.props):
+                    yield from self._value_parts(read, unit.props)
             if texts := sorted(self._values.templates(reads, unit.props) - seen):
                 rendered = self._units.unit({**unit.props, "depends_on": {}}, texts)
                 yield from self._reached_parts([rendered], seen | set(texts))
 
-    def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _macro_part(self, unique_id: str) -> Part:
+        return Part(f"macro: {unique_id.rsplit('.', 1)[-1]}", self._macro_form(unique_id), unique_id)
+
+    def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[Part]:
         kind, name = read
         if kind == "macro":
-            yield "macro: *", self._any_macro
-        elif kind != "config" or not _counts_anyway(name, props):
-            yield f"{kind}: {name}", self._values.digest(read, props)
+            yield Part("macro: *", self._any_macro)
+        elif read == OF_A_PACKAGE:
+            yield Part("macros of a package", self._any_macro)
+        else:
+            yield Part(f"{kind}: {name}", self._values.digest(read, props), str(props["unique_id"]))
 
     @cached_property
     def _any_macro(self) -> str:
         return short([[uid, self._macro_form(uid)] for uid in sorted(self._macros.own)])
 
     @cached_property
-    def _start_of_runs(self) -> list[tuple[str, str]]:
+    def _start_of_runs(self) -> list[Part]:
         """The parts of the code that dbt runs at the start of each run, such as settings of the session."""
-        found: list[tuple[str, str]] = []
-        for unique_id in sorted(self._nodes):
-            props = self._nodes[unique_id]
-            if props["resource_type"] != "operation" or "on-run-start" not in (props.get("tags") or ()):
-                continue
+        hooks = [
+            props
+            for props in self._nodes.values()
+            if props["resource_type"] == "operation" and "on-run-start" in (props.get("tags") or ())
+        ]
+        hooks.sort(key=lambda props: (props.get("index") or 0, props["unique_id"]))
+        found: list[Part] = []
+        forms: list[list[str]] = []
+        for props in hooks:
             raw = str(props.get("raw_code") or "")
             unit = self._units.unit(props, [raw])
-            found.append(("on-run-start", self._normal_form(raw)))
-            found += [(f"macro: {_macro_name(uid)}", self._macro_form(uid)) for uid in unit.macros]
+            forms.append([props["unique_id"], self._normal_form(raw)])
+            found += map(self._macro_part, unit.macros)
             for read in self._units.values_read(unit):
                 if read[0] not in _KEPT_BY_HOOKS_OF_RUNS:
-                    found += self._value_parts(read, props)
-        return found
+                    found += map(_never_traced, self._value_parts(read, props))
+        return [Part("on-run-start", short(forms)), *found] if forms else []
 
     def _macro_in_use(self, unique_id: str) -> str:
         """Return a short hash of a macro and of those that dbt may call in its place; empty if it no longer exists."""
         if unique_id not in self._macros:
             return ""
         return short([[uid, self._macro_form(uid)] for uid in self._macros.rivals(unique_id)])
+
+    def _macros_named(self, name: str) -> str:
+        """Return a short hash of the project's macros of a name; empty for none."""
+        found = [uid for uid, own in sorted(self._macros.own.items()) if own == name or uid.endswith(f".{name}")]
+        return short([[uid, self._macro_form(uid)] for uid in found]) if found else ""
 
     def _macro_form(self, unique_id: str) -> str:
         if unique_id not in self._macro_forms:
@@ -387,11 +453,17 @@ def _dispatching(setting: object) -> frozenset[str]:
     )
 
 
-def _counts_anyway(name: str, props: Mapping[str, Any]) -> bool:
-    """Return whether a name of a node's config is part of its fingerprint whether or not some code reads it."""
+def _never_traced(part: Part) -> Part:
+    """Return a part under a name for which no node's trace stands: dbt reads it before it builds any node."""
+    return part._replace(name=f"on-run-start ({part.name})") if is_wide(part.name) else part
+
+
+def _counts_anyway(read: Read, props: Mapping[str, Any]) -> bool:
+    """Return whether something of a node's own config is part of its fingerprint whether or not some code reads it."""
+    kind, name = read
+    if kind != "config" or name.endswith(ANY):
+        return False
+    if name in HOOKS:
+        return True
     without = inert_settings.OF_TESTS if props["resource_type"] == "test" else inert_settings.OF_NODES
-    return name in HOOKS or (name not in without and not name.endswith(ANY))
-
-
-def _macro_name(unique_id: str) -> str:
-    return unique_id.rsplit(".", 1)[-1]
+    return name not in without and (props.get("config") or {}).get(name) not in _EMPTY

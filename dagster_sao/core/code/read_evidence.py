@@ -20,6 +20,8 @@ _LONGEST_NAME = 100
 # A trace has other names for these kinds of reads.
 _KINDS = {"has_var": "var", "macros": "macro"}
 _WATCHED = frozenset({"config", "dbt_version", "env_var", "flags", "graph", "macro", "meta", "model", "target", "var"})
+_ABSENT = "absent"
+"""The kind of look-ups of names that the context does not have."""
 # A read of one of these may include reads of other kinds.
 _STANDS_FOR: Mapping[str, frozenset[str]] = {
     "invocation_args_dict": frozenset({"var", "flags"}),
@@ -151,7 +153,7 @@ class EvidenceReader:
         for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
             kind, name = _kind_of(read), read.partition(": ")[2]
             part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
-            if kind in _WATCHED and (part not in fingerprint.parts or is_wide(part)):
+            if kind in {*_WATCHED, _ABSENT} and (part not in fingerprint.parts or is_wide(part)):
                 yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
 
     def _contradicted(self, unique_id: str, trace: Trace) -> Iterator[str]:

@@ -123,6 +123,17 @@ def hooks_of(props: Mapping[str, Any], *kinds: str) -> list[str]:
     return [str(hook.get("sql") if isinstance(hook, Mapping) else hook) for hook in hooks]
 
 
+def settings_of_hooks(props: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Return what each of a node's hooks of one kind has beside its SQL: whether it runs in the transaction."""
+    hooks = (props.get("config") or {}).get(kind) or []
+    return [
+        {name: value for name, value in hook.items() if name != "sql" and value is not None and value is not True}
+        if isinstance(hook, Mapping)
+        else {}
+        for hook in hooks
+    ]
+
+
 def _texts_of_test(props: Mapping[str, Any]) -> list[str]:
     """Return the templates of a data test beside its SQL: its arguments and its config."""
     arguments = (props.get("test_metadata") or {}).get("kwargs") or {}

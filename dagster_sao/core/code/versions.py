@@ -12,9 +12,12 @@ _DIGEST_BYTES = 12
 _MOVED = " moved in "
 
 
-def digest(value: object) -> str:
-    """Return a short stable hash of a JSON-like value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+def digest(value: object, *, keeps_order: bool = False) -> str:
+    """Return a short stable hash of a JSON-like value.
+
+    With `keeps_order`, the order of the keys of mappings counts too, as it does to a template that iterates over one.
+    """
+    text = json.dumps(value, sort_keys=not keeps_order, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any
 
-from dagster_sao.sql.dialects import ADAPTERS
+from dagster_sao.sql.dialects import ADAPTERS, PARENTS
 from dagster_sao.sql.jinja_reads import JinjaReads
 
 _NAMES_OF_RELATIONS = frozenset({"generate_alias_name", "generate_database_name", "generate_schema_name"})
@@ -77,7 +77,8 @@ class Macros:
 
     def own_materialization(self, materialized: str) -> list[str]:
         """Return the project's or a package's own materialization of this name. dbt lists it among no node's macros."""
-        names = {f"materialization_{materialized}_{suffix}" for suffix in (self._adapter, "default")}
+        adapters = (self._adapter, PARENTS.get(self._adapter, self._adapter), "default")
+        names = {f"materialization_{materialized}_{suffix}" for suffix in adapters}
         return [uid for uid in self.own if str(self._macros[uid]["name"]) in names]
 
     @cached_property

@@ -10,8 +10,8 @@ from dagster_sao.core.manifest.graph import Node, ProjectGraph
 _WITHOUT_STORED_SQL = frozenset({"incremental", "seed", "snapshot", "table"})
 
 
-def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, object]]:
-    """Yield by name what a node's build depends on of its parents, beside their rows.
+def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, str, object]]:
+    """Yield by parent and name what a node's build depends on of its parents, beside their rows.
 
     A parent with another relation has another version too, so that rows are built again. But what stores its SQL, as a view does,
     would go on to read the old relation.
@@ -23,13 +23,13 @@ def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, obj
         for source in (graph.sources[parent] for parent in node.parents if parent in graph.sources):
             event_time = (source.definition.get("config") or {}).get("event_time")
             if event_time:
-                yield f"source: {source.label}", ["event_time", event_time]
+                yield source.unique_id, f"source: {source.label}", ["event_time", event_time]
 
 
-def stored_names(parents: Iterable[str], graph: ProjectGraph) -> Iterator[tuple[str, object]]:
-    """Yield the relations of parents, for SQL that the warehouse keeps; those of sources are parts of all code."""
+def stored_names(parents: Iterable[str], graph: ProjectGraph) -> Iterator[tuple[str, str, object]]:
+    """Yield by parent and name the relations of parents, for SQL that the warehouse keeps; those of sources are parts of all code."""
     for node in (graph.nodes[parent] for parent in parents if parent in graph.nodes):
-        yield f"relation: {node.name}", node.relation_name
+        yield node.unique_id, f"relation: {node.name}", node.relation_name
 
 
 def contract_of(props: Mapping[str, Any]) -> list[Any]:

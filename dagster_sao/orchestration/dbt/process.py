@@ -277,7 +277,7 @@ class DbtProcess:
     def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
         """Return the fingerprinter of the code that dbt itself read.
 
-        `seed_checksums` are the checksums of the large seed files that it loads, from before it started.
+        `seed_checksums` are the checksums of the seed files that it loads, from before it started.
         """
         return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
 
@@ -317,14 +317,14 @@ def code_read_by_dbt(
 ) -> Fingerprinter | None:
     """Return the fingerprinter of the code that dbt read, which may be newer than the manifest of the plan.
 
-    `seed_checksums` are the checksums of the large seed files from before dbt started; without them the files are read now.
+    `seed_checksums` are the checksums of the seed files from before dbt started; without them the files are read now.
     None where dbt wrote no manifest (`--no-write-json`): then only the manifest of the plan is known.
     """
     try:
         manifest = read_manifest(target_path / "manifest.json")
         # The values of variables may be newer than the plan, as the rest of the code may.
         variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
-        return read_code(project.dbt_project, manifest, variables, project.selection, seed_checksums=seed_checksums)
+        return read_code(project.dbt_project, manifest, variables, project.selection, checksums=seed_checksums)
     except (OSError, ValueError, DagsterSaoError):
         return None
 

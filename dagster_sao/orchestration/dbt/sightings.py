@@ -25,7 +25,7 @@ class Sightings:
     ) -> None:
         """Take the process, the graph of the plan, and the nodes and tests that the process was given.
 
-        `seed_checksums` are the checksums of the large seed files that dbt loads, from before it started.
+        `seed_checksums` are the checksums of the seed files that dbt loads, from before it started.
         """
         self._process = process
         self._planned = planned

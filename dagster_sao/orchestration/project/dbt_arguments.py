@@ -150,7 +150,7 @@ def project_with(dbt_project: DbtProject, settings: DbtSettings) -> DbtProject:
     if DbtSettings(settings.variables, target, profile) == own:
         return dbt_project
     base = dbt_project.target_path.parents[1] if has_own_manifest(dbt_project) else dbt_project.target_path
-    key = digest([profile or "", target or "", json.dumps(as_json(settings.variables), sort_keys=True)])
+    key = digest([profile or "", target or "", json.dumps(as_json(settings.variables))])
     arguments = without_settings(prepare_arguments(dbt_project), "--vars", "--target", "--profile")
     if settings.variables:
         arguments += vars_arguments(settings.variables)

@@ -28,7 +28,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
     select_unique_ids,
 )
 from dagster_sao.orchestration.project.read_files import keep_forms, known_forms, read_variables, read_yaml
-from dagster_sao.orchestration.project.seed_files import large_seed_checksums, seed_columns
+from dagster_sao.orchestration.project.seed_files import seed_checksums, seed_columns
 from dagster_sao.orchestration.project.surroundings import imported_modules, surroundings_of, warehouse_of
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
@@ -170,23 +170,23 @@ def read_code(  # noqa: PLR0913 (what code consists of)
     selection: Selection | None = None,
     cache: MutableMapping[str, str] | None = None,
     *,
-    seed_checksums: Mapping[str, str] | None = None,
+    checksums: Mapping[str, str] | None = None,
 ) -> Fingerprinter:
     """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run.
 
-    `seed_checksums` are the checksums of large seed files, where they were taken before.
+    `checksums` are those of the seed files, where they were taken before.
     """
-    if seed_checksums is None:
-        seed_checksums = dict(large_seed_checksums(dbt_project.project_dir, manifest))
+    if checksums is None:
+        checksums = dict(seed_checksums(dbt_project.project_dir, manifest))
     forms = cache if cache is not None else {}
     return Fingerprinter(
         manifest,
         surroundings_of(dbt_project, read_yaml(dbt_project.project_dir / "dbt_project.yml"), variables),
         cache=forms,
-        seed_checksums=seed_checksums,
+        seed_checksums=checksums,
         seed_columns=lambda uid: seed_columns(dbt_project.project_dir, manifest, uid, forms),
         built=(selection or Selection()).resolve(manifest, dbt_project),
-        imported=imported_modules(dbt_project, variables).digest,
+        imported=imported_modules(dbt_project, variables).texts,
     )
 
 

@@ -84,7 +84,7 @@ def current_inputs(dbt_project: DbtProject, variables: Mapping[str, Any]) -> Par
     environ = environment_of_dbt(dbt_project.project_dir)
     files = input_files(dbt_project)
     values = {
-        "--vars": json.dumps(as_json(variables), sort_keys=True),
+        "--vars": json.dumps(as_json(variables)),
         "the target": dbt_project.target or setting("TARGET", environ) or "",
         "the profile": dbt_project.profile or setting("PROFILE", environ) or "",
         "the installed dbt": dbt_packages(),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from dagster_sao.core.code.versions import digest
+from dagster_sao.sql.python_code import imported_modules
 
 
 class ImportedModules:
@@ -17,26 +16,22 @@ class ImportedModules:
         """Take a function that returns the folders. It is called when some code imports something."""
         self._folders = folders
 
-    def digest(self, code: str) -> str:
-        """Return a digest of all that `code` imports from the folders, directly or not; empty for nothing."""
+    def texts(self, code: str) -> Mapping[str, str]:
+        """Return all that `code` imports from the folders, directly or not, by the name of the module and the place in it."""
         files = self._files(code)
-        return (
-            digest({name: path.read_text(encoding="utf-8", errors="replace") for name, path in sorted(files.items())})
-            if files
-            else ""
-        )
+        return {name: path.read_text(encoding="utf-8", errors="replace") for name, path in sorted(files.items())}
 
     def _files(self, code: str) -> dict[str, Path]:
         """Return the files that are imported, by the name of the module and their place in it."""
         found: dict[str, Path] = {}
-        todo = [*_imported_names(code)]
+        todo = [*imported_modules(code)]
         seen = set(todo)
         while todo:
             name = todo.pop()
             for part, path in self._files_of(name):
                 if part not in found:
                     found[part] = path
-                    names = set(_imported_names(path.read_text(encoding="utf-8", errors="replace"))) - seen
+                    names = set(imported_modules(path.read_text(encoding="utf-8", errors="replace"))) - seen
                     seen |= names
                     todo += names
         return found
@@ -58,16 +53,3 @@ class ImportedModules:
             return PathFinder.find_spec(name, [str(folder) for folder in self._folders()])
         except (ImportError, ValueError):
             return None
-
-
-def _imported_names(code: str) -> Iterator[str]:
-    """Yield the first names of the modules that code imports."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]

@@ -1,6 +1,7 @@
 """Seed files while dbt loads them: the recorded checksum belongs to the content that dbt loaded, or to no file at all.
 
-dbt takes a small file's checksum while it parses, and none of a file over 1 MiB; either way it reads the file again later.
+dbt's own checksum is of the text without the blanks at its ends, taken while dbt parses, and it takes none of a file over 1 MiB.
+So this package takes its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dagster_sao.orchestration.private.dbt_selection import inferred_columns
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.relations.file_stat import FileStat, stat_files
 
-_LARGE_SEED_CHECKSUM = "path"
 _LARGEST_SMALL_SEED = 1 << 20
 _BLOCK = 1 << 20
 
@@ -28,7 +28,7 @@ class SeedFile:
 
     path: Path
     checksum: str
-    """The checksum of its content, empty where dbt has one of its own."""
+    """The checksum of its content."""
     stat: tuple[FileStat, ...]
     is_settled: bool
     """Whether every later write leaves another stat."""
@@ -49,19 +49,17 @@ def seed_files(
             continue
         path = _path(project_dir, props)
         stat = stat_files([path])
-        # It may have grown since the manifest was written.
-        is_large = _is_large(props) or any(entry.size > _LARGEST_SMALL_SEED for entry in stat)
         try:
-            checksum = _hash_file(path) if is_large else ""
+            checksum = _hash_file(path)
         except OSError:  # dbt will report the problem
             continue
         yield unique_id, SeedFile(path, checksum, stat, _settles(stat))
 
 
-def large_seed_checksums(project_dir: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the checksums of seed files over 1 MiB: dbt records only their path, so it never detects a change in them."""
+def seed_checksums(project_dir: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the checksums of the seed files that exist."""
     for unique_id, props in manifest["nodes"].items():
-        if props["resource_type"] == "seed" and _is_large(props):
+        if props["resource_type"] == "seed":
             path = _path(project_dir, props)
             if path.exists():
                 yield unique_id, _hash_file(path)
@@ -109,10 +107,6 @@ def _settles(stat: tuple[FileStat, ...]) -> bool:
             return True
         time.sleep(0.01)
     return False
-
-
-def _is_large(props: Mapping[str, Any]) -> bool:
-    return (props.get("checksum") or {}).get("name") == _LARGE_SEED_CHECKSUM
 
 
 def _path(project_dir: Path, props: Mapping[str, Any]) -> Path:

@@ -13,6 +13,7 @@ from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.orchestration.project.python_modules import ImportedModules
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.profiles import module_folders, place_of, session_settings, target_values
 
 
@@ -26,20 +27,31 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
     def target() -> Mapping[str, Any]:
         return target_values(*_profile(dbt_project), variables.command_line)
 
+    session = session_settings(
+        Path(dbt_project.project_dir),
+        Path(dbt_project.profiles_dir),
+        dbt_project.profile or settings.get("profile"),
+        dbt_project.target,
+        variables.command_line,
+    )
     return Surroundings(
         variables=variables,
         environ=environment_of_dbt(dbt_project.project_dir),
         flags=settings.get("flags") or {},
         dispatch=settings.get("dispatch"),
         target=target,
-        session=session_settings(
-            Path(dbt_project.project_dir),
-            Path(dbt_project.profiles_dir),
-            dbt_project.profile or settings.get("profile"),
-            dbt_project.target,
-            variables.command_line,
-        ),
+        session={**session, **_code_of_plugins(session, imported_modules(dbt_project, variables))},
     )
+
+
+def _code_of_plugins(session: Mapping[str, Any], modules: ImportedModules) -> Mapping[str, Any]:
+    """Return the project's own code that the plugins of dbt-duckdb are made of, as a setting of the session."""
+    names = [value for name, value in session.items() if name.startswith("plugins.") and name.endswith(".module")]
+    try:
+        code = modules.texts("\n".join(f"import {name}" for name in names)) if names else {}
+    except WarehouseError:  # the first use of the profile reports it
+        return {}
+    return {"plugins: code": code} if code else {}
 
 
 def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedModules:

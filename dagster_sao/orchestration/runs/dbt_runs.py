@@ -173,7 +173,7 @@ class DbtRuns:
     def _events(
         self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
     ) -> Iterator[Any]:
-        checksums = {uid: seed.checksum for uid, seed in seeds.items() if seed.checksum}
+        checksums = {uid: seed.checksum for uid, seed in seeds.items()}
         seen, asked = Sightings(process, self._graph, [*nodes, *others], checksums), frozenset(nodes)
         ended: set[str] = set()
         """The tests, and the nodes that dbt was not asked for, whose end has been read: dbt logs it in two ways."""

@@ -31,14 +31,14 @@ def lib(tmp_path):
     ("edited", "counts"), [("rates.py", True), ("tables.py", True), ("shapes/round.py", True), ("unrelated.py", False)]
 )
 def test_a_module_counts_that_is_imported_directly_or_not(lib, edited, counts):
-    before = ImportedModules(lambda: [lib]).digest(MODEL)
+    before = ImportedModules(lambda: [lib]).texts(MODEL)
     (lib / edited).write_text("changed = 1\n")
-    assert (ImportedModules(lambda: [lib]).digest(MODEL) != before) is counts
+    assert (ImportedModules(lambda: [lib]).texts(MODEL) != before) is counts
 
 
 def test_installed_packages_do_not_count(lib):
-    assert ImportedModules(lambda: [lib]).digest("import json, pandas\n") == ""
+    assert ImportedModules(lambda: [lib]).texts("import json, pandas\n") == {}
 
 
 def test_nothing_is_looked_for_where_nothing_is_imported():
-    assert ImportedModules(lambda: pytest.fail("no folder is needed")).digest("def model(dbt, session): ...\n") == ""
+    assert ImportedModules(lambda: pytest.fail("no folder is needed")).texts("def model(dbt, session): ...\n") == {}
