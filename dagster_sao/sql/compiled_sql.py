@@ -20,8 +20,8 @@ from dagster_sao.sql.template import split_template
 # Functions, by sqlglot's class, that depend on more than their arguments: on the time, the session, chance, a file, or the
 # order in which the engine happens to read rows.
 _UNPROVEN = re.compile(
-    r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|First|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|Mode|NextValue|Normal|NthValue"
-    r"|Ntile|Predict|Rand|Read|RowNumber|Sample|Seq|Session|System|UnixTimestamp|Uniform|UTC|Utc|Uuid|Zipf)"
+    r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|Encrypt|First|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|Mode|NextValue|Normal|NthValue"
+    r"|Ntile|\w*ParameterizedAgg|Predict|Rand|Read|RowNumber|Sample|Shuffle|Seq|Session|System|UnixTimestamp|Uniform|UTC|Utc|Uuid|Zipf)"
 )
 # Functions that sqlglot has no class for, and that depend on their arguments alone.
 _PROVEN = frozenset({"generate_series", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"})
@@ -29,8 +29,17 @@ _NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
 _READ_NAME = re.compile(rf"\b(?:from|join)\s+({_NAME}(?:\s*\.\s*{_NAME})*)(?!\s*\()", re.IGNORECASE)
 _QUERY_NAME = re.compile(rf"({_NAME})\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
 _NOT_A_NAME = frozenset({"select", "lateral", "unnest", "values"})
+_ROUTINES = frozenset({"FUNCTION", "MACRO", "PROCEDURE"})
 _UNKNOWN_EFFECTS = frozenset({"CALL", "COPY", "DO", "EXEC", "EXECUTE"})
-_CLOCK_WORDS = frozenset({"now", "today", "tomorrow", "yesterday"})
+_CLOCK_WORDS = frozenset({"allballs", "now", "today", "tomorrow", "yesterday"})
+"""Texts that some databases read as a moment, with or without a cast."""
+_OF_THE_DATABASE = frozenset(
+    {
+        "_rowid_", "cmax", "cmin", "ctid", "current_user", "localtime", "localtimestamp", "oid", "rowid", "rownum",
+        "session_user", "sysdate", "systimestamp", "tableoid", "user", "xmax", "xmin",
+    }
+)  # fmt: skip
+"""Names of columns that some database gives a value of its own: a place, a number, a moment, a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,9 @@ def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
             reads = set(_read_by(tree, target, sql, dialect))
             written.update(_name(target) for target in [target] if target is not None)
             found |= reads
-            is_deterministic = is_deterministic and (not reads if target is None else _is_deterministic(tree))
+            # A query that is run beside the model may call a function that writes.
+            is_plain = target is None and not isinstance(tree, exp.Query)
+            is_deterministic = is_deterministic and (not reads if is_plain else _is_deterministic(tree))
     return SqlReads(frozenset(found - written), is_deterministic)
 
 
@@ -102,9 +113,13 @@ def start_of(sql: str) -> str:
     return " ".join(re.split("['\"$]", sql, maxsplit=1)[0].split())
 
 
+def _kind_of_create(tree: exp.Expr) -> str:
+    return str(tree.args.get("kind")).upper() if isinstance(tree, exp.Create) else ""
+
+
 def _target(tree: exp.Expr) -> exp.Table | None:
     """Return the relation that a statement fills or changes, None if it is of another kind."""
-    is_created = isinstance(tree, exp.Create) and str(tree.args.get("kind")).upper() in {"TABLE", "VIEW"}
+    is_created = _kind_of_create(tree) in {"TABLE", "VIEW"}
     if not is_created and not isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge):
         return None
     table = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
@@ -123,6 +138,8 @@ def _read_by(tree: exp.Expr, target: exp.Table | None, sql: str, dialect: str) -
             yield f"a statement: {start_of(sql)}"
     elif target is not None or isinstance(tree, exp.Query | exp.Set):
         yield from _relations(tree, dialect, without=target)
+    elif _kind_of_create(tree) in _ROUTINES:  # what calls it reads what it reads
+        yield from _relations(tree, dialect, without=tree.find(exp.Table))
 
 
 def relations_in_template(template: str, dialect: str) -> frozenset[str]:
@@ -188,8 +205,14 @@ def _is_deterministic(tree: exp.Expr) -> bool:
 
 
 def _is_unproven(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Array) and node.find(exp.Query) is not None:
+        return True  # the order of its rows is open
     if isinstance(node, exp.Func):
         return not _is_plain_function(node)
+    if isinstance(node, exp.Literal):
+        return node.is_string and node.this.strip().lower() in _CLOCK_WORDS
+    if isinstance(node, exp.Column):
+        return node.name.lower() in _OF_THE_DATABASE
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
     if isinstance(node, exp.WindowSpec):
@@ -208,6 +231,4 @@ def _is_unproven(node: exp.Expr) -> bool:
 def _is_plain_function(node: exp.Expr) -> bool:
     if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
         return node.name.lower() in _PROVEN
-    if isinstance(node, exp.Cast):
-        return not (isinstance(node.this, exp.Literal) and node.this.name.lower() in _CLOCK_WORDS)
     return isinstance(node, exp.Func) and not _UNPROVEN.match(type(node).__name__)

@@ -154,6 +154,17 @@ class WarehouseSession:
         return self._adapter.duckdb_file
 
     @property
+    def database_files(self) -> Mapping[str, Path]:
+        """The local DuckDB files of the target, the attached ones too, by the name of the database in lower case."""
+        main = {self.database.lower(): self.duckdb_file} if self.duckdb_file is not None else {}
+        return {**self._adapter.attached_files, **main}
+
+    @property
+    def file_search_path(self) -> Sequence[Path]:
+        """The folders at which relative paths of files in DuckDB's SQL may begin: the project's, and those of the profile."""
+        return self._adapter.file_search_path
+
+    @property
     def is_in_memory(self) -> bool:
         """Whether the main database is in the memory of the process that opens it."""
         return self._adapter.is_in_memory

@@ -165,3 +165,56 @@ def test_functions_are_created_again_in_a_database_that_was_put_back_and_in_anot
         move(case)
         case.settle()
         assert rows_elsewhere(case, "select b.amount, t.amount from main.below b, main.t t") == now
+
+
+ATTACHED = {
+    **FILES,
+    "profiles.yml": """
+shop:
+  target: warehouse
+  outputs:
+    warehouse: {type: duckdb, path: "FOLDER/warehouse.duckdb", attach: [{path: "FOLDER/marts.duckdb", alias: marts}]}
+""",
+    "models/orders.sql": "{{ config(materialized='table', database='marts') }} select id, amount from {{ ref('stg_orders') }}",
+}
+
+
+def in_marts(case, statement):
+    with duckdb.connect(str(case.folder / "marts.duckdb")) as db:
+        return db.execute(statement).fetchall()
+
+
+def test_what_is_dropped_from_an_attached_database_is_built_again(tmp_path):
+    with lab(tmp_path, ATTACHED, SETUP) as case:
+        case.settle()
+        case.advance(minutes=10)
+        case.settle()
+        in_marts(case, "drop table main.orders")
+        case.settle()
+        assert in_marts(case, "select count(*) from main.orders") == [(2,)]
+
+
+def test_what_is_in_an_attached_database_that_was_put_back_is_built_again(tmp_path):
+    with lab(tmp_path, ATTACHED, SETUP) as case:
+        case.settle()
+        shutil.copy(case.folder / "marts.duckdb", case.folder / "copy.duckdb")
+        case.sql("insert into raw.orders values (3, 30)")
+        case.settle()
+        shutil.copy(case.folder / "copy.duckdb", case.folder / "marts.duckdb")
+        case.look()
+        case.settle()
+        assert in_marts(case, "select count(*) from main.orders") == [(3,)]
+        assert case.cycle() == []
+
+
+def test_an_attached_database_at_another_path_is_another_one(tmp_path):
+    with lab(tmp_path, ATTACHED, SETUP) as case:
+        case.settle()
+        shutil.copy(case.folder / "marts.duckdb", case.folder / "copy.duckdb")
+        case.sql("update raw.orders set amount = 100")
+        case.settle()
+        case.edit({"profiles.yml": ATTACHED["profiles.yml"].replace("marts.duckdb", "copy.duckdb")})
+        case.restart()
+        case.settle()
+        with duckdb.connect(str(case.folder / "copy.duckdb")) as db:
+            assert db.sql("select sum(amount) from main.orders").fetchall() == [(200,)]

@@ -48,7 +48,8 @@ def test_a_query_of_known_functions_is_proven(sql):
         "my_function(a)", "db.my_function(a)", "'now'::date", "cast('today' as timestamp)", "any_value(a)", "first(a)",
         "arg_max(a, b)", "list(a)", "string_agg(a, ',')", "row_number() over (partition by a)", "approx_count_distinct(a)",
         "lag(a) over (order by b)", "$1", "mode(a)", "version()", "txid_current()", "pg_backend_pid()",
-        "sum(a) over (order by b rows unbounded preceding)",
+        "sum(a) over (order by b rows unbounded preceding)", "rowid", "array(select a from u)", "a < 'today'", "' now '::date",
+        "ctid", "user",
     ],
 )  # fmt: skip
 def test_what_may_give_other_rows_is_not_proven(expression):
@@ -98,7 +99,10 @@ def test_relations_that_a_template_spells_out(template, relations):
         (["create index i on m (a)", "alter table m add column b int", "comment on table m is 'x'"], set(), True),
         (["truncate m", "drop table if exists raw.b", "begin", "vacuum m", "analyze m"], set(), True),
         (["insert into m values (now())"], set(), False),
-        (["select my_function()"], set(), True),
+        (["select my_function()"], set(), False),
+        (["select 1"], set(), True),
+        (["create or replace macro f() as (select max(a) from raw.b)"], {"raw.b"}, False),
+        (["create or replace macro f(x) as x + 1"], set(), True),
         (["copy m from 'a.csv'"], {"a statement: copy m from"}, False),
         (["call p()"], {"a statement: call p()"}, False),
         (["insert into m select ??? from raw.b"], {"raw.b"}, False),

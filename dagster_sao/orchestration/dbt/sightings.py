@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from dagster_sao.core.code.evidence import UNSEEN, Evidence
@@ -22,15 +22,18 @@ class Sightings:
         planned: ProjectGraph,
         unique_ids: Sequence[str],
         seed_checksums: Mapping[str, str],
+        files: Callable[[], bool],
     ) -> None:
         """Take the process, the graph of the plan, and the nodes and tests that the process was given.
 
+        `files` returns whether the project's files are the ones of the plan.
         `seed_checksums` are the checksums of the seed files that dbt loads, from before it started.
         """
         self._process = process
         self._planned = planned
         self._seed_checksums = seed_checksums
         self._unique_ids = unique_ids
+        self._files = files
 
     def __call__(self, unique_id: str) -> tuple[Fingerprint | None, Evidence]:
         """Return the code of a node or test that ended (None where it is not known), and its evidence."""
@@ -60,6 +63,11 @@ class Sightings:
         found, planned = self._code.graph, self._planned
         involved = {unique_id} | (_involved(planned, unique_id) & _involved(found, unique_id))
         return [uid for uid in sorted(involved) if _relation(found, uid) != _relation(planned, uid)]
+
+    @cached_property
+    def is_of_planned_files(self) -> bool:
+        """Whether dbt read the files of the plan: no file was written since, not even one that was written back."""
+        return self._files()
 
     @cached_property
     def _code(self) -> Fingerprinter | None:

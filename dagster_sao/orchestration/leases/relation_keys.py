@@ -7,6 +7,7 @@ belongs to exactly one relation of one warehouse.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import ProjectGraph
@@ -35,13 +36,21 @@ def writer_keys(loaded: LoadedProject) -> Mapping[str, str]:
     """
     nodes = loaded.project.graph.nodes
     names = {uid: node.relation_name for uid, node in nodes.items() if node.relation_name}
-    return {uid: key for uid, name in names.items() if (key := writer_key(loaded, name))}
+    keys = {uid: key for uid, name in names.items() if (key := writer_key(loaded, name))}
+    # The rows of an external model of dbt-duckdb are in its file, whatever the name of the view on it.
+    files = {uid: nodes[uid].settings.file for uid in keys if nodes[uid].settings.file}
+    return {**keys, **{uid: _key_of_file(loaded, file) for uid, file in files.items()}}
 
 
 def writer_key(loaded: LoadedProject, relation_name: str) -> str:
     """Return the key for a relation of this name; empty where the warehouse of the name is not known."""
     place, adapter = loaded.warehouse, loaded.project.graph.adapter_type
     return digest([adapter, place, _parts(relation_name, adapter)]) if place else ""
+
+
+def _key_of_file(loaded: LoadedProject, file: str) -> str:
+    path = Path(loaded.dbt_project.project_dir, file).resolve()
+    return digest([loaded.project.graph.adapter_type, "file", str(path)])
 
 
 def _lowered(text: str, adapter: str) -> list[str]:

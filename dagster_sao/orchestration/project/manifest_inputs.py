@@ -89,6 +89,11 @@ class InputFiles:
         return digest(sorted((name, found) for name, found in self.digests.items() if name not in _NOT_CODE))
 
     @cached_property
+    def stamp(self) -> str:
+        """The identity of the files of the project's code, another one after each write, also of the same content."""
+        return digest(sorted((name, found) for name, found in self.stats.items() if name not in _NOT_CODE))
+
+    @cached_property
     def settings(self) -> str:
         """The identity of the values of variables, and of the environment, in the project's files."""
         return digest(sorted((name, found) for name, found in self.digests.items() if name.endswith(_SETTINGS)))

@@ -1,4 +1,4 @@
-"""Whether a DuckDB file is an older copy of itself, told by its count of checkpoints and the highest count before."""
+"""Which DuckDB files are older copies of themselves, told by their counts of checkpoints and the highest counts before."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from dagster_sao.warehouse.relations.duckdb_file import checkpoints
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseCopy:
-    """A DuckDB file as it is, beside the counts that were noted before."""
+class DatabaseCopies:
+    """The DuckDB files of a target as they are, beside the counts that were noted before."""
 
-    file: str
-    count: int
+    files: Mapping[str, str]
+    """The path of each file that shows a count, by the name of its database in lower case."""
+    counts: Mapping[str, int]
+    """The count of each file, by its path."""
     noted: Mapping[str, int]
 
     @property
-    def is_older(self) -> bool:
-        """Return whether the file had more checkpoints before."""
-        return self.count < self.noted.get(self.file, 0)
+    def older(self) -> Mapping[str, int]:
+        """The databases whose files had more checkpoints before, each with the count that it has now."""
+        counts = {database: self.counts[file] for database, file in self.files.items()}
+        return {name: count for name, count in counts.items() if count < self.noted.get(self.files[name], 0)}
 
-    def note(self, instance: dg.DagsterInstance, project_name: str) -> None:
-        """Note the count of the file, where it is not the one that was noted."""
-        if self.count != self.noted.get(self.file):
-            write_checkpoints(instance, project_name, {**self.noted, self.file: self.count})
+    def note(self, instance: dg.DagsterInstance, project_name: str, *, older: bool = True) -> None:
+        """Note the counts that are not the noted ones; with `older=False`, only the higher ones."""
+        found = {file: n for file, n in self.counts.items() if older or n > self.noted.get(file, 0)}
+        if {**self.noted, **found} != self.noted:
+            write_checkpoints(instance, project_name, {**self.noted, **found})
 
 
-def database_copy(instance: dg.DagsterInstance, project_name: str, file: Path | None) -> DatabaseCopy | None:
-    """Return a DuckDB file as it is now; None where there is no file, or it does not show a count."""
-    count = checkpoints(file) if file is not None else None
-    return None if count is None else DatabaseCopy(str(file), count, read_checkpoints(instance, project_name))
+def database_copies(instance: dg.DagsterInstance, project_name: str, files: Mapping[str, Path]) -> DatabaseCopies:
+    """Return DuckDB files, by the name of their database in lower case, as they are now."""
+    found = {
+        database: (str(file), count) for database, file in files.items() if (count := checkpoints(file)) is not None
+    }
+    noted = read_checkpoints(instance, project_name) if found else {}
+    return DatabaseCopies({database: file for database, (file, _) in found.items()}, dict(found.values()), noted)

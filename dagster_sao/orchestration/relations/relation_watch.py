@@ -16,8 +16,8 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import Outcome, from_timestamp, outcome_metadata
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.relations.column_watch import Recheck, note_columns, relations_with_columns
-from dagster_sao.orchestration.relations.database_copies import database_copy
-from dagster_sao.orchestration.relations.relation_tokens import is_watched, row_tokens
+from dagster_sao.orchestration.relations.database_copies import database_copies
+from dagster_sao.orchestration.relations.relation_tokens import alterations_since, is_watched, row_tokens
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
@@ -29,7 +29,7 @@ from dagster_sao.orchestration.state.relation_notes import (
     write_baselines,
     write_relation_notes,
 )
-from dagster_sao.warehouse.probes.duckdb_content import database_stat
+from dagster_sao.warehouse.probes.duckdb_content import stat_databases
 from dagster_sao.warehouse.probes.registry import SourceProber
 from dagster_sao.warehouse.relations.listing import Presence, existing_relations, without_file
 from dagster_sao.warehouse.relations.names import parse_relation_name
@@ -63,6 +63,8 @@ class RelationWatch:
         self._seen: object = None
         self._run_ends: dict[str, datetime] = {}
         """The ends of the runs that made the last builds, by run id."""
+        self._has_unread = False
+        """Whether the last look left out rows because they had been read shortly before."""
         self._again_at: tuple[datetime, timedelta] | None = None
         """The wait after which to look again although nothing has moved."""
 
@@ -101,7 +103,7 @@ class RelationWatch:
         found = existing_relations(prober.session, {**{n.unique_id: n for n in nodes}, **with_columns}.values())
         columns = {uid: found[uid] for uid in with_columns}
         note_columns(view, columns, recheck)
-        copy = database_copy(instance, self._project.state_name, prober.session.duckdb_file)
+        copies = database_copies(instance, self._project.state_name, prober.session.database_files)
         alterations = self._alterations(look, [n for n in nodes if found[n.unique_id].presence is Presence.EXISTS])
         seen, waits = {}, []
         for node in nodes:
@@ -114,14 +116,15 @@ class RelationWatch:
                 seen[uid] = relation
             if relation.absences and not relation.is_missing:
                 waits.append((build.ended_at, retry_wait(relation.absences)))
+        if self._has_unread and self._looked_at is not None:
+            waits.append((self._looked_at, self._rows_every))
         # Keep the notes about relations that a run is writing until its build is recorded.
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
-        if copy is not None and copy.is_older:
-            seen.update(_restored(look, seen, f"restored at checkpoint {copy.count}"))
+        for database, count in copies.older.items():
+            seen.update(_restored(look, seen, database, f"restored at checkpoint {count}"))
         if seen != before.seen:
             write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
-        if copy is not None:
-            copy.note(instance, self._project.state_name)
+        copies.note(instance, self._project.state_name)
         self._seen, self._again_at = stamp, min(waits, key=lambda one: one[0] + one[1], default=None)
         keys = view.loaded.keys.by_unique_id
         return [
@@ -159,6 +162,7 @@ class RelationWatch:
             self._looked_at = look.view.now
         baselines = self._baselines
         wanted = [node for node in watched if is_due or not is_known(node)]
+        self._has_unread = len(wanted) < len(watched)
         found: dict[str, str | None] = {}
         is_new = False
         for uid, token in row_tokens(look.prober, wanted):
@@ -171,13 +175,31 @@ class RelationWatch:
         return found
 
 
-def _restored(look: _Look, seen: Mapping[str, RelationNote], mark: str) -> dict[str, RelationNote]:
-    """Return all relations of the session's own database, those that a run is writing too, as put back."""
+def note_alterations(view: ProjectView, prober: SourceProber, nodes: Sequence[Node]) -> Iterable[dg.AssetObservation]:
+    """Note which of `nodes` were altered outside Dagster since their last build, and yield the news.
+
+    Raises WarehouseError when the warehouse cannot be queried.
+    """
+    found = alterations_since(view, prober, nodes)
+    if not found:
+        return
+    before, seen = read_relation_notes(view.instance, view.project.state_name), {}
+    for uid, token in found.items():
+        mark, known = build_id(view.state.builds[uid]), before.seen.get(uid)
+        note = known if known is not None and known.built_at == mark else RelationNote(mark)
+        seen[uid] = replace(note, alteration=token)
+    write_relation_notes(view.instance, view.project.state_name, RelationNotes({**before.seen, **seen}))
+    for uid, note in seen.items():
+        yield from _news(view.loaded.keys.by_unique_id[uid], view.graph.nodes[uid], note, before)
+
+
+def _restored(look: _Look, seen: Mapping[str, RelationNote], database: str, mark: str) -> dict[str, RelationNote]:
+    """Return all relations of a database, those that a run is writing too, as put back."""
     session, found = look.prober.session, {}
     for uid, build in look.view.state.builds.items():
         node = look.view.graph.nodes.get(uid)
         name = parse_relation_name((node and node.relation_name) or "", session.adapter_type)
-        if name is not None and name.database in {"", session.database}:
+        if name is not None and (name.database or session.database).lower() == database:
             known = seen.get(uid) or RelationNote(build_id(build))
             found[uid] = replace(known, is_restored=True, alteration=mark)
     return found
@@ -207,11 +229,12 @@ def _stamp(prober: SourceProber, nodes: Sequence[Node], state: StateSnapshot, co
 
     The metadata of a local DuckDB file shows it without opening the file, which would stop a build from starting.
     """
-    stat, is_settled = database_stat(prober.session, clock.now_ns())
-    if not is_settled:
+    session = prober.session
+    stat, is_settled = stat_databases(session.database_files.values(), clock.now_ns())
+    if session.duckdb_file is None or not is_settled:
         return None
     builds = [(node.unique_id, state.builds[node.unique_id]) for node in nodes]
-    files = frozenset(without_file(prober.session.project_dir, nodes))
+    files = frozenset(without_file(session.project_dir, nodes))
     return stat, files, frozenset((uid, build_id(build), uid in counted) for uid, build in builds)
 
 

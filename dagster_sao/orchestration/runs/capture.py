@@ -14,9 +14,9 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import repository_of
 from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
-from dagster_sao.orchestration.relations.database_copies import database_copy
+from dagster_sao.orchestration.relations.database_copies import database_copies
 from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_rows
-from dagster_sao.orchestration.relations.relation_watch import RelationWatch
+from dagster_sao.orchestration.relations.relation_watch import RelationWatch, note_alterations
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
 from dagster_sao.orchestration.sources.record_tokens import ProbedSource, next_state_of, source_event
@@ -80,10 +80,25 @@ class RunCapture:
                 for problem in self._first.record(heard, sources, state, now, untracked_at=self._context.run.run_id):
                     self._warn(problem)
                 self._again.distrust({source.unique_id for source in sources} - heard.tokens)
+            if self._may_ask:
+                self._note_alterations(state)
         except DagsterSaoError as error:
             # With an old token the next probe looks like new data: one build too many, none too few.
             self._again.distrust(self._again.sources)
             self._warn(f"The warehouse could not be queried for new data: {sentence(error)}")
+
+    def _note_alterations(self, state: StateSnapshot) -> None:
+        """Note the relations that the run may read and that were altered outside Dagster since a sensor's last look.
+
+        What is built from them then consumes a version of its own. Raises WarehouseError.
+        """
+        graph, selected = self._loaded.project.graph, self._first.selected
+        read = read_directly(graph, selected, tests_of_selection(graph, selected)) & state.builds.keys()
+        nodes = [graph.nodes[uid] for uid in sorted(read) if uid in graph.nodes and not graph.nodes[uid].is_view]
+        if nodes:
+            view = ProjectView(self._context.instance, self._project, self._loaded, state, clock.now())
+            for observation in note_alterations(view, self._prober(), nodes):
+                self._context.instance.report_runless_asset_event(observation)
 
     def state(self) -> StateSnapshot:
         """Return the state as it is recorded now."""
@@ -166,13 +181,11 @@ class RunCapture:
         self._context.instance.report_runless_asset_event(source_event(key, probed, state))
 
     def note_database(self) -> None:
-        """Note which copy of its DuckDB file the run leaves, where the run has a session with it."""
+        """Note which copies of its DuckDB files the run leaves, where the run has a session with them."""
         if self._session is None:
             return
         instance, name = self._context.instance, self._project.state_name
-        copy = database_copy(instance, name, self._session.duckdb_file)
-        if copy is not None and not copy.is_older:
-            copy.note(instance, name)
+        database_copies(instance, name, self._session.database_files).note(instance, name, older=False)
 
     def close(self) -> None:
         """Close the connection to the warehouse."""

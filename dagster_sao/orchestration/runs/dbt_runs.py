@@ -174,7 +174,8 @@ class DbtRuns:
         self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
     ) -> Iterator[Any]:
         checksums = {uid: seed.checksum for uid, seed in seeds.items()}
-        seen, asked = Sightings(process, self._graph, [*nodes, *others], checksums), frozenset(nodes)
+        seen = Sightings(process, self._graph, [*nodes, *others], checksums, self._setup.has_planned_files)
+        asked = frozenset(nodes)
         ended: set[str] = set()
         """The tests, and the nodes that dbt was not asked for, whose end has been read: dbt logs it in two ways."""
         for event in self._proven(process, seeds):
@@ -255,7 +256,7 @@ class DbtRuns:
             return
         code = seen.code(uid)
         known = (code or self._setup.loaded.project.fingerprints[uid]).digest
-        self._functions.create(uid, known)
+        self._functions.create(uid, known, is_planned=seen.is_of_planned_files)
         decision = self._functions_due.get(uid)
         why = decision.message if decision is not None else "dbt created it with others"
         self._report.functions_were("created", [uid], why)

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sao.core.code.evidence import UNSEEN, Evidence
+from dagster_sao.core.code.evidence import UNSEEN
 from dagster_sao.core.code.fingerprint import SEED_COLUMNS, SEED_FILE, Fingerprint
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.run_ledger import Ledger
@@ -31,6 +31,7 @@ from dagster_sao.orchestration.dbt.build_results import BatchResults, left_missi
 from dagster_sao.orchestration.dbt.efficient_testing import TestSettings
 from dagster_sao.orchestration.dbt.limits import Limits, missing_after
 from dagster_sao.orchestration.dbt.process import TestAnswer
+from dagster_sao.orchestration.dbt.sightings import Sightings
 from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DATA_VERSION_TAG,
@@ -46,9 +47,6 @@ from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.state.contradictions import stop_proofs
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
-
-Seen = Callable[[str], tuple[Fingerprint | None, Evidence]]
-"""Returns the code of a node or test as dbt read it (None where it is not known), and the evidence of its build."""
 
 
 class Recorder:
@@ -117,7 +115,7 @@ class Recorder:
         found = self._ledger.moved_in_run(tokens, alterations)
         return {uid: found[uid] for uid in self._outcomes.built - self._outcomes.limited}
 
-    def recorded(self, event: object, raw_event: Mapping[str, Any], seen: Seen) -> object:
+    def recorded(self, event: object, raw_event: Mapping[str, Any], seen: Sightings) -> object:
         """Return one of dagster-dbt's events, the output of a build with its record.
 
         Where `seen` has no code of a node, the record has the code of the plan's manifest. Dagster accepts an output or a
@@ -142,13 +140,13 @@ class Recorder:
         """Note the new code of a function, which readers of a view that calls it consume."""
         self._ledger.function_created(uid, code)
 
-    def answered(self, test: ProjectTest, answer: TestAnswer, seen: Seen) -> Verdict:
+    def answered(self, test: ProjectTest, answer: TestAnswer, seen: Sightings | None) -> Verdict:
         """Record dbt's answer about a test, and return the verdict.
 
         It is about the versions that were captured, or built before the test was run.
         """
         uid = answer.unique_id
-        code, evidence = seen(uid)
+        code, evidence = seen(uid) if seen is not None else (None, UNSEEN)
         verdict = self._ledger.verdict(
             test,
             answer.status,
@@ -159,7 +157,8 @@ class Recorder:
             evidence=evidence,
             before=self._state.verdicts.get(uid),
         )
-        verdict = replace(verdict, database=self._database)
+        mark = verdict.manifest_code_mark if seen is None or seen.is_of_planned_files else ""
+        verdict = replace(verdict, database=self._database, manifest_code_mark=mark)
         if answer.answered is not None:
             verdict = self._as_answered(verdict, answer.answered)
             if answer.answered.is_contradicted:
@@ -221,7 +220,7 @@ class Recorder:
     def not_runnable(self, test: ProjectTest, check: dg.AssetCheckKey | None, why: str) -> Iterator[Any]:
         """Record that a test could not be run, for `why`, and yield its result in Dagster."""
         answer = TestAnswer(test.unique_id, VerdictStatus.ERROR, None)
-        verdict = self.answered(test, answer, lambda _: (None, UNSEEN))
+        verdict = self.answered(test, answer, None)
         if check is not None:
             yield verdict_evaluation(check, verdict, {REASON_KEY: why}, why)
 
@@ -286,7 +285,7 @@ class Recorder:
         self._yielded.add(what)
         return is_second
 
-    def _output(self, output: dg.Output[Any], raw_event: Mapping[str, Any], seen: Seen) -> dg.Output[Any]:
+    def _output(self, output: dg.Output[Any], raw_event: Mapping[str, Any], seen: Sightings) -> dg.Output[Any]:
         """Return dbt's output with the build record, and let the children in this run consume the new version."""
         node_info = raw_event["data"]["node_info"]
         uid = node_info["unique_id"]
@@ -301,7 +300,7 @@ class Recorder:
             fingerprint=self._unlike_any(uid, code) if has_moved else code,
             evidence=evidence,
             full_refresh=decision.full_refresh,
-            is_planned=not has_moved,
+            is_planned=seen.is_of_planned_files and not has_moved,
             attempt_id=self._attempt_id(uid),
         )
         self._outcomes.succeed(uid, build)

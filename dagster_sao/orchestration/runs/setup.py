@@ -43,6 +43,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 )
 from dagster_sao.orchestration.project.loaded import AssetKeys, LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
+from dagster_sao.orchestration.project.parsing import input_files
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig, TestStrategy, with_dbt_arguments
 from dagster_sao.orchestration.runs.run_plan import AskedOfRun, asked_of_assets
 from dagster_sao.orchestration.state.contradictions import found_contradiction
@@ -63,6 +64,8 @@ class RunSetup:
     dbt: DbtCliResource
     project: OrchestratedProject
     loaded: LoadedProject
+    files: str
+    """The stamp of the project's files from before the manifest was loaded."""
     config: StateAwareRunConfig
     arguments: tuple[str, ...]
     """The dbt command, without what it selects."""
@@ -96,6 +99,10 @@ class RunSetup:
         """The id of the run."""
         return self.context.run.run_id
 
+    def has_planned_files(self) -> bool:
+        """Return whether no file of the project was written since the manifest was loaded."""
+        return input_files(self.project.dbt_project).stamp == self.files
+
     @property
     def tests_hold(self) -> bool:
         """Whether a failed test holds back the nodes that it gates: only where tests run in dbt's order."""
@@ -120,6 +127,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
     arguments = dbt_arguments(args, config, project)
     config = with_dbt_arguments(config, arguments)
     limits = limits_of(arguments, project.dbt_project.project_dir)
+    files = input_files(project.dbt_project).stamp
     loaded = project.load()
     log_state = event_log_state(context.instance, project)
     log_state.verdicts.prepare()
@@ -131,6 +139,7 @@ def read_setup(  # noqa: PLR0913, PLR0917 (what a run is given)
         dbt,
         project,
         loaded,
+        files,
         config,
         tuple(arguments),
         limits,

@@ -112,12 +112,13 @@ class RunFunctions:
         self._states.update(ahead)
         return changing
 
-    def create(self, uid: str, code: str) -> None:
-        """Note that dbt has created a function, from code with this digest."""
+    def create(self, uid: str, code: str, *, is_planned: bool = True) -> None:
+        """Note that dbt has created a function, from code with this digest; `is_planned` tells that dbt read the plan's files."""
         self.created.add(uid)
         known = self._states.get(uid)
         if known is None or known.code != code or known.failed_code:
-            self._note(uid, FunctionState(code, clock.now(), self._run_id, self._project.manifest_code_mark(uid)))
+            mark = self._project.manifest_code_mark(uid) if is_planned else ""
+            self._note(uid, FunctionState(code, clock.now(), self._run_id, mark))
 
     def fail(self, functions: Iterable[str]) -> None:
         """Note that dbt could not create functions."""

@@ -45,12 +45,14 @@ class PrivateAdapter:
         """The bytes that statements have processed so far, where the warehouse reports them."""
         self._lock = threading.Lock()
         self.ducklakes: frozenset[str] = frozenset()
+        self.attached_files: dict[str, Path] = {}
         load_plugin(self.type)
         adapter_class: Any = get_adapter_class_by_name(self.type)
         self.is_in_memory: bool = self.traits.is_embedded and config.credentials.path == duckdb.MEMORY
         if self.traits.is_embedded:
             self.ducklakes = duckdb.ducklakes(config.credentials)
             self.duckdb_file = duckdb.make_read_only(config.credentials, Path(config.project_root))
+            self.attached_files = duckdb.attached_files(config.credentials)
             adapter_class = duckdb.with_own_database(adapter_class)
         if self.traits.is_read_only_by_transaction:
             config.credentials.autocommit = False  # the transaction is read only and has the time limits
@@ -65,6 +67,12 @@ class PrivateAdapter:
     def is_motherduck(self) -> bool:
         """Whether the main database is MotherDuck's."""
         return bool(getattr(self._config.credentials, "is_motherduck_database", False))
+
+    @property
+    def file_search_path(self) -> list[Path]:
+        """The folders at which relative paths of files in DuckDB's SQL may begin."""
+        folder, settings = Path(self._config.project_root), getattr(self._config.credentials, "settings", None) or {}
+        return [folder / path.strip() for path in ["", *str(settings.get("file_search_path") or "").split(",")]]
 
     @property
     def threads(self) -> int:

@@ -55,6 +55,15 @@ def place_of(credentials: Any, project_dir: Path) -> str | None:
     return path if _is_lake(path) else str(Path(path).resolve())
 
 
+def attached_files(credentials: Any) -> dict[str, Path]:
+    """Return the local DuckDB files that a target attaches, by the name of the database in lower case."""
+    return {
+        str(attached.alias or credentials.path_derived_database_name(attached.path)).lower(): Path(attached.path)
+        for attached in credentials.attach or []
+        if (attached.type or "duckdb").lower() == "duckdb" and _is_local(str(attached.path))
+    }
+
+
 def ducklakes(credentials: Any) -> frozenset[str]:
     """Return the names of the databases that are lakes by their path, in lower case. Their catalog can be anywhere."""
     attached = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,10 +181,12 @@ def database_stat(session: WarehouseSession, now_ns: int) -> tuple[tuple[FileSta
 
     Nothing, and False, where the target is not a local DuckDB.
     """
-    file = session.duckdb_file
-    if file is None:
-        return (), False
-    found = stat_files(f"{file}{companion}" for companion in COMPANIONS)
+    return stat_databases([session.duckdb_file] if session.duckdb_file is not None else [], now_ns)
+
+
+def stat_databases(files: Iterable[Path], now_ns: int) -> tuple[tuple[FileStat, ...], bool]:
+    """Return the stat of the databases in files, and whether every later write would change it."""
+    found = stat_files(f"{file}{companion}" for file in files for companion in COMPANIONS)
     return found, bool(found) and all(entry.is_settled(now_ns) for entry in found)
 
 

@@ -24,6 +24,9 @@ from dagster_sao.warehouse.session import WarehouseSession
 
 _REMOTE = re.compile(r"^(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _FILE_SCHEME = re.compile(r"^file:(//(localhost)?(?=/))?", re.IGNORECASE)
+_READER = re.compile(r"csv|parquet|json|text|blob|excel|xlsx|avro|delta_scan|iceberg_scan|arrow|^st_read")
+"""The table functions that read the named files alone."""
+_COMPANIONS = {"read_duckdb": (".wal",), "sqlite_scan": ("-wal", "-journal")}
 _MAGIC = re.compile(r"[*?\[]")
 _NS = 1_000_000_000
 _REMEDY = "Give it a loaded_at_field or loaded_at_query, or let a Dagster asset load it"
@@ -36,7 +39,7 @@ class FileProbe:
 
     def __init__(self, session: WarehouseSession, now_ns: Callable[[], int]) -> None:
         self._adapter_type = session.adapter_type
-        self._project_dir = session.project_dir
+        self._folders = session.file_search_path
         self._now_ns = now_ns
 
     def claims(self, source: Source) -> bool:
@@ -59,7 +62,8 @@ class FileProbe:
             return untracked(source, f"reads the remote {location}", _REMEDY)
         now = self._now_ns()
         try:
-            found = stat_files(sorted({path for pattern in patterns for path in _expand(self._project_dir, pattern)}))
+            paths = {path for pattern in patterns for folder in self._folders for path in _expand(folder, pattern)}
+            found = stat_files(sorted(paths))
         except OSError as error:
             sentence = (
                 f"{place(source)} reads {location}, which cannot be probed: {error.strerror}. Correct its permissions"
@@ -92,10 +96,20 @@ def _read_paths(location: str) -> list[str] | None:
             paths.append(table.name)
             continue
         arguments = _arguments(table.this)
-        if not arguments:
+        companions = _companions(table.this)
+        if not arguments or companions is None:
             return None
-        paths.extend(arguments)
+        paths.extend(path + ending for path in arguments for ending in ("", *companions))
     return paths or None
+
+
+def _companions(function: exp.Expr) -> tuple[str, ...] | None:
+    """Return the endings of the files that a table function reads beside the named ones; None where they are not known."""
+    known = function.sql_name() if isinstance(function, exp.Func) else ""
+    name = (function.name if isinstance(function, exp.Anonymous) else known).lower()
+    if name in _COMPANIONS:
+        return _COMPANIONS[name]
+    return () if _READER.search(name) else None
 
 
 def _arguments(function: exp.Expression) -> list[str]:
@@ -107,12 +121,12 @@ def _arguments(function: exp.Expression) -> list[str]:
     return texts if len(texts) == len(items) else []
 
 
-def _expand(project_dir: Path, pattern: str) -> Iterator[str]:
+def _expand(folder: Path, pattern: str) -> Iterator[str]:
     """Yield the files of a path or glob with DuckDB's rules: hidden files count, `**` is any depth.
 
-    A relative path starts at the project, as in dbt. A directory (Delta, Iceberg) stands for all files below it.
+    A relative path starts at `folder`. A directory (Delta, Iceberg) stands for all files below it.
     """
-    pattern = str(project_dir / Path(_FILE_SCHEME.sub("", pattern)))
+    pattern = str(folder / Path(_FILE_SCHEME.sub("", pattern)))
     root = Path(pattern).anchor
     starts = [root]
     for part in Path(pattern).parts[1:]:

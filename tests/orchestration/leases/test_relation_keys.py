@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.orchestration.leases.relation_keys import lease_keys, writer_keys
 
 
-def keys(adapter, name, place="host 5432"):
-    nodes = {"a": SimpleNamespace(relation_name=name)}
+def keys(adapter, name, place="host 5432", file=""):
+    nodes = {"a": SimpleNamespace(relation_name=name, settings=BuildSettings(file=file))}
     graph = SimpleNamespace(adapter_type=adapter, nodes=nodes, functions={})
-    loaded = SimpleNamespace(warehouse=place, project=SimpleNamespace(graph=graph))
+    dbt_project = SimpleNamespace(project_dir="/shop")
+    loaded = SimpleNamespace(warehouse=place, project=SimpleNamespace(graph=graph), dbt_project=dbt_project)
     return lease_keys("shop", graph)["a"], writer_keys(loaded).get("a")
 
 
@@ -44,3 +46,10 @@ def test_what_has_no_relation_has_a_lease_of_its_project():
     lease, writer = keys("postgres", None)
     assert writer is None
     assert lease != keys("postgres", '"shop.b"')[0]
+
+
+def test_the_writer_of_an_external_model_is_the_writer_of_its_file():
+    (_, writer), (_, other) = (
+        keys("duckdb", name, file=file) for name, file in (("a", "x/o.csv"), ("b", "/shop/x/o.csv"))
+    )
+    assert writer == other != keys("duckdb", "a")[1]
