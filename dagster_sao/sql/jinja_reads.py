@@ -57,6 +57,7 @@ _OF_A_MACRO = frozenset({"caller", "kwargs", "loop", "varargs"})
 _WITHOUT_READING = {"config": frozenset({"persist_relation_docs", "persist_column_docs"})}
 """Attributes and methods that do not change rows."""
 _BUILTINS = {"context", "builtins"}
+_NOT_A_PACKAGE = {*_WHOLE, "exceptions", "modules", "results", "schemas", "this"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class _Reader:
         self.read(node, frozenset())
         if not name.endswith(ANY):
             self.names.add(name)
-        elif owner not in _BUILTINS:
+        elif owner not in _BUILTINS and owner not in _NOT_A_PACKAGE:
             self.values.update([("macro", ANY), OF_A_PACKAGE])
 
     def _value(self, owner: str, name: str) -> None:

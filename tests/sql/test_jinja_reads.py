@@ -38,6 +38,7 @@ CASES = [
     ("{% for name, value in model.items() %}{{ value }}{% endfor %} {{ target.values() }}", "model *, target *"),
     ("{{ dbt_version }}", "dbt_version *"),
     ("{{ shop['rate_' ~ x]() }} {{ kwargs.get(x) }}", "macro *, macros of a package"),
+    ("{{ graph.get(x) }} {{ this.get(x) }}", "graph *"),
     ("{{ shop.get('rate_' ~ x)() }}", "macro *, macros of a package"),
     ("{{ context.get('var')('a') }} {{ builtins.get('var') }}", "var *"),
     ("{% set dispatch = adapter.dispatch %}{{ dispatch('m')() }}", "config *, env_var *, flags *, graph *, macro *, model *, target *, var *"),

@@ -18,11 +18,11 @@ from dagster_sao.core.code.fingerprint import (
     Fingerprint,
     Part,
     by_name,
-    is_wide,
     short,
 )
+from dagster_sao.core.code.reached_code import EMPTY, ReachedCode
 from dagster_sao.core.code.text_facts import TextFacts
-from dagster_sao.core.code.units import HOOKS, Unit, Units, hooks_of, settings_of_hooks
+from dagster_sao.core.code.units import HOOKS, Units, hooks_of, settings_of_hooks
 from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
@@ -30,16 +30,10 @@ from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, stored_names
-from dagster_sao.sql.jinja_reads import ANY, OF_A_PACKAGE, Read
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
 _POINTER = "latest_version_pointer"
-_EMPTY: tuple[object, ...] = (None, "", [], {})
-"""The values of a config that change nothing, unless some code reads it."""
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
-# A hook at the start of each run may read these without changing the rows of a model: it only keeps what dbt knows of the
-# project.
-_KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
 # Their compiled SQL depends on whether the relation existed when it was compiled.
 _COMPILED_BY_STATE = frozenset({"incremental", "snapshot"})
 
@@ -76,7 +70,7 @@ class Fingerprinter:
         self._facts = TextFacts(str(manifest["metadata"].get("adapter_type") or ""), cache)
         self._macros = Macros(manifest, self._facts.reads, _dispatching(self._surroundings.dispatch))
         self._units = Units(manifest, self._macros, self._facts)
-        self._macro_forms: dict[str, str] = {}
+        self._reached = ReachedCode(self._macros, self._units, self._facts, self._values)
         self._functions: dict[str, Fingerprint] = {}
         session = self._surroundings.session
         self._session_parts = [
@@ -118,7 +112,7 @@ class Fingerprinter:
                 found.append(Part(SEED_COLUMNS, short(columns)))
         else:
             found += self._code_parts(node, props)
-        found += self._reached_parts(self._units.of_node(node))
+        found += self._reached.parts(self._units.of_node(node), node.unique_id)
         return Fingerprint(by_name(found), self._compiled(node, props))
 
     def fingerprints(self, unique_ids: Iterable[str] | None = None) -> dict[str, Fingerprint]:
@@ -147,9 +141,9 @@ class Fingerprinter:
         """
         kind, _, name = name.partition(": ")
         if kind == "macro":
-            return self._macro_in_use(name)
+            return self._reached.macro_in_use(name)
         if kind == "absent":
-            return self._macros_named(name)
+            return self._reached.macros_named(name)
         name, props = self._reader_of(unique_id, name)
         return self._values.digest((kind, name), props)
 
@@ -231,14 +225,14 @@ class Fingerprinter:
     def _config_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[Part]:
         config = props.get("config") or {}
         for name, value in config.items():
-            if name not in inert_settings.OF_NODES and value not in _EMPTY:
+            if name not in inert_settings.OF_NODES and value not in EMPTY:
                 yield Part(f"config: {name}", short(value), node.unique_id)
         for hook in HOOKS:
             if hooks := hooks_of(props, hook):
                 forms = [
                     [form, settings] if settings else form
                     for form, settings in zip(
-                        map(self._normal_form, hooks), settings_of_hooks(props, hook), strict=True
+                        map(self._reached.normal_form, hooks), settings_of_hooks(props, hook), strict=True
                     )
                 ]
                 yield Part(f"config: {hook}", short(forms), node.unique_id)
@@ -247,6 +241,10 @@ class Fingerprinter:
         if (config.get("contract") or {}).get("enforced"):
             yield Part("config: contract", short(contract_of(props)))
         yield from self._parts_of_all
+
+    @cached_property
+    def _start_of_runs(self) -> list[Part]:
+        return self._reached.start_of_runs(self._nodes.values())
 
     @cached_property
     def _parts_of_all(self) -> list[Part]:
@@ -272,19 +270,19 @@ class Fingerprinter:
             enabled = self._surroundings.flags.get("latest_version_pointer_enabled_by_default")
         if enabled and props["version"] == props.get("latest_version"):
             naming = [uid for uid, name in self._macros.own.items() if name == "generate_latest_version_pointer_alias"]
-            macros = [self._macro_form(uid) for uid in self._macros.reached_from(sorted(naming))]
+            macros = [self._reached.macro_form(uid) for uid in self._macros.reached_from(sorted(naming))]
             yield Part(f"config: {_POINTER}", short([pointer.get("alias"), macros]))
 
     def _code_parts(self, node: Node, props: Mapping[str, Any]) -> Iterator[Part]:
         raw = str(props.get("raw_code") or "")
         # Own code that takes part in building may look into the SQL, with its comments.
-        form = short if self._macros.called_in_building(props) else self._normal_form
+        form = short if self._macros.called_in_building(props) else self._reached.normal_form
         if node.language == "python":
             yield Part("sql", short(python_form(raw)))
             if imported := self._imported(raw):
                 yield Part("imports", short(imported))
             for read in reads_of_python(raw):
-                yield from self._value_parts(read, props)
+                yield from self._reached.value_parts(read, props)
         else:
             yield Part("sql", form(raw))
         yield from self._inlined_parts(props, node.ephemerals, node.parents, form)
@@ -333,15 +331,15 @@ class Fingerprinter:
         yield Part("config: relation_name", short(function.relation_name))
         yield Part("sql", self._body_form(props))
         yield from self._parts_of_all
-        yield from self._inlined_parts(props, function.ephemerals, function.parents, self._normal_form)
+        yield from self._inlined_parts(props, function.ephemerals, function.parents, self._reached.normal_form)
         yield from (Part(name, short(value), uid) for uid, name, value in stored_names(function.parents, self.graph))
-        yield from self._reached_parts(self._units.of_function(function))
+        yield from self._reached.parts(self._units.of_function(function), function.unique_id)
         yield from self._function_parts(function.functions)
 
     def _body_form(self, props: Mapping[str, Any]) -> str:
         body = str(props.get("raw_code") or "")
         if language(props) == "sql":
-            return self._normal_form(body)
+            return self._reached.normal_form(body)
         return short(python_form(body) if language(props) == "python" else body)
 
     def _is_volatile_function(self, function: Function) -> bool:
@@ -350,96 +348,18 @@ class Fingerprinter:
 
     def _data_test_parts(self, test: ProjectTest, props: Mapping[str, Any]) -> Iterator[Part]:
         for name, value in (props.get("config") or {}).items():
-            if name not in inert_settings.OF_TESTS and value not in _EMPTY:
+            if name not in inert_settings.OF_TESTS and value not in EMPTY:
                 lowered = str(value).lower() if name == "severity" else value
                 yield Part(f"config: {name}", short(lowered), test.unique_id)
         if props.get("relation_name"):
             yield Part("config: relation_name", short(props["relation_name"]))
-        yield Part("sql", self._normal_form(str(props.get("raw_code") or "")))
+        yield Part("sql", self._reached.normal_form(str(props.get("raw_code") or "")))
         if props.get("test_metadata"):
             yield Part("arguments", short(props["test_metadata"]))
-        yield from self._inlined_parts(props, test.ephemerals, test.reads, self._normal_form)
+        yield from self._inlined_parts(props, test.ephemerals, test.reads, self._reached.normal_form)
         yield from self._function_parts(test.functions)
         yield from self._parts_of_all
-        yield from self._reached_parts(self._units.of_test(test))
-
-    def _reached_parts(self, units: Iterable[Unit], seen: AbstractSet[str] = frozenset()) -> Iterator[Part]:
-        """Yield the macros that may be called, and the values that they, the templates and these values may read.
-
-        The first unit is the one of the node, test or function itself.
-        """
-        for number, unit in enumerate(units):
-            for unique_id in unit.macros:
-                yield self._macro_part(unique_id)
-            # A macro sees the variables of the model that calls it, whatever package the macro is of.
-            reads = self._units.values_read(unit)
-            for read in reads:
-                if number or not _counts_anyway(read, unit.props):
-                    yield from self._value_parts(read, unit.props)
-            if texts := sorted(self._values.templates(reads, unit.props) - seen):
-                rendered = self._units.unit({**unit.props, "depends_on": {}}, texts)
-                yield from self._reached_parts([rendered], seen | set(texts))
-
-    def _macro_part(self, unique_id: str) -> Part:
-        return Part(f"macro: {unique_id.rsplit('.', 1)[-1]}", self._macro_form(unique_id), unique_id)
-
-    def _value_parts(self, read: Read, props: Mapping[str, Any]) -> Iterator[Part]:
-        kind, name = read
-        if kind == "macro":
-            yield Part("macro: *", self._any_macro)
-        elif read == OF_A_PACKAGE:
-            yield Part("macros of a package", self._any_macro)
-        else:
-            yield Part(f"{kind}: {name}", self._values.digest(read, props), str(props["unique_id"]))
-
-    @cached_property
-    def _any_macro(self) -> str:
-        return short([[uid, self._macro_form(uid)] for uid in sorted(self._macros.own)])
-
-    @cached_property
-    def _start_of_runs(self) -> list[Part]:
-        """The parts of the code that dbt runs at the start of each run, such as settings of the session."""
-        hooks = [
-            props
-            for props in self._nodes.values()
-            if props["resource_type"] == "operation" and "on-run-start" in (props.get("tags") or ())
-        ]
-        hooks.sort(key=lambda props: (props.get("index") or 0, props["unique_id"]))
-        found: list[Part] = []
-        forms: list[list[str]] = []
-        for props in hooks:
-            raw = str(props.get("raw_code") or "")
-            unit = self._units.unit(props, [raw])
-            forms.append([props["unique_id"], self._normal_form(raw)])
-            found += map(self._macro_part, unit.macros)
-            for read in self._units.values_read(unit):
-                if read[0] not in _KEPT_BY_HOOKS_OF_RUNS:
-                    found += map(_never_traced, self._value_parts(read, props))
-        return [Part("on-run-start", short(forms)), *found] if forms else []
-
-    def _macro_in_use(self, unique_id: str) -> str:
-        """Return a short hash of a macro and of those that dbt may call in its place; empty if it no longer exists."""
-        if unique_id not in self._macros:
-            return ""
-        return short([[uid, self._macro_form(uid)] for uid in self._macros.rivals(unique_id)])
-
-    def _macros_named(self, name: str) -> str:
-        """Return a short hash of the project's macros of a name; empty for none."""
-        found = [uid for uid, own in sorted(self._macros.own.items()) if own == name or uid.endswith(f".{name}")]
-        return short([[uid, self._macro_form(uid)] for uid in found]) if found else ""
-
-    def _macro_form(self, unique_id: str) -> str:
-        if unique_id not in self._macro_forms:
-            self._macro_forms[unique_id] = self._facts.macro_form(self._macros.text(unique_id))
-        return self._macro_forms[unique_id]
-
-    def _normal_form(self, template: str) -> str:
-        return self._facts.template_form(template, self._overridden)
-
-    @cached_property
-    def _overridden(self) -> AbstractSet[str]:
-        """The names of dbt's own functions that macros of the project or a package replace."""
-        return {"ref", "source"}.intersection(self._macros.own.values())
+        yield from self._reached.parts(self._units.of_test(test), test.unique_id)
 
 
 def _dispatching(setting: object) -> frozenset[str]:
@@ -451,19 +371,3 @@ def _dispatching(setting: object) -> frozenset[str]:
         if isinstance(entry, Mapping) and is_dbts_own(str(entry.get("macro_namespace")))
         for package in (entry.get("search_order") or ())
     )
-
-
-def _never_traced(part: Part) -> Part:
-    """Return a part under a name for which no node's trace stands: dbt reads it before it builds any node."""
-    return part._replace(name=f"on-run-start ({part.name})") if is_wide(part.name) else part
-
-
-def _counts_anyway(read: Read, props: Mapping[str, Any]) -> bool:
-    """Return whether something of a node's own config is part of its fingerprint whether or not some code reads it."""
-    kind, name = read
-    if kind != "config" or name.endswith(ANY):
-        return False
-    if name in HOOKS:
-        return True
-    without = inert_settings.OF_TESTS if props["resource_type"] == "test" else inert_settings.OF_NODES
-    return name not in without and (props.get("config") or {}).get(name) not in _EMPTY

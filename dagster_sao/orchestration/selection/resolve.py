@@ -11,9 +11,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dagster_sao.core.code.fingerprinter import Fingerprinter
-from dagster_sao.core.code.manifest_diff import Comparison, compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import EmptySelectionError, InvalidSelectionError, UnknownNodeError
+from dagster_sao.core.manifest_diff import Comparison, compare, without_environment
 from dagster_sao.core.suggestions import did_you_mean, nearest_names
 from dagster_sao.orchestration.private.dbt_selection import (
     SELECTOR_METHOD,

@@ -60,7 +60,7 @@ def attached_files(credentials: Any) -> dict[str, Path]:
     return {
         str(attached.alias or credentials.path_derived_database_name(attached.path)).lower(): Path(attached.path)
         for attached in credentials.attach or []
-        if (attached.type or "duckdb").lower() == "duckdb" and _is_local(str(attached.path))
+        if attached.type in {None, credentials.type} and _is_local(str(attached.path))
     }
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.fingerprinter import Fingerprinter
-from dagster_sao.core.code.manifest_diff import compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.graph import NodeKind
 from dagster_sao.core.manifest.read_graph import build_graph
+from dagster_sao.core.manifest_diff import compare, without_environment
 from tests.core.manifests import data_test, function, macro, manifest, model, source, with_functions
 
 OUTER, INNER = "function.shop.outer", "function.shop.inner"

@@ -23,7 +23,7 @@ from dagster_sao.orchestration.runs.report import RunReport, TestOutcome
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.state import contradictions
 from dbt_dagster_sao.data_tests.handover import AnsweredTest, How
-from tests.core.graphs import DETERMINISTIC, World, graph
+from tests.core.graphs import World, graph
 
 OFF, REUSE, AGGREGATE, ALL = EfficientTesting
 PASS, WARN, FAIL, ERROR = (VerdictStatus(status) for status in ("pass", "warn", "fail", "error"))
@@ -285,7 +285,7 @@ class Recording:
             project=SimpleNamespace(state_name="shop"),
             context=context,
             run_id="77665544",
-            loaded=SimpleNamespace(project=world.project),
+            loaded=SimpleNamespace(project=world.project, database=""),
             log_state=SimpleNamespace(verdicts=self),
             testing=TestSettings(ALL, 1.0),
         )
@@ -296,7 +296,7 @@ class Recording:
 
     def answered(self, status=PASS, name="of_orders", **options):
         answer = TestAnswer(name, status, None, AnsweredTest(name, **options))
-        return self.recorder.answered(self.world.graph.tests[name], answer, lambda _: (None, DETERMINISTIC))
+        return self.recorder.answered(self.world.graph.tests[name], answer, None)
 
     def read(self):
         return self.world.verdicts

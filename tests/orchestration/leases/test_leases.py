@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.decision.decide import Action, Decision, Reason
+from dagster_sao.core.manifest.build_settings import NO_SETTINGS
 from dagster_sao.core.state.state import FailedAttempt, LastBuild, StateSnapshot
 from dagster_sao.orchestration.leases import leases as module
 from dagster_sao.orchestration.leases import tables
@@ -353,7 +354,10 @@ def test_nothing_is_written_under_a_lease_that_was_lost(instance):
 
 def shop(*names):
     """A project with these tables."""
-    nodes = {name: SimpleNamespace(relation_name=f'"db"."main"."{name}"', is_view=False) for name in names}
+    nodes = {
+        name: SimpleNamespace(relation_name=f'"db"."main"."{name}"', is_view=False, settings=NO_SETTINGS)
+        for name in names
+    }
     graph = SimpleNamespace(adapter_type="postgres", nodes=nodes)
     return SimpleNamespace(warehouse="host 5432", project=SimpleNamespace(graph=graph))
 

@@ -6,9 +6,9 @@ import pytest
 
 from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.fingerprinter import Fingerprinter
-from dagster_sao.core.code.manifest_diff import compare, without_environment
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidSelectionError
+from dagster_sao.core.manifest_diff import compare, without_environment
 from tests.core.manifests import macro, manifest, model, seed, source
 
 RAW = "source.shop.raw.orders"
