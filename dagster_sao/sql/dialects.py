@@ -22,6 +22,8 @@ class Semantics:
 
     folds_names: Literal["all", "lower", "upper"]
     """The case of names: `all` ignores it, also in quotes; `lower` and `upper` are what a name without quotes becomes."""
+    keywords: frozenset[str] = lexicon.KEYWORDS
+    """Words that are not the name of a column unless they are quoted."""
     compares_exactly: bool = False
     """Whether `=` of equal types is the equality of GROUP BY, for integers, decimals, dates, times and booleans."""
     compares_text_exactly: bool = False
@@ -35,6 +37,10 @@ class Semantics:
     fails_on_division_by_zero: bool = False
     keeps_types: bool = False
     """Whether a table made from a query has the types of the query's columns."""
+    has_composites: bool = False
+    """Whether IS NULL is TRUE of a row whose fields are all NULL, and IS NOT NULL is FALSE of one with any NULL."""
+    groups_any_type: bool = False
+    """Whether GROUP BY and `=` work on each type."""
     types_literals_by_column: bool = False
     """Whether a text literal that is compared with a column is read as a value of the column's type."""
     sees_sources_to_the_left: bool = True
@@ -50,6 +56,7 @@ class Semantics:
 # Held by execution in tests/sql/proofs.
 _POSTGRES = Semantics(
     "lower",
+    keywords=lexicon.POSTGRES_KEYWORDS,
     compares_exactly=True,
     compares_text_exactly=True,
     groups_as_it_compares=True,
@@ -57,6 +64,7 @@ _POSTGRES = Semantics(
     fails_loudly=True,
     fails_on_division_by_zero=True,
     keeps_types=True,
+    has_composites=True,
     types_literals_by_column=True,
     sees_sources_to_the_left=False,
     groups_by_position=True,
@@ -70,7 +78,10 @@ _POSTGRES = Semantics(
 _DUCKDB = replace(
     _POSTGRES,
     folds_names="all",
+    keywords=lexicon.DUCKDB_KEYWORDS,
     partitions_as_it_groups=False,
+    has_composites=False,
+    groups_any_type=True,
     enforces=frozenset({"not_null"}),
     fails_on_division_by_zero=False,
     sees_sources_to_the_left=True,

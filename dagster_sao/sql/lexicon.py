@@ -125,3 +125,33 @@ BIGQUERY = Lexicon(
 SPARK = Lexicon(quotes="'\"`", operators=_CASTS, keywords=frozenset())  # reserves no word, so that each may be a column
 TRINO = Lexicon()
 TSQL = Lexicon(has_bracket_quotes=True, brackets="(),;", keywords=_RESERVED | {"top"})
+
+# Words that are not the name of a column unless they are quoted: a database reads another value there, or nothing at all.
+_KEYWORDS = frozenset(
+    {
+        "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary", "both", "case", "cast",
+        "check", "collate", "collation", "column", "concurrently", "constraint", "create", "cross", "default", "deferrable", "desc",
+        "distinct", "do", "else", "end", "except", "false", "fetch", "for", "foreign", "freeze", "from", "full", "group", "having",
+        "ilike", "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "lateral", "leading", "left", "like", "limit",
+        "natural", "not", "notnull", "null", "offset", "on", "only", "or", "order", "outer", "overlaps", "placing", "primary",
+        "references", "returning", "right", "select", "similar", "some", "symmetric", "table", "tablesample", "then", "to", "trailing",
+        "true", "union", "unique", "using", "variadic", "verbose", "when", "where", "window", "with",
+    }
+)  # fmt: skip
+_WORDS_FOR_VALUES = frozenset(
+    {
+        "current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp", "current_user",
+        "localtime", "localtimestamp", "session_user", "system_user", "user",
+    }
+)  # fmt: skip
+# Both as `pg_get_keywords` has them, and `system_user` of later releases.
+POSTGRES_KEYWORDS = _KEYWORDS | _WORDS_FOR_VALUES | {"grant"}
+# As `duckdb_keywords` has them. A column comes before a function that needs no brackets, such as `current_date`.
+DUCKDB_KEYWORDS = _KEYWORDS | frozenset(
+    {
+        "anti", "asof", "at", "by", "describe", "glob", "lambda", "pivot", "pivot_longer", "pivot_wider", "positional", "qualify", "semi",
+        "show", "summarize", "unpack", "unpivot",
+    }
+)  # fmt: skip
+KEYWORDS = POSTGRES_KEYWORDS | DUCKDB_KEYWORDS | {"current_path", "sysdate"}
+"""Where no list is known for certain."""

@@ -141,13 +141,24 @@ def groups_of(request: DataTestRequest, entry: Callable[[str], Entry | None]) ->
             config = props.get("config") or {}
             settings = {name: value for name, value in config.items() if name not in _SETTINGS_OF_TESTS}
             about = str(props.get("attached_node") or reads[0])
-            key = (
-                about,
-                _waits_for(request.builds.intersection(reads), parents),
-                repr(sorted(settings.items(), key=str)),
-            )
+            built = _nearest_built(reads, request.builds, parents)
+            key = (about, _waits_for(built, parents), repr(sorted(settings.items(), key=str)))
             found.setdefault(key, []).append(test)
     return [tuple(tests) for tests in found.values() if len(tests) > 1]
+
+
+def _nearest_built(
+    reads: Sequence[str], builds: frozenset[str], parents: Callable[[str], Sequence[str]]
+) -> frozenset[str]:
+    """Return the built nodes that a test's rows come from: dbt lets it wait for them through all that is not built, such as views."""
+    seen: set[str] = set()
+    stack = list(reads) if builds else []
+    while stack:
+        uid = stack.pop()
+        if uid not in seen:
+            seen.add(uid)
+            stack += () if uid in builds else parents(uid)
+    return builds & seen
 
 
 def _waits_for(built: frozenset[str], parents: Callable[[str], Sequence[str]]) -> frozenset[str]:

@@ -37,7 +37,7 @@ class Warehouse(Protocol):
     def columns(self, unique_id: str) -> Mapping[str, str] | None:
         """Return the columns of a relation in order, each with its type, as the catalog spells both; None if not known.
 
-        A type is left out, as an empty text, if a collation may hide behind its name.
+        It is another one, or an empty text, if a collation may hide behind its name.
         """
 
 
@@ -87,14 +87,15 @@ class TestProofs:
         if model_id not in self._request.builds | self._request.views:
             return f"{model['name']} is not built in this run."
         wanted = wanted_property(entry, self._relation_key)
-        if not isinstance(wanted, NotProvable) and (enforced := self._by_constraints(model_id, model, wanted)):
+        where = str((entry.get("config") or {}).get("where") or "")
+        if not isinstance(wanted, NotProvable) and (enforced := self._by_constraints(model_id, model, wanted, where)):
             return enforced
         if why := why_rows_may_differ(model) or self._replaced.why_rows_may_differ:
             return f"The rows of {model['name']} may differ from its query's: {why}."
         if isinstance(wanted, NotProvable):
             return wanted.reason
         query = self._query(model_id, model, warehouse)
-        found = query.prove(wanted) if query is not None else NotProvable(f"{model['name']} cannot be compiled.")
+        found = query.prove(wanted, where) if query is not None else NotProvable(f"{model['name']} cannot be compiled.")
         return found.reason if isinstance(found, NotProvable) else found
 
     def _enforced(self, unique_id: str, model: Entry) -> tuple[Known, ...]:
@@ -104,15 +105,16 @@ class TestProofs:
         is_built_by_dbt = unique_id in self._request.builds and not self._replaced.why_rows_may_differ
         return enforced_properties(model, self._adapter) if is_built_by_dbt else ()
 
-    def _by_constraints(self, model_id: str, model: Entry, wanted: Property) -> Proof | None:
+    def _by_constraints(self, model_id: str, model: Entry, wanted: Property, where: str) -> Proof | None:
         """Return the proof that a property of a table follows from its constraints alone."""
-        from dagster_sao.sql.proofs import Proof, QueryProofs, Relation
+        from dagster_sao.sql.proofs import Proof, QueryProofs, Relation, contract_types
 
         known = self._enforced(model_id, model)
         if not known:
             return None
-        relations = {"built": Relation(str(model["name"]), known=known)}
-        found = QueryProofs("select * from built", self._adapter, relations).prove(wanted)
+        types = contract_types(model, self._adapter)
+        relations = {"built": Relation(str(model["name"]), tuple(types), known, types)}
+        found = QueryProofs("select * from built", self._adapter, relations).prove(wanted, where)
         return found if isinstance(found, Proof) else None
 
     def _learn(self, test: str, label: str) -> None:
@@ -194,12 +196,12 @@ class TestProofs:
         return self._above[model_id]
 
     def _parents(self, model: Entry) -> Iterator[str]:
-        """Yield what a model reads, ephemeral models replaced by what they read."""
+        """Yield the relations that a model reads, ephemeral models replaced by what they read."""
         stack, seen = depends_on(model), set()
         while stack:
             parent = stack.pop()
             entry = self._entry(parent)
-            if parent in seen or entry is None:
+            if parent in seen or entry is None or entry.get("resource_type") == "function":
                 continue
             seen.add(parent)
             if (entry.get("config") or {}).get("materialized") == "ephemeral":

@@ -95,8 +95,11 @@ def _read_request(path: Path, runner: Any, manifest: Any) -> EfficientTests | No
 
     known: dict[str, Mapping[str, Any]] = {}
 
+    # Older releases of dbt have no functions.
+    functions = getattr(manifest, "functions", {})
+
     def entry(unique_id: str) -> Mapping[str, Any] | None:
-        node = manifest.nodes.get(unique_id) or manifest.sources.get(unique_id)
+        node = manifest.nodes.get(unique_id) or manifest.sources.get(unique_id) or functions.get(unique_id)
         if node is None or unique_id in known:
             return known.get(unique_id)
         found: Mapping[str, Any] = node.to_dict(omit_none=True)
@@ -129,7 +132,7 @@ class _Warehouse:
         return str(compiled.compiled_code)
 
     def columns(self, unique_id: str) -> Mapping[str, str] | None:
-        """Return the columns of a relation in order, each with its type, empty where a collation may hide behind it."""
+        """Return the columns of a relation in order, each with its type, as far as no collation may hide behind it."""
         node = self._manifest.nodes.get(unique_id) or self._manifest.sources[unique_id]
         adapter = self._runner.adapter
         try:

@@ -158,6 +158,36 @@ def test_a_test_of_two_models_is_merged_where_its_own_waits_for_the_other_anyway
     assert groups_of(request, known.get) == [(a["unique_id"], both["unique_id"])]
 
 
+@pytest.mark.parametrize(
+    ("between", "is_read_by_orders", "is_together"),
+    [
+        ({CUSTOMERS: ["model.shop.a"]}, False, False),
+        (
+            {CUSTOMERS: ["model.shop.b"], "model.shop.b": ["function.shop.f"], "function.shop.f": ["model.shop.a"]},
+            False,
+            False,
+        ),
+        ({CUSTOMERS: ["model.shop.a"]}, True, True),
+        ({CUSTOMERS: ["source.shop.raw.a"]}, False, True),
+    ],
+)
+def test_a_test_waits_for_what_is_built_above_what_is_not(between, is_read_by_orders, is_together):
+    a, both = not_null("a"), relationship("b")
+    nodes = {**between, ORDERS: ["model.shop.a"] if is_read_by_orders else []}
+    known = {**entries(a, both), **{uid: {"depends_on": {"nodes": parents}} for uid, parents in nodes.items()}}
+    request = DataTestRequest(builds=frozenset({ORDERS, "model.shop.a"}), mergeable=frozenset(entries(a, both)))
+    assert groups_of(request, known.get) == ([(a["unique_id"], both["unique_id"])] if is_together else [])
+
+
+@pytest.mark.parametrize("builds", [(), ("model.shop.a",)])
+def test_tests_of_a_view_that_is_not_built_wait_for_what_it_reads(builds):
+    a, both = not_null("a"), relationship("b")
+    nodes = {ORDERS: ["model.shop.above"], CUSTOMERS: ["model.shop.a"]}
+    known = {**entries(a, both), **{uid: {"depends_on": {"nodes": parents}} for uid, parents in nodes.items()}}
+    request = DataTestRequest(builds=frozenset(builds), mergeable=frozenset(entries(a, both)))
+    assert groups_of(request, known.get) == ([] if builds else [(a["unique_id"], both["unique_id"])])
+
+
 def test_tests_with_other_settings_of_the_adapter_are_not_merged():
     assert groups(entries(not_null("a"), not_null("b", snowflake_warehouse="large"))) == []
     assert len(groups(entries(not_null("a", severity="warn"), not_null("b", where="b > 0", limit=3)))) == 1

@@ -7,7 +7,7 @@ that were read. SQL that is not understood proves nothing.
 
 from __future__ import annotations
 
-from dagster_sao.sql.proofs.constraints import enforced_properties
+from dagster_sao.sql.proofs.constraints import contract_types, enforced_properties
 from dagster_sao.sql.proofs.manifest_tests import known_property, wanted_property
 from dagster_sao.sql.proofs.properties import (
     AcceptedValues,
@@ -33,6 +33,7 @@ __all__ = [
     "Relation",
     "Relationship",
     "Unique",
+    "contract_types",
     "enforced_properties",
     "known_property",
     "wanted_property",

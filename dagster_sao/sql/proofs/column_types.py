@@ -24,6 +24,16 @@ _FAMILY = {
     **dict.fromkeys(("timestamp", "timestamp without time zone"), TIMESTAMP),
     "uuid": UUID,
 }
+COLLATED = "collated"
+"""Stands for the type of a column behind which a collation may hide."""
+_OTHER_SCALARS = frozenset(
+    {
+        COLLATED, "bit", "bit varying", "bpchar", "bytea", "char", "character", "cidr", "datetime", "inet", "interval", "jsonb", "macaddr",
+        "money", "name", "oid", "time", "time with time zone", "time without time zone", "timestamp with time zone", "timestamp_ltz",
+        "timestamp_ntz", "timestamp_tz", "timestamptz", "timetz", "varbit",
+    }
+)  # fmt: skip
+"""Types of no family with an equality by which GROUP BY groups too. They have no NULLs within."""
 _TYPE = re.compile(r"([a-z][a-z0-9]*(?: [a-z]+)*) ?(\([\d, ]*\))?", re.ASCII)
 _CAN_HAVE_A_SIZE = {TEXT, FLOAT}
 _COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID, TIMESTAMP}
@@ -46,6 +56,31 @@ def family_of(type_name: str) -> str | None:
     if family == DECIMAL:
         return f"{DECIMAL}{found[2].replace(' ', '')}"
     return family if family in _CAN_HAVE_A_SIZE else None
+
+
+def is_scalar_type(type_name: str) -> bool:
+    """Return whether all values of a type are single ones, which `=` and GROUP BY tell apart.
+
+    >>> (
+    ...     is_scalar_type("char(3)"),
+    ...     is_scalar_type("timestamp with time zone"),
+    ...     is_scalar_type("json"),
+    ...     is_scalar_type("user-defined"),
+    ... )
+    (True, True, False, False)
+    """
+    found = _TYPE.fullmatch(type_name.strip().lower())
+    return found is not None and (found[1] in _FAMILY or found[1] in _OTHER_SCALARS)
+
+
+def is_scalar(column: Column) -> bool:
+    """Return whether all values of a column are known to be single ones."""
+    return column.type is not None or column.has_scalar_type
+
+
+def is_null_without_value(column: Column, semantics: Semantics) -> bool:
+    """Return whether IS NULL is TRUE where a column has no value only: a row of NULLs is a value, which equals others."""
+    return is_scalar(column) or not semantics.has_composites
 
 
 def is_decimal(type_: str | None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from dagster_sao.sql.proofs import predicates
+from dagster_sao.sql.proofs.alternatives import one_of
 from dagster_sao.sql.proofs.column_types import (
     BOOLEAN,
     DATE,
@@ -16,12 +17,14 @@ from dagster_sao.sql.proofs.column_types import (
     NULL,
     TEXT,
     TIMESTAMP,
-    common,
     family_of,
+    is_null_without_value,
     is_number,
+    is_scalar,
+    is_scalar_type,
     keeps_distinct,
 )
-from dagster_sao.sql.proofs.facts import Column, Id, Member, Reason, Values, joined
+from dagster_sao.sql.proofs.facts import Column, Id, Reason, Values, joined
 from dagster_sao.sql.proofs.scope import NODE, Scope, classes, has_only
 
 Assumed = frozenset[Id]
@@ -110,7 +113,8 @@ def _literal(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
         return Column(type=TEXT, not_null=(), values=Values(frozenset({node.name}), quoted=True), constant=())
     # Their size depends on the database.
     type_ = INTEGER if _is_integer(node) else DECIMAL if "." in node.name else None
-    return Column(type=type_, not_null=(), values=Values(frozenset({node.name}), quoted=False), constant=())
+    values = Values(frozenset({node.name}), quoted=False)
+    return Column(type=type_, has_scalar_type=True, not_null=(), values=values, constant=())
 
 
 def _boolean(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
@@ -132,6 +136,7 @@ def _same_if_not_null(type_: str | None = None) -> _Rule:
         reason = _all_not_null(parts) if scope.environment.semantics.fails_loudly else None
         return Column(
             type=type_,
+            has_scalar_type=all(map(is_scalar, parts)),
             not_null=reason,
             nullable_because=_first_doubt(parts) or f"it is not known whether {shown(node, scope)} can be NULL",
             is_stable=all(part.is_stable for part in parts),
@@ -168,9 +173,17 @@ def _never_null(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     return Column(type=BOOLEAN, not_null=(), is_stable=all(part.is_stable for part in parts))
 
 
+def _is(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
+    """Return the facts of IS: it may stand for another test too, such as `IS NORMALIZED`, which gives NULL for a NULL."""
+    if isinstance(node.args["expression"], exp.Null | exp.Boolean):
+        return _never_null(node, scope, assumed)
+    return _unknown(node, scope)
+
+
 def _now(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
-    del node, scope, assumed
-    return Column(not_null=(), is_stable=False)
+    del assumed
+    name = "current_date" if isinstance(node, exp.CurrentDate) else "current_timestamp"
+    return _unknown(node, scope) if scope.may_have(name) else Column(has_scalar_type=True, not_null=(), is_stable=False)
 
 
 def _arithmetic(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
@@ -218,6 +231,7 @@ def _cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     facts = Column(
         # A text that is cast to text keeps its collation.
         type=None if family == TEXT and inner.type is None else family,
+        has_scalar_type=is_scalar_type(text),
         nullable_because=f"the type in {shown(node, scope)} is not known, so that the cast could give NULL",
         # Words such as 'now' become the time of the cast.
         is_stable=inner.is_stable and not isinstance(node.this, exp.Literal),
@@ -245,6 +259,7 @@ def _try_cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     because = f"{shown(node, scope)} is NULL where the cast fails"
     return Column(
         type=None if inner.type is None else family_of(_type_text(node)),
+        has_scalar_type=is_scalar_type(_type_text(node)),
         nullable_because=because,
         is_stable=inner.is_stable,
     )
@@ -252,9 +267,11 @@ def _try_cast(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
 
 def _coalesce(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     parts = [describe(part, scope, assumed) for part in (node.this, *node.expressions)]
+    # Of rows of NULLs, the first is taken.
+    is_first_value = all(is_null_without_value(part, scope.environment.semantics) for part in parts)
     return replace(
         one_of(parts),
-        not_null=coalesce_not_null(parts),
+        not_null=coalesce_not_null(parts) if is_first_value else None,
         nullable_because=f"each argument of {shown(node, scope)} may be NULL",
     )
 
@@ -305,65 +322,11 @@ def _nullif(node: exp.Expr, scope: Scope, assumed: Assumed) -> Column:
     other = describe(node.expression, scope, assumed)
     return Column(
         type=first.type if first.type == other.type else None,
+        has_scalar_type=is_scalar(first),
         nullable_because=f"{shown(node, scope)} is NULL where both are equal",
         values=first.values if first.type == other.type == TEXT else None,
         is_stable=first.is_stable and other.is_stable,
     )
-
-
-def one_of(parts: list[Column], not_null: Reason | None = None) -> Column:
-    """Return the facts of a value that is one of several, converted to a common type."""
-    type_ = common([part.type for part in parts])
-    real = [part for part in parts if part.type != NULL]
-    if len(real) == 1:
-        return replace(real[0], not_null=not_null, constant=None, shown="")
-    return Column(
-        type=type_,
-        not_null=not_null,
-        values=any_values(real) if type_ in {TEXT, INTEGER, BOOLEAN} else None,
-        members=shared_members(real) if type_ in {INTEGER, TEXT} else (),
-        constant=() if not real else None,
-        is_stable=all(part.is_stable for part in parts),
-    )
-
-
-def any_values(parts: list[Column]) -> Values | None:
-    """Return the literals of all parts, where each part has some and they are written alike."""
-    found = [part.values for part in parts]
-    if not found or any(values is None for values in found):
-        return None
-    known = [values for values in found if values is not None]
-    if len({values.quoted for values in known}) > 1 or any(
-        values.quoted != (part.type == TEXT) for part, values in zip(parts, known, strict=True)
-    ):
-        return None
-    return Values(
-        frozenset().union(*(values.texts for values in known)),
-        known[0].quoted,
-        joined(*(values.reason for values in known)),
-    )
-
-
-def shared_members(parts: list[Column]) -> tuple[Member, ...]:
-    """Return the parents' columns that contain the values of every part."""
-    if not parts:
-        return ()
-    shared = []
-    for member in parts[0].members:
-        reasons = [
-            next(
-                (
-                    other.reason
-                    for other in part.members
-                    if (other.parent, other.column) == (member.parent, member.column)
-                ),
-                None,
-            )
-            for part in parts
-        ]
-        if all(reason is not None for reason in reasons):
-            shared.append(replace(member, reason=joined(*(reason or () for reason in reasons))))
-    return tuple(shared)
 
 
 _RULES: dict[type[exp.Expr], _Rule] = {
@@ -383,7 +346,8 @@ _RULES: dict[type[exp.Expr], _Rule] = {
         classes("EQ", "NEQ", "GT", "GTE", "LT", "LTE", "And", "Or", "Not", "Like", "ILike", "Between"),
         _same_if_not_null(BOOLEAN),
     ),
-    **dict.fromkeys(classes("NullSafeEQ", "NullSafeNEQ", "Is"), _never_null),
+    **dict.fromkeys(classes("NullSafeEQ", "NullSafeNEQ"), _never_null),
+    exp.Is: _is,
     exp.In: _in_list,
     **dict.fromkeys(classes("Lower", "Upper", "Replace", "MD5"), _for_types(_TEXTS, _TEXTS, TEXT)),
     **dict.fromkeys(classes("Substring", "Left", "Right", "Trim"), _for_types(_TEXTS, _INTEGERS, TEXT)),

@@ -64,8 +64,12 @@ class Column:
     """How proofs name it."""
     type: str | None = None
     """The family of its type (`column_types`), where known."""
+    has_scalar_type: bool = False
+    """Whether it has a type of no family that is known to be no composite and no document."""
     origin: tuple[str, str] | None = None
     """The relation and the column that it is, unchanged but for added NULLs."""
+    is_whole: bool = False
+    """Whether it is this column itself, without added NULLs: all of its values are there if all of the relation's rows are."""
     not_null: Reason | None = None
     nullable_because: str = ""
     values: Values | None = None
@@ -163,7 +167,7 @@ def as_lax(key: Key) -> Key:
 
 def optional(column: Column, because: str) -> Column:
     """Return the facts about a column that stay true when rows of NULLs are added."""
-    return replace(column, not_null=None, constant=None, nullable_because=because)
+    return replace(column, not_null=None, constant=None, is_whole=False, nullable_because=because)
 
 
 def changed(rows: Rows, columns: Mapping[Id, Column]) -> Rows:

@@ -20,7 +20,7 @@ _BOOLEANS = {"true", "false"}
 def wanted_property(test: Mapping[str, Any], relation_of: RelationOf) -> Property | NotProvable:
     """Return the property that holds if and only if a generic test finds 0 rows.
 
-    A test with `where` asks for less: it follows from the same property of all rows.
+    A test with `where` asks for less: it follows from the same property of all rows, if the `where` is no error.
     """
     metadata = test.get("test_metadata") or {}
     name, package = str(metadata.get("name")), metadata.get("namespace")

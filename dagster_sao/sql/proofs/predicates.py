@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import BOOLEAN, INTEGER, TEXT, are_comparable, is_decimal
+from dagster_sao.sql.proofs.column_types import (
+    BOOLEAN,
+    INTEGER,
+    TEXT,
+    are_comparable,
+    is_decimal,
+    is_null_without_value,
+)
 from dagster_sao.sql.proofs.facts import Column, Id, Key, Member, Reason, Rows, Step, Values, changed, joined, with_keys
 from dagster_sao.sql.proofs.scope import Environment, Scope, argument, has_only, source_name
 
@@ -89,13 +96,15 @@ def not_null_if(node: exp.Expr, scope: Scope, *, is_true: bool) -> frozenset[Id]
         return _strict(node.this, scope) | _strict(node.expression, scope) if is_plain else _NONE
     if isinstance(node, exp.Is):
         is_true ^= bool(node.args.get("negate"))
-        return _strict(node.this, scope) if _is_rejects_null(node, is_true=is_true) else _NONE
+        if not _is_rejects_null(node, is_true=is_true):
+            return _NONE
+        return _itself(node.this, scope) or _strict(node.this, scope)
     if isinstance(node, exp.In):
         return _strict(node.this, scope) if _in_rejects_null(node, is_true=is_true) else _NONE
     if isinstance(node, exp.Between) and not node.args.get("symmetric"):
         limits = (node.args["low"], node.args["high"]) if is_true else ()
         return _strict(node.this, scope).union(*(_strict(limit, scope) for limit in limits))
-    return _strict(node, scope) if isinstance(node, exp.Column) else _NONE
+    return _itself(node, scope) if isinstance(node, exp.Column) else _NONE
 
 
 def both_hold(node: exp.And | exp.Or, *, is_true: bool) -> bool:
@@ -116,11 +125,18 @@ def _in_rejects_null(node: exp.In, *, is_true: bool) -> bool:
     return bool(node.expressions) and has_only(node, "this", "expressions")
 
 
+def _itself(node: exp.Expr, scope: Scope) -> frozenset[Id]:
+    """Return the column that an expression is, if it has the same value wherever it is read."""
+    found = scope.identify(node)
+    return frozenset({found}) if found is not None and scope.rows.columns[found].is_stable else _NONE
+
+
 def _strict(node: exp.Expr, scope: Scope) -> frozenset[Id]:
     """Return the columns whose NULL makes an expression NULL."""
     found = scope.identify(node)
     if found is not None:
-        return frozenset({found}) if scope.rows.columns[found].is_stable else _NONE
+        is_certain = is_null_without_value(scope.rows.columns[found], scope.environment.semantics)
+        return _itself(node, scope) if is_certain else _NONE
     if isinstance(node, exp.Paren | exp.Neg):
         return _strict(node.this, scope)
     if isinstance(node, _STRICT_IN_ALL):
@@ -266,11 +282,11 @@ def _exists(node: exp.Exists, scope: Scope) -> Implied:
         if not isinstance(conjunct, exp.EQ):
             continue
         for outer, inner in ((conjunct.this, conjunct.expression), (conjunct.expression, conjunct.this)):
-            if _is_of_outer(outer, inner_names, scope.environment) and (column := scope.identify(outer)) is not None:
+            if _is_of_outer(outer, inner_names, scope.environment) and scope.identify(outer) is not None:
                 query = select.copy()
                 query.set("expressions", [inner.copy()])
                 members.update(_members_of_query(outer, query, scope))
-                not_null |= {column} if scope.rows.columns[column].is_stable else set()
+                not_null |= _strict(outer, scope)
     return Implied(frozenset(not_null), members=members)
 
 
@@ -332,7 +348,7 @@ def equated(rows: Rows, one: Id, other: Id, reason: Reason, semantics: Semantics
     columns = {
         this: replace(
             facts,
-            not_null=facts.not_null if facts.not_null is not None else reason,
+            not_null=reason if facts.not_null is None and is_null_without_value(facts, semantics) else facts.not_null,
             members=(
                 *facts.members,
                 *(

@@ -11,25 +11,18 @@ from sqlglot.errors import SqlglotError
 
 from dagster_sao.sql.dialects import Semantics, semantics_of, sqlglot_dialect
 from dagster_sao.sql.proofs import expressions, predicates
-from dagster_sao.sql.proofs.clauses import grouping, joins, set_operations
-from dagster_sao.sql.proofs.column_types import BOOLEAN, INTEGER, TEXT
-from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, key_within, with_keys
-from dagster_sao.sql.proofs.properties import (
-    AcceptedValues,
-    NotNull,
-    NotProvable,
-    Proof,
-    Property,
-    Relation,
-    Relationship,
-    Unique,
-)
-from dagster_sao.sql.proofs.scope import Environment, Scope, argument, fold_text, has_only, renamed
+from dagster_sao.sql.proofs.answers import answer
+from dagster_sao.sql.proofs.clauses import conditions, grouping, joins, set_operations
+from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Rows, joined, with_keys
+from dagster_sao.sql.proofs.properties import NotProvable, Proof, Property, Relation
+from dagster_sao.sql.proofs.scope import Environment, Scope, argument, classes, fold, has_only, may_be_one, renamed
 
 _SELECT_ARGUMENTS = (
     "with", "expressions", "distinct", "from", "joins", "where", "group", "having", "qualify", "windows", "order", "limit", "offset",
 )  # fmt: skip
 
+_UNNESTS = classes("Unnest", "Explode", "ExplodeOuter")
+_SEVERAL = "it is not known how many columns the query has"
 # Of one column, or of one key.
 _MOST_NAMES = 8
 
@@ -38,7 +31,7 @@ class QueryProofs:
     """The proofs about one model's query. Parses and derives once, and answers many properties."""
 
     def __init__(self, sql: str, adapter: str, relations: Mapping[str, Relation]) -> None:
-        self._semantics = semantics_of(adapter)
+        self._semantics, self._dialect = semantics_of(adapter), sqlglot_dialect(adapter)
         self._rows: Rows | NotProvable
         if self._semantics is None:
             self._rows = NotProvable(f"the SQL of {adapter} is not known well enough")
@@ -50,14 +43,19 @@ class QueryProofs:
         """What is proven of the query's rows, for queries that read them; None where nothing is proven."""
         return None if isinstance(self._rows, NotProvable) else self._rows
 
-    def prove(self, wanted: Property) -> Proof | NotProvable:
-        """Return the proof that the query's rows have a property, or why there is none."""
+    def prove(self, wanted: Property, where: str = "") -> Proof | NotProvable:
+        """Return the proof that the query's rows have a property, or why there is none.
+
+        `where` is the test's own: what holds of all rows holds of some, but a condition could be an error.
+        """
         rows, semantics = self._rows, self._semantics
         if isinstance(rows, NotProvable) or semantics is None:
             return rows if isinstance(rows, NotProvable) else NotProvable("")
-        found = _answer(rows, wanted, semantics)
+        found = answer(rows, wanted, semantics)
         if isinstance(found, NotProvable):
             return found
+        if where and not conditions.runs(where, rows, Environment(self._dialect, semantics, {}, frozenset(), _derived)):
+            return NotProvable("the test's where is not known to run without an error")
         steps = joined(found)
         text = "; ".join(dict.fromkeys(step.text for step in steps)) or "by the expression of the column alone"
         return Proof(f"{wanted} holds: {text}", frozenset().union(*(step.premises for step in steps)))
@@ -70,81 +68,14 @@ def _rows_of(sql: str, adapter: str, relations: Mapping[str, Relation], semantic
         if len(trees) != 1 or not isinstance(trees[0], exp.Query):
             return NotProvable("the SQL is not one query")
         names = {identifier.name for identifier in trees[0].find_all(exp.Identifier)}
-        folded = frozenset(
-            spelling.upper() if semantics.folds_names == "upper" else spelling.lower() for spelling in names
-        )
+        catalogs = (relation.columns or () for relation in relations.values())
+        if may_be_one(names.union(*catalogs)):
+            return NotProvable("two names differ only in the case of letters that not each database takes for the same")
+        folded = frozenset(fold(name, quoted=False, semantics=semantics) for name in names)
         environment = Environment(dialect, semantics, relations, folded, _derived)
         return _derived(trees[0], environment)
     except (SqlglotError, RecursionError):
         return NotProvable("the SQL cannot be parsed")
-
-
-def _answer(rows: Rows, wanted: Property, semantics: Semantics) -> Reason | NotProvable:
-    """Return the reason for a property."""
-    texts = wanted.columns if isinstance(wanted, Unique) else (wanted.column,)
-    names = [fold_text(text, semantics) for text in texts]
-    columns: list[tuple[str, Column]] = []
-    for text, name in zip(texts, names, strict=True):
-        if name is None:
-            return NotProvable(f"{text} is not the name of a column")
-        if name not in rows.columns:
-            return NotProvable(
-                rows.losses[-1] if rows.is_open and rows.losses else f"it is not known where {text} comes from"
-            )
-        columns.append((name, rows.columns[name]))
-    if isinstance(wanted, Unique):
-        return _unique(rows, wanted, [name for name, _ in columns])
-    ((_, column),) = columns
-    if isinstance(wanted, NotNull):
-        return (
-            NotProvable(column.nullable_because or f"{wanted.column} may be NULL")
-            if column.not_null is None
-            else column.not_null
-        )
-    if not semantics.keeps_types:
-        return NotProvable("a table of this database may have other types than its query")
-    return _accepted(column, wanted) if isinstance(wanted, AcceptedValues) else _related(column, wanted, semantics)
-
-
-def _unique(rows: Rows, wanted: Unique, names: list[str]) -> Reason | NotProvable:
-    reason = key_within(rows, names, is_strict=wanted.nulls_equal)
-    if reason is not None:
-        return reason
-    shown = " and ".join(rows.columns[name].shown or name for name in names)
-    if wanted.nulls_equal and key_within(rows, names, is_strict=False) is not None:
-        return NotProvable(f"rows with a NULL in {shown} may be repeated")
-    return NotProvable(rows.losses[-1] if rows.losses else f"nothing says that {shown} is unique")
-
-
-def _accepted(column: Column, wanted: AcceptedValues) -> Reason | NotProvable:
-    values = column.values
-    if values is None:
-        return NotProvable(f"the values of {wanted.column} are not known")
-    if values.quoted != wanted.quoted and values.texts:
-        return NotProvable(f"the values of {wanted.column} are known in another spelling")
-    other = values.texts - wanted.values
-    if other:
-        return NotProvable(f"{wanted.column} could be {min(other)!r}")
-    # A literal that does not fit the column's type is an error, not a pass.
-    if values.texts != wanted.values and not _fits(column.type, wanted):
-        return NotProvable(f"the type of {wanted.column} is not known to allow all values")
-    return values.reason
-
-
-def _fits(type_: str | None, wanted: AcceptedValues) -> bool:
-    if wanted.quoted or type_ == TEXT:
-        return wanted.quoted and type_ == TEXT
-    is_boolean = wanted.values <= {"true", "false"}
-    return type_ == BOOLEAN if is_boolean else type_ == INTEGER and all(text.isdigit() for text in wanted.values)
-
-
-def _related(column: Column, wanted: Relationship, semantics: Semantics) -> Reason | NotProvable:
-    name = fold_text(wanted.parent_column, semantics)
-    reasons = [member.reason for member in column.members if (member.parent, member.column) == (wanted.parent, name)]
-    if not reasons:
-        return NotProvable(f"nothing says that the values of {wanted.column} are in the parent")
-    reason = min(reasons, key=len)
-    return reason or (Step(f"every value of {wanted.column} comes from its parent"),)
 
 
 def _derived(node: exp.Expr, environment: Environment) -> Rows:
@@ -260,6 +191,10 @@ def _projected(scope: Scope, select: exp.Select) -> Rows:
     """Return the rows of a select list."""
     items: list[_Item] = []
     starred: set[str] = set()
+    # Of two columns of one name, the first has it, so that those before are certain.
+    is_spread = [_is_spread(node) for node in select.expressions]
+    if is_spread != sorted(is_spread):
+        return replace(NOTHING, losses=(_SEVERAL,))
     for node in select.expressions:
         if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and node.is_star):
             sources = _starred_sources(node, scope)
@@ -267,10 +202,8 @@ def _projected(scope: Scope, select: exp.Select) -> Rows:
                 return replace(NOTHING, losses=(f"it is not known which columns {node.sql()} stands for",))
             items.extend(_expanded(node, sources, scope))
             starred.update(sources)
-        elif (
-            node.is_star or isinstance(node, exp.Aliases) or any(isinstance(part, exp.Columns) for part in node.walk())
-        ):
-            return replace(NOTHING, losses=("it is not known how many columns the query has",))
+        elif _may_be_several(node):
+            return replace(NOTHING, losses=(_SEVERAL,))
         else:
             items.append(_item(node, scope))
     is_open = any(scope.sources[source].is_open for source in starred)
@@ -278,7 +211,26 @@ def _projected(scope: Scope, select: exp.Select) -> Rows:
     # Another column of a source whose columns are unknown could have the same name.
     is_certain = {id(item): item.is_starred and len(starred) == 1 if is_open or hides_names else True for item in items}
     items = [item if is_certain[id(item)] else replace(item, name=None) for item in items]
+    is_open = is_open or any(is_spread)
     return _named(items, scope.rows, is_open=is_open, is_ordered=not (starred and scope.merged))
+
+
+def _may_be_several(node: exp.Expr) -> bool:
+    """Return whether an item of a select list may be several columns, such as `* like 'n%'`."""
+    if node.is_star or isinstance(node, exp.Aliases) or any(isinstance(part, exp.Columns) for part in node.walk()):
+        return True
+    stars = (part for part in grouping.in_this_query(node) if isinstance(part, exp.Star))
+    return any(not isinstance(star.parent, exp.Count) for star in stars)
+
+
+def _is_spread(node: exp.Expr) -> bool:
+    """Return whether an item of a select list may be the fields of a struct, or what another function makes, each a column.
+
+    An alias renames the one column of a function, but not the fields that DuckDB's `unnest` makes of a struct.
+    """
+    inner = node.this if isinstance(node, exp.Alias) else node
+    inner = inner.unnest()
+    return isinstance(inner, _UNNESTS) or (inner is node and isinstance(inner, exp.UDTF | exp.Anonymous))
 
 
 def _item(node: exp.Expr, scope: Scope) -> _Item:

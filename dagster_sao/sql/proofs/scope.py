@@ -7,14 +7,15 @@ stand for none. Every query here was run by the database, so no name in it was a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import family_of
+from dagster_sao.sql.proofs.column_types import family_of, is_null_without_value, is_scalar_type
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Member, Reason, Rows, Step, Values, with_keys
 from dagster_sao.sql.proofs.properties import AcceptedValues, Known, NotNull, Relation, Unique
 
@@ -22,6 +23,8 @@ NODE: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
 """The class of all nodes; older releases of sqlglot have another name for it."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+_UPPER = str.maketrans(ascii_lowercase, ascii_uppercase)
 _TABLE_ARGUMENTS = {"this", "db", "catalog", "alias"}
 
 
@@ -41,7 +44,7 @@ def has_only(node: exp.Expr, *names: str) -> bool:
 
 
 def fold(name: str, *, quoted: bool, semantics: Semantics) -> str:
-    """Return the one spelling of a name.
+    """Return the one spelling of a name. Databases fold no other letters than ASCII's.
 
     >>> from dagster_sao.sql.dialects import semantics_of
     >>> postgres = semantics_of("postgres")
@@ -49,14 +52,26 @@ def fold(name: str, *, quoted: bool, semantics: Semantics) -> str:
     ('id', 'Id')
     """
     if semantics.folds_names == "all" or (semantics.folds_names == "lower" and not quoted):
-        return name.lower()
-    return name if quoted else name.upper()
+        return name.translate(_LOWER)
+    return name if quoted else name.translate(_UPPER)
+
+
+def may_be_one(names: Iterable[str]) -> bool:
+    """Return whether two of these names could be one to a database that folds more letters than ASCII's: some do, by their settings.
+
+    >>> may_be_one(["id", "ID", "größe"]), may_be_one(["größe", "GRÖSSE"])
+    (False, True)
+    """
+    spellings: dict[str, set[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), set()).add(name.translate(_LOWER))
+    return any(len(found) > 1 for found in spellings.values())
 
 
 def fold_text(text: str, semantics: Semantics) -> str | None:
     """Return the name that a property's column stands for; None where it is an expression."""
     if _PLAIN.fullmatch(text):
-        return fold(text, quoted=False, semantics=semantics)
+        return None if text.lower() in semantics.keywords else fold(text, quoted=False, semantics=semantics)
     found = _QUOTED.fullmatch(text)
     return fold(next(filter(None, found.groups())), quoted=True, semantics=semantics) if found else None
 
@@ -83,6 +98,15 @@ class Environment:
         """Return the one spelling of an identifier."""
         return fold(identifier.name, quoted=bool(identifier.args.get("quoted")), semantics=self.semantics)
 
+    def is_name(self, node: exp.Expr) -> bool:
+        """Return whether a node is the name of a column, with or without its source."""
+        if not (
+            isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) and has_only(node, "this", "table")
+        ):
+            return False
+        is_plain = not node.args.get("table") and not node.this.args.get("quoted")
+        return not (is_plain and node.this.name.lower() in self.semantics.keywords)
+
     def inner(self) -> Environment:
         """Return the environment of a query inside an expression."""
         return replace(self, is_inner=True)
@@ -101,7 +125,9 @@ def _relation_rows(key: str, relation: Relation, environment: Environment) -> Ro
         name: Column(
             shown=f"{relation.name}.{name}",
             type=family_of(types[name]) if name in types else None,
+            has_scalar_type=name in types and is_scalar_type(types[name]),
             origin=(key, name),
+            is_whole=True,
             nullable_because=f"no passed test says that {relation.name}.{name} is not null",
             members=(Member(key, name),) if semantics.groups_as_it_compares else (),
         )
@@ -159,7 +185,10 @@ def _learn(columns: dict[Id, Column], keys: list[Key], known: Known, relation: R
     if any(name not in columns for name in names):
         return
     if isinstance(holds, Unique):
-        if len(names) == len(holds.columns) > 0:
+        # The test leaves out what IS NULL is TRUE of; a constraint is only known of scalar types.
+        is_certain = holds.nulls_equal or not known.source
+        is_certain = is_certain or all(is_null_without_value(columns[name], semantics) for name in names)
+        if len(names) == len(holds.columns) > 0 and is_certain:
             shown = ", ".join(f"{relation.name}.{name}" for name in names)
             verb = "is" if len(names) == 1 else "are together"
             keys.append(Key(frozenset(names), holds.nulls_equal, (_result(f"{shown} {verb} unique", known),)))
@@ -193,7 +222,10 @@ def table_rows(table: exp.Table, environment: Environment) -> Rows:
         environment.fold(part) != fold(part.name, quoted=False, semantics=environment.semantics) for part in parts
     ):
         return NOTHING
-    key = ".".join(part.name for part in parts).lower()
+    spelled = ".".join(part.name for part in parts)
+    key = spelled.lower()
+    if key != spelled.translate(_LOWER):
+        return NOTHING
     relation = environment.relations.get(key)
     return _relation_rows(key, relation, environment) if relation is not None else NOTHING
 
@@ -272,7 +304,7 @@ class Scope:
 
     def _named(self, column: exp.Expr) -> Id | None:
         """Return the same, even for a column that is no longer among the rows."""
-        if not _is_name(column):
+        if not self.environment.is_name(column):
             return None
         name = self.environment.fold(column.this)
         qualifier = column.args.get("table")
@@ -292,7 +324,7 @@ class Scope:
 
     def alias_of(self, column: exp.Expr) -> exp.Expr | None:
         """Return the expression of the select list that a name certainly stands for."""
-        if not _is_name(column) or column.args.get("table"):
+        if not self.environment.is_name(column) or column.args.get("table"):
             return None
         name = self.environment.fold(column.this)
         may_be_column = name in self.merged or any(
@@ -304,6 +336,15 @@ class Scope:
             self.environment.fold(inner.this) in self.aliases for inner in _names(found)
         )
         return found if is_plain else None
+
+    def may_have(self, name: str) -> bool:
+        """Return whether a name without quotes could be one of a column."""
+        if name in self.environment.semantics.keywords:
+            return False
+        name = fold(name, quoted=False, semantics=self.environment.semantics)
+        return self.environment.is_inner or any(
+            rows.is_open or rows.hides_names or name in rows.columns for rows in self.sources.values()
+        )
 
     def identify(self, node: exp.Expr | None) -> Id | None:
         """Return the column of the rows that an expression is, None where it is something else."""
@@ -333,10 +374,6 @@ class Scope:
             part.comments = None
         # Unlike SQL, this shows all parts of the tree.
         return repr(copied)
-
-
-def _is_name(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) and has_only(node, "this", "table")
 
 
 def _names(node: exp.Expr) -> list[exp.Column]:

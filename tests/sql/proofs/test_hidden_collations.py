@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from dagster_sao.sql.proofs.column_types import COLLATED
 from dbt_dagster_sao.data_tests.columns import comparable_types
 from tests.sql.proofs.worlds import DuckDB, Postgres
 
@@ -36,7 +37,7 @@ def test_any_collation_of_a_duckdb_hides_the_types_of_texts(statements):
     with closing(DuckDB()) as database:
         for statement in statements:
             database.run(statement)
-        assert types(database) == {"id": "integer", "name": ""}
+        assert types(database) == {"id": "integer", "name": COLLATED}
 
 
 def test_only_a_collation_by_which_different_texts_are_equal_hides_the_types_of_a_postgres(on_postgres):
@@ -44,5 +45,5 @@ def test_only_a_collation_by_which_different_texts_are_equal_hides_the_types_of_
     on_postgres.run('create table hidden.a (name text collate "C")')
     assert types(on_postgres) == COLUMNS
     on_postgres.run("create table hidden.b (name text collate public.any_case)")
-    assert types(on_postgres) == {"id": "integer", "name": ""}
+    assert types(on_postgres) == {"id": "integer", "name": COLLATED}
     on_postgres.run("drop schema hidden cascade")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlglot import exp
 
-from dagster_sao.sql.proofs import expressions, facts, predicates, query, scope
+from dagster_sao.sql.proofs import alternatives, expressions, facts, predicates, query, scope
 from dagster_sao.sql.proofs.clauses import grouping, joins, matches, set_operations
 from dagster_sao.sql.proofs.facts import Key, Step
 from tests.sql.proofs.hunt import Hunt
@@ -104,13 +104,13 @@ replacing("the same for each NULL", expressions, "_all_not_null", always(()))
 replacing("a cast keeps values apart", expressions, "keeps_distinct", always(True))
 replacing(
     "values of some branches are all",
-    expressions,
+    alternatives,
     "any_values",
     lambda parts: next((part.values for part in parts if part.values), None),
 )
 replacing(
     "parents of one branch are those of all",
-    expressions,
+    alternatives,
     "shared_members",
     lambda parts: parts[0].members if parts else (),
 )

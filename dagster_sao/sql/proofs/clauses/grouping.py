@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from dagster_sao.sql.proofs.column_types import INTEGER
+from dagster_sao.sql.proofs.column_types import INTEGER, is_scalar
 from dagster_sao.sql.proofs.expressions import describe, shown
 from dagster_sao.sql.proofs.facts import Column, Id, Key, Reason, Rows, Step, key_within, with_keys
 from dagster_sao.sql.proofs.scope import NODE, Scope, classes, has_only
@@ -228,6 +228,7 @@ def aggregate(node: exp.Expr, scope: Scope, *, has_rows: bool) -> Column:
     inner = describe(node.this, scope)
     return Column(
         type=inner.type if isinstance(node, _EXTREMES) else None,
+        has_scalar_type=is_scalar(inner),
         not_null=aggregate_not_null(node, inner, scope, has_rows=has_rows),
         nullable_because=inner.nullable_because if has_rows and inner.not_null is None else because,
         values=inner.values if isinstance(node, _EXTREMES) else None,

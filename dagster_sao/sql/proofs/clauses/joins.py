@@ -14,9 +14,9 @@ from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
 from dagster_sao.sql.proofs import predicates
+from dagster_sao.sql.proofs.alternatives import one_of
 from dagster_sao.sql.proofs.clauses import matches
-from dagster_sao.sql.proofs.column_types import are_comparable
-from dagster_sao.sql.proofs.expressions import one_of
+from dagster_sao.sql.proofs.column_types import are_comparable, is_null_without_value
 from dagster_sao.sql.proofs.facts import (
     NOTHING,
     Column,
@@ -365,7 +365,9 @@ def _filtered_by(scope: Scope, left: Rows, join: _Join) -> Rows:
         facts = columns.get(one, left.columns[one])
         added = predicates.members_by_equality(facts, scope.rows.columns[other], scope.environment.semantics)
         members = (*facts.members, *(replace(member, reason=joined(reason, member.reason)) for member in added))
-        columns[one] = replace(facts, not_null=reason if facts.not_null is None else facts.not_null, members=members)
+        is_certain = is_null_without_value(facts, scope.environment.semantics)
+        not_null = reason if facts.not_null is None and is_certain else facts.not_null
+        columns[one] = replace(facts, not_null=not_null, members=members)
     return changed(left, columns)
 
 

@@ -48,8 +48,9 @@ def why_child_matches(left: Rows, right: Rows, one: Id, other: Id) -> Reason | N
 
     Without a test, a parent could be a view that gives other rows each time.
     """
-    child, origin = left.columns[one], right.columns[other].origin
-    if child.not_null is None or origin is None or not holds_all(right, origin[0]):
+    child, parent = left.columns[one], right.columns[other]
+    origin = parent.origin
+    if child.not_null is None or origin is None or not (parent.is_whole and holds_all(right, origin[0])):
         return None
     tested = [
         member.reason

@@ -8,8 +8,8 @@ from itertools import product
 from sqlglot import exp
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.column_types import INTEGER, NULL, TEXT, are_comparable, common
-from dagster_sao.sql.proofs.expressions import one_of
+from dagster_sao.sql.proofs.alternatives import one_of
+from dagster_sao.sql.proofs.column_types import INTEGER, NULL, TEXT, are_comparable, common, is_scalar
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Reason, Rows, Step, joined, with_keys
 from dagster_sao.sql.proofs.scope import has_only
 
@@ -125,6 +125,7 @@ def _combined_column(node: exp.SetOperation, one: Column, other: Column, semanti
     not_null = one.not_null if one.not_null is not None or not is_intersect else other.not_null
     return Column(
         type=type_,
+        has_scalar_type=is_scalar(one) and is_scalar(other),
         not_null=not_null if semantics.fails_loudly or is_same else None,
         nullable_because=one.nullable_because,
         values=one.values if is_same else None,
