@@ -33,7 +33,7 @@ MISTAKE = """
 from dagster_sao.sql.proofs import Proof, QueryProofs
 
 plugins = []
-QueryProofs.prove = lambda self, wanted: Proof(f"{wanted} holds: by mistake", frozenset())
+QueryProofs.prove = lambda self, wanted, where="": Proof(f"{wanted} holds: by mistake", frozenset())
 """
 SENTENCE = (
     "b_ids failed, although it was proven: unique(id) holds: by mistake. Please report this as a bug of dagster_sao. Until you"
