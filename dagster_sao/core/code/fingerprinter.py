@@ -75,7 +75,7 @@ class Fingerprinter:
         session = self._surroundings.session
         self._session_parts = [
             *(Part(f"profile: {name}", short(as_json(session[name]))) for name in session),
-            *(Part(f"flags: {name}", short(value)) for name, value in self._values.flags_of_dbt()),
+            *(Part(f"dbt flag: {name}", short(value)) for name, value in self._values.flags_of_dbt()),
         ]
 
     @cached_property

@@ -122,7 +122,7 @@ def test_settings_of_dbt_itself_count_for_models_and_tests():
     flag = {"enable_truthy_nulls_equals_macro": True, "use_colors": False}
     for name in ("m", "t"):
         before = parts(world, name)
-        assert parts(world, name, flags=flag).changes_since(before) == ("flags: enable_truthy_nulls_equals_macro",)
+        assert parts(world, name, flags=flag).changes_since(before) == ("dbt flag: enable_truthy_nulls_equals_macro",)
         assert parts(world, name, dispatch=[{"macro_namespace": "dbt"}]).changes_since(before) == ("dispatch",)
 
 
@@ -158,3 +158,10 @@ def test_compiled_sql_does_not_show_what_a_query_changes():
         return manifest([model("m", raw_code=raw, compiled_code="select f()")])
 
     assert changed(world(1), world(2)) == ("sql",)
+
+
+def test_a_flag_counts_although_the_compiled_sql_is_the_same():
+    world = manifest([model("m", raw_code="select 1", compiled_code="select 1")])
+    flag = {"require_explicit_package_overrides_for_builtin_materializations": False}
+    (changed_part,) = parts(world, flags=flag).changes_since(parts(world))
+    assert changed_part == "dbt flag: require_explicit_package_overrides_for_builtin_materializations"
