@@ -98,9 +98,6 @@ class _Journal:
         self.lines.append(("warning", message))
 
 
-_Log = TickLog | _Journal
-
-
 class FreshnessProber:
     """What a freshness sensor keeps between ticks: the open session, and when each source was probed."""
 
@@ -126,20 +123,19 @@ class FreshnessProber:
         """Probe the sources and report those with a new token. Does not raise for a failure of the warehouse or of a source."""
         first, note = read_cursor(context.cursor, _FIRST)
         log = TickLog(context)
-        is_shown_only = _shares_process(context) and not self._turns.is_freshness_turn(clock.now())
+        is_turn = not _shares_process(context) or self._turns.is_freshness_turn(clock.now())
         # A look that hangs must not take one thread of the code server for each tick after it.
         if not self._busy.acquire(timeout=self._tick_seconds):
             return dg.SensorResult(skip_reason=_STILL_PROBING, cursor=context.cursor)
         try:
-            if is_shown_only:
-                return dg.SensorResult(skip_reason=self._show(log), cursor=context.cursor)
-            look = self._look(context, log, first)
+            look = self._look(context, first) if is_turn else None
+            summary = self._show(log)
         finally:
             self._busy.release()
         return dg.SensorResult(
-            asset_events=look.events,
-            skip_reason=masked(f"{note} {look.summary}".strip()),
-            cursor=write_cursor(_FIRST, look.next) if look.tick else context.cursor,
+            asset_events=look.events if look else [],
+            skip_reason=masked(f"{note} {summary}".strip()),
+            cursor=write_cursor(_FIRST, look.next) if look and look.tick else context.cursor,
         )
 
     def probe_before_plan(self, context: dg.SensorEvaluationContext, every: timedelta) -> None:
@@ -152,10 +148,9 @@ class FreshnessProber:
         if not self._busy.acquire(blocking=False):  # the freshness sensor is at it
             return
         try:
-            look = self._look(context, self._journal, self._next)
+            look = self._look(context, self._next)
             if look.tick:
                 self._next = look.next
-                self._unshown.extend(look.tick.updated)
             for event in look.events:
                 tick_instance(context).report_runless_asset_event(event)
         except Exception as error:  # noqa: BLE001 (a bug in probing must not stop the planning)
@@ -165,22 +160,23 @@ class FreshnessProber:
 
     def _show(self, log: TickLog) -> str:
         """Log what the looks since the last tick logged, each line once, and return the summary of all of them."""
-        updated, self._unshown = list(dict.fromkeys(self._unshown)), []
         lines, self._journal.lines = self._journal.lines, []
-        last = self._last
         for level, line in dict.fromkeys(lines):
             getattr(log, level)(line)
-        if last.tick is None:
-            return masked(last.summary)
-        return masked(_summary(replace(last.tick, updated=updated)))
+        if self._last.tick is None:
+            return self._last.summary
+        updated, self._unshown = list(dict.fromkeys(self._unshown)), []
+        return _summary(replace(self._last.tick, updated=updated))
 
-    def _look(self, context: dg.SensorEvaluationContext, log: _Log, first: str | None) -> _Look:
+    def _look(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
         """Probe the sources that are due, and return the news. Raises nothing for a failure of the warehouse or of a source."""
-        self._last = self._look_or_fail(context, log, first)
+        self._last = look = self._look_or_fail(context, self._journal, first)
         self._turns.probed_at = clock.now()
-        return self._last
+        if look.tick:
+            self._unshown.extend(look.tick.updated)
+        return look
 
-    def _look_or_fail(self, context: dg.SensorEvaluationContext, log: _Log, first: str | None) -> _Look:
+    def _look_or_fail(self, context: dg.SensorEvaluationContext, log: _Journal, first: str | None) -> _Look:
         started = time.monotonic()
         try:
             loaded = self._project.refresh(log)
@@ -204,7 +200,7 @@ class FreshnessProber:
     def _probe(  # noqa: PLR0913, PLR0917 (what a tick knows)
         self,
         context: dg.SensorEvaluationContext,
-        log: _Log,
+        log: _Journal,
         loaded: LoadedProject,
         building: Mapping[str, str],
         first: str | None,
@@ -238,7 +234,7 @@ class FreshnessProber:
         tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
         return tick
 
-    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: _Log) -> None:
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: _Journal) -> None:
         """Process the observation of a source. An unforeseen error is a failure of this source alone."""
         try:
             self._absorb(tick, probed, log)
@@ -246,7 +242,7 @@ class FreshnessProber:
             what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
             self._schedule.failed(probed.source.unique_id, what, tick.view.now)
 
-    def _absorb(self, tick: _Tick, probed: ProbedSource, log: _Log) -> None:
+    def _absorb(self, tick: _Tick, probed: ProbedSource, log: _Journal) -> None:
         source, observation = probed.source, probed.observation
         uid, view = source.unique_id, tick.view
         policy, now = source_policy(view.loaded, source), view.now
@@ -271,7 +267,7 @@ class FreshnessProber:
     def _watch_relations(
         self,
         context: dg.SensorEvaluationContext,
-        log: _Log,
+        log: _Journal,
         prober: SourceProber,
         tick: _Tick,
         building: Mapping[str, str],

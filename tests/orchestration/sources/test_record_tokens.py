@@ -12,7 +12,7 @@ import pytest
 from dagster_sao.core.manifest.policy import SourcePolicy
 from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.sources.record_tokens import next_state_of
-from dagster_sao.orchestration.sources.sensor import FreshnessProber, _Look
+from dagster_sao.orchestration.sources.sensor import FreshnessProber, _Look, _Tick
 from dagster_sao.warehouse.probes.registry import Observation, ProbeKind
 from dagster_sao.warehouse.session import Cost
 from tests.orchestration.shops import NOW, definitions, project_in, shop_manifest
@@ -60,6 +60,31 @@ def test_a_broken_probe_of_another_package_is_named_in_the_log_once(tmp_path, mo
         sensor.tick(context)
         sensor.tick(context)
     assert said == source_prober.problems
+
+
+@pytest.mark.parametrize("is_turn", [True, False], ids=["looks itself", "shows only"])
+def test_a_tick_shows_what_the_other_sensors_looks_found(tmp_path, monkeypatch, is_turn):
+    defs = definitions(tmp_path, shop_manifest())
+    sensor = FreshnessProber(project_in(defs), tick_seconds=40, interval_seconds=30)
+    monkeypatch.setattr("dagster_sao.orchestration.sources.sensor._shares_process", lambda _: True)
+    monkeypatch.setattr(sensor._turns, "is_planner_turn", lambda *_: True)
+    monkeypatch.setattr(sensor._turns, "is_freshness_turn", lambda _: is_turn)
+    looks = iter([["shop.orders"], []])
+
+    def look(context, log, first):
+        if updated := next(looks):
+            log.warning("shop.orders is a view")
+        return _Look("", _Tick(sources=[], due=[], view=None, wanted=set(), updated=updated))
+
+    monkeypatch.setattr(sensor, "_look_or_fail", look)
+    said = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        monkeypatch.setattr(context.log, "warning", said.append)
+        sensor.probe_before_plan(context, timedelta(seconds=30))
+        shown = sensor.tick(context)
+    assert said == ["shop.orders is a view"]
+    assert shown.skip_reason.skip_message == "1 of 0 sources have new data: shop.orders."
 
 
 def test_a_tick_does_not_wait_for_ever_for_an_earlier_one(tmp_path, monkeypatch):
