@@ -9,6 +9,7 @@ from dagster_sao.warehouse.errors import without_quoted_lines
 from dagster_sao.warehouse.redaction import masked
 
 _LONGEST_SENTENCE = 600
+_TRACEBACK = "Traceback (most recent call last):"
 
 
 def one_line(text: str) -> str:
@@ -25,5 +26,6 @@ def sentence(error: BaseException) -> str:
     marker = "Errors parsed from dbt logs:"
     if marker in text:
         text = text.split(marker, 1)[1]
+    text = text.partition(_TRACEBACK)[0].strip() or text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_LONGEST_SENTENCE] or type(error).__name__

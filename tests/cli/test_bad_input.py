@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -121,6 +123,16 @@ def test_no_dbt_project_is_refused(tmp_path, monkeypatch):
 def test_a_project_that_dbt_cannot_parse_is_refused(project):
     (project / "models" / "orders.sql").write_text("select * from {{ ref('nobody') }}")
     refused(run("plan", "--project-dir", project), "nobody")
+
+
+def test_a_project_file_that_dbt_refuses_is_refused_without_a_traceback(project):
+    file = project / "dbt_project.yml"
+    file.write_text(file.read_text() + "\nversion: 'one'\n")
+    # A process, because the logs of libraries go past the runner.
+    command = [sys.executable, "-c", "from dagster_sao.cli import main; main()", "plan", "--project-dir", str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "'one' is not valid" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_setting_without_meaning_is_refused(project):

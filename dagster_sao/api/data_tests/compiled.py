@@ -11,7 +11,7 @@ from dagster_dbt import DbtCliResource
 
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.environment import temporary_environment
-from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
+from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import vars_arguments
@@ -40,7 +40,7 @@ def compiled_manifest(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = Path(folder)
         try:
-            with stdout_masked(), temporary_environment(changes):
+            with dbt_messages_masked(), temporary_environment(changes):
                 dbt.cli(arguments, target_path=target).wait()
             return read_manifest(target / "manifest.json")
         except Exception as error:  # noqa: BLE001 (dagster-dbt's, and whatever the system has)

@@ -121,11 +121,23 @@ def masked_event(event: Any) -> Any:  # noqa: ANN401 (any of Dagster's events)
 
 
 @contextmanager
-def stdout_masked() -> Iterator[None]:
-    """Keep secrets, and quoted lines of YAML files, out of the messages of dbt that dagster-dbt copies to stdout."""
+def dbt_messages_masked() -> Iterator[None]:
+    """Keep secrets, and quoted lines of YAML files, out of the messages of dbt that dagster-dbt copies to stdout.
+
+    dagster-dbt logs the traceback of an adapter that it cannot open, without masking. It is left out: dbt itself says what is wrong.
+    """
     stream: Any = MaskedStream(sys.stdout, without_quoted_lines)
-    with redirect_stdout(stream):
-        yield
+    log = dg.get_dagster_logger()
+    log.addFilter(_has_no_traceback)
+    try:
+        with redirect_stdout(stream):
+            yield
+    finally:
+        log.removeFilter(_has_no_traceback)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 def masked_lines(lines: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:

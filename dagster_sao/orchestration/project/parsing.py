@@ -22,7 +22,7 @@ from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.errors import InvalidProjectError
-from dagster_sao.orchestration.events.door import learn_secrets, stdout_masked
+from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import lean_resource, prepare_arguments, using_dagster_dev
@@ -150,7 +150,7 @@ def prepare_manifest(dbt_project: DbtProject, variables: Mapping[str, Any]) -> N
     before = _inputs_before(dbt_project, variables)
     learn_secrets(dbt_project, variables)
     try:
-        with stdout_masked():
+        with dbt_messages_masked():
             dbt_project.preparer.prepare(dbt_project)
     except Exception as error:  # noqa: BLE001 (dagster-dbt's, and whatever the system has)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir}: {sentence(error)}"
@@ -170,7 +170,7 @@ def parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
     before = _inputs_before(dbt_project, variables)
     learn_secrets(dbt_project, variables)
     try:
-        with stdout_masked():
+        with dbt_messages_masked():
             _run_parse(dbt_project)
     except Exception as error:  # noqa: BLE001 (as above)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"

@@ -245,7 +245,8 @@ def test_no_manifest_says_how_to_write_one(tmp_path):
     )
 
 
-def test_a_project_that_dbt_cannot_parse_says_why(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", ["", '\nTraceback (most recent call last):\n  File "a.py", line 1, in <module>'])
+def test_a_project_that_dbt_cannot_parse_says_why(tmp_path, monkeypatch, more):
     project = write_project(tmp_path, None)
 
     class Preparer:
@@ -253,7 +254,7 @@ def test_a_project_that_dbt_cannot_parse_says_why(tmp_path, monkeypatch):
             msg = (
                 "The dbt CLI process failed\n\nErrors parsed from dbt logs:\n\nModel 'm' depends on a node\n\nnamed 'x'"
             )
-            raise RuntimeError(msg)
+            raise RuntimeError(msg + more)
 
     monkeypatch.setattr(DbtProject, "preparer", Preparer())
     text = message(InvalidProjectError, lambda: build_state_aware_definitions(project))
