@@ -85,16 +85,21 @@ class Target:
         self._set_variable(folder, READ, 0)
 
     def comment_macro(self, folder: Path) -> None:
-        self._edit_macro(folder, "{# precision #}")
+        self._edit_macro(folder, "#", "precision")
 
     def edit_macro(self, folder: Path) -> None:
-        self._edit_macro(folder, "{% set precision = 1 %}")
+        self._edit_macro(folder, "%", "set precision = 1")
 
-    def _edit_macro(self, folder: Path, added: str) -> None:
+    def _edit_macro(self, folder: Path, sign: str, added: str) -> None:
         opening = re.compile(rf"{{%-?\s*macro\s+{self.macro_name}\s*\(.*?\)\s*-?%}}", re.DOTALL)
 
+        # The macro prints the same as before, blanks included.
+        def with_tag(found: re.Match[str]) -> str:
+            dash = "-" if found[0].endswith("-%}") else ""
+            return f"{found[0]}{{{sign}{dash} {added} {dash}{sign}}}"
+
         def edit(text: str) -> str:
-            edited, count = opening.subn(lambda found: found[0] + added, text, count=1)
+            edited, count = opening.subn(with_tag, text, count=1)
             assert count, f"{self.macro_file} has no macro {self.macro_name}"
             return edited
 
