@@ -165,7 +165,7 @@ def _relations(tree: exp.Expr, dialect: str, *, without: exp.Table | None = None
         if not isinstance(table.this, exp.Identifier):
             if not _is_plain_function(table.this):
                 yield table.this.sql(dialect=sqlglot_dialect(dialect)).lower()
-        elif table.db or table.name not in _visible_queries(table):
+        elif table.db or not _is_query(table.this, _visible_queries(table)):
             yield _name(table)
 
 
@@ -182,22 +182,35 @@ def _relations_in_text(sql: str) -> Iterator[str]:
             yield name
 
 
-def _visible_queries(table: exp.Table) -> set[str]:
+def _is_query(name: exp.Identifier, queries: Iterable[exp.Identifier]) -> bool:
+    """Return whether a name stands for one of the common table expressions: their case does not count, unless it is quoted."""
+    return any(
+        name.name == query.name or (not (name.quoted and query.quoted) and name.name.lower() == query.name.lower())
+        for query in queries
+    )
+
+
+def _visible_queries(table: exp.Table) -> list[exp.Identifier]:
     """Return the names of the common table expressions that a table's name may stand for where it is."""
-    visible: set[str] = set()
+    visible: list[exp.Identifier] = []
     inner: exp.Expr = table
     outer = table.parent
     while outer is not None:
         if isinstance(outer, exp.With):
             # In its own WITH clause, the ones before it, or all if the clause is recursive.
             before = outer.expressions if outer.recursive else outer.expressions[: outer.expressions.index(inner)]
-            visible.update(query.alias for query in before)
+            visible += map(_alias, before)
         else:
             with_clause = outer.args.get("with_") or outer.args.get("with")
             if isinstance(with_clause, exp.With) and with_clause is not inner:
-                visible.update(query.alias for query in with_clause.expressions)
+                visible += map(_alias, with_clause.expressions)
         inner, outer = outer, outer.parent
     return visible
+
+
+def _alias(query: exp.CTE) -> exp.Identifier:
+    alias: exp.Identifier = query.args["alias"].this
+    return alias
 
 
 def _is_deterministic(tree: exp.Expr) -> bool:

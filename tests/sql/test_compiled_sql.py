@@ -11,6 +11,8 @@ READS = [
     ("select 1 from a, b where exists (select 1 from c) union all select 2 from d", {"a", "b", "c", "d"}),
     ("with a as (select 1) select * from a", set()),
     ("with a as (select * from a) select * from a", {"a"}),
+    ('with A as (select 1), "B" as (select 1) select * from a, b', set()),
+    ('with "a" as (select 1) select * from "A"', {"a"}),
     ("with recursive a as (select 1 as n union all select n + 1 from a where n < 3) select * from a", set()),
     ("with a as (select 1), b as (select * from a join c on true) select * from b", {"c"}),
     ("select * from x where id in (with x as (select 1 as id) select id from x)", {"x"}),

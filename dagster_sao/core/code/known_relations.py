@@ -36,12 +36,14 @@ class KnownRelations:
 
 
 def is_among(name: str, known: Iterable[str]) -> bool:
-    """Return whether a name, which may lack its first parts, is one of `known`.
+    """Return whether a name, which may lack its database, is one of `known`.
 
-    >>> is_among("raw.orders", {"db.raw.orders"}), is_among("orders", {"db.raw.big_orders"})
+    A name without a schema is not, since it is up to the session whether `orders` is the model or the source of that name.
+
+    >>> is_among("raw.orders", {"db.raw.orders"}), is_among("orders", {"db.raw.orders"})
     (True, False)
     """
-    return bool(name) and any(key == name or key.endswith(f".{name}") for key in known)
+    return bool(name) and any(key == name or ("." in name and key.endswith(f".{name}")) for key in known)
 
 
 def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy]) -> Iterator[SettingWarning]:

@@ -196,6 +196,9 @@ def test_what_is_made_from_a_query_that_may_answer_otherwise_is_not_proven():
     [
         (f"select * from {ORDERS}", (), True),
         (f"select * from {ORDERS} join raw.items using (id)", ("raw.items",), False),
+        ("select * from raw.orders", (), True),
+        (f"select * from {ORDERS} where id not in (select id from orders)", ("orders",), False),
+        (f"with Orders as (select * from {ORDERS}) select * from orders", (), True),
         ('select * from "db"."main"."m"', (), False),
         ("select now()", (), False),
         (None, ("SQL that dbt did not write",), False),
