@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.histories.lab import TABLE, VIEW, lab
 from tests.histories.test_relations import ORDERS, SETUP, SOURCES
 from tests.histories.test_views_follow_columns import is_as_rebuilt
@@ -80,3 +82,32 @@ def test_the_rows_of_a_table_are_new_data_if_a_view_that_it_reads_has_others_eac
         case.settle()
         assert case.sql("from main.below") == case.sql("from main.a")
         assert case.cycle() == []
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_is_built_after_a_start_of_the_run_that_failed_is_built_again(tmp_path, skips):
+    """dbt builds all nodes when `on-run-start` fails, unless a flag tells it to skip them."""
+    rate = "select case when exists(from raw.lock) then error('locked') else 2 end as rate"
+    files = {
+        "dbt_project.yml": f"""
+name: shop
+profile: shop
+flags: {{send_anonymous_usage_stats: false, skip_nodes_if_on_run_start_fails: {skips}}}
+on-run-start: "create or replace table raw.rates as {rate}"
+""",
+        "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",
+        "models/paid.sql": TABLE + "select id * rate as paid from {{ source('raw', 'orders') }}, raw.rates",
+        "models/paid.yml": "models: [{name: paid, columns: [{name: paid, data_tests: [not_null]}]}]",
+    }
+    setup = [*SETUP, "create table raw.rates as select 1 as rate", "create table raw.lock as select 1 as pid"]
+    with lab(tmp_path, files, setup) as case:
+        case.settle()
+        told = case.told[-1]
+        assert (told.success, told.nodes["paid"][0]) == (False, "failed")
+        assert "pass" not in case.verdicts.values()
+        assert case.decision("paid")[0] == "hold"
+        case.sql("delete from raw.lock")
+        case.advance(minutes=6)
+        case.settle()
+        assert case.sql("select distinct paid % 2 from main.paid") == [(0,)]
+        assert case.verdicts == {"not_null_paid_paid": "pass"}

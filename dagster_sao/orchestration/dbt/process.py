@@ -24,6 +24,7 @@ from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.invocation_folders import mark_folder
+from dagster_sao.orchestration.dbt.statuses import failed_start
 from dagster_sao.orchestration.dbt.traces import TraceFile
 from dagster_sao.orchestration.dbt.watchdog import ENDED
 from dagster_sao.orchestration.environment import temporary_environment
@@ -181,6 +182,8 @@ class DbtProcess:
         mark_folder(self.invocation.target_path, context.run.run_id)
         self._traces = TraceFile(self.invocation.target_path / _TRACES)
         self._watchdog = _start_watchdog(self.invocation.process)
+        self.failed_start = ""
+        """The hook of `on-run-start` that failed, known before any node ends: dbt builds them all the same."""
         self._logged: dict[str, str] = {}
         """The status of each node and test whose end dbt logged."""
         # dagster-dbt would select by itself if it had the context, so it gets the context afterwards.
@@ -192,6 +195,7 @@ class DbtProcess:
         try:
             for event in self.invocation.stream_raw_events():
                 dbt_event = DbtEvent(event.raw_event, partial(self._asset_events, event))
+                self.failed_start = self.failed_start or failed_start(event.raw_event)
                 if dbt_event.is_result:
                     data = event.raw_event["data"]
                     status = data.get("status") or data["node_info"].get("node_status")

@@ -49,6 +49,11 @@ class Sightings:
             return fingerprint, UNSEEN
         return fingerprint, self._reader.of_test(test, fingerprint, trace, compiled)
 
+    @property
+    def failed_start(self) -> str:
+        """The hook of `on-run-start` that failed, empty where all succeeded."""
+        return self._process.failed_start
+
     def code(self, unique_id: str) -> Fingerprint | None:
         """Return the code of a node, test or function that dbt read, None where it is not known."""
         return self._fingerprints.get(unique_id)

@@ -17,6 +17,14 @@ def is_build(event: Mapping[str, Any]) -> bool:
     return str((event["data"].get("node_info") or {}).get("node_status")) in _BUILT
 
 
+def failed_start(event: Mapping[str, Any]) -> str:
+    """Return the hook of `on-run-start` that the event reports as failed; empty for any other event."""
+    node = event["data"].get("node_info") or {}
+    hook = str(node.get("unique_id") or "")
+    is_end_of_start = event["info"]["name"] == "LogHookEndLine" and "-on-run-start-" in hook
+    return hook if is_end_of_start and str(node.get("node_status")) != "success" else ""
+
+
 def unaccounted(names: Mapping[str, str], statuses: Mapping[str, str], known: AbstractSet[str] | None) -> Iterator[str]:
     """Yield a sentence for each reason why dbt ended well and did not do what it was asked for.
 

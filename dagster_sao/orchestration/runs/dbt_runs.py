@@ -28,7 +28,7 @@ from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
 from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Claims
-from dagster_sao.orchestration.runs.doubts import Doubts
+from dagster_sao.orchestration.runs.doubts import Doubts, started_badly
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
 from dagster_sao.orchestration.runs.report import RunReport
@@ -204,7 +204,7 @@ class DbtRuns:
     def _answered(self, answer: TestAnswer, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
         """Record dbt's answer about a test. Where Dagster shows no check of it, the run's table alone has it."""
         uid, test = answer.unique_id, self._graph.tests[answer.unique_id]
-        why = self._doubts.of_relations(uid, seen)
+        why = self._doubts.of_command(uid, seen)
         if why:
             self._outcomes.error(why)
         if why or self._functions.missing_among(test.functions):
@@ -251,7 +251,7 @@ class DbtRuns:
     def _function_created(self, uid: str, seen: Sightings) -> None:
         if uid not in self._graph.functions:
             return  # newer than the plan, in which nothing calls it
-        if why := self._doubts.of_relations(uid, seen):
+        if why := self._doubts.of_command(uid, seen):
             self._outcomes.error(why)
             return
         code = seen.code(uid)
@@ -315,6 +315,8 @@ class DbtRuns:
             status = statuses.get(uid)
             if killed and status is None:
                 yield self._recorder.interrupted(uid, killed)
+            elif process.failed_start:  # dbt skips all nodes then, if a flag asks for it
+                yield self._recorder.build_failed(uid, started_badly(process.failed_start))
             elif status != "skipped":
                 yield self._recorder.build_failed(uid, batches=batch_results(results, uid))
         blocked = self._blocked()

@@ -16,6 +16,15 @@ from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.state.functions import RunFunctions
 
 
+def started_badly(hook: str) -> str:
+    """Return why nothing counts that dbt did after a hook of `on-run-start` failed: it may have lacked what hooks prepare.
+
+    >>> started_badly("operation.shop.shop-on-run-start-0")
+    'on-run-start failed (shop-on-run-start-0), so nothing that dbt built or tested after it counts.'
+    """
+    return f"on-run-start failed ({hook.rsplit('.', maxsplit=1)[-1]}), so nothing that dbt built or tested after it counts."
+
+
 class Doubts:
     """The doubts about the results of one run's dbt commands."""
 
@@ -35,10 +44,12 @@ class Doubts:
             )
         if why := self._not_refreshed(uid, event):
             return f"{name}: {why}."
-        return self.of_relations(uid, seen)
+        return self.of_command(uid, seen)
 
-    def of_relations(self, uid: str, seen: Sightings) -> str:
-        """Return why dbt did not read, write or call the plan's relations for a node, test or function; empty where it did."""
+    def of_command(self, uid: str, seen: Sightings) -> str:
+        """Return why a node, test or function did not find what the plan has for it: relations, and what hooks prepare."""
+        if seen.failed_start:
+            return started_badly(seen.failed_start)
         if not (moved := seen.moved(uid)):
             return ""
         names = ", ".join(self._graph.label(one) for one in moved)
