@@ -219,6 +219,7 @@ class Ledger:
             manifest_code_mark=self._project.manifest_code_mark(unique_id) if is_planned else "",
             evidence=evidence,
             stirred=self._stirred(unique_id, before),
+            mended_by=before.mended_by if before and not self._is_unknown(unique_id) else attempt_id or run_id,
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
             attempt_id=attempt_id,
         )
@@ -251,6 +252,16 @@ class Ledger:
             for uid, build in self._builds.items()
             if uid in self._project.graph.nodes
         }
+
+    def _is_unknown(self, unique_id: str) -> bool:
+        """Return whether the content of a node's relation was unknown before this run built it."""
+        state = self._state
+        return (
+            unique_id in state.failures
+            or unique_id in state.altered_relations
+            or state.is_copied(unique_id)
+            or state.other_writer(unique_id) is not None
+        )
 
     def _stirred(self, unique_id: str, before: LastBuild | None) -> dict[str, int]:
         """Return the parents that moved only during the run of the build before, each with how many times in a row."""

@@ -65,6 +65,9 @@ class LastBuild:
     """The id that the relation's `Writer` carries too; empty where none was noted."""
     stirred: Mapping[str, int] = field(default_factory=dict)
     """The parents that moved during the run of the build before it and not since, each with how many times in a row."""
+    mended_by: str = ""
+    """The id of the latest attempt that restored a relation of unknown content. Projects that only know the node's last build
+    may have read that content, and took it for the version of the build before."""
 
     @property
     def code(self) -> str:

@@ -47,6 +47,7 @@ def build_to_json(build: LastBuild, *, invocation_id: str | None = None, environ
         "evidence": _evidence_to_json(build.evidence),
         "attempt_id": build.attempt_id,
         "stirred": dict(build.stirred),
+        "mended_by": build.mended_by,
         "history": history_to_json(build.history),
         "invocation_id": invocation_id,
         "environment": environment,
@@ -76,6 +77,7 @@ def build_from_json(record: object) -> LastBuild | None:
             evidence=_evidence_from_json(record.get("evidence")),
             attempt_id=str(record.get("attempt_id") or ""),
             stirred={uid: int(times) for uid, times in (record.get("stirred") or {}).items()},
+            mended_by=mended_by(record),
             history=_history_from_json(record.get("history")),
         )
     except (KeyError, TypeError, ValueError):
@@ -85,6 +87,11 @@ def build_from_json(record: object) -> LastBuild | None:
 def environment_of(record: object) -> str:
     """Return the environment of a build or failure record: empty for the one that the project is configured with."""
     return str(record.get("environment") or "") if isinstance(record, Mapping) else ""
+
+
+def mended_by(record: object) -> str:
+    """Return the `LastBuild.mended_by` of a build record."""
+    return str(record.get("mended_by") or "") if isinstance(record, Mapping) else ""
 
 
 def failure_to_json(failure: FailedAttempt, environment: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_sao.orchestration.events.event_schema import BUILD_KEY, DATA_VERSION_TAG, PROBE_KEY
-from dagster_sao.orchestration.events.record_json import environment_of
+from dagster_sao.orchestration.events.record_json import environment_of, mended_by
 
 IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
 _CODE_VERSION_TAG = "dagster/code_version"
@@ -26,7 +26,11 @@ def materialized_token(record: dg.EventLogRecord, metadata: Mapping[str, Any]) -
     version = tags.get(DATA_VERSION_TAG)
     # The version of one partition does not show whether another one moved.
     is_whole = materialization is not None and materialization.partition is None
-    return version if version and is_whole and _is_given(tags, metadata) else _event(record)
+    if not version or not is_whole or not _is_given(tags, metadata):
+        return _event(record)
+    # In the meantime, the relation may have held rows of no version, which another project read as the version before.
+    mended = mended_by(metadata.get(BUILD_KEY))
+    return f"{version} since {mended}" if mended else version
 
 
 def observed_token(record: dg.EventLogRecord) -> str | None:

@@ -137,7 +137,7 @@ class EventLogState:
             assets = self._assets
             return StateSnapshot(
                 builds=dict(assets.builds),
-                sources={**assets.sources, **dict(self._observed_sources())},
+                sources={**dict(self._wiped_sources(keys)), **assets.sources, **dict(self._observed_sources())},
                 failures=dict(assets.failures),
                 verdicts=self._standing_verdicts(keys),
             )
@@ -282,6 +282,12 @@ class EventLogState:
         is_same = before is not None and before.token == token
         state = before if is_same and before else SourceState(token, from_timestamp(record.timestamp))
         self._assets.observed[unique_id] = record.storage_id, state
+
+    def _wiped_sources(self, keys: AssetKeys) -> Iterator[tuple[str, SourceState]]:
+        """Yield the sources that Dagster assets load and whose history was wiped: it may have told of data that nobody has read."""
+        for key in self._loaded_by_dagster & self._wiped_at.keys() & keys.unique_ids.keys():
+            at = self._wiped_at[key]
+            yield keys.unique_ids[key], SourceState(f"wiped at {at}", from_timestamp(at))
 
     def _observed_sources(self) -> Iterator[tuple[str, SourceState]]:
         """Yield the sources that are both loaded by Dagster assets and observed: a new load or a new observation is new data."""

@@ -197,8 +197,8 @@ def test_an_observed_source_need_not_be_materialized(loader, log):
 def test_a_model_of_another_project_is_new_data_when_its_version_moves(loader, log):
     key, token = loader(log)
 
-    def build(version, environment):
-        record = {"layout": 1, "environment": environment}
+    def build(version, environment, mended_by=""):
+        record = {"layout": 1, "environment": environment, "mended_by": mended_by}
         log.instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 key,
@@ -213,6 +213,23 @@ def test_a_model_of_another_project_is_new_data_when_its_version_moves(loader, l
     # A version of another environment may be that of rows which are not here yet.
     elsewhere = build("b", "dev")
     assert elsewhere not in {first, build("b", "")}
+    # After a failed attempt, say: what was read in between is not known.
+    mended = build("a", "", "attempt 1")
+    assert mended != first
+    assert build("a", "", "attempt 1") == mended
+
+
+def test_wiping_what_an_asset_loads_is_new_data(loader, log):
+    """The wiped events may have told of data that nobody has read."""
+    key, token = loader(log)
+    load(log.instance, key)
+    loaded = token()
+    log.wipe(RAW)
+    wiped = token()
+    assert None is not wiped != loaded
+    assert token() == wiped
+    load(log.instance, key)
+    assert token() not in {wiped, loaded}
 
 
 def test_a_failure_is_read_back_as_it_was_recorded(tail, log):
