@@ -171,6 +171,8 @@ class World:
     blocked: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     answers: dict[str, VerdictStatus] = field(default_factory=dict)
+    limited_by: str = ""
+    """The option that limits what tests read."""
     """What the tests answer that do not pass."""
     intervals: dict[str, timedelta] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
@@ -356,7 +358,10 @@ class World:
         if status is VerdictStatus.FAIL and not test.is_error:
             status = VerdictStatus.WARN
         evidence = self.evidence.get(test.unique_id, DETERMINISTIC)
-        return ledger.verdict(test, status, at=self.now, run_id=f"run {self.runs}", evidence=evidence, before=before)
+        run_id, limit = f"run {self.runs}", "" if test.is_unit_test else self.limited_by
+        return ledger.verdict(
+            test, status, at=self.now, run_id=run_id, evidence=evidence, before=before, limited_by=limit
+        )
 
     def _attempt(self, node: str, decision: Decision) -> None:
         last, is_again = self.writers.get(node), decision.reason is Reason.OVERWRITTEN

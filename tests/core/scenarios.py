@@ -12,6 +12,7 @@ hand orders stg                            build just these, because somebody as
 select orders stg                          a job of just these
 refuses orders                             its config says `full_refresh: false`
 limit orders                               it is built with `--empty`
+limiting --empty                           tests read a part of the rows from now on; `limiting` ends it
 fail orders                                plan and build; this one fails
 continue stg                               `on_error: continue`: what reads it is built also when it failed
 test ids on orders [warn] [volatile]       a data test (of `a, b`: that reads both); `unit math on orders`: a unit test
@@ -194,6 +195,9 @@ class Play:
     def _refresh(self, rest: str, _where: str) -> None:
         nodes = rest.split()
         self.world.build(selection=nodes, requests=dict.fromkeys(nodes, Request.FULL_REFRESH))
+
+    def _limiting(self, rest: str, _where: str) -> None:
+        self.world.limited_by = rest
 
     def _limit(self, rest: str, _where: str) -> None:
         self.world.limit(rest)

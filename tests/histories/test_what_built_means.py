@@ -158,3 +158,28 @@ def test_a_limited_build_of_what_was_whole_is_made_good_at_once(tmp_path):
         assert case.decision("t")[1].startswith("Its last build was limited by --empty")
         case.settle()
         assert case.sql("select (select count(*) from main.t), n from main.v") == [(3, 3)]
+
+
+def test_what_a_test_answers_over_a_part_of_the_rows_is_no_verdict(tmp_path):
+    unique = "columns: [{name: id, data_tests: [unique: {name: IDS}]}]"
+    files = {
+        **PLAIN,
+        "models/sources.yml": (
+            "sources: [{name: raw, schema: raw, tables: [{name: events, TESTS}]}]".replace("TESTS", unique)
+        ).replace("IDS", "of_source"),
+        "models/stg.sql": VIEW + "select * from {{ source('raw', 'events') }}",
+        "models/p.yml": f"models: [{{name: stg, {unique}}}]".replace("IDS", "of_view"),
+    }
+    setup = [*SETUP, "create table raw.events as select range as id from range(3)"]
+    with lab(tmp_path, files, setup) as case:
+        case.settle()
+        case.sql("insert into raw.events values (2)")
+        case.start_anew(dbt_args=("build", "--empty"))
+        run = case.job()
+        assert run.tests == {"of_source": "pass", "of_view": "pass"}
+        case.cycle()
+        # Each of its answers is limited: it waits.
+        assert case.cycle() == []
+        case.start_anew(dbt_args=("build",))
+        assert case.job().tests == {"of_source": "fail", "of_view": "fail"}
+        assert case.decision("t") == ("hold", "Upstream test failed: of_source")

@@ -42,6 +42,7 @@ class TestReason(str, Enum):
     UPSTREAM_FAILED = "upstream_failed"
     NEVER_RUN = "never_run"
     TEST_CHANGED = "test_changed"
+    INCOMPLETE = "incomplete"
     NEW_DATA = "new_data"
     VOLATILE = "volatile"
     RETRY = "retry"
@@ -115,6 +116,9 @@ def decide_test(s: TestSituation) -> TestDecision:
     # T4
     if s.code_changes:
         return _run(TestReason.TEST_CHANGED, f"Test changed: {', '.join(s.code_changes)}")
+    # T4b
+    if s.verdict.limited_by:
+        return _after_limited(s, s.verdict)
     # T5
     changed = changed_reads(s.reads, s.verdict, s.versions)
     wait = _wait(s, s.verdict, changed) if changed else None
@@ -138,6 +142,17 @@ def decide_test(s: TestSituation) -> TestDecision:
             TestAction.REUSE, TestReason.TOO_SOON, message, changed, s.verdict.at + wait - _grace(s, wait)
         )
     return reuse(s.verdict, s.now, _eligible_at(s, s.verdict))
+
+
+def _after_limited(s: TestSituation, verdict: Verdict) -> TestDecision:
+    """Return the decision about a test that read a part of the rows: it is run, a sensor waits where that goes on."""
+    message = f"Its last answer was limited by {verdict.limited_by} {format_duration(s.now - verdict.at)} ago"
+    if verdict.attempts == 1 or s.in_job or s.gates_a_build or not verdict.waits(s.now):
+        return _run(TestReason.INCOMPLETE, message)
+    wait = format_duration(verdict.retry_at - s.now)
+    return TestDecision(
+        TestAction.REUSE, TestReason.INCOMPLETE, f"{message}. Retries in {wait}", eligible_at=verdict.retry_at
+    )
 
 
 def changed_reads(reads: Sequence[str], verdict: Verdict, versions: Mapping[str, str]) -> tuple[str, ...]:

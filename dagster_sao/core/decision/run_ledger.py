@@ -132,8 +132,12 @@ class Ledger:
         fingerprint: Fingerprint | None = None,
         evidence: Evidence = UNSEEN,
         before: Verdict | None = None,
+        limited_by: str = "",
     ) -> Verdict:
-        """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then."""
+        """Return the verdict that follows from an answer of dbt in this run. `before` is the verdict until then.
+
+        An answer that dbt found in a part of the rows (`limited_by`) is about no version.
+        """
         uid = test.unique_id
         versions = self.versions_read(test)
         # What could not be run is tried again after a while, whatever moved: a warehouse that is down moves everything.
@@ -148,7 +152,11 @@ class Ledger:
             failures=failures,
             manifest_code_mark=self._project.manifest_code_mark(uid),
             evidence=evidence,
+            limited_by=limited_by,
         )
+        if limited_by:
+            times = before.attempts if before is not None and before.limited_by else 0
+            return replace(verdict, versions={}, attempts=times + 1)
         is_repeated = (
             before is not None
             and before.is_failing

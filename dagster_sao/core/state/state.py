@@ -245,7 +245,7 @@ class Verdict:
     failures: int | None = None
     """How many rows failed it, if dbt reports it."""
     attempts: int = 1
-    """How many times in a row it failed with the same code and data, this one included; 1 when it did not fail."""
+    """How many times in a row it failed with the same code and data, or was limited, this one included; else 1."""
     manifest_code_mark: str = ""
     """Its code as the plan knew it (`Project.manifest_code_mark`): dbt may have read newer files than its manifest."""
     evidence: Evidence = UNSEEN
@@ -255,6 +255,8 @@ class Verdict:
     """Of a proven test: why it finds no failures."""
     database: str = ""
     """An id of the database that it is about; empty where relations are the same from any host, or it is not known."""
+    limited_by: str = ""
+    """The option by which dbt read no more than a part of the rows, such as `--empty`."""
 
     @property
     def is_failing(self) -> bool:

@@ -31,6 +31,11 @@ class Limits:
         """The options as in a command."""
         return ", ".join(f"--{name}" for name in _LIMITS if name in self.given)
 
+    @property
+    def of_data_tests(self) -> str:
+        """The option that limits what data tests read too; empty where none does. The others filter in models alone."""
+        return f"--{_EMPTY}" if _EMPTY in self.given else ""
+
 
 def limits_of(arguments: Sequence[str], project_dir: Path) -> Limits | None:
     """Return the limits in the arguments of a dbt command, or in the `.env` that dbt reads. None where there are none.

@@ -153,6 +153,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "how": "" if verdict.how is How.RUN else verdict.how.value,
         "proof": verdict.proof,
         "database": verdict.database,
+        "limited_by": verdict.limited_by,
     }
     return {name: value for name, value in record.items() if value not in (None, "", {})}
 
@@ -176,6 +177,7 @@ def verdict_from_json(record: object) -> Verdict | None:
             how=How(record.get("how", How.RUN)),
             proof=str(record.get("proof") or ""),
             database=str(record.get("database") or ""),
+            limited_by=str(record.get("limited_by") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None

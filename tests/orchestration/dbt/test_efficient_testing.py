@@ -288,6 +288,7 @@ class Recording:
             loaded=SimpleNamespace(project=world.project, database=""),
             log_state=SimpleNamespace(verdicts=self),
             testing=TestSettings(ALL, 1.0),
+            limits=None,
         )
         self.outcomes = Outcomes(world.graph, SimpleNamespace(tests=(), tests_again=(), selected=frozenset()))
         report = SimpleNamespace(answered=lambda *_: None)
