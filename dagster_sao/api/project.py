@@ -16,7 +16,7 @@ from dagster_sao.api.data_tests.values import DataTestReports
 from dagster_sao.api.doctor.examine import examine
 from dagster_sao.api.doctor.findings import Findings, Patient
 from dagster_sao.api.dry_run import DryRun, decide_everything, make_dry_run
-from dagster_sao.api.errors import DbtBuildFailed, NoInstanceError
+from dagster_sao.api.errors import ConflictingOptionsError, DbtBuildFailed, NoInstanceError
 from dagster_sao.api.explain.explanation import Explanation, explain_node
 from dagster_sao.api.explain.explanation_of_tests import TestExplanation, explain_test
 from dagster_sao.api.explain.named import find_named
@@ -36,6 +36,7 @@ from dagster_sao.api.sources import (
 )
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.arguments import with_checked_arguments
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import sources_above
@@ -69,6 +70,7 @@ class StateAwareProject:
         <NodeStatus.SUCCESS: 'success'>
     """
 
+    @with_checked_arguments(ConflictingOptionsError)
     def __init__(  # noqa: PLR0913 (what a project consists of)
         self,
         project: DbtProject | Path | str = ".",
@@ -261,6 +263,7 @@ class StateAwareProject:
             log_level=log_level,
         )
 
+    @with_checked_arguments(ConflictingOptionsError)
     def explain(self, name: str) -> Explanation | TestExplanation:
         """Return why a model, seed or snapshot was last built, or a test run, and the decision about it now.
 
@@ -272,6 +275,7 @@ class StateAwareProject:
         made = decide_everything(view)
         return explain_test(view, uid, made) if uid in view.graph.tests else explain_node(view, uid, made)
 
+    @with_checked_arguments(ConflictingOptionsError)
     def state(self, name: str) -> NodeState | TestState:
         """Return the recorded state of a model, seed or snapshot and the tests about it, or of one test.
 
@@ -317,6 +321,7 @@ class StateAwareProject:
         view = self._view()
         return source_reports(view, self._look(view.loaded, view.graph.nodes) if probe else None)
 
+    @with_checked_arguments(ConflictingOptionsError)
     def notify(self, *sources: str, token: str = "") -> SourceNotices:
         """Record that sources, such as `raw.orders`, have been loaded, and return the result for each.
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dagster_sao.api.errors import ConflictingOptionsError
 from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.orchestration.arguments import check_types
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, StateAwareRunConfig, TestStrategy, problem_of
 from dagster_sao.orchestration.selection.resolve import NodeSelection, StateMode
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Names = str | Iterable[str]
 """One selection in dbt's syntax, or several that are joined as dbt joins them."""
+
+_SELECTION = {"selector": str, "state": Path | str | None}
 
 _E = TypeVar("_E", bound=Enum)
 _M = TypeVar("_M", bound=Callable[..., Any])
@@ -90,7 +93,7 @@ def make_request(
             msg = f"`{option.name}` needs `{option.needs}`: {needed[0].lower()}{needed[1:]}"
             raise ConflictingOptionsError(msg)
     if "force" in given:
-        given["force"] = list(_words(given["force"]))
+        given["force"] = _words("force", given["force"])
     for name, option in RUN_OPTIONS.items():
         if option.choices is not None and given.get(name, option.default) != option.default:
             given[name] = _choice(option.choices, name, given[name])
@@ -138,7 +141,8 @@ def make_selection(
 
     Raises ConflictingOptionsError for options that exclude each other.
     """
-    chosen, left_out = " ".join(_words(select)), " ".join(_words(exclude))
+    check_types(_SELECTION, {"selector": selector, "state": state}, ConflictingOptionsError)
+    chosen, left_out = " ".join(_words("select", select)), " ".join(_words("exclude", exclude))
     if selector and (chosen or left_out):
         msg = "`selector` takes the place of `select` and `exclude`: give either it or them."
         raise ConflictingOptionsError(msg)
@@ -149,9 +153,10 @@ def make_selection(
     return NodeSelection(chosen, left_out, selector, Path(state) if state else None, mode)
 
 
-def _words(names: Names) -> list[str]:
+def _words(option: str, names: Names) -> list[str]:
     # A comma binds tighter than a space in dbt's syntax, so several are joined by spaces: any of them.
-    given = [names] if isinstance(names, str) else list(names)
+    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    check_types({option: str}, ((option, name) for name in given), ConflictingOptionsError)
     return [word for name in given for word in name.split()]
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
+from dagster_sao.core.errors import InvalidPolicyError
 from dagster_sao.core.manifest.policy import EfficientTesting
+from dagster_sao.orchestration.arguments import with_checked_arguments
 from dagster_sao.orchestration.dbt.efficient_testing import DEFAULT_VERIFIED_SHARE
 from dagster_sao.orchestration.dbt.invocation_folders import DEFAULT_KEPT
 from dagster_sao.orchestration.definitions.assembly import assemble, execute, orchestrate
@@ -19,7 +21,18 @@ from dagster_sao.orchestration.project.loaded import LoadedProject, Selection
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
 
+# `StateAwareSettings.check` says which numbers they take.
+_NUMBERS = (
+    "freshness_interval_seconds",
+    "automation_interval_seconds",
+    "tick_seconds",
+    "kept_dbt_folders",
+    "efficient_testing",
+    "verify_proofs",
+)
 
+
+@with_checked_arguments(InvalidPolicyError, but=("translator", *_NUMBERS))
 def build_state_aware_definitions(  # noqa: PLR0913
     project: DbtProject,
     *,
@@ -71,7 +84,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     Raises:
         InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
             have partitions.
-        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or one of the numbers above, has no
+        InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or one of the arguments above, has no
             meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import dagster as dg
 from dagster.components.resolved.model import Resolver
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.errors import DagsterSaoError, InvalidJobError
+from dagster_sao.orchestration.arguments import check_types
 from dagster_sao.orchestration.automation.schedule import JobSchedule, ScheduledJob
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import RUN_OPTIONS, RunOptions, StateAwareRunConfig, problem_of
@@ -115,6 +116,7 @@ def build_jobs(
 def _define(
     project: OrchestratedProject, models: dg.AssetsDefinition, job: StateAwareJob, schedules: ScheduleSettings
 ) -> dg.Definitions:
+    check_types(get_type_hints(StateAwareJob), vars(job), InvalidJobError)
     of_schedule = (job.timezone is not None, job.schedule_enabled is not None, job.start_run_when_idle)
     if job.schedule is None and any(of_schedule):
         msg = "`timezone`, `schedule_enabled` and `start_run_when_idle` need a `schedule`: give one, or leave them out."

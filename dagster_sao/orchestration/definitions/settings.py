@@ -103,12 +103,17 @@ class StateAwareSettings(dg.Resolvable):
             ("tick_seconds", 0.1),
         ):
             value = getattr(self, name)
+            whole = "whole " if isinstance(least, int) else ""
             # NaN is in no range.
-            if not _is_number(value) or not least <= value <= _LONGEST_SECONDS:
-                msg = f"`{name}` is {shown(value)}: use a number of seconds from {least} to {_LONGEST_SECONDS}."
+            if (
+                not _is_number(value)
+                or (whole and not isinstance(value, int))
+                or not least <= value <= _LONGEST_SECONDS
+            ):
+                msg = f"`{name}` is {shown(value)}: use a {whole}number of seconds from {least} to {_LONGEST_SECONDS}."
                 raise InvalidPolicyError(msg)
-        kept = self.kept_dbt_folders
-        if isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
+        kept: object = self.kept_dbt_folders
+        if not isinstance(kept, int) or isinstance(kept, bool) or not 0 <= kept <= MOST_KEPT:
             msg = f"`kept_dbt_folders` is {shown(kept)}: use a number from 0 to {MOST_KEPT}."
             raise InvalidPolicyError(msg)
         try:

@@ -22,8 +22,21 @@ from dagster_sao.orchestration.runs.config import StateAwareRunConfig
     "value", [0, -1, 10**20, 10**5000, math.nan, math.inf, True, "30"], ids=[str(i) for i in range(8)]
 )
 def test_seconds_without_a_meaning_are_refused(name, value):
-    with pytest.raises(InvalidPolicyError, match=f"`{name}` is .*: use a number of seconds from"):
+    with pytest.raises(InvalidPolicyError, match=f"`{name}` is .*: use a (whole )?number of seconds from"):
         StateAwareSettings(**{name: value}).check()
+
+
+@pytest.mark.parametrize("name", ["freshness_interval_seconds", "automation_interval_seconds"])
+def test_a_part_of_a_second_is_refused_where_dagster_takes_none(name):
+    with pytest.raises(InvalidPolicyError, match=rf"^`{name}` is 1\.5: use a whole number"):
+        StateAwareSettings(**{name: 1.5}).check()
+    StateAwareSettings(tick_seconds=1.5).check()
+
+
+@pytest.mark.parametrize("kept", [None, "20", [20], 1.5, True], ids=str)
+def test_a_number_of_folders_without_a_meaning_is_refused(kept):
+    with pytest.raises(InvalidPolicyError, match=r"^`kept_dbt_folders` is .*: use a number from 0 to"):
+        StateAwareSettings(kept_dbt_folders=kept).check()
 
 
 @pytest.mark.parametrize("share", [-0.01, 1.01, 2, math.nan, math.inf, True, "0.1", None], ids=str)
