@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from dbt_dagster_sao.digests import SECRET_PREFIX
 
@@ -156,10 +156,9 @@ def _env_secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yield the spellings of a secret: as it is, in a URL, in JSON, as a literal of Python, in one line."""
-    # Bytes of the environment that are not UTF-8 come as halves of characters, which cannot be encoded otherwise.
-    in_urls = {quote(secret, safe="", errors="surrogatepass"), quote_plus(secret, errors="surrogatepass")}
-    forms = {secret, *in_urls, json.dumps(secret)[1:-1], repr(secret)[1:-1], " ".join(secret.split())}
+    """Yield the spellings of a secret: as it is, in JSON, in HTML, as a literal of Python, in one line."""
+    in_html = {html.escape(secret), html.escape(secret, quote=False)}
+    forms = {secret, *in_html, json.dumps(secret)[1:-1], repr(secret)[1:-1], " ".join(secret.split())}
     return (form for form in forms if form.strip("*").strip())
 
 
@@ -203,5 +202,16 @@ def _names_a_secret(name: str) -> bool:
 
 
 def _pattern(secret: str) -> str:
-    escaped = re.escape(secret)
+    escaped = "".join(map(_in_urls, secret))
     return rf"(?<!\w){escaped}(?!\w)" if len(secret) < _SHORT else escaped
+
+
+def _in_urls(character: str) -> str:
+    """Return the pattern of a character, as it is or as in a URL: each library leaves other characters as they are."""
+    plain = re.escape(character)
+    if character.isascii() and character.isalnum():
+        return plain
+    # Bytes of the environment that are not UTF-8 come as halves of characters, which cannot be encoded otherwise. A URL
+    # within a URL has its percent signs encoded again.
+    encoded = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in character.encode("utf-8", "surrogatepass"))
+    return rf"(?:{plain}|{encoded}{'|[+]' if character == ' ' else ''})"

@@ -175,6 +175,14 @@ def test_no_secret_survives_and_masking_twice_is_masking_once(secrets, around, d
     assert masks(text) == text
 
 
+@pytest.mark.parametrize("said", [
+    "p%40ss%2Fw%23rd%201%26%C3%A9", "p%40ss/w%23rd%201%26%C3%A9", "p%40ss%2fw%23rd%201%26%c3%a9", "p@ss/w%23rd+1%26é",
+    "p%2540ss%252Fw%2523rd%25201%2526%25C3%25A9", "p@ss/w#rd 1&amp;é", "p@ss/w#rd 1&é",
+])  # fmt: skip
+def test_a_secret_is_masked_however_a_url_or_a_page_spells_it(said):
+    assert _Redactor(["p@ss/w#rd 1&é"])(f"cannot reach x{said}y") == "cannot reach x***y"
+
+
 def test_a_secret_that_is_not_unicode_is_masked():
     """Bytes of an environment variable that are not UTF-8 come as halves of characters."""
     assert _Redactor(["hunter\udcff2"])("password is hunter\udcff2") == "password is ***"
