@@ -135,6 +135,21 @@ def test_a_project_file_that_dbt_refuses_is_refused_without_a_traceback(project)
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_database_that_dbt_cannot_open_is_named_as_the_cause(project, tmp_path, monkeypatch):
+    """dbt ends before it comes to any node, so the cause is in none of their results."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("CORNER_SHOP_DATABASE", str(tmp_path / "nowhere" / "x.duckdb"))
+    profiles = project / "profiles.yml"
+    without_retries = [line for line in profiles.read_text().splitlines() if "retries:" not in line]
+    profiles.write_text("\n".join(without_retries))
+    result = run("build", "-s", "rates", "--project-dir", project)
+    assert result.exit_code == 1
+    assert "error rates. dbt ended before it built it: " in result.output
+    assert "Cannot open file" in result.output
+
+
 def test_a_setting_without_meaning_is_refused(project):
     (project / "models" / "totals.sql").write_text(
         "{{ config(meta={'dagster_sao': {'rebuild_every': 'soon'}}) }} select 1 as id"

@@ -318,7 +318,8 @@ class DbtRuns:
             elif process.failed_start:  # dbt skips all nodes then, if a flag asks for it
                 yield self._recorder.build_failed(uid, started_badly(process.failed_start))
             elif status != "skipped":
-                yield self._recorder.build_failed(uid, batches=batch_results(results, uid))
+                why = "dbt could not build it" if status else f"dbt ended before it built it: {error}"
+                yield self._recorder.build_failed(uid, why, batch_results(results, uid))
         blocked = self._blocked()
         for uid in nodes:
             if not self._outcomes.is_done(uid):

@@ -226,10 +226,8 @@ class Recorder:
         if check is not None:
             yield verdict_evaluation(check, verdict, {REASON_KEY: why}, why)
 
-    def build_failed(
-        self, uid: str, why: str = "dbt could not build it", batches: BatchResults | None = None
-    ) -> dg.AssetObservation:
-        """Record that dbt could not build a node. `batches` are the results of the batches of a microbatch model."""
+    def build_failed(self, uid: str, why: str, batches: BatchResults | None = None) -> dg.AssetObservation:
+        """Record that dbt could not build a node, for `why`. `batches` are the results of the batches of a microbatch model."""
         fingerprint = self._project.fingerprints[uid].digest
         consumed = self._ledger.consumed(uid)
         before = self._state.failures.get(uid)
