@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
 from dagster_sao.sql.dialects import sqlglot_dialect
@@ -165,7 +166,7 @@ def _relations(tree: exp.Expr, dialect: str, *, without: exp.Table | None = None
         if not isinstance(table.this, exp.Identifier):
             if not _is_plain_function(table.this):
                 yield table.this.sql(dialect=sqlglot_dialect(dialect)).lower()
-        elif table.db or not _is_query(table.this, _visible_queries(table)):
+        elif table.db or not _is_query(table.this, _visible_queries(table), dialect):
             yield _name(table)
 
 
@@ -182,10 +183,14 @@ def _relations_in_text(sql: str) -> Iterator[str]:
             yield name
 
 
-def _is_query(name: exp.Identifier, queries: Iterable[exp.Identifier]) -> bool:
-    """Return whether a name stands for one of the common table expressions: their case does not count, unless it is quoted."""
+def _is_query(name: exp.Identifier, queries: Iterable[exp.Identifier], dialect: str) -> bool:
+    """Return whether a name stands for one of the common table expressions, as the dialect folds names.
+
+    Two quoted names must be written alike.
+    """
+    fold = Dialect.get_or_raise(sqlglot_dialect(dialect)).normalize_identifier
     return any(
-        name.name == query.name or (not (name.quoted and query.quoted) and name.name.lower() == query.name.lower())
+        name.name == query.name if name.quoted and query.quoted else fold(name.copy()).name == fold(query.copy()).name
         for query in queries
     )
 

@@ -25,6 +25,13 @@ READS = [
 ]
 
 
+def test_a_quoted_name_is_no_common_table_expression_whose_name_is_folded_otherwise():
+    """On PostgreSQL, "Orders" is another name than Orders, which is orders."""
+    sql = 'with Orders as (select 1) select * from "Orders", ORDERS'
+    assert read_compiled(sql, "postgres").relations == {"orders"}
+    assert read_compiled(sql, "duckdb").relations == set()
+
+
 @pytest.mark.parametrize(("sql", "relations"), READS)
 def test_the_relations_of_a_query_are_found(sql, relations):
     assert read_compiled(sql, "duckdb").relations == relations
