@@ -171,9 +171,9 @@ class World:
     blocked: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     answers: dict[str, VerdictStatus] = field(default_factory=dict)
+    """What the tests answer that do not pass."""
     limited_by: str = ""
     """The option that limits what tests read."""
-    """What the tests answer that do not pass."""
     intervals: dict[str, timedelta] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
     """What runs see of builds and tests: by default that the SQL is a function of what it reads."""

@@ -170,21 +170,21 @@ class FreshnessProber:
 
     def _look(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
         """Probe the sources that are due, and return the news. Raises nothing for a failure of the warehouse or of a source."""
-        self._last = look = self._look_or_fail(context, self._journal, first)
+        self._last = look = self._look_or_fail(context, first)
         self._turns.probed_at = clock.now()
         if look.tick:
             self._unshown.extend(look.tick.updated)
         return look
 
-    def _look_or_fail(self, context: dg.SensorEvaluationContext, log: _Journal, first: str | None) -> _Look:
+    def _look_or_fail(self, context: dg.SensorEvaluationContext, first: str | None) -> _Look:
         started = time.monotonic()
         try:
-            loaded = self._project.refresh(log)
+            loaded = self._project.refresh(self._journal)
             activity = self._activity(context, loaded)
             at_work = {**activity.building, **activity.testing}
             if at_work and traits_of(loaded.project.graph.adapter_type).is_embedded:
                 return _Look(_leaves_alone(at_work))
-            tick = self._probe(context, log, loaded, activity.building, first, started)
+            tick = self._probe(context, loaded, activity.building, first, started)
         except WarehouseBusyError as error:
             return _Look(f"{sentence(error)} Nothing is lost: the next tick probes again.")
         except WarehouseError as error:
@@ -192,15 +192,14 @@ class FreshnessProber:
             return _Look(sentence(error))
         summary = _summary(tick)
         if tick.events:
-            log.info(f"{summary} It took {tick.cost}.")
+            self._journal.info(f"{summary} It took {tick.cost}.")
         for problem in tick.failing.values():
-            log.warning(problem)
+            self._journal.warning(problem)
         return _Look(summary, tick)
 
-    def _probe(  # noqa: PLR0913, PLR0917 (what a tick knows)
+    def _probe(
         self,
         context: dg.SensorEvaluationContext,
-        log: _Journal,
         loaded: LoadedProject,
         building: Mapping[str, str],
         first: str | None,
@@ -223,32 +222,32 @@ class FreshnessProber:
         if due or not sources:
             prober = self._prober.of(loaded)
             for problem in prober.problems:
-                self._warnings.warn(log, problem)
+                self._warnings.warn(self._journal, problem)
             before = prober.session.cost()
             for probed in _observe(prober, due, started + self._tick_seconds):
-                self._absorb_alone(tick, probed, log)
+                self._absorb_alone(tick, probed)
             if not tick.left:
-                tick.events.extend(self._watch_relations(context, log, prober, tick, building))
+                tick.events.extend(self._watch_relations(context, prober, tick, building))
             tick.cost = prober.session.cost().since(before)
         failing = self._schedule.failing(source.unique_id for source in sources)
         tick.failing = {source.label: failing[source.unique_id] for source in sources if source.unique_id in failing}
         return tick
 
-    def _absorb_alone(self, tick: _Tick, probed: ProbedSource, log: _Journal) -> None:
+    def _absorb_alone(self, tick: _Tick, probed: ProbedSource) -> None:
         """Process the observation of a source. An unforeseen error is a failure of this source alone."""
         try:
-            self._absorb(tick, probed, log)
+            self._absorb(tick, probed)
         except Exception as error:  # noqa: BLE001 (times of any year, texts of any kind)
             what = f"{place(probed.source)} cannot be recorded: {type(error).__name__}: {sentence(error)}"
             self._schedule.failed(probed.source.unique_id, what, tick.view.now)
 
-    def _absorb(self, tick: _Tick, probed: ProbedSource, log: _Journal) -> None:
+    def _absorb(self, tick: _Tick, probed: ProbedSource) -> None:
         source, observation = probed.source, probed.observation
         uid, view = source.unique_id, tick.view
         policy, now = source_policy(view.loaded, source), view.now
         tick.seen.add(uid)
         if observation.warning:
-            self._warnings.warn(log, observation.warning)
+            self._warnings.warn(self._journal, observation.warning)
         last = view.state.sources.get(uid)
         state = None
         if observation.error:
@@ -267,7 +266,6 @@ class FreshnessProber:
     def _watch_relations(
         self,
         context: dg.SensorEvaluationContext,
-        log: _Journal,
         prober: SourceProber,
         tick: _Tick,
         building: Mapping[str, str],
@@ -280,7 +278,7 @@ class FreshnessProber:
             return self._watch.look(view, prober, building, live.state_and_building)
         except WarehouseError as error:
             # Keep what the sources' probes found.
-            log.warning(f"The models' relations could not be checked: {sentence(error)}")
+            self._journal.warning(f"The models' relations could not be checked: {sentence(error)}")
             return []
 
     def _activity(self, context: dg.SensorEvaluationContext, loaded: LoadedProject) -> RunActivity:

@@ -71,9 +71,9 @@ def test_a_tick_shows_what_the_other_sensors_looks_found(tmp_path, monkeypatch, 
     monkeypatch.setattr(sensor._turns, "is_freshness_turn", lambda _: is_turn)
     looks = iter([["shop.orders"], []])
 
-    def look(context, log, first):
+    def look(*_):
         if updated := next(looks):
-            log.warning("shop.orders is a view")
+            sensor._journal.warning("shop.orders is a view")
         return _Look("", _Tick(sources=[], due=[], view=None, wanted=set(), updated=updated))
 
     monkeypatch.setattr(sensor, "_look_or_fail", look)
