@@ -100,3 +100,60 @@ def test_two_external_models_of_one_file_overwrite_each_other(tmp_path):
         case.restart()
         case.settle()
         assert case.sql("from main.a") == [(30,)]
+
+
+VIEWS = {
+    "models/sources.yml": FILES["models/sources.yml"],
+    "models/paid.sql": "{{ config(materialized='view') }} select * from {{ source('raw', 'orders') }} where amount > 10",
+    "models/big.sql": "{{ config(materialized='view') }} select * from {{ ref('paid') }}",
+    "models/totals.sql": TABLE + "select count(*) as n from {{ ref('big') }}",
+}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create or replace view main.paid as select * from raw.orders",
+        "drop view main.paid; create table main.paid as select * from raw.orders",
+    ],
+)
+def test_a_view_that_was_replaced_by_hand_is_created_anew_and_nothing_else(tmp_path, statement):
+    with lab(tmp_path, VIEWS, SETUP) as case:
+        watch(case)
+        case.sql(statement)
+        case.advance(minutes=10)
+        (told,) = case.cycle()
+        assert told.nodes == {"paid": ("build", "Its definition was altered outside of Dagster")}
+        assert case.sql("from main.big") == [(2, 20)]
+        assert case.cycle() == []
+
+
+def test_a_view_that_was_replaced_right_after_a_job_is_created_anew_by_the_next_one(tmp_path):
+    with lab(tmp_path, VIEWS, SETUP) as case:
+        case.job()
+        case.sql("create or replace view main.paid as select * from raw.orders")
+        case.job()
+        assert case.sql("from main.big") == [(2, 20)]
+
+
+def test_what_was_built_from_a_replaced_view_is_built_again_when_the_view_is_repaired(tmp_path):
+    with lab(tmp_path, VIEWS, SETUP) as case:
+        watch(case)
+        case.sql("create or replace view main.paid as select * from raw.orders")
+        case.advance(minutes=1)
+        case.materialize("totals")
+        assert case.sql("from main.totals") == [(2,)]
+        later(case)
+        assert case.sql("from main.totals") == [(1,)]
+        assert case.cycle() == []
+
+
+def test_a_table_that_was_replaced_by_a_view_is_built_again(tmp_path):
+    with lab(
+        tmp_path, {**VIEWS, "models/paid.sql": VIEWS["models/paid.sql"].replace("'view'", "'table'")}, SETUP
+    ) as case:
+        watch(case)
+        case.sql("drop table main.paid; create view main.paid as select * from raw.orders")
+        later(case)
+        assert case.sql("from main.big") == [(2, 20)]
+        assert case.cycle() == []

@@ -69,7 +69,7 @@ class NodeState:
         if self.relation_missing:
             lines.append("Its relation no longer exists")
         if self.relation_altered:
-            lines.append("Its rows were altered outside of Dagster since its last build")
+            lines.append("Its relation was altered outside of Dagster since its last build")
         return lines
 
     def failing_tests(self, now: datetime) -> list[str]:

@@ -123,7 +123,7 @@ class Situation:
     relation_moved: bool = False
     """Whether its last build wrote another database."""
     relation_altered: bool = False
-    """Whether something else altered its rows since its last build."""
+    """Whether something else altered its rows, or its view's definition, since its last build."""
     is_deterministic: bool = False
     """Whether building it again makes the rows that its last build made."""
     overwritten_by: Writer | None = None
@@ -265,9 +265,12 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     if s.unknown_columns:
         message = f"The columns of {_names(s, s.unknown_columns)} may have changed"
         return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
+    is_altered = s.relation_altered and _rebuilds_altered(s)
+    if s.is_view and is_altered:
+        message = "Its definition was altered outside of Dagster"
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message)
     # The failed attempt may have replaced the rows of the last build: they are not reused just because code and data are
     # again what that build had.
-    is_altered = s.relation_altered and _rebuilds_altered(s)
     must_build = code_changed or s.failure is not None or is_altered
     # 8
     if s.is_view and not must_build:
@@ -322,7 +325,7 @@ def _untracked_now(s: Situation) -> tuple[str, ...]:
 
 def _rebuilds_altered(s: Situation) -> bool:
     asked = s.policy.external_changes
-    return asked is ExternalChanges.REBUILD or (asked is None and s.is_deterministic)
+    return asked is ExternalChanges.REBUILD or (asked is None and (s.is_view or s.is_deterministic))
 
 
 def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:

@@ -37,7 +37,7 @@ from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.news import changed_parents
-from dagster_sao.core.state.relation_versions import stored_version, superseded_at, version_in_relation
+from dagster_sao.core.state.relation_versions import stored_version, superseded_at
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
 # The build id of builds that have not happened: no run has it.
@@ -301,10 +301,13 @@ class _Planner:
             code = self._code_after(uid) if self._is_built(uid) else stored
             consumed = {**self._consumed(node), **self._functions_of(node)}
             version = view_version(code, consumed, self._definition_after(node))
-            return version if self._is_built(uid) else version_in_relation(uid, version, self._state)
+            return version if self._is_built(uid) else self._stored(uid, version)
         if self._is_built(uid):
             return data_version(self._build_kind(node), self._code_after(uid), self._consumed(node), _PLANNED)
-        return stored_version(uid, last_build, self._project.policy(uid), self._state) if last_build else None
+        return self._stored(uid, last_build.data_version) if last_build else None
+
+    def _stored(self, uid: str, version: str) -> str:
+        return stored_version(uid, version, self._project.policy(uid), self._state)
 
     def _build_kind(self, node: Node) -> NodeKind:
         """Return what a build does to a node's rows, as far as its last build shows."""

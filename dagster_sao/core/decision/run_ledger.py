@@ -35,7 +35,7 @@ from dagster_sao.core.decision.view_rules import (
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.project import Project
-from dagster_sao.core.state.relation_versions import altered_version, stored_version, version_in_relation
+from dagster_sao.core.state.relation_versions import altered_version, stored_version
 from dagster_sao.core.state.state import LastBuild, StateSnapshot, Verdict, VerdictStatus, VersionHistory
 
 _REMEMBERED_VERSIONS = 12
@@ -68,7 +68,7 @@ class Ledger:
             node = project.graph.nodes.get(uid)
             # A node that is read from another environment has its version there.
             if node is not None and not node.is_view and uid not in state.sources:
-                self._tables[uid] = stored_version(uid, build, project.policy(uid), state, is_read=True)
+                self._tables[uid] = stored_version(uid, build.data_version, project.policy(uid), state, is_read=True)
 
     def replace_functions(self, functions: Iterable[str], run_id: str) -> None:
         """Note that other code of functions is being created.
@@ -318,10 +318,10 @@ class Ledger:
             code, renewed_for = (built.code, built.definition) if built else (None, "")
             consumed = {**self._parent_versions(node, known), **self._functions_of(node)}
             version = view_version(code, consumed, renewed_for)
-            is_known = unique_id in self._written
-            known[unique_id] = (
-                version if is_known else version_in_relation(unique_id, version, self._state, is_read=True)
-            )
+            if unique_id not in self._written:
+                policy = self._project.policy(unique_id)
+                version = stored_version(unique_id, version, policy, self._state, is_read=True)
+            known[unique_id] = version
         return known[unique_id]
 
     def _functions_of(self, view: Node) -> Mapping[str, str]:

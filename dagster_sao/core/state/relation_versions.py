@@ -6,17 +6,15 @@ from datetime import datetime
 
 from dagster_sao.core.code.versions import captured_version, digest
 from dagster_sao.core.manifest.policy import ExternalChanges, Policy
-from dagster_sao.core.state.state import LastBuild, StateSnapshot, VersionHistory
+from dagster_sao.core.state.state import StateSnapshot, VersionHistory
 
 
-def stored_version(
-    unique_id: str, last_build: LastBuild, policy: Policy, state: StateSnapshot, *, is_read: bool = False
-) -> str:
-    """Return the data version of the rows that a table-like node stores; it changes when something else alters them.
+def stored_version(unique_id: str, version: str, policy: Policy, state: StateSnapshot, *, is_read: bool = False) -> str:
+    """Return the version of the rows that a node's relation gives: `version`, unless something else altered it since.
 
     `is_read` as of `version_in_relation`.
     """
-    version = version_in_relation(unique_id, last_build.data_version, state, is_read=is_read)
+    version = version_in_relation(unique_id, version, state, is_read=is_read)
     alteration = state.altered_relations.get(unique_id)
     if alteration is None or policy.external_changes is ExternalChanges.IGNORE:
         return version

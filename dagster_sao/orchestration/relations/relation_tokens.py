@@ -1,8 +1,11 @@
-"""The tokens of the rows that models' builds left, by which a later change from outside Dagster is detected."""
+"""The tokens of what models' builds left, by which a later change from outside Dagster is detected.
+
+A token is of a relation's rows, where they are watched; otherwise of its definition: a table, or a view of which query.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, Source
@@ -13,6 +16,7 @@ from dagster_sao.orchestration.state.read_state import LiveProject, ProjectView
 from dagster_sao.orchestration.state.relation_notes import build_id, read_baselines, write_baselines
 from dagster_sao.warehouse.probes.base import ProbeKind
 from dagster_sao.warehouse.probes.registry import SourceProber
+from dagster_sao.warehouse.relations.definitions import has_definitions, relation_definitions
 from dagster_sao.warehouse.relations.names import parse_relation_name
 
 _CHEAP = frozenset({ProbeKind.POSTGRES, ProbeKind.DUCKLAKE})
@@ -21,20 +25,33 @@ _EXACT_AFTER_A_RUN = _CHEAP | {ProbeKind.DUCKDB}
 
 
 def is_watched(node: Node, prober: SourceProber, loaded: LoadedProject) -> bool:
+    """Return whether alterations of a node's relation are detected."""
+    if loaded.project.policy(node.unique_id).external_changes is ExternalChanges.IGNORE:
+        return False
+    return has_definitions(prober.session.adapter_type) or _has_watched_rows(node, prober, loaded)
+
+
+def _has_watched_rows(node: Node, prober: SourceProber, loaded: LoadedProject) -> bool:
     """Return whether alterations of a node's rows can be detected at a low price, or the user asked for it."""
-    asked = loaded.project.policy(node.unique_id).external_changes
-    if node.is_view or asked is ExternalChanges.IGNORE:
+    if node.is_view:
         return False
     kind = _kind(node, prober)
     # Only read all rows of a model where the user asked for it.
+    asked = loaded.project.policy(node.unique_id).external_changes
     return kind in _CHEAP or (asked is not None and kind != ProbeKind.UNTRACKED)
 
 
-def row_tokens(prober: SourceProber, nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
-    """Yield the unique id and the token of the rows of each node that gave an answer. Raises WarehouseError."""
-    for uid, observation in prober.observe([_as_source(node, prober) for node in nodes]):
+def relation_tokens(prober: SourceProber, loaded: LoadedProject, nodes: Iterable[Node]) -> Iterator[tuple[str, str]]:
+    """Yield the unique id and the token of the relation of each node that gave an answer. Raises WarehouseError."""
+    by_rows: list[Node] = []
+    by_definition: list[Node] = []
+    for node in nodes:
+        (by_rows if _has_watched_rows(node, prober, loaded) else by_definition).append(node)
+    for uid, observation in prober.observe([_as_source(node, prober) for node in by_rows]):
         if observation.token is not None:
             yield uid, digest(observation.token)
+    if by_definition:
+        yield from relation_definitions(prober.session, by_definition).items()
 
 
 def alterations_since(view: ProjectView, prober: SourceProber, nodes: Sequence[Node]) -> dict[str, str]:
@@ -52,11 +69,11 @@ def alterations_since(view: ProjectView, prober: SourceProber, nodes: Sequence[N
         and (baseline := baselines.of(node.unique_id, builds[node.unique_id])) is not None
     }
     watched = [node for node in nodes if node.unique_id in known]
-    return {uid: token for uid, token in row_tokens(prober, watched) if token != known[uid]}
+    return {uid: token for uid, token in relation_tokens(prober, view.loaded, watched) if token != known[uid]}
 
 
-def note_rows(live: LiveProject, prober: SourceProber, nodes: Collection[Node], run_id: str) -> None:
-    """Note the tokens of the rows that the builds of a run left, at its end, when dbt and all hooks have ended.
+def note_what_is_left(live: LiveProject, prober: SourceProber, nodes: Collection[Node], run_id: str) -> None:
+    """Note the tokens of what the builds of a run left, at its end, when dbt and all hooks have ended.
 
     Two kinds are left to the first look of a sensor or a job: a token that may not include all that the run wrote, which would
     look like an alteration later, and a relation that another run has written since, or is writing once the tokens are read.
@@ -66,9 +83,12 @@ def note_rows(live: LiveProject, prober: SourceProber, nodes: Collection[Node], 
     watched = [
         node for node in nodes if _kind(node, prober) in _EXACT_AFTER_A_RUN and is_watched(node, prober, live.loaded)
     ]
-    if not watched or prober.waits_for_counters():
+    by_rows = {node.unique_id for node in watched if _has_watched_rows(node, prober, live.loaded)}
+    if by_rows and prober.waits_for_counters():
+        watched = [node for node in watched if node.unique_id not in by_rows]
+    if not watched:
         return
-    tokens = dict(row_tokens(prober, watched))
+    tokens = dict(relation_tokens(prober, live.loaded, watched))
     state, building = live.state_and_building()
     found = {
         uid: (build_id(state.builds[uid]), token)

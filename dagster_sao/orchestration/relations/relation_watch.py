@@ -17,7 +17,7 @@ from dagster_sao.orchestration.events.event_schema import Outcome, from_timestam
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.relations.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.relations.database_copies import database_copies
-from dagster_sao.orchestration.relations.relation_tokens import alterations_since, is_watched, row_tokens
+from dagster_sao.orchestration.relations.relation_tokens import alterations_since, is_watched, relation_tokens
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
@@ -149,15 +149,14 @@ class RelationWatch:
         """Return, for each relation that was read, its token if it was altered since its build, else None."""
         is_due = self._looked_at is None or not is_waiting(look.view.now, self._looked_at, self._rows_every)
         builds = look.view.state.builds
-        watched = [
-            node for node in nodes if node.unique_id in look.counted and is_watched(node, look.prober, look.view.loaded)
-        ]
+        watched = [node for node in nodes if is_watched(node, look.prober, look.view.loaded)]
 
         def is_known(node: Node) -> bool:
             return self._baselines.of(node.unique_id, builds[node.unique_id]) is not None
 
         if is_due or not all(map(is_known, watched)):  # runs write them too
             self._baselines = read_baselines(look.view.instance, self._project.state_name)
+        watched = [node for node in watched if node.unique_id in look.counted or is_known(node)]
         if is_due:
             self._looked_at = look.view.now
         baselines = self._baselines
@@ -165,7 +164,7 @@ class RelationWatch:
         self._has_unread = len(wanted) < len(watched)
         found: dict[str, str | None] = {}
         is_new = False
-        for uid, token in row_tokens(look.prober, wanted):
+        for uid, token in relation_tokens(look.prober, look.view.loaded, wanted):
             baseline = baselines.of(uid, builds[uid])
             if baseline is None:
                 baselines.tokens[uid], is_new = (build_id(builds[uid]), token), True

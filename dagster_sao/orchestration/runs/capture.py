@@ -15,7 +15,7 @@ from dagster_sao.orchestration.private.dagster_internals import repository_of
 from dagster_sao.orchestration.project.loaded import source_policy
 from dagster_sao.orchestration.project.probed_sources import open_session, probed_sources
 from dagster_sao.orchestration.relations.database_copies import database_copies
-from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_rows
+from dagster_sao.orchestration.relations.relation_tokens import alterations_since, note_what_is_left
 from dagster_sao.orchestration.relations.relation_watch import RelationWatch, note_alterations
 from dagster_sao.orchestration.runs.setup import RunSetup
 from dagster_sao.orchestration.sources.first_look import FirstLook, Heard
@@ -94,7 +94,7 @@ class RunCapture:
         """
         graph, selected = self._loaded.project.graph, self._first.selected
         read = read_directly(graph, selected, tests_of_selection(graph, selected)) & state.builds.keys()
-        nodes = [graph.nodes[uid] for uid in sorted(read) if uid in graph.nodes and not graph.nodes[uid].is_view]
+        nodes = [graph.nodes[uid] for uid in sorted(read) if uid in graph.nodes]
         if nodes:
             view = ProjectView(self._context.instance, self._project, self._loaded, state, clock.now())
             for observation in note_alterations(view, self._prober(), nodes):
@@ -156,8 +156,8 @@ class RunCapture:
         view = ProjectView(self._context.instance, self._project, self._loaded, state, now)
         return tokens, alterations_since(view, prober, nodes)
 
-    def note_rows(self, built: Collection[str]) -> None:
-        """Note the rows that builds of the run left, so that a later change from outside Dagster is detected.
+    def note_what_is_left(self, built: Collection[str]) -> None:
+        """Note what builds of the run left, so that a later change from outside Dagster is detected.
 
         Raises WarehouseError when the warehouse cannot be queried.
         """
@@ -166,7 +166,7 @@ class RunCapture:
         if prober is None or project.probe_target != project.dbt_project.target:
             return
         nodes = [self._loaded.project.graph.nodes[uid] for uid in built]
-        note_rows(self._live, prober, nodes, self._context.run.run_id)
+        note_what_is_left(self._live, prober, nodes, self._context.run.run_id)
 
     def _has_hooks(self, built: Iterable[str]) -> bool:
         nodes: Mapping[str, Any] = self._loaded.manifest["nodes"]

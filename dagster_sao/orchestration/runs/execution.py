@@ -258,7 +258,7 @@ class _Execution:
             }
             write_moved(setup.instance, setup.project.state_name, state.builds, moved)
             # What was built for an alteration gets its token from a later look: a token taken too early cannot start a loop.
-            self._capture.note_rows(built - self._recorder.state.altered_relations.keys())
+            self._capture.note_what_is_left(built - self._recorder.state.altered_relations.keys())
         except DagsterSaoError as error:
             setup.context.log.warning(f"The warehouse could not be probed after this run: {sentence(error)}")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dagster_sao.core.code.versions import moved_version, times_moved
-from dagster_sao.core.decision.view_rules import view_leaves
+from dagster_sao.core.decision.view_rules import view_leaves, views_read
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectGraph, Source
 from dagster_sao.core.state.source_tokens import told_by_probe
@@ -186,16 +186,10 @@ class SecondLook:
 
 def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str]) -> set[str]:
     """Return what nodes and tests read, themselves or through views. Builds further up have records of their own."""
-    found: set[str] = set()
-    for uid in nodes:
-        node = graph.nodes[uid]
-        found.update(node.parents, view_leaves(node, graph))
-    for test in tests:
-        for uid in graph.tests[test].reads:
-            found.add(uid)
-            if uid in graph.nodes and graph.nodes[uid].is_view:
-                found.update(graph.nodes[uid].parents, view_leaves(graph.nodes[uid], graph))
-    return found
+    tested = {uid for test in tests for uid in graph.tests[test].reads}
+    views = (uid for uid in tested if uid in graph.nodes and graph.nodes[uid].is_view)
+    readers = [graph.nodes[uid] for uid in (*nodes, *views)]
+    return tested.union(*((*node.parents, *views_read(node, graph), *view_leaves(node, graph)) for node in readers))
 
 
 def _patient(look: Callable[[], _T]) -> _T:

@@ -25,9 +25,11 @@ shelf:
 MODELS = {
     "boxes": "{{ config(materialized='table') }} select id from {{ source('shelf_raw', 'boxes') }}",
     "lids": "{{ config(materialized='table', post_hook='insert into {{ this }} values (3)') }} select 1 as id",
+    "stock": "{{ config(materialized='view') }} select id from {{ source('shelf_raw', 'boxes') }}",
     "labels": "{{ config(materialized='table') }} select count(*) as boxes from {{ ref('boxes') }}",
 }
 ALTERED = "Its rows were altered outside of Dagster"
+DEFINED = "Its definition was altered outside of Dagster"
 
 
 @pytest.fixture
@@ -83,9 +85,24 @@ def test_a_change_by_hand_between_two_runs_is_seen_though_nothing_looked_in_betw
     assert shelf() == {}
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create or replace view shelf.stock as select 7 as id",
+        "drop view shelf.stock; create table shelf.stock as select 7 as id",
+    ],
+)
+def test_a_view_that_was_replaced_by_hand_is_created_anew(shelf, postgres_server, statement):
+    shelf()
+    postgres_server.ask(statement)
+    assert shelf()["stock"] == DEFINED
+    assert postgres_server.ask("select id from shelf.stock") == [(1,)]
+    assert "stock" not in shelf()
+
+
 def test_a_change_by_hand_right_after_a_tick_is_seen_by_the_next_one(shelf, postgres_server):
     shelf()
-    assert shelf.tick(60).startswith("3 models current;")
+    assert shelf.tick(60).startswith("4 models current;")
     postgres_server.ask("update shelf.boxes set id = 7")
     assert not shelf.tick(180)
 
