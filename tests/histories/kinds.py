@@ -28,6 +28,7 @@ FUNCTIONS = "user-defined functions"
 SEED_COLUMNS = "columns of a seed"
 MATERIALIZED_VIEWS = "the SQL of a materialized view"
 BOUND_COLUMNS = "columns that a view is bound to"
+VIEWS = "views that somebody replaces"
 KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "values read under a computed name": _turn("computed", "alias", "called"),
     "macros called only while dbt executes": _turn("under_execute", "executed"),
@@ -52,6 +53,7 @@ KINDS: Mapping[str, st.SearchStrategy[Step]] = {
     "failures whose run is deleted": _one_of(("delete run",), ("spoil value",)),
     "tables that read themselves": _one_of(("materialize", ["t_this"])),
     "a DuckDB file that is put back from a copy": _one_of(("copy database",), ("put back",)),
+    VIEWS: st.tuples(st.just("replace view"), st.sampled_from(["stg_plain", "stg_events", "v_joined", "v_top"])),
     FILES: st.one_of(
         _one_of(("move", "away"), ("move", "delete"), ("move", "back")),
         _published.map(lambda published: ("put in place", *published)),
@@ -65,6 +67,7 @@ ON_POSTGRES: Mapping[str, st.SearchStrategy[Step]] = {
     FUNCTIONS: _one_of(("edit function",)),
     MATERIALIZED_VIEWS: _one_of(("edit materialized view",)),
     f"{BOUND_COLUMNS}, on PostgreSQL": _one_of(("add column",)),
+    f"{VIEWS}, on PostgreSQL": st.tuples(st.just("replace view"), st.sampled_from(["v_orders", "v_on_view", "v_top"])),
 }
 """The same for the histories on PostgreSQL: of what DuckDB does not have, or does otherwise."""
 

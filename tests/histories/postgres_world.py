@@ -247,6 +247,17 @@ class PostgresWorld(Station):
         if rows[0][0]:
             self._server.ask("insert into warehouse.kept values (-7)")
 
+    def _replace_view(self, name: str) -> None:
+        """Let somebody put an empty view in the place of a model's view."""
+        found = self._server.ask(
+            f"select pg_get_viewdef(oid) from pg_class where oid = to_regclass('warehouse.{name}') and relkind = 'v'"
+        )
+        for (query,) in found:
+            self._server.ask(
+                f"create or replace view warehouse.{name} as select * from ({query.rstrip(';')}) q limit 0"
+            )
+            self.watch.learned([name])
+
     # What must hold
 
     def _judge_run(self, asked: Run, built: AbstractSet[str]) -> None:

@@ -195,6 +195,16 @@ class RawData:
         with self._connect() as db:
             db.execute("create table raw.part_1 (n integer)" if self._parts else "drop table raw.part_1")
 
+    def empty_view(self, name: str) -> bool:
+        """Replace a view by one of the same columns without rows. Returns whether there is such a view."""
+        with self._connect() as db:
+            found = db.execute("select schema_name, sql from duckdb_views() where view_name = ?", [name]).fetchone()
+            if found is not None:
+                schema, sql = found
+                query = sql.partition(" AS ")[2].rstrip(";")
+                db.execute(f"create or replace view {schema}.{name} as select * from ({query}) limit 0")
+        return found is not None
+
     def copy_to(self, other: Path) -> None:
         """Create a database with the same sources and nothing else."""
         other.unlink(missing_ok=True)

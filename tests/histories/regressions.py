@@ -203,6 +203,15 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
             ("put back",),
         ],
     },
+    "views that somebody replaces": {
+        "a view that somebody replaced is created anew": [("replace view", "stg_plain"), ("advance", 61), ("cycle",)],
+        "what was built from a replaced view is built again": [
+            ("replace view", "stg_plain"),
+            ("materialize", ["t_totals"]),
+            ("advance", 61),
+            ("cycle",),
+        ],
+    },
     "values read under a computed name": {
         "a variable whose name is put together is code": [("turn", "computed", "published"), ("cycle",)],
         "a variable that is read under another name of var is code": [("turn", "alias", "published"), ("cycle",)],

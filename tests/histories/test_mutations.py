@@ -23,6 +23,7 @@ from dagster_sao.core.decision import planner
 from dagster_sao.core.manifest.macros import Macros
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.dbt.traces import TraceFile
+from dagster_sao.orchestration.relations import relation_tokens
 from dagster_sao.orchestration.sources.second_look import SecondLook
 from dagster_sao.orchestration.state import read_state
 from dagster_sao.warehouse.queries import duckdb_hash
@@ -102,6 +103,10 @@ def failures_live_in_runs() -> list[AbstractContextManager[Any]]:
     return [patch.object(read_state, "with_writers", lambda state, *_: state)]
 
 
+def no_definitions() -> list[AbstractContextManager[Any]]:
+    return [patch.object(relation_tokens, "relation_definitions", lambda *_: {})]
+
+
 MUTATIONS: Mapping[str, Mutation] = {
     "values read under a computed name": only_names_spelled_out,
     "macros called only while dbt executes": only_macros_that_dbt_lists,
@@ -116,6 +121,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "questions that SQL asks while it is rendered": all_relations_known,
     "relations that two models take turns to write": no_other_writers,
     "failures whose run is deleted": failures_live_in_runs,
+    "views that somebody replaces": no_definitions,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.histories.kinds import BOUND_COLUMNS, FUNCTIONS, MATERIALIZED_VIEWS
+from tests.histories.kinds import BOUND_COLUMNS, FUNCTIONS, MATERIALIZED_VIEWS, VIEWS
 from tests.histories.living import live, live_random_histories
 from tests.histories.postgres_world import Works, postgres_histories
 from tests.histories.steps import History
@@ -41,6 +41,9 @@ KNOWN: dict[str, History] = {
 }
 OF_KINDS: Mapping[str, Mapping[str, History]] = {
     FUNCTIONS: {"the body of a function is code of what calls it": [("edit function",), ("cycle",)]},
+    f"{VIEWS}, on PostgreSQL": {
+        "a view that somebody replaced is created anew": [("replace view", "v_orders"), ("materialize", ["t_orders"])],
+    },
     MATERIALIZED_VIEWS: {"other SQL replaces a materialized view": [("edit materialized view",), ("cycle",)]},
     f"{BOUND_COLUMNS}, on PostgreSQL": {"a view with a star follows a new column": [("add column",), ("cycle",)]},
 }

@@ -310,6 +310,11 @@ class World(Station):
     def _alter_columns(self, how: str) -> None:
         self._data.alter_columns(how)
 
+    def _replace_view(self, name: str) -> None:
+        """Let somebody put an empty view in the place of a model's view."""
+        if self._data.empty_view(name):
+            self.watch.learned([name])
+
     def _alter_nested(self, column: str) -> None:
         self._data.alter_nested(column)
 
