@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import dagster as dg
 import duckdb
 import pytest
 
@@ -68,6 +69,39 @@ def test_a_state_that_only_the_build_saw_is_built_again_when_it_is_gone(tmp_path
         # The file was written before dbt opened it, so nothing of what it held is certain.
         assert runs[0].nodes["t"] == ("build", "New changes detected: raw.items, raw.orders")
         assert case.sql(COUNTS) == [(2, 2, 2)]
+        assert case.cycle() == []
+
+
+@pytest.mark.parametrize("event", [dg.AssetMaterialization, dg.AssetObservation])
+def test_a_version_that_a_loader_reported_only_while_dbt_ran_is_built_again(tmp_path, event):
+    """The loader gives versions that return, and takes its load back before the run records what it built."""
+
+    def load(statement: str, version: str) -> None:
+        case.sql(statement)
+        tags = {"dagster/data_version": version, "dagster/data_version_is_user_provided": "true"}
+        case.instance.report_runless_asset_event(event(dg.AssetKey(["raw", "orders"]), tags=tags))
+        case.watch.learned(["orders"])
+
+    def load_items() -> None:
+        case.instance.report_runless_asset_event(dg.AssetMaterialization(["raw", "items"]))
+        case.watch.learned(["items"])
+
+    with lab(tmp_path, FILES, SETUP, loaded_by_dagster=["raw.*"]) as case:
+        load(EMPTY, "empty")
+        case.settle()
+        load_items()
+        # The same version again is no news.
+        before_dbt(lambda: load(EMPTY, "empty"))
+        assert case.cycle() != []
+        assert case.cycle() == []
+        load_items()
+        before_dbt(lambda: load(REFILL, "filled"))
+        after_dbt(lambda: load(EMPTY, "empty"))
+        (run,) = case.cycle()
+        assert (run.nodes["t"][0], case.sql(COUNTS)) == ("build", [(2, 2, 2)])
+        (run,) = case.cycle()
+        assert run.nodes["t"] == ("build", "New changes detected: raw.orders")
+        assert case.sql(COUNTS) == [(0, 0, 0)]
         assert case.cycle() == []
 
 

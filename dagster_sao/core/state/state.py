@@ -89,6 +89,8 @@ class SourceState:
     history: VersionHistory = ()
     columns: str = ""
     """The signature of its columns as they were last seen, empty where they never were."""
+    since: str = field(default="", compare=False)
+    """The event since which this process has always read this token: it may have been another one before."""
 
     @property
     def version(self) -> str:

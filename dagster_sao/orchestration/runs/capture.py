@@ -54,6 +54,7 @@ class RunCapture:
             setup.graph,
             {source.unique_id: source for source in probed_sources(setup.project, setup.loaded)},
             self._prober,
+            lambda: setup.log_state.snapshot(setup.loaded.keys, clock.now()).sources,
             setup.context.log.warning,
             setup.run_id,
         )
@@ -108,7 +109,7 @@ class RunCapture:
         """Note the versions in `state` of everything that dbt is about to read."""
         read = read_directly(self._loaded.project.graph, nodes, tests)
         self._states = state.sources
-        self._again.begin({uid: state.sources[uid].token for uid in read if uid in state.sources})
+        self._again.begin({uid: state.sources[uid] for uid in read if uid in state.sources})
 
     def is_due_again(self) -> bool:
         """Return whether to record the finished builds now, while dbt runs on."""

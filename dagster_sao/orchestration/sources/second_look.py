@@ -4,6 +4,7 @@ Only tokens that can return need one: counters, snapshots and times only go forw
 token that can return is compared again before anything is recorded, with a witness beside it where the warehouse has one:
 the token may be the same again although dbt read something else. In the DuckDB file that dbt builds
 into, the witness is the file: it must be as it was before the token was read when dbt opens it, and then dbt alone writes.
+A source whose loader reports to Dagster is not probed: its witness is the event since which it has its token.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dagster_sao.core.decision.view_rules import view_leaves, views_read
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectGraph, Source
 from dagster_sao.core.state.source_tokens import told_by_probe
+from dagster_sao.core.state.state import SourceState
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.warehouse.errors import WarehouseBusyError
 from dagster_sao.warehouse.probes.registry import Observation, SourceProber
@@ -40,6 +42,8 @@ class SecondLook:
     """The sources that are probed, by unique id."""
     prober: Callable[[], SourceProber]
     """Returns the prober of the run. Raises WarehouseError."""
+    recorded: Callable[[], Mapping[str, SourceState]]
+    """Returns the sources as Dagster has them now."""
     warn: Callable[[str], object]
     run_id: str
     moved: set[str] = field(default_factory=set)
@@ -51,6 +55,8 @@ class SecondLook:
     _file_states: dict[str, str] = field(default_factory=dict)
     """For sources in the DuckDB file: the state of the file before the captured token was read."""
     _captured: dict[str, str] = field(default_factory=dict)
+    _reported: dict[str, SourceState] = field(default_factory=dict)
+    """For sources that are not probed: what was captured."""
     _started: float = 0.0
     _next: float = 0.0
 
@@ -73,13 +79,16 @@ class SecondLook:
             self._witnesses.pop(uid, None)
             self._file_states.pop(uid, None)
 
-    def begin(self, tokens: Mapping[str, str]) -> None:
-        """Start to watch the sources that dbt is about to read, each with its captured token."""
+    def begin(self, states: Mapping[str, SourceState]) -> None:
+        """Start to watch the sources that dbt is about to read, each with its captured state."""
         self._started = self._next = time.monotonic()
+        unmoved = {uid: state for uid, state in states.items() if uid not in self.moved}
+        reported = self.graph.sources.keys() - self.sources.keys()
+        self._reported = {uid: state for uid, state in unmoved.items() if uid in reported}
         self._captured = {
-            uid: token
-            for uid, token in tokens.items()
-            if uid in self.sources and uid not in self.moved and told_by_probe(token) is not None
+            uid: state.token
+            for uid, state in unmoved.items()
+            if uid in self.sources and told_by_probe(state.token) is not None
         }
         if self._captured:
             try:
@@ -91,10 +100,10 @@ class SecondLook:
 
     def is_due(self) -> bool:
         """Return whether to record the finished builds now, while dbt runs on."""
-        if not self._captured:
+        if not (self._captured or self._reported):
             return True
         try:
-            can_look = not self.prober().waits_for_dbt
+            can_look = not self._captured or not self.prober().waits_for_dbt
         except DagsterSaoError:
             return False
         return can_look and time.monotonic() >= self._next
@@ -120,9 +129,24 @@ class SecondLook:
 
         `file_read` is the state of the DuckDB file as dbt read it, None where dbt does not record it: then only tokens count.
         """
-        if not self._captured:
-            return
         began = time.monotonic()
+        if self._reported:
+            self._hear()
+        if self._captured:
+            self._probe(file_read)
+        ended = time.monotonic()
+        self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
+
+    def _hear(self) -> None:
+        """Find the sources whose loader reported other data since they were captured, though it may be as before again."""
+        found = self.recorded()
+        for uid, before in list(self._reported.items()):
+            now = found.get(uid)
+            if now is None or (now.token, now.since) != (before.token, before.since):
+                self.moved.add(uid)
+                del self._reported[uid]
+
+    def _probe(self, file_read: FileRead | None) -> None:
         unseen = set(self._captured)
         try:
             self._compare(self.prober(), unseen, file_read)
@@ -134,8 +158,6 @@ class SecondLook:
                 f"It is not certain which data the builds of this run read, so they are repeated after the next probe: {why}"
             )
             self._give_up(unseen)
-        ended = time.monotonic()
-        self._next = ended + max(_COST_FACTOR * (ended - began), _WAIT_SHARE * (ended - self._started))
 
     def take_news(self) -> Mapping[str, Observation]:
         """Return what was found instead of what was captured, each once."""

@@ -269,10 +269,10 @@ class EventLogState:
         if self._is_node(unique_id):
             self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
-            token = materialized_token(record, metadata)
-            self._assets.sources[unique_id] = source_state(
-                token, from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
+            state = source_state(
+                materialized_token(record, metadata), from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
             )
+            self._assets.sources[unique_id] = _with_since(state, self._assets.sources.get(unique_id), record)
 
     def _absorb_observed_source(self, unique_id: str, record: dg.EventLogRecord) -> None:
         newest, before = self._assets.observed.get(unique_id, (0, None))
@@ -281,7 +281,7 @@ class EventLogState:
             return
         is_same = before is not None and before.token == token
         state = before if is_same and before else SourceState(token, from_timestamp(record.timestamp))
-        self._assets.observed[unique_id] = record.storage_id, state
+        self._assets.observed[unique_id] = record.storage_id, _with_since(state, before, record)
 
     def _wiped_sources(self, keys: AssetKeys) -> Iterator[tuple[str, SourceState]]:
         """Yield the sources that Dagster assets load and whose history was wiped: it may have told of data that nobody has read."""
@@ -297,7 +297,7 @@ class EventLogState:
                 yield unique_id, observed
             else:
                 token, at = f"{loaded.token} | {observed.token}", max(loaded.recorded_at, observed.recorded_at)
-                yield unique_id, SourceState(token, at)
+                yield unique_id, SourceState(token, at, since=f"{loaded.since} | {observed.since}")
 
     def _own_record(self, unique_id: str, metadata: Mapping[str, Any]) -> object:
         """Return the record of the last build in this environment, from a materialization in any."""
@@ -353,6 +353,11 @@ class EventLogState:
         if record.timestamp <= self._wiped_at.get(event.asset_key, 0):
             return None
         return self._keys.unique_ids.get(event.asset_key)
+
+
+def _with_since(state: SourceState, before: SourceState | None, record: dg.EventLogRecord) -> SourceState:
+    is_same = before is not None and before.token == state.token
+    return replace(state, since=before.since if is_same and before else str(record.storage_id))
 
 
 _States = WeakKeyDictionary[dg.DagsterInstance, EventLogState]
