@@ -13,8 +13,8 @@ from dagster_sao.core.decision.decide import Action, Decision
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import ProjectGraph
-from dagster_sao.core.state.state import FailureKind, StateSnapshot, retry_wait
-from dagster_sao.orchestration.state.run_activity import EndedRun, RunActivity
+from dagster_sao.core.state.state import StateSnapshot, retry_wait
+from dagster_sao.orchestration.state.run_activity import FAILURES_WITH_A_WAIT, EndedRun, Reported, RunActivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Facts:
     wiped_at: Mapping[str, datetime]
     """When the history of a node was last wiped, where it ever was."""
     now: datetime
+    reported: Callable[[str], Reported] = lambda _: Reported()
+    """Returns what a run reported. Reads all its events, and is asked only about a run that the state knows nothing of."""
 
 
 @dataclass
@@ -92,7 +94,7 @@ class RequestedNodes:
         if run is None:
             return ""
         has_changed = self._origins.get(uid, "") not in {"", facts.origins()[uid]}
-        if has_changed or is_answered(uid, run, facts.plan.graph, facts.state, facts.wiped_at.get(uid)):
+        if has_changed or is_answered(uid, run, facts):
             self._unanswered.pop(uid, None)
             return ""
         if before is None or before.run_id != run.run_id:
@@ -104,28 +106,34 @@ class RequestedNodes:
         return f"The last run for it ended without building it. Retries at {run.ended_at + wait:%H:%M:%S} UTC"
 
 
-def is_answered(uid: str, run: EndedRun, graph: ProjectGraph, state: StateSnapshot, wiped_at: datetime | None) -> bool:
+def is_answered(uid: str, run: EndedRun, facts: Facts) -> bool:
     """Return whether a run had an outcome for a node: the run built it, failed at or above it, or held it.
 
     Compares ids of runs, not times: clocks differ between machines.
     """
+    state, graph = facts.state, facts.plan.graph
     build = state.builds.get(uid)
     if build is not None and build.run_id == run.run_id:
         return True
     # Whoever wipes the history of a node asks for a new build.
+    wiped_at = facts.wiped_at.get(uid)
     if wiped_at is not None and wiped_at >= run.created_at:
         return True
     # A failure has a wait of its own, and the run skipped what is below it.
     at_or_above = {uid} | graph.ancestors([uid])
     has_failed = any(
-        failure.run_id == run.run_id and failure.kind in {FailureKind.BUILD, FailureKind.LIMITED}
+        failure.run_id == run.run_id and failure.kind in FAILURES_WITH_A_WAIT
         for failed, failure in state.failures.items()
         if failed in at_or_above
     )
-    return has_failed or any(
+    if has_failed or any(
         verdict.run_id == run.run_id and verdict.is_failing and _held(uid, test, graph)
         for test, verdict in state.verdicts.items()
-    )
+    ):
+        return True
+    # The state has only the last attempt at each node, and another run may have built it since.
+    reported = facts.reported(run.run_id)
+    return uid in reported.built or not reported.failed.isdisjoint(at_or_above)
 
 
 def _held(uid: str, test: str, graph: ProjectGraph) -> bool:

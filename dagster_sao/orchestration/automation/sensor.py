@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
@@ -41,7 +41,7 @@ from dagster_sao.orchestration.runs.run_plan import RunInputs, asked_of_sensor_r
 from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
-from dagster_sao.orchestration.state.run_activity import run_activity
+from dagster_sao.orchestration.state.run_activity import reported_by, run_activity
 from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 
 _CONDITIONS = "conditions"
@@ -144,7 +144,15 @@ class _Tick:
             decided = (selected - composed) | asked
             plan = self._plan(state, decided, tests, asked)
         wiped_at = event_log_state(self._instance, self._project).wipes(self._keys)
-        facts = Facts(plan, state, activity, cache(lambda: origins(self.loaded.project, state)), wiped_at, self._now)
+        facts = Facts(
+            plan,
+            state,
+            activity,
+            cache(lambda: origins(self.loaded.project, state)),
+            wiped_at,
+            self._now,
+            cache(partial(reported_by, self._instance, self.loaded)),
+        )
         found = self._sensor.requested_nodes.choose(facts)
         # A run also builds the views that it drops, without being asked to.
         choices = {uid: choice for uid, choice in found.items() if uid in decided}

@@ -9,9 +9,19 @@ from datetime import datetime
 
 import dagster as dg
 
-from dagster_sao.orchestration.events.event_schema import PROJECT_TAG, TESTS_TAG, from_timestamp
-from dagster_sao.orchestration.private.dagster_internals import NOT_FINISHED_STATUSES, RunsFilter, planned_assets
+from dagster_sao.core.state.state import FailureKind
+from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, PROJECT_TAG, TESTS_TAG, from_timestamp, plain
+from dagster_sao.orchestration.events.record_json import failure_from_json
+from dagster_sao.orchestration.private.dagster_internals import (
+    NOT_FINISHED_STATUSES,
+    RunsFilter,
+    events_of_run,
+    planned_assets,
+)
 from dagster_sao.orchestration.project.loaded import LoadedProject
+
+FAILURES_WITH_A_WAIT = frozenset({FailureKind.BUILD, FailureKind.LIMITED})
+"""The kinds of failures with a wait of their own. After an interruption, the run had no outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,14 @@ class RunActivity:
     """The tests that an unfinished run was asked for by name, with the run's id."""
     ended: Mapping[str, EndedRun]
     """The nodes that a recently ended run of the sensor was asked for, with the latest such run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a run reported of nodes, whatever other runs did since."""
+
+    built: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
 
 
 def run_activity(
@@ -60,6 +78,23 @@ def run_activity(
                 {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}
             )
     return RunActivity(building, testing, ended)
+
+
+def reported_by(instance: dg.DagsterInstance, loaded: LoadedProject, run_id: str) -> Reported:
+    """Return what a run reported of the project's nodes."""
+    built, failed = set(), set()
+    for record in events_of_run(instance, run_id):
+        event = record.event_log_entry.dagster_event
+        uid = loaded.keys.unique_ids.get(event.asset_key) if event is not None and event.asset_key is not None else None
+        if uid is None:
+            continue
+        if record.asset_materialization is not None:
+            built.add(uid)
+        elif (observation := record.event_log_entry.asset_observation) is not None:
+            failure = failure_from_json(plain(observation.metadata).get(FAILURE_KEY))
+            if failure is not None and failure.kind in FAILURES_WITH_A_WAIT:
+                failed.add(uid)
+    return Reported(frozenset(built), frozenset(failed))
 
 
 def asked_at(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, datetime]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -11,7 +13,7 @@ from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, StateSnapshot
 from dagster_sao.orchestration.automation.choices import Facts, RequestedNodes, nothing_to_build
-from dagster_sao.orchestration.state.run_activity import EndedRun, RunActivity
+from dagster_sao.orchestration.state.run_activity import EndedRun, Reported, RunActivity
 from tests.core.graphs import START, World, graph
 
 MINUTE = timedelta(minutes=1)
@@ -30,12 +32,15 @@ class Tick:
     wiped_at: dict[str, datetime] = field(default_factory=dict)
     state: StateSnapshot | None = None
     now: datetime = START
+    reported: Mapping[str, Reported] = field(default_factory=lambda: defaultdict(Reported))
 
     def choose(self, *, building=(), ended=None):
         project, state = self.world.project, self.state or self.world.state
         activity = RunActivity(dict.fromkeys(building, RUN), {}, ended or {})
         plan = make_plan(project, state, now=self.now)
-        facts = Facts(plan, state, activity, lambda: origins(project, state), self.wiped_at, self.now)
+        facts = Facts(
+            plan, state, activity, lambda: origins(project, state), self.wiped_at, self.now, self.reported.__getitem__
+        )
         return self.sensor.choose(facts)
 
     def requested(self, **activity):
@@ -140,6 +145,24 @@ def test_a_failure_that_the_run_recorded_has_a_wait_of_its_own(failed, kind, run
     failure = FailedAttempt(START, 1, "other code", kind=kind, run_id=run)
     tick.now = START + MINUTE
     tick.state = replace(tick.world.state, failures={failed: failure})
+    waits = tick.choose(ended=ran())["orders"].waits
+    assert waits.startswith("The last run for it") is not is_answered
+
+
+@pytest.mark.parametrize(
+    ("reported", "is_answered"),
+    [
+        pytest.param(Reported(built=frozenset({"orders"})), True, id="it built the node"),
+        pytest.param(Reported(failed=frozenset({"orders"})), True, id="it failed at the node"),
+        pytest.param(Reported(failed=frozenset({"stg"})), True, id="it failed above the node"),
+        pytest.param(Reported(built=frozenset({"stg"}), failed=frozenset({"beside"})), False, id="it built others"),
+    ],
+)
+def test_a_run_is_answered_by_what_it_reported_though_another_run_built_the_node_since(reported, is_answered):
+    tick = Tick(reported={RUN: reported})
+    tick.world.build()
+    tick.world.edit("orders")
+    # A code server that was started anew remembers no request.
     waits = tick.choose(ended=ran())["orders"].waits
     assert waits.startswith("The last run for it") is not is_answered
 
