@@ -1,8 +1,9 @@
-"""The cursors of the sensors: each stores one text, with the layout that it is written in."""
+"""The cursors of the sensors: each stores texts by name, with the layout that it is written in."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 _LAYOUT = 1
@@ -12,7 +13,7 @@ _ANEW = "The sensor's cursor was written by another version and is started anew;
 def read_cursor(cursor: str | None, name: str) -> tuple[str | None, str]:
     """Return what a sensor stored as `name`, and a note when its cursor cannot be read, else an empty text.
 
-    >>> read_cursor(write_cursor("first", "source.shop.raw.orders"), "first")
+    >>> read_cursor(write_cursor({"first": "source.shop.raw.orders"}), "first")
     ('source.shop.raw.orders', '')
     """
     if not cursor:
@@ -27,6 +28,6 @@ def read_cursor(cursor: str | None, name: str) -> tuple[str | None, str]:
     return (value if isinstance(value, str) else None), ""
 
 
-def write_cursor(name: str, value: str | None) -> str:
-    """Return a cursor that stores `value` as `name`, nothing where it is empty."""
-    return json.dumps({"layout": _LAYOUT, **({name: value} if value else {})})
+def write_cursor(values: Mapping[str, str | None]) -> str:
+    """Return a cursor that stores each value by its name, but for those that are empty."""
+    return json.dumps({"layout": _LAYOUT, **{name: value for name, value in values.items() if value}})

@@ -10,8 +10,8 @@ from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 
 
 def test_a_sensor_goes_on_where_it_stopped():
-    assert read_cursor(write_cursor("first", "source.shop.raw.orders"), "first") == ("source.shop.raw.orders", "")
-    assert read_cursor(write_cursor("first", None), "first") == (None, "")
+    assert read_cursor(write_cursor({"first": "source.shop.raw.orders"}), "first") == ("source.shop.raw.orders", "")
+    assert read_cursor(write_cursor({"first": None}), "first") == (None, "")
     assert read_cursor(None, "first") == (None, "")
 
 

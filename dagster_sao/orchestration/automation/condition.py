@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from dagster_sao.core.decision.decide import Decision
-from dagster_sao.core.decision.plan import Plan
 from dagster_sao.orchestration.events.event_schema import PROJECT_METADATA_KEY
 from dagster_sao.orchestration.private.automation import AutomationContext, condition_result
 from dagster_sao.orchestration.project.loaded import AssetKeys
@@ -78,9 +77,9 @@ def is_state_aware(condition: dg.AutomationCondition[Any] | None) -> bool:
 
 
 @contextmanager
-def planned(plan: Plan, keys: AssetKeys) -> Iterator[None]:
-    """Evaluate the conditions within the block by `plan`."""
-    token = _tick_decisions.set(_by_key(plan, keys))
+def planned(decisions: Mapping[str, Decision], keys: AssetKeys) -> Iterator[None]:
+    """Evaluate the conditions within the block by `decisions` about nodes."""
+    token = _tick_decisions.set(_by_key(decisions, keys))
     try:
         yield
     finally:
@@ -117,9 +116,9 @@ def _decisions_for(context: AutomationContext[dg.AssetKey], project: Orchestrate
         state = read_state(view.instance, project, loaded, now)
         graph = loaded.project.graph
         asked = asked_of_sensor_run(project, loaded, graph.nodes.keys(), graph.tests)
-        decisions[project] = _by_key(decide_run(RunInputs(asked, state, now)).plan, loaded.keys)
+        decisions[project] = _by_key(decide_run(RunInputs(asked, state, now)).plan.decisions, loaded.keys)
     return decisions[project]
 
 
-def _by_key(plan: Plan, keys: AssetKeys) -> _Decisions:
-    return {keys.by_unique_id[uid]: decision for uid, decision in plan.decisions.items()}
+def _by_key(decisions: Mapping[str, Decision], keys: AssetKeys) -> _Decisions:
+    return {keys.by_unique_id[uid]: decision for uid, decision in decisions.items()}

@@ -18,12 +18,14 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sao.core.decision.decide import Decision
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build
-from dagster_sao.orchestration.automation.condition import StateAwareCondition, planned
+from dagster_sao.orchestration.automation.composed import Nodes, ask
+from dagster_sao.orchestration.automation.condition import StateAwareCondition, is_state_aware, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
 from dagster_sao.orchestration.events.door import errors_masked
@@ -44,8 +46,12 @@ from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import reported_by, run_activity
 from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 
-_CONDITIONS = "conditions"
-"""What the cursor stores: Dagster's own cursor for composed conditions."""
+_CONDITIONS, _WAITING = "conditions", "waiting"
+"""What the cursor stores: Dagster's own cursor for composed conditions, and the nodes that they asked for and that wait."""
+
+
+_Evaluations = Sequence[AutomationConditionEvaluation[Any]]
+_Decided = tuple[Plan, AbstractSet[str], AbstractSet[str], _Evaluations, str | None]
 
 
 class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
@@ -91,13 +97,17 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         before, note = read_cursor(context.cursor, _CONDITIONS)
         if note:
             context.log.warning(note)
-        tick = _Tick(self, self.project, context, before)
+        waiting, _ = read_cursor(context.cursor, _WAITING)
+        tick = _Tick(self, self.project, context, before, frozenset((waiting or "").split()))
         choices, evaluations, conditions_cursor = tick.run()
         evaluations = [*evaluations, *self._reasons.changed(choices, tick.loaded)]
         requests = tick.run_requests(choices)
         skip_reason = None if requests else nothing_to_build(choices.values(), tick.waiting_tests)
         return sensor_result(
-            requests, write_cursor(_CONDITIONS, conditions_cursor), evaluations, skip_reason=skip_reason
+            requests,
+            write_cursor({_CONDITIONS: conditions_cursor, _WAITING: " ".join(sorted(tick.waiting_conditions))}),
+            evaluations,
+            skip_reason=skip_reason,
         )
 
 
@@ -108,6 +118,7 @@ class _Tick:
         project: OrchestratedProject,
         context: dg.SensorEvaluationContext,
         conditions_cursor: str | None,
+        waiting_conditions: AbstractSet[str],
     ) -> None:
         self._sensor = sensor
         self._project = project
@@ -117,12 +128,14 @@ class _Tick:
         self._now = clock.now()
         self.loaded = project.refresh(TickLog(context))
         self._keys = self.loaded.keys
-        self._asked: set[str] = set()
+        self._forced: AbstractSet[str] = frozenset()
+        self.waiting_conditions = waiting_conditions
+        """The nodes that a condition asked for and that have to wait."""
         self._tests: list[str] = []
         self.waiting_tests = 0
         """How many due tests wait for a run."""
 
-    def run(self) -> tuple[Mapping[str, Choice], Sequence[AutomationConditionEvaluation[Any]], str | None]:
+    def run(self) -> tuple[Mapping[str, Choice], _Evaluations, str | None]:
         """Return the choice for each node, Dagster's evaluations of composed conditions, and their cursor."""
         started = time.perf_counter()
         selected, composed = self._targets()
@@ -134,15 +147,7 @@ class _Tick:
         )
         state = read_state(self._instance, self._project, self.loaded, self._now)
         tests = tests_of_targets(self.loaded.project.graph, selected)
-        plan = self._plan(state, selected, tests)
-        evaluations: Sequence[AutomationConditionEvaluation[Any]] = ()
-        cursor = self._conditions_cursor
-        asked: set[str] = set()
-        decided = selected
-        if composed:
-            asked, evaluations, cursor = self._evaluate_composed(plan, composed)
-            decided = (selected - composed) | asked
-            plan = self._plan(state, decided, tests, asked)
+        plan, decided, asked, evaluations, cursor = self._decide(state, selected, composed, tests)
         wiped_at = event_log_state(self._instance, self._project).wipes(self._keys)
         facts = Facts(
             plan,
@@ -156,8 +161,8 @@ class _Tick:
         found = self._sensor.requested_nodes.choose(facts)
         # A run also builds the views that it drops, without being asked to.
         choices = {uid: choice for uid, choice in found.items() if uid in decided}
-        self._asked = asked
         waiting = {uid for uid, choice in found.items() if choice.waits}
+        self.waiting_conditions = asked & waiting
         self._tests, self.waiting_tests = self._sensor.asked_tests.due(
             plan, self.loaded.project, state, activity, waiting, self._now
         )
@@ -174,9 +179,9 @@ class _Tick:
         """Return one request for all nodes to build and tests to run, or none."""
         builds = [uid for uid, choice in choices.items() if choice.requested]
         tags = {PROJECT_TAG: self._project.name}
-        asked = sorted(self._asked & set(builds))
-        if asked:
-            tags[CONDITION_TAG] = json.dumps(asked)
+        forced = sorted(self._forced & set(builds))
+        if forced:
+            tags[CONDITION_TAG] = json.dumps(forced)
         repository = self._context.repository_def
         checks = repository.asset_graph.asset_check_keys if repository is not None else set()
         # A project is one step: a second process would only cost its start.
@@ -184,34 +189,47 @@ class _Tick:
         request = run_request(self.loaded, builds, self._tests, checks, tags, config)
         return [request] if request is not None else []
 
-    def _targets(self) -> tuple[set[str], set[str]]:
-        """Return the project's nodes that this sensor targets, and the ones among them with a composed condition."""
+    def _targets(self) -> tuple[set[str], dict[str, bool]]:
+        """Return the project's nodes that this sensor targets, and those with a composed condition (as in `Nodes`)."""
         repository = self._context.repository_def
         if repository is None:
-            return set(self._keys.nodes), set()
+            return set(self._keys.nodes), {}
         graph = repository.asset_graph
-        selected, composed = set(), set()
+        selected, composed = set(), {}
         for key in self._sensor.asset_selection.resolve(graph):
             uid = self._keys.unique_ids.get(key)
             condition = graph.get(key).automation_condition
             if uid in self._keys.nodes and condition is not None:
                 selected.add(uid)
                 if not isinstance(condition, StateAwareCondition):
-                    composed.add(uid)
+                    composed[uid] = is_state_aware(condition)
         return selected, composed
+
+    def _decide(
+        self, state: StateSnapshot, selected: set[str], composed: Mapping[str, bool], tests: AbstractSet[str]
+    ) -> _Decided:
+        """Return the plan, the nodes that it is about, those with a composed condition among them, and Dagster's evaluations."""
+        if not composed:
+            return self._plan(state, selected, tests), selected, frozenset(), (), self._conditions_cursor
+        keys = [self._keys.by_unique_id[uid] for uid in sorted(composed)]
+
+        def evaluate(decisions: Mapping[str, Decision]) -> tuple[set[str], tuple[_Evaluations, str]]:
+            with planned(decisions, self._keys):
+                requested, evaluations, cursor = evaluate_conditions(
+                    self._sensor, self._context, keys, self._conditions_cursor
+                )
+            return {self._keys.unique_ids[key] for key in requested}, (evaluations, cursor)
+
+        found = ask(
+            Nodes(selected, composed, self.waiting_conditions),
+            lambda nodes, forced: self._plan(state, nodes, tests, forced),
+            evaluate,
+        )
+        self._forced = found.forced
+        return found.plan, found.decided, found.asked, *found.evaluation
 
     def _plan(
         self, state: StateSnapshot, selected: AbstractSet[str], tests: AbstractSet[str], asked: Collection[str] = ()
     ) -> Plan:
         given = asked_of_sensor_run(self._project, self.loaded, selected, tests, asked)
         return decide_run(RunInputs(given, state, self._now)).plan
-
-    def _evaluate_composed(
-        self, plan: Plan, composed: set[str]
-    ) -> tuple[set[str], Sequence[AutomationConditionEvaluation[Any]], str]:
-        keys = [self._keys.by_unique_id[uid] for uid in sorted(composed)]
-        with planned(plan, self._keys):
-            requested, evaluations, cursor = evaluate_conditions(
-                self._sensor, self._context, keys, self._conditions_cursor
-            )
-        return {self._keys.unique_ids[key] for key in requested}, evaluations, cursor

@@ -135,7 +135,7 @@ class FreshnessProber:
         return dg.SensorResult(
             asset_events=look.events if look else [],
             skip_reason=masked(f"{note} {summary}".strip()),
-            cursor=write_cursor(_FIRST, look.next) if look and look.tick else context.cursor,
+            cursor=write_cursor({_FIRST: look.next}) if look and look.tick else context.cursor,
         )
 
     def probe_before_plan(self, context: dg.SensorEvaluationContext, every: timedelta) -> None:
