@@ -157,14 +157,15 @@ def _finish_project(
     for warning in loaded.warnings:
         _LOG.warning(str(warning))
     keys = loaded.keys
-    loads = {key for asset in other_assets for key in _keys_of(asset)}
+    loads = {key for asset in other_assets if _is_loader(asset) for key in _keys_of(asset)}
+    given = {key for asset in other_assets for key in _keys_of(asset)}
     patterns = [_pattern(name) for name in settings.loaded_by_dagster]
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
     for uid, source in loaded.project.graph.sources.items():
         key = keys.by_unique_id[uid]
         if any(pattern.fullmatch(source.label) for pattern in patterns):
             loads.add(key)
-        if key not in loads and not source.is_external_node:
+        if key not in loads | given and not source.is_external_node:
             spec = state_aware_spec(loaded.spec(uid), source.definition)
             specs[key] = spec.replace_attributes(automation_condition=None, deps=[], skippable=False)
     project.loaded_by_dagster = frozenset(loads & {keys.by_unique_id[uid] for uid in loaded.project.graph.sources})
@@ -172,10 +173,16 @@ def _finish_project(
 
 
 def _keys_of(asset: object) -> Iterable[dg.AssetKey]:
-    """Return what an asset materializes, or observes."""
-    if isinstance(asset, dg.SourceAsset):
-        return [asset.key] if asset.is_observable else []
+    if isinstance(asset, (dg.AssetSpec, dg.SourceAsset)):
+        return [asset.key]
     return asset.keys if isinstance(asset, dg.AssetsDefinition) else []
+
+
+def _is_loader(asset: object) -> bool:
+    """Return whether Dagster materializes or observes an asset. Others only describe it, and tell nothing of its data."""
+    if isinstance(asset, dg.SourceAsset):
+        return asset.is_observable
+    return isinstance(asset, dg.AssetsDefinition) and asset.is_executable
 
 
 def _build_sensors(

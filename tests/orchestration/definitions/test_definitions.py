@@ -81,6 +81,21 @@ def test_a_source_that_an_asset_loads_is_left_to_it(tmp_path):
     assert project_in(defs).loaded_by_dagster == {ORDERS_KEY}
 
 
+@pytest.mark.parametrize(
+    "asset",
+    [
+        dg.AssetSpec(ORDERS_KEY, description="theirs"),
+        dg.AssetsDefinition(specs=[dg.AssetSpec(ORDERS_KEY, description="theirs")]),
+        dg.SourceAsset(ORDERS_KEY, description="theirs"),
+    ],
+    ids=["spec", "external", "source"],
+)
+def test_a_source_that_an_asset_only_describes_is_probed_and_keeps_the_description(tmp_path, asset):
+    defs = definitions(tmp_path, rich_manifest(), assets=[asset])
+    assert spec_of(defs, "raw", "orders").description == "theirs"
+    assert not project_in(defs).loaded_by_dagster
+
+
 @pytest.mark.parametrize("name", ["raw.orders", "raw.*", "*"])
 def test_a_source_that_another_code_location_loads_can_be_named(tmp_path, name):
     defs = definitions(tmp_path, rich_manifest(), loaded_by_dagster=[name])
