@@ -71,8 +71,8 @@ from dagster_sao.orchestration.state.verdicts import VerdictTable
 _OVERLAP = 500
 _FULL_READ_EVERY = timedelta(minutes=30)
 _FEW_EVENTS = 2000
-# Most observations of an asset have a data version, or none has. A version that is not found only looks like new data.
-_OBSERVATIONS = 10
+# Most observations of an asset have a data version, or none has.
+_OBSERVATIONS, _MOST_OBSERVATIONS = 100, 2000
 
 
 @dataclass
@@ -207,8 +207,16 @@ class EventLogState:
         for record in self._instance.get_asset_records(list(keys.unique_ids)):
             self._absorb_materialization(record.asset_entry.last_materialization_record)
         for key in self._loaded_by_dagster & set(keys.unique_ids):
-            for observed in reversed(self._instance.fetch_observations(key, _OBSERVATIONS).records):
+            self._absorb_last_version(key)
+
+    def _absorb_last_version(self, key: dg.AssetKey) -> None:
+        """Read the observations of an asset back to the newest one with a data version."""
+        cursor, left, unique_id = None, _MOST_OBSERVATIONS, self._keys.unique_ids[key] if self._keys else ""
+        while left > 0 and unique_id not in self._assets.observed:
+            page = self._instance.fetch_observations(key, _OBSERVATIONS, cursor=cursor)
+            for observed in reversed(page.records):
                 self._absorb_observation(observed)
+            cursor, left = page.cursor, left - _OBSERVATIONS if page.has_more else 0
 
     def _read_new(self, keys: AssetKeys, now: datetime) -> None:
         after, most = self._read_to - _OVERLAP, max(_FEW_EVENTS, 2 * len(keys.unique_ids))

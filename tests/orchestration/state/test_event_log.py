@@ -194,6 +194,14 @@ def test_an_observed_source_need_not_be_materialized(loader, log):
     assert token() == "1"
 
 
+def test_an_observed_version_is_found_behind_many_observations_without_one(loader, log):
+    key, token = loader(log)
+    log.instance.report_runless_asset_event(dg.AssetObservation(key, tags={"dagster/data_version": "1"}))
+    for rows in range(150):
+        log.observe(RAW, {"rows": rows})
+    assert token() == "1"
+
+
 def test_a_model_of_another_project_is_new_data_when_its_version_moves(loader, log):
     key, token = loader(log)
 
