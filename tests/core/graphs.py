@@ -20,6 +20,7 @@ from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.decision.run_ledger import Ledger
+from dagster_sao.core.decision.view_rules import has_definition
 from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.core.manifest.expiry import with_expiry
 from dagster_sao.core.manifest.gates import find_gates
@@ -235,7 +236,7 @@ class World:
         self.seen = {name: (self._run_of(name), self.columns.get(name, "at first")) for name in there}
         columns = self.state.columns
         for name, build in self.builds.items():
-            if self.graph.nodes[name].is_view:
+            if has_definition(self.graph.nodes[name], self.project):
                 parents = self.graph.nodes[name].parents
                 of_that_run = {p for p in parents if p in self.builds and self.builds[p].run_id == build.run_id}
                 learned = {p: columns[p] for p in of_that_run if p in columns}

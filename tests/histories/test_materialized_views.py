@@ -103,3 +103,70 @@ def test_a_view_leaves_a_table_that_was_renamed_for_the_one_that_has_its_name(tm
         warehouse("insert into raw.orders values (10, 1)")
         (run,) = case.cycle()
         assert "seen" not in run.nodes
+
+
+OTHER_COLUMNS = {
+    "a new column": ["alter table raw.orders add column extra integer default 7"],
+    "columns that swap names": [
+        f"alter table raw.orders rename {swap}" for swap in ("id to x", "amount to id", "x to amount")
+    ],
+    "a table in the place of another": [
+        "create table raw.next as select 9 as id, 90 as amount",
+        "alter table raw.orders rename to before",
+        "alter table raw.next rename to orders",
+    ],
+}
+
+
+@pytest.mark.parametrize("statements", OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
+def test_a_materialized_view_follows_the_columns_and_the_identity_of_its_source(tmp_path, files, warehouse, statements):
+    """A refresh runs the SQL that it was created from, bound to the columns of then."""
+    files = {**files, "models/doubled.sql": materialized() + "select * from {{ source('raw', 'orders') }}"}
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        warehouse("; ".join(statements))
+        (run,) = case.cycle()
+        assert run.nodes["doubled"] == ("build", "The columns of raw.orders changed")
+        assert case.cycle() == []
+        found = warehouse("select to_jsonb(doubled) from main.doubled order by 1")
+        assert found == warehouse("select to_jsonb(orders) from raw.orders order by 1")
+        assert warehouse("select amount from main.total") == warehouse("select sum(amount) from raw.orders")
+        made = warehouse("select 'main.doubled'::regclass::oid")
+        warehouse("insert into raw.orders (id, amount) values (10, 1)")
+        case.settle()
+        assert warehouse("select 'main.doubled'::regclass::oid") == made
+
+
+def test_a_materialized_view_follows_the_columns_that_a_model_gains(tmp_path, files, warehouse):
+    incremental = "{{ config(materialized='incremental', unique_key='id', on_schema_change='append_new_columns') }} "
+    files = {
+        **files,
+        "models/kept.sql": incremental + "select * from {{ source('raw', 'orders') }}",
+        "models/doubled.sql": materialized() + "select * from {{ ref('kept') }}",
+    }
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        warehouse("alter table raw.orders add column extra integer default 7")
+        case.settle()
+        assert warehouse("select extra from main.doubled") == [(7,), (7,)]
+
+
+def test_what_is_dropped_with_a_materialized_view_is_built_in_the_same_run(tmp_path, files, warehouse):
+    """A table takes the materialized views on it along, and these take the views on them."""
+    files = {
+        **files,
+        "models/orders.sql": TABLE + "select * from {{ source('raw', 'orders') }}",
+        "models/doubled.sql": materialized() + DOUBLED.replace("source('raw', 'orders')", "ref('orders')"),
+        "models/once_more.sql": materialized() + "select * from {{ ref('seen') }}",
+    }
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        warehouse("insert into raw.orders values (3, 1)")
+        (run,) = case.cycle()
+        assert run.success
+        assert run.nodes["seen"] == ("build", "doubled was rebuilt")
+        assert warehouse("select (select sum(amount) from main.once_more), amount from main.total") == [(62, 62)]
+        assert case.cycle() == []
+        run = case.materialize("orders")
+        assert {"doubled", "seen", "once_more"} <= run.nodes.keys()
+        assert warehouse("select sum(amount) from main.once_more") == [(62,)]

@@ -141,9 +141,9 @@ class Situation:
     invalidated_by: tuple[str, ...] = ()
     """For a view, or what is dropped like one: the parents that, when rebuilt, take its definition with them."""
     changed_columns: tuple[str, ...] = ()
-    """For a view: the parents whose columns differ from those that its definition is bound to."""
+    """For what has a stored definition: the parents whose columns differ from those that it is bound to."""
     unknown_columns: tuple[str, ...] = ()
-    """For a view: the parents whose columns may differ."""
+    """The same: the parents whose columns may differ."""
     asked_parents: tuple[str, ...] = ()
     """For a view: the parents that its templates queried, so that its SQL follows from what these held."""
     asks_untracked: bool = False
@@ -181,6 +181,8 @@ def decide(s: Situation) -> Decision:
         changes=s.code_changes,
         last_build=s.last_build,
         failure=s.failure,
+        has_other_columns=bool(s.changed_columns) and not s.is_view,
+        may_have_other_columns=bool(s.unknown_columns) and not s.is_view,
         is_missing=s.relation_missing,
         wants_full_refresh=decision.full_refresh,
     )

@@ -58,6 +58,9 @@ class NodeToBuild:
     """The names of the parts of its code that differ from the last build."""
     last_build: LastBuild | None = None
     failure: FailedAttempt | None = None
+    has_other_columns: bool = False
+    """Whether what it reads has other columns, or another identity, than when it was created."""
+    may_have_other_columns: bool = False
     is_missing: bool = False
     """Whether its relation does not exist."""
     wants_full_refresh: bool = False
@@ -84,10 +87,11 @@ def steps(node: NodeToBuild) -> Steps:
         # The rows of a limited build would count as rows that were there before: new ones begin after them.
         must, should = node.is_limited and settings.batches is None, False
     else:
-        keeps_old_code = _keeps_old_code(node.materialized, node.traits)
-        must = keeps_old_code and _is_left_undone(settings, node.changes)
+        keeps_old_code = node.materialized == "seed" or is_refreshed_with_old_sql(node.materialized, node.traits)
+        must = keeps_old_code and (node.has_other_columns or _is_left_undone(settings, node.changes))
         # A relation that exists may have other columns, or other SQL.
-        should = keeps_old_code and (node.last_build is None or node.failure is not None or node.has_sql_of_answers)
+        is_unknown = node.last_build is None or node.failure is not None or node.may_have_other_columns
+        should = keeps_old_code and (is_unknown or node.has_sql_of_answers)
     if must and settings.refuses_full_refresh:
         return Steps(obstacle=_refused(node.materialized, node.relation_name))
     if node.wants_full_refresh or must or should:
@@ -114,8 +118,9 @@ def heeds_full_refresh(materialized: str) -> bool:
     return materialized not in _INDIFFERENT_TO_FULL_REFRESH
 
 
-def _keeps_old_code(materialized: str, traits: RelationTraits) -> bool:
-    return materialized == "seed" or materialized in _REFRESHED_WITH_OLD_SQL - traits.gets_new_sql
+def is_refreshed_with_old_sql(materialized: str, traits: RelationTraits) -> bool:
+    """Return whether a build of an existing relation runs the SQL that it was created from, bound to columns as they were then."""
+    return materialized in _REFRESHED_WITH_OLD_SQL - traits.gets_new_sql
 
 
 def _is_left_undone(settings: BuildSettings, changes: Iterable[str]) -> bool:
@@ -130,7 +135,7 @@ def _refused(materialized: str, relation: str) -> str:
     what = {
         "seed": "dbt gives an existing seed other columns only with --full-refresh",
         "incremental": "Its last build was limited, and dbt builds all rows anew only with --full-refresh",
-    }.get(materialized, "dbt gives an existing materialized view other SQL only with --full-refresh")
+    }.get(materialized, "dbt gives an existing materialized view other SQL or columns only with --full-refresh")
     return f"{what}, which `full_refresh: false` refuses. Remove that setting, or drop {relation} and build it"
 
 

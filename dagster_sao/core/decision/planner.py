@@ -123,10 +123,11 @@ class _Planner:
         self._requests = requests
         self._mode = mode
         self._renewed = renewed
-        self._drops_views = project.traits.drops_dependent_views
         self._decisions: dict[str, Decision] = {}
         self._versions: dict[str, str] = {uid: source.version for uid, source in state.sources.items()}
         self._signatures: dict[str, str] = {uid: source.columns for uid, source in state.sources.items()}
+        self._replaced_in: dict[str, str] = {}
+        """By node: the run that will have replaced its relation after this plan."""
         self._code_changes: dict[str, tuple[str, ...]] = {}
         self._untracked: dict[str, tuple[str, ...]] = {}
         """By node: the inputs, through views too, whose changes cannot be detected."""
@@ -152,6 +153,7 @@ class _Planner:
                 self._decisions[unique_id] = decide(self._situation(node))
             if self._is_failed(node):
                 self._failed.add(unique_id)
+            self._replaced_in[unique_id] = self._replaced_after(node)
             self._signatures[unique_id] = self._signature_after(node)
             version = self._version_after(node)
             # A node that is read from another environment has its version there.
@@ -364,15 +366,13 @@ class _Planner:
         return self._project.is_current_function(function, self._state.functions.get(function))
 
     def _view_bindings(self, node: Node) -> Mapping[str, str]:
-        replaced_in = {p: self._replaced_in(p) for p in node.parents} if self._drops_views else {}
-        return view_bindings(node, self._project, self._signatures, replaced_in)
+        return view_bindings(node, self._project, self._signatures, self._replaced_in)
 
-    def _replaced_in(self, unique_id: str) -> str:
-        """Return the run that will have replaced a node's relation after this plan."""
-        last_build, decision = self._state.builds.get(unique_id), self._decisions.get(unique_id)
+    def _replaced_after(self, node: Node) -> str:
+        last_build, decision = self._state.builds.get(node.unique_id), self._decisions.get(node.unique_id)
         if decision is not None and decision.builds:
-            node, code = self._graph.nodes[unique_id], self._project.fingerprints[unique_id]
-            if replaces_relation(node, code, last_build, full_refresh=decision.full_refresh):
+            code, bindings = self._project.fingerprints[node.unique_id], self._view_bindings(node)
+            if replaces_relation(node, code, last_build, bindings, full_refresh=decision.full_refresh):
                 return _PLANNED
         return last_build.replaced_in if last_build else ""
 

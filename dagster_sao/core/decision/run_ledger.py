@@ -25,6 +25,7 @@ from dagster_sao.core.code.versions import (
 from dagster_sao.core.decision.decide_tests import changed_reads
 from dagster_sao.core.decision.view_rules import (
     asks_parents,
+    bound_columns,
     build_kind,
     column_signature,
     definition,
@@ -196,11 +197,13 @@ class Ledger:
             self._functions_of_views[unique_id] = function_versions(
                 node.functions, {**self._functions, **self._created}
             )
-        is_replaced = replaces_relation(node, fingerprint, before, full_refresh=full_refresh)
         signatures = {
             **self._source_signatures,
             **{uid: build.column_signature for uid, build in self._builds.items() if uid in node.parents},
         }
+        bindings = self._view_bindings(node, signatures)
+        is_replaced = replaces_relation(node, fingerprint, before, bindings, full_refresh=full_refresh)
+        is_created = full_refresh or before is None or before.view_bindings != bindings
         known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
         renewed_for = definition(before, renewal(node, self._project, before, known, captured))
         build = LastBuild(
@@ -218,8 +221,8 @@ class Ledger:
             ),
             run_id=run_id,
             column_signature=column_signature(node, self._project, signatures, renewed_for),
-            view_bindings=self._view_bindings(node, signatures),
-            columns=known if node.is_view else {},
+            view_bindings=bindings,
+            columns=bound_columns(node, self._project, before, known, is_created=is_created),
             definition=renewed_for,
             view_leaf_versions=self._as_read(
                 self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id

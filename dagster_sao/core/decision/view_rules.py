@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dagster_sao.core.code.evidence import Evidence, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.decision.materializations import is_refreshed_with_old_sql
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.news import changed_parents
@@ -28,14 +29,14 @@ def column_signature(node: Node, project: Project, signatures: Mapping[str, str]
 def changed_columns(
     node: Node, project: Project, last_build: LastBuild | None, columns: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Return the columns of its parents that a view's stored definition is not known to be bound to.
+    """Return the columns of its parents that a stored definition is not known to be bound to.
 
-    Empty where the database binds a view whenever it is read, unless its templates asked for columns.
+    Empty for a view where the database binds it whenever it is read, unless its templates asked for columns.
     """
-    if last_build is None or not node.is_view:
+    if last_build is None or not has_definition(node, project):
         return {}
     reads = last_build.evidence.reads
-    if not project.traits.binds_views and (reads is None or not reads.asks_columns):
+    if node.is_view and not project.traits.binds_views and (reads is None or not reads.asks_columns):
         return {}
     return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
 
@@ -80,6 +81,25 @@ def renewal(
     return {**changed_columns(node, project, last_build, columns), **{parent: versions[parent] for parent in changed}}
 
 
+def has_definition(node: Node, project: Project) -> bool:
+    """Return whether the database keeps SQL of a node that it runs again: of a view, or of a materialized view."""
+    return node.is_view or is_refreshed_with_old_sql(node.materialized, project.traits)
+
+
+def bound_columns(
+    node: Node, project: Project, before: LastBuild | None, known: Mapping[str, str], *, is_created: bool
+) -> Mapping[str, str]:
+    """Return the columns of its parents that a stored definition is bound to after a build; without what is not known.
+
+    `is_created` tells whether the build created the relation. A mere refresh leaves it bound to what it was bound to.
+    """
+    if not has_definition(node, project):
+        return {}
+    if node.is_view or is_created or before is None:
+        return known
+    return {parent: before.columns.get(parent, "") for parent in node.parents}
+
+
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
     """Return a mark of a view's stored definition, which differs after the view was created anew for `changed` columns."""
     before = last_build.definition if last_build is not None else ""
@@ -107,17 +127,24 @@ def views_to_renew(
 
 
 def replaces_relation(
-    node: Node, fingerprint: Fingerprint, last_build: LastBuild | None, *, full_refresh: bool
+    node: Node,
+    fingerprint: Fingerprint,
+    last_build: LastBuild | None,
+    bindings: Mapping[str, str],
+    *,
+    full_refresh: bool,
 ) -> bool:
     """Return whether a build replaces the node's relation; otherwise it only changes rows of it.
 
-    Other code may mean another materialization, so an incremental model with changed code counts as replaced.
+    Other code may mean another materialization, so an incremental model with changed code counts as replaced. So does a
+    materialized view that was dropped with a table, as its `bindings` (see `view_bindings`) tell.
     """
     return (
         node.materialized in _REPLACED_WHEN_BUILT
         or full_refresh
         or last_build is None
         or last_build.fingerprint.digest != fingerprint.digest
+        or last_build.view_bindings != bindings
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from dagster_sao.core.decision.view_rules import has_definition
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -18,15 +19,15 @@ Recheck = Callable[[], tuple[StateSnapshot, Collection[str]]]
 
 
 def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
-    """Return the sources that some node reads and the parents of views, where the warehouse lists columns."""
+    """Return the sources that some node reads and the parents of stored definitions, where the warehouse lists columns."""
     project = loaded.project
     graph = project.graph
     if not traits_of(graph.adapter_type).lists_columns:
         return {}
     found: dict[str, Node | Source] = {uid: source for uid, source in graph.sources.items() if graph.children[uid]}
-    if project.traits.binds_views:
-        read = {parent for node in graph.nodes.values() if node.is_view for parent in node.parents}
-        found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
+    bound = (node for node in graph.nodes.values() if has_definition(node, project))
+    read = {parent for node in bound if project.traits.binds_views or not node.is_view for parent in node.parents}
+    found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
     # No catalog lists a file that is read as a table.
     return {
         uid: relation
@@ -80,7 +81,7 @@ def _bound(
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     for uid, build in builds.items():
         node = graph.nodes.get(uid)
-        if node is None or not node.is_view:
+        if node is None or not has_definition(node, loaded.project):
             continue
         mark, known = before.bound.get(uid, ("", {}))
         columns = dict(known) if mark == build_id(build) else {}
