@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, NotProvable, Proof, QueryProofs, Relation
-from tests.sql.proofs.worlds import DuckDB, Postgres
+from tests.sql.proofs.hunting.databases import DuckDB, Postgres
 
 DATABASES = DuckDB, Postgres
 TYPES = {

@@ -8,7 +8,7 @@ import pytest
 
 from dagster_sao.sql.proofs.column_types import COLLATED
 from dbt_dagster_sao.data_tests.columns import comparable_types
-from tests.sql.proofs.worlds import DuckDB, Postgres
+from tests.sql.proofs.hunting.databases import DuckDB, Postgres
 
 DATABASES = DuckDB, Postgres
 COLUMNS = {"id": "integer", "name": "varchar"}

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests.sql.proofs.hunt import WORDS, Hunt
-from tests.sql.proofs.worlds import DuckDB, Postgres
+from tests.sql.proofs.hunting.databases import DuckDB, Postgres
+from tests.sql.proofs.hunting.hunt import WORDS, Hunt
 
 DATABASES = DuckDB, Postgres
 ENOUGH = 20_000

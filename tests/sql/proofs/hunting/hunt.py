@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
-import sqlglot
-from sqlglot import exp
-
 from dagster_sao.sql.proofs import Proof, QueryProofs
-from tests.sql.proofs.random_sql import Grammar
-from tests.sql.proofs.worlds import QueryError, World, failures, fill, made, random_world, tests_of, with_model
+from tests.sql.proofs.hunting.databases import QueryError, made
+from tests.sql.proofs.hunting.grammar import Grammar
+from tests.sql.proofs.hunting.shrinking import simpler_queries, simpler_worlds
+from tests.sql.proofs.hunting.worlds import World, failures, fill, random_world, tests_of, with_model
 
 QUERIES_PER_WORLD = 20
 
@@ -38,49 +38,53 @@ class Hunt:
     def run(self, queries: int) -> Report:
         """Make queries until so many could run, or one is proven wrongly."""
         report = Report()
-        random = Random(self.seed)
-        while report.queries < queries:
-            world = random_world(random)
-            fill(self.database, world)
-            tables = {
-                table: [(column.name, column.type) for column in columns] for table, columns in world.tables.items()
-            }
-            grammar = Grammar(random, tables, self.database.is_duckdb, world.parents)
-            world = self.with_model(world, grammar, random)
-            for _ in range(QUERIES_PER_WORLD):
-                sql = grammar.model()
-                found = self.check(world, sql, report)
-                if found:
-                    report.counterexample = self.shrunk(world, sql, found) if self.shrinks else f"{found}: {sql}"
-                    return report
+        for world, sql in self.queries():
+            found = self.check(world, sql, report)
+            if found:
+                report.counterexample = self.shrunk(world, sql, found) if self.shrinks else f"{found}: {sql}"
+            if found or report.queries == queries:
+                break
         return report
 
-    def with_model(self, world: World, grammar: Grammar, random: Random) -> World:
-        """Return the world, now and then with a table made by a query, which the queries after it may read."""
+    def queries(self) -> Iterator[tuple[World, str]]:
+        """Yield queries without end. Each world and each query is drawn by itself, so that a new shape leaves most others as they are."""
+        for number in count():
+            world, grammar = self.world(number)
+            for index in range(QUERIES_PER_WORLD):
+                grammar.random = Random(f"{self.seed} {number} {index}")
+                yield world, grammar.model()
+
+    def world(self, number: int) -> tuple[World, Grammar]:
+        """Return tables, now and then with one made by a query, which the queries after it may read."""
+        random = Random(f"{self.seed} {number}")
+        world = random_world(random)
+        fill(self.database, world)
+        tables = {table: [(column.name, column.type) for column in columns] for table, columns in world.tables.items()}
+        grammar = Grammar(random, tables, self.database.is_duckdb, world.parents, world.keys)
         if random.random() < 0.6:
-            return world
+            return world, grammar
         made_by = grammar.query(1)
         try:
             found = with_model(self.database, world, made_by.sql, random)
         except QueryError:
             fill(self.database, world)
-            return world
+            return world, grammar
         grammar.tables = {**grammar.tables, "m": made_by.columns}
-        return found
+        return found, grammar
 
     def check(self, world: World, sql: str, report: Report) -> object | None:
         """Return a property that is claimed and does not hold."""
         try:
             with made(self.database, 0, sql):
-                columns = self.database.columns()
+                claims = self.claims(world, sql, self.database.columns(), report)
+                wrong = self.failing(claims)
         except QueryError:
             report.errors += 1
             return None
         report.queries += 1
-        claims = self.claims(world, sql, columns, report)
         report.claims += len(claims)
         report.provable_queries += bool(claims)
-        return self.wrong(world, sql, claims)
+        return wrong or self.wrong(world, sql, claims, range(1, len(world.fillings)))
 
     def claims(self, world: World, sql: str, columns: list[str], report: Report) -> list:
         proofs = QueryProofs(sql, self.database.dialect, world.relations)
@@ -94,20 +98,22 @@ class Hunt:
                     report.kinds[word] += 1
         return found
 
-    def wrong(self, world: World, sql: str, claims: list) -> object | None:
+    def wrong(self, world: World, sql: str, claims: list, fillings: Iterable[int]) -> object | None:
         """Return the first claim that does not hold in some filling where the query runs."""
-        if not claims:
-            return None
-        for filling in range(len(world.fillings)):
+        for filling in fillings if claims else ():
             try:
                 with made(self.database, filling, sql):
-                    counts = self.counts(claims)
+                    wrong = self.failing(claims)
             except QueryError:
                 continue
-            for claim, count in zip(claims, counts, strict=True):
-                if count != 0:
-                    return claim
+            if wrong is not None:
+                return wrong
         return None
+
+    def failing(self, claims: list) -> object | None:
+        """Return the first claim that does not hold of the table `made`."""
+        counts = self.counts(claims) if claims else []
+        return next((claim for claim, found in zip(claims, counts, strict=True) if found != 0), None)
 
     def counts(self, claims: list) -> list:
         """Return the failures of each claim; a test that errors counts as one that fails."""
@@ -162,62 +168,7 @@ class Hunt:
             return False
         if not isinstance(QueryProofs(sql, self.database.dialect, world.relations).prove(claim), Proof):
             return False
-        return self.wrong(world, sql, [claim]) is not None
-
-
-def simpler_queries(sql: str, dialect: str) -> Iterator[str]:
-    """Yield queries with one part less."""
-    tree = sqlglot.parse_one(sql, dialect=dialect)
-    for number, node in enumerate(list(tree.walk())):
-        for change in _changes(node):
-            copied = tree.copy()
-            twin = list(copied.walk())[number]
-            change(twin)
-            text = copied.sql(dialect=dialect)
-            if len(text) < len(sql):
-                yield text
-
-
-def _changes(node: exp.Expr) -> Iterator:
-    for name in (
-        "where",
-        "having",
-        "qualify",
-        "order",
-        "limit",
-        "offset",
-        "distinct",
-        "group",
-        "with_",
-        "filter",
-        "joins",
-    ):
-        if node.args.get(name):
-            yield lambda twin, name=name: twin.set(name, None)
-    for name in ("joins", "expressions"):
-        values = node.args.get(name)
-        for index in range(len(values) if isinstance(values, list) and (name == "joins" or len(values) > 1) else 0):
-            yield lambda twin, name=name, index=index: twin.args[name].pop(index)
-    if isinstance(node, exp.Connector | exp.SetOperation) and node.parent:
-        yield lambda twin: twin.replace(twin.this)
-        yield lambda twin: twin.replace(twin.expression)
-    if (
-        isinstance(node, exp.Case | exp.Coalesce | exp.Paren | exp.Cast | exp.Not)
-        and node.parent
-        and isinstance(node.this, exp.Expr)
-    ):
-        yield lambda twin: twin.replace(twin.this)
-
-
-def simpler_worlds(world: World) -> Iterator[World]:
-    """Yield worlds of one filling, and with fewer rows. A known property still holds, but for parents' rows, which stay."""
-    parents = {column.parent[0] for columns in world.tables.values() for column in columns if column.parent}
-    for filling in world.fillings:
-        yield replace(world, fillings=[filling])
-    for filling in world.fillings:
-        for table, rows in filling.items():
-            for index in range(len(rows) if table not in parents else 0):
-                yield replace(world, fillings=[{**filling, table: rows[:index] + rows[index + 1 :]}])
+        return self.wrong(world, sql, [claim], range(len(world.fillings))) is not None
 
 
 WORDS = (

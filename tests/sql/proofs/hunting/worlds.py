@@ -1,18 +1,17 @@
-"""Small random tables with properties that hold of them, on a real DuckDB or PostgreSQL.
+"""Small random tables with properties that hold of them, on a real database.
 
 A world has one schema and several fillings of it. A property is known if it holds in each filling, and a proof must be right in each.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from random import Random
 
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, QueryProofs, Relation, Relationship, Unique
 from dagster_sao.sql.proofs.column_types import family_of
-from tests.sql.proofs.random_expressions import (
+from tests.sql.proofs.hunting.choices import (
     ANY_CASE,
     BIGINT,
     BOOLEAN,
@@ -42,89 +41,6 @@ DIGITS = ["'1'", "'01'", "'2'", "'02'", "'3'", "'03'", "'4'", "'04'"]
 FEW = 3
 
 
-class QueryError(Exception):
-    """The database cannot run a query."""
-
-
-class DuckDB:
-    dialect = "duckdb"
-    is_duckdb = True
-    collation = "varchar collate nocase"
-
-    def __init__(self):
-        import duckdb
-
-        self.connection = duckdb.connect(config={"threads": 1})
-        self.run("set scalar_subquery_error_on_multiple_rows = false")
-
-    def run(self, sql: str):
-        import duckdb
-
-        try:
-            return self.connection.execute(sql).fetchall()
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.FatalException):
-                # A defect of DuckDB itself. The tables are gone, and the queries until the next world fail.
-                self.connection = duckdb.connect(config={"threads": 1})
-            raise QueryError(str(error)) from error
-
-    def enter(self, filling: int) -> None:
-        self.run(f"use memory.w{filling}")
-
-    def columns(self) -> list[str]:
-        self.run("select * from made limit 0")
-        return [column[0] for column in self.connection.description]
-
-    def types(self, table: str) -> dict[str, str]:
-        return dict(
-            self.run(
-                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
-            )
-        )
-
-    def close(self) -> None:
-        self.connection.close()
-
-
-class Postgres:
-    dialect = "postgres"
-    is_duckdb = False
-    collation = "text collate public.any_case"
-
-    def __init__(self, server):
-        self.connection = server.connect()
-        self.cursor = self.connection.cursor()
-        self.run("set jit = off; set synchronous_commit = off")
-        options = "provider = icu, locale = 'und-u-ks-level2', deterministic = false"
-        self.run(f"create collation if not exists public.any_case ({options})")
-
-    def run(self, sql: str):
-        import psycopg2
-
-        try:
-            self.cursor.execute(sql)
-            return self.cursor.fetchall() if self.cursor.description else []
-        except psycopg2.Error as error:
-            raise QueryError(str(error)) from error
-
-    def enter(self, filling: int) -> None:
-        self.run(f"set search_path to w{filling}")
-
-    def columns(self) -> list[str]:
-        self.run("select * from made limit 0")
-        return [column[0] for column in self.cursor.description]
-
-    def types(self, table: str) -> dict[str, str]:
-        return dict(
-            self.run(
-                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
-            )
-        )
-
-    def close(self) -> None:
-        self.connection.close()
-
-
 @dataclass(frozen=True)
 class ColumnPlan:
     name: str
@@ -152,6 +68,11 @@ class World:
         """The columns whose values are those of another table."""
         return [(table, c.name, *c.parent) for table, columns in self.tables.items() for c in columns if c.parent]
 
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """The columns without a value that occurs twice."""
+        return {(table, c.name) for table, columns in self.tables.items() for c in columns if c.unique}
+
 
 def random_world(random: Random) -> World:
     tables: dict[str, list[ColumnPlan]] = {}
@@ -160,7 +81,7 @@ def random_world(random: Random) -> World:
         for name in random.sample(NAMES, random.choice([2, 3, 3, 4])):
             type_ = random.choice([INT, INT, TEXT] if name in {"id", "k"} else TYPES)
             parents = [(t, c.name) for t, planned in tables.items() for c in planned if c.type == type_]
-            parent = random.choice(parents) if parents and random.random() < 0.4 else None
+            parent = random.choice(parents) if parents and random.random() < 0.55 else None
             is_unique = random.random() < (0.7 if name == "id" else 0.35) and type_ != BOOLEAN
             columns.append(ColumnPlan(name, type_, is_unique, random.random() < 0.4, parent))
         tables[table] = columns
@@ -279,17 +200,6 @@ def with_model(database, world: World, sql: str, random: Random) -> World:
     types = {name: type_ for name, type_ in columns.items() if family_of(type_) not in {TEXT, None}}
     relation = Relation("m", names, (), types if random.random() < 0.8 else None, rows)
     return replace(found, relations={**world.relations, "m": relation})
-
-
-@contextmanager
-def made(database, filling: int, sql: str):
-    """Make a table of a query, as dbt would, and drop it."""
-    database.enter(filling)
-    database.run(f"create temp table made as {sql}")
-    try:
-        yield
-    finally:
-        database.run("drop table made")
 
 
 def tests_of(columns: list[str], world: World):
