@@ -49,7 +49,10 @@ def arithmetic_keeps_values_apart(patch):
 
 @mutation
 def try_cast_is_cast(patch):
-    patch.setitem(expressions._RULES, exp.TryCast, expressions._cast)
+    def cast(node, *others):
+        return expressions._cast(exp.Cast(this=node.this.copy(), to=node.args["to"].copy()), *others)
+
+    patch.setitem(expressions._RULES, exp.TryCast, cast)
 
 
 @mutation

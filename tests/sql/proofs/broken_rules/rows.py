@@ -100,7 +100,6 @@ replacing(
     lambda one, other: one.not_null if one.not_null is not None else other.not_null,
 )
 replacing("branches need not be told apart", set_operations, "are_apart", always(True))
-replacing("branches need not have the same types", set_operations, "are_comparable", always(True))
 
 
 @mutation
