@@ -351,9 +351,8 @@ class _Planner:
         last_build = self._state.builds.get(node.unique_id)
         if not self._is_built(node.unique_id):
             return definition(last_build, {})
-        return definition(
-            last_build, renewal(node, self._project, last_build, self._known_columns(node), self._versions)
-        )
+        renewed = renewal(node, self._project, last_build, self._known_columns(node), self._versions)
+        return definition(last_build, renewed)
 
     def _invalidated_by(self, node: Node, last_build: LastBuild) -> tuple[str, ...]:
         needed = self._view_bindings(node)
