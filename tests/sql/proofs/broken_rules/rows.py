@@ -42,7 +42,6 @@ replacing(
     "distinct",
     lambda rows: facts.with_keys(rows, [Key(frozenset({column}), is_strict=True) for column in rows.columns]),
 )
-replacing("GROUP BY ALL groups by columns in aggregates' expressions", grouping, "_mixes", always(False))
 
 
 @mutation

@@ -8,18 +8,19 @@ from tests.sql.proofs.hunting.small_joins import SmallJoins
 # How often a small query is made follows how many rules it is about, and how seldom it shows that one of them is broken.
 SMALL = {
     "plain_join": 7,
-    "with_parent": 8,
-    "merged_join": 5,
-    "lateral": 2,
+    "with_parent": 11,
+    "merged_join": 7,
+    "lateral": 4,
     "odd_join": 2,
-    "pinned": 4,
-    "filtered": 10,
-    "computed": 7,
-    "grouped": 5,
-    "numbered": 5,
+    "pinned": 8,
+    "filtered": 12,
+    "computed": 9,
+    "grouped": 6,
+    "numbered": 6,
+    "collated": 2,
     "once": 3,
-    "starred_part": 3,
-    "shadowed": 2,
+    "starred_part": 4,
+    "shadowed": 6,
     "combined": 6,
     "tagged": 1,
 }
@@ -31,7 +32,7 @@ class Grammar(SmallJoins):
     def model(self) -> str:
         """Return a whole query, with common table expressions."""
         self.queries, self.aliases = {}, 0
-        if self.chance(0.7):
+        if self.chance(0.85):
             return self.small().sql
         parts = []
         for number in range(self.pick([0, 0, 1, 1, 2, 3])):

@@ -82,6 +82,14 @@ class SmallJoins(Joins, SmallRows):
         """Return a table beside rows of another one, each with a value of the first."""
         (left, ones), (right, others) = self.table(), self.table()
         keys = [column for column in ones if (left, column[0]) in self.keys and column[1] == INT]
+        numbers = [name for name, type_ in others if type_ == INT]
+        word = "" if self.is_duckdb and self.chance(0.5) else "lateral "
+        if keys and numbers and self.chance(0.6):
+            # One row for each row of the first table, and not one row in all.
+            key, number = self.pick(keys)[0], self.pick(numbers)
+            body = f"select min(r.{number}) as y from {right} r where r.{number} = l.{key}"
+            items, columns = self.both(ones, [])
+            return Made(f"select {items} from {left} l join {word}({body}) t on l.{key} = t.y", columns)
         one, other = self.pick(keys or ones), self.pick(others)
         body = self.pick(
             [
@@ -91,7 +99,6 @@ class SmallJoins(Joins, SmallRows):
                 f"select {one[0]} as y",
             ]
         )
-        word = "" if self.is_duckdb and self.chance(0.5) else "lateral "
         on = self.pick([f"l.{one[0]} = t.y", f"l.{one[0]} = t.y", "true"])
         columns = [("x", one[1]), ("w", other[1]), ("y", INT)] if " as w" in body else [("x", one[1]), ("y", one[1])]
         return Made(f"select l.{one[0]} as x, t.* from {left} l join {word}({body}) t on {on}", columns)
@@ -101,13 +108,15 @@ class SmallJoins(Joins, SmallRows):
         if not self.parents:
             return self.plain_join()
         child, column, parent, other = self.pick(self.parents)
-        source = self.pick(
-            [parent, f"(select * from {parent})", self.part_of(parent, other), self.part_of(parent, other)]
-        )
+        source = self.pick([parent, f"(select * from {parent})", *(self.part_of(parent, other) for _ in range(4))])
         # Each row has a match only where the child's column has a value.
         some = f"(select * from {child} where {column} is not null)"
         left = self.pick([child, some, some])
         ones, others = self.tables[child], self.tables[parent]
+        own = [found for found in ones if found[0] == column]
+        twin = self.same_shape(own) if self.chance(0.2) else None
+        if twin is not None:
+            left, ones = f"(select {column} from {child} where {column} is not null union all {twin.sql})", own
         items, columns = self.both(ones, others)
         on = f"l.{column} = r.{other}"
         if self.chance(0.3):

@@ -21,6 +21,23 @@ class SmallRows(Selects, SetOperations):
     def numbered(self) -> Made:
         return self.windowed(*self.plain())
 
+    def collated(self) -> Made:
+        """Return one row for each value of a column, where a window, or GROUP BY ALL, may not tell values apart as GROUP BY does."""
+        collated = [
+            (table, own, name)
+            for table, own in self.tables.items()
+            for name, type_ in own
+            if type_ == ANY_CASE and (table, name) not in self.keys
+        ]
+        if not collated:
+            return self.numbered()
+        table, columns, name = self.pick(collated)
+        if self.is_duckdb and self.chance(0.6):
+            kept = [column for column in columns if column[0] == name or self.chance(0.3)]
+            return Made(f"select {', '.join(column for column, _ in kept)} from {table} group by all", kept)
+        window = f"row_number() over (partition by {name} order by {self.pick(columns)[0]})"
+        return Made(f"select * from (select *, {window} as rn from {table}) t where rn = 1", [*columns, ("rn", BIGINT)])
+
     def starred_part(self) -> Made:
         text, refs = self.plain()
         made = self.starred(text, refs)
@@ -56,6 +73,9 @@ class SmallRows(Selects, SetOperations):
             sql, type_ = self.pick([self.expression, self.lossy])(keys if keys and self.chance(0.5) else refs, 0)
             items.append(f"{sql} as e{number}")
             columns.append((f"e{number}", type_))
+        if self.is_duckdb and self.chance(0.1):
+            items.append("unnest([1, 2]) as u")
+            columns.append(("u", INT))
         where = f" where {self.predicate(refs, 0)}" if self.chance(0.3) else ""
         kept = [(name, type_) for name, type_ in columns if any(item.endswith(f" as {name}") for item in items)]
         return Made(f"select {', '.join(items)}{text}{where}", kept)
@@ -65,7 +85,8 @@ class SmallRows(Selects, SetOperations):
         table, columns = self.pick([table for table in self.tables.items() if len(dict(table[1])) > 1])
         digits = [column for column in columns if column[1] == TEXT and column[0] in {"id", "k"}]
         keys = [column for column in columns if (table, column[0]) in self.keys]
-        pinned, type_ = self.pick(self.pick([group for group in (digits, keys, columns) if group]))
+        both = [column for column in digits if column in keys]
+        pinned, type_ = self.pick(self.pick([group for group in (both, both, digits, keys, columns) if group]))
         others = [column for column in columns if column[0] != pinned]
         condition = self.pick(["is null", "is null", f"= {self.literal(type_)}", "= 1"])
         if (pinned, type_) in digits and self.chance(0.5):
@@ -78,7 +99,9 @@ class SmallRows(Selects, SetOperations):
         refs = refs_of("t", columns)
         one, twin = self.pick(refs), self.pick(refs)
         other, others = self.pick([*self.tables.items(), *self.queries.items()])
-        listed = self.pick([name for name, type_ in others if type_ == one.type] or [others[0][0]])
+        alike = [name for name, type_ in others if type_ == one.type]
+        listed = self.pick(alike if alike and self.chance(0.8) else [name for name, _ in others])
+        number = self.pick([ref for ref in refs if ref.type in {INT, BIGINT}] or [one])
         test = self.predicate(refs_of("q", others), -1)
         same = self.same_shape([(listed, one.type)])
         rows = self.pick(
@@ -105,8 +128,10 @@ class SmallRows(Selects, SetOperations):
                 f"({one.sql} = {literal}) is distinct from true",
                 f"exists (select count(*) from {other} q where q.{listed} = {one.sql})",
                 f"exists (select 1 from {other} q where q.{listed} = {one.sql} and {test})",
-                f"exists (select 1 from {other} t where t.{listed} = t.{self.pick(others)[0]})",
+                *[f"exists (select 1 from {other} t where t.{listed} = t.{self.pick(others)[0]})"] * 2,
                 f"{one.sql} <> {literal}",
+                # Two literals of one value.
+                *[f"{number.sql} in (0, 1) and {number.sql} in (0.0, {self.pick('12')})"] * 2,
                 self.predicate(refs, 1),
                 self.predicate(refs, 1),
             ]
@@ -116,7 +141,7 @@ class SmallRows(Selects, SetOperations):
     def shadowed(self) -> Made:
         """Return a query of a common table expression that has the name of a table, or that reads itself."""
         name, columns = self.table()
-        (source, others), word = self.table(), self.pick(["with", "with", "with recursive"])
+        (source, others), word = self.table(), self.pick(["with", "with recursive"])
         alike = [[column for column in others if column[1] == type_] for _, type_ in others]
         shared = self.pick([*alike, self.random.sample(others, min(2, len(others)))])[:2]
         items = ", ".join(found for found, _ in shared)

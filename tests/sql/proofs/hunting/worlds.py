@@ -98,7 +98,7 @@ def random_world(random: Random) -> World:
 def _filling(random: Random, world: World) -> dict[str, list[tuple[str, ...]]]:
     rows: dict[str, list[tuple[str, ...]]] = {}
     for table, columns in world.tables.items():
-        size = random.choice([0, 1, 2, 3, 4, 5, 6])
+        size = random.choice([0, 1, 3, 4, 5, 6, 7])
         made: list[tuple[str, ...]] = []
         for _ in range(size):
             row = tuple(
@@ -112,7 +112,7 @@ def _filling(random: Random, world: World) -> dict[str, list[tuple[str, ...]]]:
 
 def _value(random, world, rows, column: ColumnPlan, taken: list[str]):
     all_options = DIGITS if column.type == TEXT and column.name in {"id", "k"} else VALUES[column.type]
-    options = all_options if column.unique else all_options[: random.choice([2, FEW, FEW, 6])]
+    options = all_options[: random.choice([4, len(all_options)] if column.unique else [2, FEW, FEW, 6])]
     if column.parent:
         table, name = column.parent
         index = [planned.name for planned in world.tables[table]].index(name)
@@ -120,7 +120,7 @@ def _value(random, world, rows, column: ColumnPlan, taken: list[str]):
     if not column.not_null and (random.random() < 0.3 or not options):
         return "null"
     if column.type == ANY_CASE:
-        options, taken = [*options, "'A'"] if not column.parent else options, [value.lower() for value in taken]
+        options, taken = [*options, "'A'", "'A'"] if not column.parent else options, [value.lower() for value in taken]
     options = [value for value in options if not column.unique or _plain(column, value) not in taken]
     return random.choice(options) if options else None if column.not_null else "null"
 
