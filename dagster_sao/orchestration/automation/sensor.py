@@ -24,7 +24,7 @@ from dagster_sao.core.decision.plan import Plan
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
 from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.automation.choices import Choice, Facts, RequestedNodes, nothing_to_build
-from dagster_sao.orchestration.automation.composed import Nodes, ask
+from dagster_sao.orchestration.automation.composed import Asked, Nodes, ask
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, is_state_aware, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
@@ -49,9 +49,7 @@ from dagster_sao.orchestration.tick_context import TickLog, tick_instance
 _CONDITIONS, _WAITING = "conditions", "waiting"
 """What the cursor stores: Dagster's own cursor for composed conditions, and the nodes that they asked for and that wait."""
 
-
 _Evaluations = Sequence[AutomationConditionEvaluation[Any]]
-_Decided = tuple[Plan, AbstractSet[str], AbstractSet[str], _Evaluations, str | None]
 
 
 class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
@@ -147,7 +145,8 @@ class _Tick:
         )
         state = read_state(self._instance, self._project, self.loaded, self._now)
         tests = tests_of_targets(self.loaded.project.graph, selected)
-        plan, decided, asked, evaluations, cursor = self._decide(state, selected, composed, tests)
+        decided = self._decide(state, selected, composed, tests)
+        plan, (evaluations, cursor), self._forced = decided.plan, decided.evaluation, decided.forced
         wiped_at = event_log_state(self._instance, self._project).wipes(self._keys)
         facts = Facts(
             plan,
@@ -160,9 +159,9 @@ class _Tick:
         )
         found = self._sensor.requested_nodes.choose(facts)
         # A run also builds the views that it drops, without being asked to.
-        choices = {uid: choice for uid, choice in found.items() if uid in decided}
+        choices = {uid: choice for uid, choice in found.items() if uid in decided.decided}
         waiting = {uid for uid, choice in found.items() if choice.waits}
-        self.waiting_conditions = asked & waiting
+        self.waiting_conditions = decided.asked & waiting
         self._tests, self.waiting_tests = self._sensor.asked_tests.due(
             plan, self.loaded.project, state, activity, waiting, self._now
         )
@@ -207,26 +206,25 @@ class _Tick:
 
     def _decide(
         self, state: StateSnapshot, selected: set[str], composed: Mapping[str, bool], tests: AbstractSet[str]
-    ) -> _Decided:
-        """Return the plan, the nodes that it is about, those with a composed condition among them, and Dagster's evaluations."""
+    ) -> Asked[tuple[_Evaluations, str | None]]:
+        """Return the plan, with Dagster's evaluations of composed conditions and their cursor."""
         if not composed:
-            return self._plan(state, selected, tests), selected, frozenset(), (), self._conditions_cursor
+            plan = self._plan(state, selected, tests)
+            return Asked(plan, selected, frozenset(), frozenset(), ((), self._conditions_cursor))
         keys = [self._keys.by_unique_id[uid] for uid in sorted(composed)]
 
-        def evaluate(decisions: Mapping[str, Decision]) -> tuple[set[str], tuple[_Evaluations, str]]:
+        def evaluate(decisions: Mapping[str, Decision]) -> tuple[set[str], tuple[_Evaluations, str | None]]:
             with planned(decisions, self._keys):
                 requested, evaluations, cursor = evaluate_conditions(
                     self._sensor, self._context, keys, self._conditions_cursor
                 )
             return {self._keys.unique_ids[key] for key in requested}, (evaluations, cursor)
 
-        found = ask(
+        return ask(
             Nodes(selected, composed, self.waiting_conditions),
             lambda nodes, forced: self._plan(state, nodes, tests, forced),
             evaluate,
         )
-        self._forced = found.forced
-        return found.plan, found.decided, found.asked, *found.evaluation
 
     def _plan(
         self, state: StateSnapshot, selected: AbstractSet[str], tests: AbstractSet[str], asked: Collection[str] = ()
