@@ -13,9 +13,11 @@ from dagster_sao.warehouse.relations.names import RelationName, parse_relation_n
 from dagster_sao.warehouse.relations.postgres_catalog import name_array
 from dagster_sao.warehouse.session import WarehouseSession
 
-# A view's parsed query: unlike `pg_get_viewdef`, it waits for no lock, and stays when a column that it reads is renamed.
+# A view's parsed query: unlike `pg_get_viewdef`, it waits for no lock, and stays when a column that it reads is renamed. Where
+# its words stood in the statement, and the view's own number, are others when the same view is created again.
 _POSTGRES = """
-select n.nspname, c.relname, concat_ws(' ', c.relkind, md5(r.ev_action::text))
+select n.nspname, c.relname, concat_ws(' ', c.relkind, md5(regexp_replace(
+         r.ev_action::text, format(':(relid %s(?![0-9])|(location|stmt_location|stmt_len) -?[0-9]+)', c.oid), '', 'g')))
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   left join pg_rewrite r on r.ev_class = c.oid and r.rulename = '_RETURN' and c.relkind = 'v'

@@ -84,7 +84,7 @@ with recursive wanted as materialized (
       select found[1]::oid
         from pg_class v
         join pg_rewrite r on r.ev_class = v.oid and r.rulename = '_RETURN'
-       cross join regexp_matches(r.ev_action::text, ':relid (\d+)', 'g') as found
+       cross join regexp_matches(r.ev_action::text, ':relid ([0-9]+)', 'g') as found
        where v.oid = reads.oid and v.relkind = 'v'
     ) as next (oid)
 ), types as materialized (
@@ -115,16 +115,16 @@ with recursive wanted as materialized (
              select case when p.oid < {first_user_oid} then p.proname
                          else format('%I.%I', s.nspname, p.proname) end as name
                from (select distinct call[1]::oid as oid from regexp_matches(
-                      view.query, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as call) as call
+                      view.query, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') as call) as call
                join pg_proc p on p.oid = call.oid
                join pg_namespace s on s.oid = p.pronamespace
                join pg_language l on l.oid = p.prolang
               where not (p.provolatile = 'i' and (p.oid < {first_user_oid} or l.lanname = 'c'))
                 and not (p.provolatile = 's' and p.oid < {first_user_oid} and p.proname ~ '{by_setting_only}')
              union all
-             select case when view.query ~ '\{{TABLESAMPLECLAUSE' then 'tablesample'
-                         when view.query ~ '\{{SQLVALUEFUNCTION' then 'current_date or its like'
-                         when view.query ~ '\{{NEXTVALUEEXPR' then 'nextval' end
+             select case when view.query ~ '[{{]TABLESAMPLECLAUSE' then 'tablesample'
+                         when view.query ~ '[{{]SQLVALUEFUNCTION' then 'current_date or its like'
+                         when view.query ~ '[{{]NEXTVALUEEXPR' then 'nextval' end
            ) as called)
          end as calls
     from pg_class c

@@ -100,6 +100,14 @@ def test_a_view_that_was_replaced_by_hand_is_created_anew(shelf, postgres_server
     assert "stock" not in shelf()
 
 
+def test_a_view_that_is_created_again_as_it_was_is_none_that_was_replaced(shelf, postgres_server, tmp_path):
+    shelf()
+    ((before,),) = postgres_server.ask("select 'shelf.stock'::regclass::oid")
+    run_dbt(tmp_path / "shelf", "run", "--select", "stock")
+    assert postgres_server.ask("select 'shelf.stock'::regclass::oid") != [(before,)]
+    assert "stock" not in shelf()
+
+
 def test_a_change_by_hand_right_after_a_tick_is_seen_by_the_next_one(shelf, postgres_server):
     shelf()
     assert shelf.tick(60).startswith("4 models current;")

@@ -625,3 +625,15 @@ def test_a_standby_is_untracked_and_once_promoted_another_server(place, tmp_path
 def test_the_password_is_not_in_the_messages(place):
     for seen in place.look("gone", "numbers"):
         assert PASSWORD not in f"{seen.error} {seen.warning}"
+
+
+def test_the_token_of_a_view_moves_where_backslashes_escape(postgres_server, place, tmp_path):
+    place.run("create view seen as select * from other")
+    postgres_server.ask("alter database postgres set standard_conforming_strings = off")
+    try:
+        place.prober = SourceProber(session_with(postgres_server, tmp_path))
+        before = place.token("seen")
+        place.run("insert into other values (1)")
+        assert place.token("seen") != before
+    finally:
+        postgres_server.ask("alter database postgres reset standard_conforming_strings")
