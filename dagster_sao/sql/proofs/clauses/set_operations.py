@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -15,6 +16,7 @@ from dagster_sao.sql.proofs.scope import has_only
 
 _ARGUMENTS = ("this", "expression", "distinct", "with", "order", "limit", "offset")
 _MOST_KEYS = 4
+_WHOLE = re.compile(r"[0-9]+")
 
 
 def is_understood(node: exp.SetOperation) -> bool:
@@ -75,13 +77,16 @@ def _keys_of_branches(
 
 
 def are_apart(one: Column, other: Column) -> bool:
-    """Return whether two columns certainly have no value in common, whatever the case or the zeros in front."""
+    """Return whether two columns certainly have no value in common, whatever the case of texts or the zeros in front."""
     if one.values is None or other.values is None or one.type != other.type or one.type not in {TEXT, INTEGER}:
         return False
     if not one.values.quoted == other.values.quoted == (one.type == TEXT):
         return False
-    texts = [{_plain(text) for text in column.values.texts} for column in (one, other) if column.values is not None]
-    return all(text.isascii() for text in texts[0] | texts[1]) and texts[0].isdisjoint(texts[1])
+    texts = one.values.texts | other.values.texts
+    # A number can be written in many ways, such as 2 and 2.0.
+    if not all(text.isascii() if one.values.quoted else _WHOLE.fullmatch(text) for text in texts):
+        return False
+    return {_plain(text) for text in one.values.texts}.isdisjoint(_plain(text) for text in other.values.texts)
 
 
 def _plain(text: str) -> str:
