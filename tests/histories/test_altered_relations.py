@@ -114,7 +114,7 @@ VIEWS = {
     "statement",
     [
         "create or replace view main.paid as select * from raw.orders",
-        "drop view main.paid; create table main.paid as select * from raw.orders",
+        pytest.param("drop view main.paid; create table main.paid as select * from raw.orders", marks=pytest.mark.rare),
     ],
 )
 def test_a_view_that_was_replaced_by_hand_is_created_anew_and_nothing_else(tmp_path, statement):
@@ -128,6 +128,7 @@ def test_a_view_that_was_replaced_by_hand_is_created_anew_and_nothing_else(tmp_p
         assert case.cycle() == []
 
 
+@pytest.mark.rare
 def test_a_view_that_was_replaced_right_after_a_job_is_created_anew_by_the_next_one(tmp_path):
     with lab(tmp_path, VIEWS, SETUP) as case:
         case.job()
@@ -148,6 +149,7 @@ def test_what_was_built_from_a_replaced_view_is_built_again_when_the_view_is_rep
         assert case.cycle() == []
 
 
+@pytest.mark.rare
 def test_a_table_that_was_replaced_by_a_view_is_built_again(tmp_path):
     with lab(
         tmp_path, {**VIEWS, "models/paid.sql": VIEWS["models/paid.sql"].replace("'view'", "'table'")}, SETUP

@@ -72,7 +72,7 @@ def test_a_state_that_only_the_build_saw_is_built_again_when_it_is_gone(tmp_path
         assert case.cycle() == []
 
 
-@pytest.mark.parametrize("event", [dg.AssetMaterialization, dg.AssetObservation])
+@pytest.mark.parametrize("event", [dg.AssetMaterialization, pytest.param(dg.AssetObservation, marks=pytest.mark.rare)])
 def test_a_version_that_a_loader_reported_only_while_dbt_ran_is_built_again(tmp_path, event):
     """The loader gives versions that return, and takes its load back before the run records what it built."""
 
