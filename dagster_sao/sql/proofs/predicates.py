@@ -256,7 +256,9 @@ def _members_of_query(operand: exp.Expr, query: exp.Expr, scope: Scope) -> dict[
 
 def members_by_equality(column: Column, other: Column, semantics: Semantics) -> tuple[Member, ...]:
     """Return the parents' columns that hold a column's values, as `=` finds each of them in another column."""
-    direct = (Member(*other.origin),) if other.origin is not None and semantics.keeps_types else ()
+    # The test reads all rows of the parent, and one that the query does not read may fail to be converted.
+    is_converted = column.type is None or column.type != other.type
+    direct = (Member(*other.origin),) if other.origin is not None and semantics.keeps_types and not is_converted else ()
     return (*direct, *(other.members if are_comparable(column, other, semantics) else ()))
 
 
