@@ -23,6 +23,7 @@ from dagster_sao.warehouse.probes.untracked import untracked_view
 from dagster_sao.warehouse.queries.duckdb_hash import PLAIN_TYPE, ROW, rows_hash, shows_time_zone
 from dagster_sao.warehouse.queries.union import Arm, UnionRunner
 from dagster_sao.warehouse.relations.file_stat import SETTLED_AFTER_NS, FileStat, stat_files
+from dagster_sao.warehouse.relations.names import literal
 from dagster_sao.warehouse.session import WarehouseSession
 from dbt_dagster_sao.database_file import COMPANIONS, database_state
 
@@ -134,9 +135,7 @@ class DuckDBContentProbe:
     def _read_catalog(self, sources: Sequence[Source]) -> _Catalog:
         # Only the databases asked for: an attached PostgreSQL would list all of its tables.
         wanted = sorted({self._name(source)[0] for source in sources})
-        within = "not internal and lower(database_name) in ({})".format(
-            ", ".join("'" + name.replace("'", "''") + "'" for name in wanted)
-        )
+        within = "not internal and lower(database_name) in ({})".format(", ".join(map(literal, wanted)))
         names = "lower(database_name), lower(schema_name), lower({})"
         column = "'\"' || replace(column_name, '\"', '\"\"') || '\" ' || data_type"
         is_special = f"not regexp_full_match(data_type, '{PLAIN_TYPE}', 's')"

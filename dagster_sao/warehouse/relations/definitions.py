@@ -1,7 +1,5 @@
 """What the relations of models are: tables, or views of which query. Something else may have put another one in their place."""
 
-# names from the manifest, quoted, in a read-only connection
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dagster_sao.core.manifest.graph import Node
 from dagster_sao.warehouse.adapters import Catalog, traits_of
 from dagster_sao.warehouse.errors import StatementError
-from dagster_sao.warehouse.relations.names import RelationName, parse_relation_name
+from dagster_sao.warehouse.relations.names import RelationName, literal, parse_relation_name
 from dagster_sao.warehouse.relations.postgres_catalog import name_array
 from dagster_sao.warehouse.session import WarehouseSession
 
@@ -77,10 +75,8 @@ def _read_postgres(session: WarehouseSession, database: str, names: Iterable[Rel
 
 def _read_duckdb(session: WarehouseSession, database: str, names: Iterable[RelationName]) -> _Definitions:
     del names  # the catalog is in memory
-    literal = "'" + database.replace("'", "''") + "'"
-    return {
-        (schema, name): definition for schema, name, definition in session.execute(_DUCKDB.format(database=literal))
-    }
+    rows = session.execute(_DUCKDB.format(database=literal(database)))
+    return {(schema, name): definition for schema, name, definition in rows}
 
 
 _READERS: Mapping[Catalog, Callable[[WarehouseSession, str, Iterable[RelationName]], _Definitions]] = {

@@ -17,7 +17,7 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.warehouse.adapters import Catalog, traits_of
 from dagster_sao.warehouse.errors import StatementError
 from dagster_sao.warehouse.queries.parallel import ask_in_rounds
-from dagster_sao.warehouse.relations.names import listed_name, parse_relation_name
+from dagster_sao.warehouse.relations.names import listed_name, literal, parse_relation_name
 from dagster_sao.warehouse.relations.postgres_catalog import name_array
 from dagster_sao.warehouse.session import WarehouseSession
 
@@ -182,7 +182,7 @@ def _list_duckdb(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Schem
 
 def _list_duckdb_database(session: WarehouseSession, database: str, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
     # Only this database: an attached PostgreSQL would list all of its tables.
-    within = f"where lower(database_name) = {_literal(database)}"
+    within = f"where lower(database_name) = {literal(database)}"
     relations = (
         f"select schema_name as s, table_name as n from duckdb_tables() {within}"
         f" union all select schema_name, view_name from duckdb_views() {within}"
@@ -211,7 +211,7 @@ def _list_snowflake(session: WarehouseSession, wanted: set[_Schema]) -> dict[_Sc
 def _list_snowflake_database(session: WarehouseSession, schemas: set[_Schema]) -> dict[_Schema, _Listing]:
     database = next(iter(schemas))[0]
     quoted = '"' + database.replace('"', '""') + '"'
-    within = ", ".join(_literal(schema) for _, schema in sorted(schemas))
+    within = ", ".join(literal(schema) for _, schema in sorted(schemas))
     catalog = f"{quoted}.information_schema"
     relations = f"from {catalog}.schemata s left join {catalog}.tables t on t.table_schema = s.schema_name"
     wanted = f"where s.schema_name in ({within})"
@@ -279,10 +279,6 @@ def _ask(session: WarehouseSession, with_columns: str, without: str) -> list[tup
 
 def _signature(columns: str | None) -> str | None:
     return digest(columns)[:_SIGNATURE_LENGTH] if columns else None
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 _LISTERS: Mapping[Catalog, Callable[[WarehouseSession, set[_Schema]], dict[_Schema, _Listing]]] = {

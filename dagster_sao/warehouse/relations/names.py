@@ -59,6 +59,15 @@ def listed_name(text: str, adapter_type: str) -> str:
     return _comparable(text, traits_of(adapter_type).names)
 
 
+def literal(text: str) -> str:
+    """Return SQL for a text.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _comparable(text: str, names: NameTraits) -> str:
     if names.longest is not None:
         text = text.encode()[: names.longest].decode(errors="ignore")

@@ -38,13 +38,6 @@ class DuckDB:
         self.run("select * from made limit 0")
         return [column[0] for column in self.connection.description]
 
-    def types(self, table: str) -> dict[str, str]:
-        return dict(
-            self.run(
-                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
-            )
-        )
-
     def close(self) -> None:
         self.connection.close()
 
@@ -77,17 +70,17 @@ class Postgres:
         self.run("select * from made limit 0")
         return [column[0] for column in self.cursor.description]
 
-    def types(self, table: str) -> dict[str, str]:
-        return dict(
-            self.run(
-                f"select column_name, data_type from information_schema.columns where table_schema = 'w1' and table_name = '{table}' order by ordinal_position"
-            )
-        )
-
     def close(self) -> None:
         # Other tests on the server ask whether there is such a collation.
         self.run("drop collation public.any_case cascade")
         self.connection.close()
+
+
+def column_types(database, table: str) -> dict[str, str]:
+    """Return the type of each column of a table, as the database names it."""
+    where = f"table_schema = 'w1' and table_name = '{table}'"
+    sql = f"select column_name, data_type from information_schema.columns where {where} order by ordinal_position"
+    return dict(database.run(sql))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tests.sql.proofs.hunting.choices import (
     TEXT,
     TYPES,
 )
+from tests.sql.proofs.hunting.databases import column_types
 
 FILLINGS = 2
 VALUES = {
@@ -194,7 +195,7 @@ def with_model(database, world: World, sql: str, random: Random) -> World:
     """Return a filled world with one more table, of which nothing but its query is known. Raises QueryError."""
     found = replace(world, models={"m": sql})
     fill(database, found)
-    columns = {name: type_.lower() for name, type_ in database.types("m").items()}
+    columns = {name: type_.lower() for name, type_ in column_types(database, "m").items()}
     rows = QueryProofs(sql, database.dialect, world.relations).rows
     names = tuple(columns) if random.random() < 0.8 else None
     types = {name: type_ for name, type_ in columns.items() if family_of(type_) not in {TEXT, None}}
