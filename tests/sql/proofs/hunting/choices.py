@@ -31,6 +31,11 @@ LITERALS = {
 NAMES = ["id", "k", "v", "s", "x", "y", "n"]
 
 
+def may_hold_digits(name: str, type_: str) -> bool:
+    """Return whether a column has texts that are digits, of which some are equal as numbers."""
+    return type_ == TEXT and name in {"id", "k"}
+
+
 @dataclass(frozen=True)
 class Ref:
     """A column in reach: how it is written, its name, and its type where that is known."""

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.sql.proofs.hunting.choices import BIGINT, BOOLEAN, DATE, DECIMAL, DOUBLE, INT, NUMBERS, TEXT, TEXTS
+from tests.sql.proofs.hunting.choices import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    DECIMAL,
+    DOUBLE,
+    INT,
+    NUMBERS,
+    TEXT,
+    TEXTS,
+    may_hold_digits,
+)
 from tests.sql.proofs.hunting.predicates import Predicates
 
 
@@ -69,6 +80,8 @@ class Expressions(Predicates):
         ref = self.pick([ref for ref in refs if ref.type in NUMBERS | TEXTS] or refs)
         if ref.type in TEXTS:
             casts = [f"try_cast({ref.sql} as int)"] * 3 if self.is_duckdb else []
+            if may_hold_digits(ref.name, ref.type):
+                return self.pick([*casts, f"cast({ref.sql} as int)"]), INT
             options = [(sql, INT) for sql in [*casts, f"cast({ref.sql} as int)", f"length({ref.sql})"]]
             options += [(f"lower({ref.sql})", ref.type), (f"nullif({ref.sql}, {self.literal(ref.type)})", ref.type)]
             return self.pick([*options, (f"nullif({ref.sql}, 'a')", ref.type)])

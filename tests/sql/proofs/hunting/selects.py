@@ -74,7 +74,7 @@ class Selects(Expressions):
             ]
             options += [
                 (f"count(distinct {ref.sql})", BIGINT),
-                (f"max({ref.sql}) filter (where {self.predicate(refs, -1)})", ref.type),
+                *[(f"max({ref.sql}) filter (where {self.predicate(refs, -1)})", ref.type)] * 2,
             ]
             options += [(f"sum({ref.sql})", DECIMAL), (f"avg({ref.sql})", DOUBLE)] if ref.type in NUMBERS else []
             sql, type_ = self.pick(options)
@@ -97,7 +97,9 @@ class Selects(Expressions):
             group = f" group by {keys}"
         having = ""
         if self.chance(0.2):
-            having = f" having {self.pick(['count(*) > 1', 'count(*) = 1', f'max({self.pick(refs).sql}) is not null'])}"
+            conditions = ["count(*) > 1", "count(*) = 1", f"max({self.pick(refs).sql}) is not null"]
+            conditions += [self.predicate(groups, 0), f"{groups[0].sql} is not null"] if groups else []
+            having = f" having {self.pick(conditions)}"
         keep = (
             items[1:] if len(items) > 1 and self.chance(0.15) and not any(key.isdigit() for key in spelled) else items
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sql.proofs.hunting.choices import ANY_CASE, BIGINT, INT, TEXT, Made, Ref, refs_of
+from tests.sql.proofs.hunting.choices import ANY_CASE, BIGINT, INT, TEXT, Made, Ref, may_hold_digits, refs_of
 from tests.sql.proofs.hunting.selects import Selects
 from tests.sql.proofs.hunting.set_operations import SetOperations
 
@@ -67,10 +67,13 @@ class SmallRows(Selects, SetOperations):
         table, own = self.table()
         text, refs = f" from {table} t", refs_of("t", own)
         keys = [ref for ref in refs if (table, ref.name) in self.keys]
+        numbers_in_texts = [ref for ref in keys if may_hold_digits(ref.name, ref.type)]
         items = [f"{ref.sql} as {ref.name}" for ref in refs if self.chance(0.5)]
         columns = [(ref.name, ref.type) for ref in refs]
         for number in range(self.pick([1, 2, 3])):
-            sql, type_ = self.pick([self.expression, self.lossy])(keys if keys and self.chance(0.5) else refs, 0)
+            chosen = self.pick([group for group in (numbers_in_texts, keys, refs, refs) if group])
+            write = self.lossy if chosen is numbers_in_texts else self.pick([self.expression, self.lossy])
+            sql, type_ = write(chosen, 0)
             items.append(f"{sql} as e{number}")
             columns.append((f"e{number}", type_))
         if self.is_duckdb and self.chance(0.1):
@@ -83,7 +86,7 @@ class SmallRows(Selects, SetOperations):
     def pinned(self) -> Made:
         """Return a query of a table in which one column has one value."""
         table, columns = self.pick([table for table in self.tables.items() if len(dict(table[1])) > 1])
-        digits = [column for column in columns if column[1] == TEXT and column[0] in {"id", "k"}]
+        digits = [column for column in columns if may_hold_digits(*column)]
         keys = [column for column in columns if (table, column[0]) in self.keys]
         both = [column for column in digits if column in keys]
         pinned, type_ = self.pick(self.pick([group for group in (both, both, digits, keys, columns) if group]))
@@ -117,8 +120,8 @@ class SmallRows(Selects, SetOperations):
             [
                 f"{one.sql} not in {rows}",
                 f"not ({one.sql} in {rows})",
-                f"{one.sql} <> all {rows}",
-                f"not ({one.sql} = any {rows})",
+                *[f"{one.sql} <> all {rows}"] * 2,
+                *[f"not ({one.sql} = any {rows})"] * 2,
                 f"{one.sql} in {rows}",
                 f"{one.sql} in {rows}",
                 f"{one.sql} = {self.pick(['1.0', chr(39) + '1' + chr(39)]) if one.type in {INT, BIGINT} else literal}",

@@ -22,6 +22,7 @@ from tests.sql.proofs.hunting.choices import (
     NAMES,
     TEXT,
     TYPES,
+    may_hold_digits,
 )
 from tests.sql.proofs.hunting.databases import column_types
 
@@ -112,7 +113,7 @@ def _filling(random: Random, world: World) -> dict[str, list[tuple[str, ...]]]:
 
 
 def _value(random, world, rows, column: ColumnPlan, taken: list[str]):
-    all_options = DIGITS if column.type == TEXT and column.name in {"id", "k"} else VALUES[column.type]
+    all_options = DIGITS if may_hold_digits(column.name, column.type) else VALUES[column.type]
     options = all_options[: random.choice([4, len(all_options)] if column.unique else [2, FEW, FEW, 6])]
     if column.parent:
         table, name = column.parent
