@@ -21,7 +21,7 @@ from dagster_sao.core.state.state import VerdictStatus
 from tests.core.graphs import World, _node, _source, graph, project_graph
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-LONG = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LONG = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 STORED = ["table", "table", "incremental", "snapshot", "python"]
 ALL_WINDOWS = timedelta(days=3)
 

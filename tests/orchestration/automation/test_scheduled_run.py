@@ -24,7 +24,7 @@ from tests.core.graphs import START, World, graph
 
 HOUR = timedelta(hours=1)
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-LONG = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LONG = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def asked(world, selected=None, tests=(), **options):

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent / "ducklake"
 ON_ORDERS = {"raw.orders", "raw.same_table"}
 
 
-@pytest.fixture(scope="module", params=["attached", "main"])
+@pytest.fixture(scope="module", params=[pytest.param("attached", marks=pytest.mark.rare), "main"])
 def seen(request, tmp_path_factory):
     """What was said of each source after each step of `ducklake/drive.py`."""
     python = own_python(request.config.cache, "ducklake", *DUCKLAKE)
