@@ -6,41 +6,73 @@ Both are claims, so they are made only about SQL that is understood.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from operator import is_not
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
-from sqlglot.errors import SqlglotError
 
-from dagster_sao.sql.dialects import sqlglot_dialect
+from dagster_sao.sql.dialects import parsed, sqlglot_dialect
 from dagster_sao.sql.normal_form import PLACEHOLDER, with_placeholders
 from dagster_sao.sql.template import split_template
 
 # Functions, by sqlglot's class, that depend on more than their arguments: on the time, the session, chance, a file, or the
 # order in which the engine happens to read rows.
 _UNPROVEN = re.compile(
-    r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|Encrypt|First|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|Mode|NextValue|Normal|NthValue"
-    r"|Ntile|\w*ParameterizedAgg|Predict|Rand|Read|RowNumber|Sample|Shuffle|Seq|Session|System|UnixTimestamp|Uniform|UTC|Utc|Uuid|Zipf)"
+    r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|DynamicIdentifier|Encrypt|FeaturesAtTime|First|GapFill|Generate(Bool|Double|Embedding"
+    r"|Int|Table|Text)|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|MatchAgainst|ML|Mode|NextValue|Normal|NthValue|Ntile|ObjectId"
+    r"|\w*ParameterizedAgg|Predict|Rand|Read|RowNumber|Sample|Secret|Shuffle|Seq|Session|Sys|ToFile|UnixTimestamp|Uniform|UTC|Utc|Uuid"
+    r"|VectorSearch|Zipf)"
 )
+_UNPROVEN_IN: Mapping[str, tuple[type[exp.Expr], ...]] = {
+    "clickhouse": (exp.Median, exp.Quantile)
+}  # of a random sample
+_OF_NOW = (exp.Date, exp.Datetime, exp.Time, exp.Timestamp)
+"""Functions that some databases take for the clock where they have no argument."""
+# The parts of a query and of a relation that are understood. Others choose rows by time, by place or by chance.
+_SELECT_PARTS = frozenset(
+    {
+        "cluster", "connect", "distinct", "distribute", "exclude", "expressions", "from", "group", "having", "hint", "joins", "kind",
+        "laterals", "limit", "offset", "operation_modifiers", "order", "pivots", "prewhere", "qualify", "sort", "where", "windows", "with",
+    }
+)  # fmt: skip
+_TABLE_PARTS = frozenset(
+    {"alias", "catalog", "db", "hints", "joins", "laterals", "only", "ordinality", "partition", "pivots", "this"}
+)
+_JOINS = frozenset({"", "ANTI", "ARRAY", "CROSS", "INNER", "NATURAL", "OUTER", "SEMI"})
 # Functions that sqlglot has no class for, and that depend on their arguments alone.
 _PROVEN = frozenset({"generate_series", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"})
 _NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
-_READ_NAME = re.compile(rf"\b(?:from|join)\s+({_NAME}(?:\s*\.\s*{_NAME})*)(?!\s*\()", re.IGNORECASE)
+_FULL_NAME = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
+_READ_NAME = re.compile(rf"\b(?:from|join)\s+({_FULL_NAME})(\s*\()?", re.IGNORECASE)
+_NEXT_NAME = re.compile(rf"(?:\s+(?:as\s+)?({_NAME}))?\s*,\s*({_FULL_NAME})(\s*\()?", re.IGNORECASE)
 _QUERY_NAME = re.compile(rf"({_NAME})\s+as\s+(?:not\s+materialized\s+|materialized\s+)?\(", re.IGNORECASE)
-_NOT_A_NAME = frozenset({"select", "lateral", "unnest", "values"})
+_NOT_A_NAME = frozenset({"select", "lateral", "table", "unnest", "values"})
 _ROUTINES = frozenset({"FUNCTION", "MACRO", "PROCEDURE"})
 _UNKNOWN_EFFECTS = frozenset({"CALL", "COPY", "DO", "EXEC", "EXECUTE"})
-_CLOCK_WORDS = frozenset({"allballs", "now", "today", "tomorrow", "yesterday"})
-"""Texts that some databases read as a moment, with or without a cast."""
+_CLOCK_WORD = re.compile(r"\s*([\d:.+-]+\s+)?(allballs|now|today|tomorrow|yesterday)(\s+[\w:.+/-]+)?\s*", re.IGNORECASE)
+"""Texts that some databases read as a moment, with or without a cast, a time or a zone."""
 _OF_THE_DATABASE = frozenset(
     {
-        "_rowid_", "cmax", "cmin", "ctid", "current_user", "localtime", "localtimestamp", "oid", "rowid", "rownum",
-        "session_user", "sysdate", "systimestamp", "tableoid", "user", "xmax", "xmin",
+        "_block_number", "_block_offset", "_part", "_part_index", "_part_offset", "_rowid_", "cmax", "cmin", "ctid", "current_user", "currval",
+        "dbtimezone", "gp_segment_id", "localtime", "localtimestamp", "metadata$start_scan_time", "nextval", "oid", "ora_rowscn", "rowid",
+        "rownum", "session_user", "sessiontimezone", "sysdate", "systimestamp", "tableoid", "user", "utc_date", "utc_time", "utc_timestamp",
+        "xmax", "xmin",
     }
 )  # fmt: skip
 """Names of columns that some database gives a value of its own: a place, a number, a moment, a user."""
+_OF_THE_DATABASE_IN: Mapping[str, frozenset[str]] = {
+    "exasol": frozenset({"current_session", "current_statement", "scope_user"}),
+    "oracle": frozenset({"uid"}),
+    "teradata": frozenset({"account", "database", "date", "profile", "role", "session", "time"}),
+}
+_IN_TABLES = frozenset({"clickhouse", "sqlite"})
+"""Dialects in which `x in y` reads the rows of a relation."""
+_TAKE_ANY_ROW = frozenset({"mysql", "sqlite"})
+"""Dialects in which a column beside aggregates that is not grouped has the value of any row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +93,12 @@ def read_compiled(sql: str, dialect: str) -> SqlReads:
     >>> read_compiled("select * from read_csv('x.csv')", "duckdb").is_deterministic
     False
     """
-    try:
-        trees = [tree for tree in sqlglot.parse(sql, dialect=sqlglot_dialect(dialect)) if tree is not None]
-        relations = frozenset(name for tree in trees for name in _relations(tree, dialect))
-    except (SqlglotError, RecursionError):
+    trees = parsed(sql, sqlglot_dialect(dialect))
+    if trees is None:
         return SqlReads(frozenset(_relations_in_text(sql)))
+    relations = frozenset(name for tree in trees for name in _relations(tree, dialect))
     is_query = len(trees) == 1 and isinstance(trees[0], exp.Query | exp.Values)
-    return SqlReads(relations, is_query and _is_deterministic(trees[0]))
+    return SqlReads(relations, is_query and _is_deterministic(trees[0], dialect))
 
 
 def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
@@ -88,9 +119,8 @@ def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
     written: set[str] = set()
     is_deterministic = True
     for sql in statements:
-        try:
-            trees = [tree for tree in sqlglot.parse(sql, dialect=sqlglot_dialect(dialect)) if tree is not None]
-        except (SqlglotError, RecursionError):
+        trees = parsed(sql, sqlglot_dialect(dialect))
+        if trees is None:
             found.update(_relations_in_text(sql))
             is_deterministic = False
             continue
@@ -101,7 +131,7 @@ def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
             found |= reads
             # A query that is run beside the model may call a function that writes.
             is_plain = target is None and not isinstance(tree, exp.Query)
-            is_deterministic = is_deterministic and (not reads if is_plain else _is_deterministic(tree))
+            is_deterministic = is_deterministic and (not reads if is_plain else _is_deterministic(tree, dialect))
     return SqlReads(frozenset(found - written), is_deterministic)
 
 
@@ -161,41 +191,62 @@ def relation_key(relation_name: str, dialect: str) -> str:
 
 def _relations(tree: exp.Expr, dialect: str, *, without: exp.Table | None = None) -> Iterator[str]:
     for table in tree.find_all(exp.Table):
-        if table is without:
+        if table is without or not table.args.get("this") or isinstance(table.parent, exp.UserDefinedFunction):
             continue
-        if not isinstance(table.this, exp.Identifier):
-            if not _is_plain_function(table.this):
-                yield table.this.sql(dialect=sqlglot_dialect(dialect)).lower()
-        elif table.db or not _is_query(table.this, _visible_queries(table), dialect):
+        if not isinstance(table.this, exp.Identifier | exp.Dot):
+            yield from _computed(table.this, dialect)
+        elif table.db or not _is_query(table, dialect):
             yield _name(table)
+    for rows in tree.find_all(exp.TableFromRows):
+        yield from _computed(rows.this, dialect)
+    for test in tree.find_all(exp.In):
+        name = test.args.get("field")
+        if dialect in _IN_TABLES and isinstance(name, exp.Column) and (name.table or not _is_query(name, dialect)):
+            yield _name(name)
 
 
-def _name(table: exp.Table) -> str:
+def _computed(relation: exp.Expr, dialect: str) -> Iterator[str]:
+    """Yield what stands where the name of a relation could, unless it is a function of its arguments."""
+    if not _is_plain_function(relation):
+        yield relation.sql(dialect=sqlglot_dialect(dialect)).lower()
+
+
+def _name(table: exp.Table | exp.Column) -> str:
     return ".".join(part.name for part in table.parts).lower()
 
 
 def _relations_in_text(sql: str) -> Iterator[str]:
-    """Yield what follows `from` and `join` in SQL that cannot be parsed."""
+    """Yield what follows `from` and `join`, and commas there, in SQL that cannot be parsed."""
     queries = {found.strip('"`[]').lower() for found in _QUERY_NAME.findall(sql)}
-    for found in _READ_NAME.findall(sql):
-        name = re.sub(r'["`\[\]\s]', "", found).lower()
-        if name not in queries and name not in _NOT_A_NAME:
-            yield name
+    for found in _READ_NAME.finditer(sql):
+        seen: list[str] = []
+        read: re.Match[str] | None = found
+        while read is not None:
+            name, call = read.groups()[-2:]
+            name = re.sub(r'["`\[\]\s]', "", name).lower()
+            # `from t, t.items` reads no second relation.
+            if name not in queries and name not in _NOT_A_NAME and name.partition(".")[0] not in seen:
+                yield f"{name}(…)" if call else name
+            seen.append(name.rpartition(".")[2])
+            read = None if call else _NEXT_NAME.match(sql, read.end())
+            if read is not None and read[1]:
+                seen.append(read[1].strip('"`[]').lower())
 
 
-def _is_query(name: exp.Identifier, queries: Iterable[exp.Identifier], dialect: str) -> bool:
+def _is_query(table: exp.Expr, dialect: str) -> bool:
     """Return whether a name stands for one of the common table expressions, as the dialect folds names.
 
     Two quoted names must be written alike.
     """
+    name = table.this
     fold = Dialect.get_or_raise(sqlglot_dialect(dialect)).normalize_identifier
     return any(
         name.name == query.name if name.quoted and query.quoted else fold(name.copy()).name == fold(query.copy()).name
-        for query in queries
+        for query in _visible_queries(table)
     )
 
 
-def _visible_queries(table: exp.Table) -> list[exp.Identifier]:
+def _visible_queries(table: exp.Expr) -> list[exp.Identifier]:
     """Return the names of the common table expressions that a table's name may stand for where it is."""
     visible: list[exp.Identifier] = []
     inner: exp.Expr = table
@@ -203,7 +254,9 @@ def _visible_queries(table: exp.Table) -> list[exp.Identifier]:
     while outer is not None:
         if isinstance(outer, exp.With):
             # In its own WITH clause, the ones before it, or all if the clause is recursive.
-            before = outer.expressions if outer.recursive else outer.expressions[: outer.expressions.index(inner)]
+            before = (
+                outer.expressions if outer.recursive else list(takewhile(partial(is_not, inner), outer.expressions))
+            )
             visible += map(_alias, before)
         else:
             with_clause = outer.args.get("with_") or outer.args.get("with")
@@ -218,35 +271,71 @@ def _alias(query: exp.CTE) -> exp.Identifier:
     return alias
 
 
-def _is_deterministic(tree: exp.Expr) -> bool:
-    return not any(_is_unproven(node) for node in tree.walk())
+def _is_deterministic(tree: exp.Expr, dialect: str) -> bool:
+    """Return whether all of a tree is understood, which takes a parser of the dialect."""
+    return sqlglot_dialect(dialect) is not None and not any(_is_unproven(node, dialect) for node in tree.walk())
 
 
-def _is_unproven(node: exp.Expr) -> bool:
-    if isinstance(node, exp.Array) and node.find(exp.Query) is not None:
+def _is_unproven(node: exp.Expr, dialect: str) -> bool:
+    if isinstance(node, exp.Array | exp.List) and node.find(exp.Query) is not None:
         return True  # the order of its rows is open
     if isinstance(node, exp.Func):
-        return not _is_plain_function(node)
+        return not _is_plain_function(node) or isinstance(node, _UNPROVEN_IN.get(dialect, ()))
     if isinstance(node, exp.Literal):
-        return node.is_string and node.this.strip().lower() in _CLOCK_WORDS
+        return node.is_string and _CLOCK_WORD.fullmatch(node.this) is not None
     if isinstance(node, exp.Column):
-        return node.name.lower() in _OF_THE_DATABASE
+        return node.name.lower() in _OF_THE_DATABASE | _OF_THE_DATABASE_IN.get(dialect, frozenset())
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
     if isinstance(node, exp.WindowSpec):
         # Which rows are before another is open where the order leaves them equal.
         return str(node.args.get("kind")).upper() in {"ROWS", "GROUPS"}
     if isinstance(node, exp.Join):
-        return node.method in {"ASOF", "POSITIONAL"}
+        kinds = {str(node.kind).upper(), str(node.method).upper()}
+        # ClickHouse takes the columns of any matching row.
+        return not kinds <= _JOINS or (dialect == "clickhouse" and "SEMI" in kinds)
+    if isinstance(node, exp.Select):
+        return not _parts(node) <= _SELECT_PARTS or (dialect in _TAKE_ANY_ROW and _takes_any_row(node))
+    if isinstance(node, exp.Table):
+        return not _parts(node) <= _TABLE_PARTS
     # Among rows that are equal in its order, a limit takes any.
     return isinstance(
         node,
         exp.Limit | exp.Fetch | exp.Offset | exp.TableSample | exp.Parameter | exp.SessionParameter | exp.Placeholder
-        | exp.Command,
-    )  # fmt: skip
+        | exp.Command | exp.HistoricalData | exp.MatchRecognize | exp.Version,
+    ) or (isinstance(node, exp.TableFromRows) and not isinstance(node.this, exp.Func | exp.Window))  # fmt: skip
+
+
+def _parts(node: exp.Expr) -> set[str]:
+    """Return the names of the parts of a tree that are there, as all releases of sqlglot spell them."""
+    return {name.rstrip("_") for name, value in node.args.items() if value}
+
+
+def _takes_any_row(select: exp.Select) -> bool:
+    group = select.args.get("group")
+    grouped = [_resolved(key, select) for key in group.expressions] if group else []
+
+    def is_end(node: exp.Expr) -> bool:
+        return node in grouped or isinstance(node, exp.AggFunc | exp.Query | exp.Window)
+
+    reached = [node for item in select.expressions for node in item.walk(prune=is_end)]
+    if group is None and not any(isinstance(node, exp.AggFunc) for node in reached):
+        return False
+    return any(isinstance(node, exp.Column | exp.Star) and node not in grouped for node in reached)
+
+
+def _resolved(key: exp.Expr, select: exp.Select) -> exp.Expr:
+    """Return what a key of GROUP BY stands for: a position, or the name of a column of the result."""
+    if key.is_int and 0 < int(key.this) <= len(select.expressions):
+        column: exp.Expr = select.expressions[int(key.this) - 1]
+        return column.unalias()
+    named = next((item for item in select.expressions if isinstance(item, exp.Alias) and item.alias == key.name), None)
+    return named.unalias() if named is not None and isinstance(key, exp.Column) and not key.table else key
 
 
 def _is_plain_function(node: exp.Expr) -> bool:
     if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
         return node.name.lower() in _PROVEN
+    if isinstance(node, _OF_NOW) and not any(node.args.values()):
+        return False
     return isinstance(node, exp.Func) and not _UNPROVEN.match(type(node).__name__)

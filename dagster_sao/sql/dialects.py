@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+import sqlglot
+from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 
 from dagster_sao.sql import lexicon
@@ -164,6 +166,18 @@ def sqlglot_dialect(adapter: str) -> str | None:
     name = _SQL[adapter].dialect if adapter in _SQL else adapter
     # Not through `Dialect.classes`, which imports every dialect.
     return name if Dialect.get(name) is not None else None
+
+
+def parsed(sql: str, dialect: str | None) -> list[exp.Expr] | None:
+    """Return the statements of a text in one of sqlglot's dialects, None where sqlglot cannot parse it.
+
+    >>> parsed("select 1; select 2", None) is not None, parsed("select ???", None) is None
+    (True, True)
+    """
+    try:
+        return [tree for tree in sqlglot.parse(sql, dialect=dialect) if tree is not None]
+    except Exception:  # noqa: BLE001  # not each error of its parser is one of its own
+        return None
 
 
 @lru_cache

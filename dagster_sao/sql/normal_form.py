@@ -13,11 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
-from dagster_sao.sql.dialects import lexicon_of, sqlglot_dialect
+from dagster_sao.sql.dialects import lexicon_of, parsed, sqlglot_dialect
 from dagster_sao.sql.lexer import FLOW, OPAQUE, RELATION, Step, Token, is_closed, tokens_of
 from dagster_sao.sql.lexicon import Lexicon
 from dagster_sao.sql.spelling import spellings
@@ -28,7 +26,7 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
 """How the names begin that stand for Jinja tags."""
-FORM_VERSION = 3
+FORM_VERSION = 4
 """Part of the key under which forms are kept: raise it when texts get other forms."""
 
 # These make columns from the columns, or the rows, of what a query reads.
@@ -87,11 +85,8 @@ def may_select_star(template: str, dialect: str) -> bool:
         return True
     if any(tag.prints and tag.name not in {"ref", "source", "var", "env_var", "this"} for tag in pieces.tags):
         return True
-    try:
-        trees = sqlglot.parse(with_placeholders(pieces), dialect=sqlglot_dialect(dialect))
-    except (SqlglotError, RecursionError):
-        return True
-    return any(_follows_parents(found) for tree in trees if tree is not None for found in tree.find_all(*_STARS))
+    trees = parsed(with_placeholders(pieces), sqlglot_dialect(dialect))
+    return trees is None or any(_follows_parents(found) for tree in trees for found in tree.find_all(*_STARS))
 
 
 def _follows_parents(star: exp.Expression) -> bool:

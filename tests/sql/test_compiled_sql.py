@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, relation_key, relations_in_template
+from dagster_sao.sql.normal_form import may_select_star
 
 READS = [
     ('select * from "db"."raw"."orders" o join raw.items using (id)', {"db.raw.orders", "raw.items"}),
@@ -75,6 +76,103 @@ def test_a_query_that_may_give_other_rows_is_not_proven(sql):
     assert not read_compiled(sql, "duckdb").is_deterministic
 
 
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("bigquery", "select * from d.t for system_time as of timestamp_sub(x, interval 1 hour)"),
+        ("bigquery", "select * from ml.generate_text(model `d.m`, table d.t)"),
+        ("bigquery", "select * from vector_search(table d.base, 'e', table d.q)"),
+        ("clickhouse", "select * from a any join b using x"),
+        ("clickhouse", "select * from a asof join b using x"),
+        ("clickhouse", "select * from a semi left join b using x"),
+        ("clickhouse", "select quantile(0.5)(x) from a"),
+        ("clickhouse", "select _part from a"),
+        ("databricks", "select * from t timestamp as of '2026-01-01'"),
+        ("databricks", "select timestamp 'today Europe/Berlin' from t"),
+        ("databricks", "select secret('a', 'b') from t"),
+        ("dremio", "select * from a at snapshot '1'"),
+        ("mysql", "select utc_timestamp from a"),
+        ("oracle", "select systimestamp from a"),
+        ("oracle", "select * from a as of scn 123"),
+        ("postgres", "select * from a where b < 'tomorrow 12:00'"),
+        ("postgres", "select * from a where b < '12:00 today'"),
+        ("postgres", "select x from a for update skip locked"),
+        ("postgres", "select * from rows from (f(1)) t"),
+        ("snowflake", "select * from a at(offset => -3600)"),
+        ("snowflake", "select * from a match_recognize(order by x measures y as z pattern (b+) define b as true)"),
+        ("snowflake", "select numbers.nextval from a"),
+        ("sqlite", "select date() from a"),
+        ("sqlite", "select a, b, max(c) from t group by a"),
+        ("sqlite", "select a, max(c) from t"),
+        ("sqlserver", "select stuff((select ',' + x from b for xml path('')), 1, 1, '') from a"),
+        ("sqlserver", "select object_id('x') from a"),
+        ("teradata", "select date as day from a"),
+        ("trino", "select * from a for version as of 1"),
+        ("trino", "with function f(x int) returns int return x select f(y) from a"),
+        ("unheard_of", "select current date from a"),
+    ],
+)
+def test_what_a_dialect_alone_makes_give_other_rows_is_not_proven(dialect, sql):
+    assert not read_compiled(sql, dialect).is_deterministic
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("bigquery", "select date, a.b.c from `p.d.t` t, unnest(t.items) as item where day(date) = 1"),
+        ("clickhouse", "select a, count(*) from d.t final array join x left join u using (b) prewhere c group by a"),
+        ("databricks", "select *, date(a), percentile(b, 0.5) over () from t lateral view explode(c) d"),
+        ("postgres", "select 'now we all know', 'todays ' || a from only b"),
+        (
+            "snowflake",
+            "select a:b.c, f.value from t, lateral flatten(input => x) f qualify rank() over (order by a) = 1",
+        ),
+        ("sqlite", "select a, lower(b) as l, d + 1, max(c) from t group by a, l, 3"),
+        ("sqlserver", "select [a] from [b].[c] with (nolock) cross apply (select 1 as d) e"),
+        ("trino", "select a from b anti join c on true natural join d"),
+    ],
+)
+def test_ordinary_sql_of_a_dialect_is_proven(dialect, sql):
+    assert read_compiled(sql, dialect).is_deterministic
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "relations"),
+    [
+        ("clickhouse", "with c as (select 1) select * from a where x in d.b and y not in c", {"a", "d.b"}),
+        ("postgres", "select * from rows from (f(1), generate_series(1, 2)) t, a", {"f(1)", "a"}),
+        ("snowflake", "select * from table('x.y.z')", {"'x.y.z'"}),
+        ("snowflake", "select * from table(x.y.z)", {"x.y.z"}),
+        ("snowflake", "select * from identifier('x.y.z')", {"identifier('x.y.z')"}),
+        ("snowflake", "select * from table(result_scan(last_query_id()))", {"result_scan(last_query_id())"}),
+        ("snowflake", "select * from a, table(flatten(input => x)), table(generator(rowcount => 1))", {"a"}),
+        ("sqlite", "select * from a where x in b", {"a", "b"}),
+        ("sqlserver", "select * from srv.db.dbo.t", {"srv.db.dbo.t"}),
+        ("trino", "with function f(x int) returns int return x select f(y) from a", {"a"}),
+    ],
+)
+def test_a_relation_is_found_wherever_a_dialect_names_it(dialect, sql, relations):
+    assert read_compiled(sql, dialect).relations == relations
+
+
+@pytest.mark.parametrize(
+    ("sql", "relations"),
+    [
+        (
+            "select ??? from raw.a x, raw.b as y , [raw].[c], lateral d, unnest(e) where f = 1, g",
+            {"raw.a", "raw.b", "raw.c"},
+        ),
+        ("select ??? from raw.a x, x.items, a.more, raw.b", {"raw.a", "raw.b"}),
+        (
+            "with q as (select 1) select ??? from q, raw.a join openrowset(bulk 'x') o on 1 = 1",
+            {"raw.a", "openrowset(…)"},
+        ),
+    ],
+)
+def test_the_relations_of_sql_that_cannot_be_parsed_are_found(sql, relations):
+    assert read_compiled(sql, "duckdb").relations == relations
+
+
 def test_names_are_compared_whatever_their_quotes_and_case():
     assert relation_key('"Db"."Raw"."Orders"', "duckdb") == "db.raw.orders"
     assert relation_key("`p`.`d`.`t`", "bigquery") == "p.d.t"
@@ -120,3 +218,9 @@ def test_relations_that_a_template_spells_out(template, relations):
 )  # fmt: skip
 def test_statements_read_what_they_do_not_write(statements, relations, is_deterministic):
     assert read_statements(statements, "duckdb") == SqlReads(frozenset(relations), is_deterministic)
+
+
+def test_what_the_parser_of_sqlglot_fails_on_by_another_error_counts_as_not_understood():
+    sql = "-> select '1' minute) currval('s') from a"
+    assert read_compiled(sql, "sqlite") == SqlReads(frozenset({"a"}))
+    assert may_select_star(sql, "sqlite")

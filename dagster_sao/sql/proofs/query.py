@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
-from dagster_sao.sql.dialects import Semantics, semantics_of, sqlglot_dialect
+from dagster_sao.sql.dialects import Semantics, parsed, semantics_of, sqlglot_dialect
 from dagster_sao.sql.proofs import expressions, predicates
 from dagster_sao.sql.proofs.answers import answer
 from dagster_sao.sql.proofs.clauses import conditions, grouping, joins, set_operations
@@ -63,8 +61,10 @@ class QueryProofs:
 
 def _rows_of(sql: str, adapter: str, relations: Mapping[str, Relation], semantics: Semantics) -> Rows | NotProvable:
     dialect = sqlglot_dialect(adapter)
+    trees = parsed(sql, dialect)
+    if trees is None:
+        return NotProvable("the SQL cannot be parsed")
     try:
-        trees = [tree for tree in sqlglot.parse(sql, dialect=dialect) if tree is not None]
         if len(trees) != 1 or not isinstance(trees[0], exp.Query):
             return NotProvable("the SQL is not one query")
         names = {identifier.name for identifier in trees[0].find_all(exp.Identifier)}
@@ -74,8 +74,8 @@ def _rows_of(sql: str, adapter: str, relations: Mapping[str, Relation], semantic
         folded = frozenset(fold(name, quoted=False, semantics=semantics) for name in names)
         environment = Environment(dialect, semantics, relations, folded, _derived)
         return _derived(trees[0], environment)
-    except (SqlglotError, RecursionError):
-        return NotProvable("the SQL cannot be parsed")
+    except RecursionError:
+        return NotProvable("the SQL is nested too deeply")
 
 
 def _derived(node: exp.Expr, environment: Environment) -> Rows:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from datetime import date
 
-import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
+from dagster_sao.sql.dialects import parsed
 from dagster_sao.sql.proofs.column_types import BOOLEAN, DATE, FLOAT, INTEGER, TEXT, TIMESTAMP
 from dagster_sao.sql.proofs.facts import Column, Rows
 from dagster_sao.sql.proofs.predicates import literal
@@ -33,10 +32,8 @@ def runs(where: str, rows: Rows, environment: Environment) -> bool:
     """Return whether a condition on the rows is understood: known columns, and comparisons that no value makes fail."""
     if _ENDS_QUERY.search(where) or not environment.semantics.keeps_types:
         return False
-    try:
-        tree = sqlglot.parse_one(f"select 1 from t where {where}", dialect=environment.dialect)  # noqa: S608 (only parsed)
-    except (SqlglotError, RecursionError):
-        return False
+    trees = parsed(f"select 1 from t where {where}", environment.dialect)  # noqa: S608 (only parsed)
+    tree = trees[0] if trees is not None and len(trees) == 1 else None
     if not isinstance(tree, exp.Select) or not has_only(tree, "expressions", "from", "where"):
         return False
     return _is_understood(tree.args["where"].this, rows, environment)
