@@ -6,7 +6,7 @@ Both are claims, so they are made only about SQL that is understood.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -15,7 +15,7 @@ from operator import is_not
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 
-from dagster_sao.sql.dialects import parsed, sqlglot_dialect
+from dagster_sao.sql.dialects import parsed, peculiarities_of, sqlglot_dialect
 from dagster_sao.sql.normal_form import PLACEHOLDER, with_placeholders
 from dagster_sao.sql.template import split_template
 
@@ -27,9 +27,6 @@ _UNPROVEN = re.compile(
     r"|\w*ParameterizedAgg|Predict|Rand|Read|RowNumber|Sample|Secret|Shuffle|Seq|Session|Sys|ToFile|UnixTimestamp|Uniform|UTC|Utc|Uuid"
     r"|VectorSearch|Zipf)"
 )
-_UNPROVEN_IN: Mapping[str, tuple[type[exp.Expr], ...]] = {
-    "clickhouse": (exp.Median, exp.Quantile)
-}  # of a random sample
 _OF_NOW = (exp.Date, exp.Datetime, exp.Time, exp.Timestamp)
 """Functions that some databases take for the clock where they have no argument."""
 # The parts of a query and of a relation that are understood. Others choose rows by time, by place or by chance.
@@ -64,15 +61,6 @@ _OF_THE_DATABASE = frozenset(
     }
 )  # fmt: skip
 """Names of columns that some database gives a value of its own: a place, a number, a moment, a user."""
-_OF_THE_DATABASE_IN: Mapping[str, frozenset[str]] = {
-    "exasol": frozenset({"current_session", "current_statement", "scope_user"}),
-    "oracle": frozenset({"uid"}),
-    "teradata": frozenset({"account", "database", "date", "profile", "role", "session", "time"}),
-}
-_IN_TABLES = frozenset({"clickhouse", "sqlite"})
-"""Dialects in which `x in y` reads the rows of a relation."""
-_TAKE_ANY_ROW = frozenset({"mysql", "sqlite"})
-"""Dialects in which a column beside aggregates that is not grouped has the value of any row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +187,9 @@ def _relations(tree: exp.Expr, dialect: str, *, without: exp.Table | None = None
             yield _name(table)
     for rows in tree.find_all(exp.TableFromRows):
         yield from _computed(rows.this, dialect)
-    for test in tree.find_all(exp.In):
+    for test in tree.find_all(exp.In) if peculiarities_of(dialect).reads_in else ():
         name = test.args.get("field")
-        if dialect in _IN_TABLES and isinstance(name, exp.Column) and (name.table or not _is_query(name, dialect)):
+        if isinstance(name, exp.Column) and (name.table or not _is_query(name, dialect)):
             yield _name(name)
 
 
@@ -280,11 +268,11 @@ def _is_unproven(node: exp.Expr, dialect: str) -> bool:
     if isinstance(node, exp.Array | exp.List) and node.find(exp.Query) is not None:
         return True  # the order of its rows is open
     if isinstance(node, exp.Func):
-        return not _is_plain_function(node) or isinstance(node, _UNPROVEN_IN.get(dialect, ()))
+        return not _is_plain_function(node) or isinstance(node, peculiarities_of(dialect).samples)
     if isinstance(node, exp.Literal):
         return node.is_string and _CLOCK_WORD.fullmatch(node.this) is not None
     if isinstance(node, exp.Column):
-        return node.name.lower() in _OF_THE_DATABASE | _OF_THE_DATABASE_IN.get(dialect, frozenset())
+        return node.name.lower() in _OF_THE_DATABASE | peculiarities_of(dialect).own_columns
     if isinstance(node, exp.Distinct):
         return bool(node.args.get("on"))
     if isinstance(node, exp.WindowSpec):
@@ -292,10 +280,9 @@ def _is_unproven(node: exp.Expr, dialect: str) -> bool:
         return str(node.args.get("kind")).upper() in {"ROWS", "GROUPS"}
     if isinstance(node, exp.Join):
         kinds = {str(node.kind).upper(), str(node.method).upper()}
-        # ClickHouse takes the columns of any matching row.
-        return not kinds <= _JOINS or (dialect == "clickhouse" and "SEMI" in kinds)
+        return not kinds <= _JOINS or ("SEMI" in kinds and peculiarities_of(dialect).semi_joins_any_row)
     if isinstance(node, exp.Select):
-        return not _parts(node) <= _SELECT_PARTS or (dialect in _TAKE_ANY_ROW and _takes_any_row(node))
+        return not _parts(node) <= _SELECT_PARTS or (peculiarities_of(dialect).takes_any_row and _takes_any_row(node))
     if isinstance(node, exp.Table):
         return not _parts(node) <= _TABLE_PARTS
     # Among rows that are equal in its order, a limit takes any.

@@ -114,6 +114,22 @@ class DistinctCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Peculiarities:
+    """What an adapter's SQL reads, or leaves to chance, where that of others does not."""
+
+    samples: tuple[type[exp.Expression], ...] = ()
+    """Functions over a random sample."""
+    own_columns: frozenset[str] = frozenset()
+    """Names of columns to which the database gives a value of its own."""
+    reads_in: bool = False
+    """Whether `x in y` reads the rows of a relation."""
+    takes_any_row: bool = False
+    """Whether a column beside aggregates that is not grouped has the value of any row."""
+    semi_joins_any_row: bool = False
+    """Whether a semi join has columns of the other side, of any matching row."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Sql:
     """The SQL of one adapter."""
 
@@ -149,6 +165,17 @@ _SQL: Mapping[str, _Sql] = {
     "trino": _Sql("trino", lexicon.TRINO, _ANY_CASE),
     "vertica": _Sql("postgres"),
 }
+_PECULIARITIES: Mapping[str, Peculiarities] = {
+    "clickhouse": Peculiarities(samples=(exp.Median, exp.Quantile), reads_in=True, semi_joins_any_row=True),
+    "exasol": Peculiarities(own_columns=frozenset({"current_session", "current_statement", "scope_user"})),
+    "mysql": Peculiarities(takes_any_row=True),
+    "oracle": Peculiarities(own_columns=frozenset({"uid"})),
+    "sqlite": Peculiarities(reads_in=True, takes_any_row=True),
+    "teradata": Peculiarities(
+        own_columns=frozenset({"account", "database", "date", "profile", "role", "session", "time"})
+    ),
+}
+_NOT_PECULIAR = Peculiarities()
 PARENTS: Mapping[str, str] = {"databricks": "spark", "redshift": "postgres"}
 """The adapters that use the macros of another one: https://docs.getdbt.com/reference/dbt-jinja-functions/dispatch."""
 ADAPTERS = frozenset(_SQL)
@@ -184,6 +211,11 @@ def parsed(sql: str, dialect: str | None) -> list[exp.Expr] | None:
 def lexicon_of(adapter: str) -> Lexicon | None:
     """Return the lexicon of an adapter's SQL, None where it is not known: such SQL counts as it is written."""
     return _SQL[adapter].lexicon if adapter in _SQL else None
+
+
+def peculiarities_of(adapter: str) -> Peculiarities:
+    """Return what an adapter's SQL does otherwise than that of others."""
+    return _PECULIARITIES.get(adapter, _NOT_PECULIAR)
 
 
 def semantics_of(adapter: str) -> Semantics | None:
