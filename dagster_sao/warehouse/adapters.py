@@ -87,6 +87,10 @@ class AdapterTraits:
     """Whether the database counts the rows that are written to each table, and shows them some time after the commit."""
     sizes_seed_columns: bool = True
     """Whether dbt may size a seed's column by its longest value, in length or precision."""
+    as_text: str = "cast({value} as {type})"
+    """The SQL of a timestamp's text with all its digits. `{type}` is what the adapter calls its unbounded text type."""
+    from_nothing: str = ""
+    """What follows a SELECT that reads no relation."""
     preamble: str = ""
     """The first statement on every connection: a query may call a function that writes, and timestamps must be exact in text,
     whatever the role's settings."""
@@ -116,6 +120,10 @@ def _duckdb_binds_late() -> bool:
 
 _UNKNOWN = AdapterTraits()
 _IGNORES_CASE = NameTraits(ignores_case=True)
+# By CAST, a `datetime` becomes `Jan  1 2026 12:00AM`.
+_TSQL_TEXT = "convert({type}, {value}, 121)"
+# dbt's name of the text type is not one that CAST knows.
+_MYSQL = AdapterTraits(as_text="cast({value} as char)")
 _TRAITS: Mapping[str, AdapterTraits] = {
     "athena": AdapterTraits(names=_IGNORES_CASE, keeps_relations=False),
     "bigquery": AdapterTraits(
@@ -144,11 +152,24 @@ _TRAITS: Mapping[str, AdapterTraits] = {
     ),
     "fabric": AdapterTraits(
         names=_IGNORES_CASE,
+        as_text=_TSQL_TEXT,
         times=TimeTraits(
             flaw="the time that dbt reads from fabric is the time of the last DDL, which misses inserts, updates and deletes",
         ),
     ),
-    "oracle": AdapterTraits(names=NameTraits(Folding.UPPER)),
+    "mariadb": _MYSQL,
+    "mysql": _MYSQL,
+    "mysql5": _MYSQL,
+    "oracle": AdapterTraits(
+        names=NameTraits(Folding.UPPER),
+        from_nothing="from dual",
+        # By default, the text of a date has no time of day.
+        preamble=(
+            "alter session set nls_date_format = 'YYYY-MM-DD HH24:MI:SS'"
+            " nls_timestamp_format = 'YYYY-MM-DD HH24:MI:SS.FF9'"
+            " nls_timestamp_tz_format = 'YYYY-MM-DD HH24:MI:SS.FF9 TZH:TZM'"
+        ),
+    ),
     "postgres": AdapterTraits(
         relations=RelationTraits(drops_dependent_views=True),
         names=NameTraits(longest=63),
@@ -188,12 +209,15 @@ _TRAITS: Mapping[str, AdapterTraits] = {
         ),
     ),
     "spark": AdapterTraits(names=_IGNORES_CASE, keeps_relations=False),
+    "singlestore": _MYSQL,
     "sqlserver": AdapterTraits(
         names=_IGNORES_CASE,
+        as_text=_TSQL_TEXT,
         times=TimeTraits(
             flaw="the time that dbt reads from sqlserver is the time of the last DDL, which misses inserts, updates and deletes",
         ),
     ),
+    "synapse": AdapterTraits(as_text=_TSQL_TEXT),
     "teradata": AdapterTraits(
         times=TimeTraits(
             flaw="the time that dbt reads from teradata is the time of the last ALTER, which misses inserts, updates and deletes",

@@ -92,6 +92,7 @@ def test_every_common_adapter_has_a_dialect(adapter):
 @pytest.mark.parametrize("text", [
     "", "x", "42", "1767225600", "20260101", "12:00:00", "infinity", "-infinity", "true", "2026-13-01", "2026-01-01T25:00:00",
     "0044-03-15 (BC)", "Jan  1 2026 12:00AM", "0001-01-01 00:00:00+05", "2026-01-01 00:00:00.5.5", "2026-01-01 00:00 Mars",
+    "2026-01-01 00:00 Mars/Olympus",
 ])  # fmt: skip
 def test_what_is_no_timestamp_is_none(text):
     assert parse_timestamp(text) is None

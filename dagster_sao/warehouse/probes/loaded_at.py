@@ -69,6 +69,7 @@ class LoadedAtProbe:
         self._now_ns = now_ns
         self._runner = UnionRunner(session)
         self._dialect = sqlglot_dialect(session.adapter_type)
+        self._from_nothing = session.traits.from_nothing
         self._questions: dict[tuple[str, SourceSettings], _Question] = {}
 
     def claims(self, source: Source) -> bool:
@@ -116,7 +117,7 @@ class LoadedAtProbe:
         by_id = {question.source.unique_id: question for question in questions}
         nulls = []
         count = "(select count(*) from (\n{}\n) answers)"
-        arms = [Arm(uid, q.arm.database, count.format(q.query)) for uid, q in by_id.items()]
+        arms = [Arm(uid, q.arm.database, count.format(q.query), self._from_nothing) for uid, q in by_id.items()]
         for arm, rows in self._runner.run(arms, expired):
             question = by_id[arm.unique_id]
             if isinstance(rows, StatementError):
@@ -133,7 +134,10 @@ class LoadedAtProbe:
         """Tell an empty table from one whose rows have no value, whatever the filter hides."""
         by_id = {question.source.unique_id: question for question in questions}
         has_rows = "case when exists (select 1 from {}) then 'some' else 'none' end"
-        arms = [Arm(uid, q.arm.database, has_rows.format(relation_sql(q.source))) for uid, q in by_id.items()]
+        arms = [
+            Arm(uid, q.arm.database, has_rows.format(relation_sql(q.source)), self._from_nothing)
+            for uid, q in by_id.items()
+        ]
         for arm, rows in self._runner.run(arms, expired):
             question = by_id[arm.unique_id]
             if rows == "none":
@@ -163,18 +167,19 @@ class LoadedAtProbe:
         try:
             if settings.loaded_at_query:
                 query = single_query(self._render(source, settings.loaded_at_query), self._dialect)
-                value, rest = f"cast((\n{query}\n) as {self._session.text_type})", ""
+                value, rest = f"(\n{query}\n)", self._from_nothing
             else:
                 where = f" where {settings.filter}\n" if settings.filter else ""
                 largest, rest = f"max({settings.loaded_at_field}\n)", f"from {relation_sql(source)}{where}"
                 query = single_query(f"select {largest} {rest}", self._dialect)
-                value = f"cast({largest} as {self._session.text_type})"
+                value = largest
         except NotAQueryError as error:
             return Observation(None, kind, error=f"{place(source)} has a {kind} that {error}")
         except StatementError as error:
             sentence = f"{place(source)} has a {kind} that dbt cannot render: {error}. Correct its Jinja"
             return Observation(None, kind, error=sentence)
-        arm = Arm(source.unique_id, source.database or "", value, rest)
+        text = self._session.traits.as_text.format(value=value, type=self._session.text_type)
+        arm = Arm(source.unique_id, source.database or "", text, rest)
         question = _Question(source, kind, query, arm)
         if _is_constant(settings.loaded_at_query or ""):
             self._questions[_key(source)] = question

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _TEXT = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})"
     r"(?:[T ](?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d+))?)?"
-    r"\s*(?P<zone>Z|UTC|(?P<sign>[+-])(?P<zh>\d{2}):?(?P<zm>\d{2})?(?::(?P<zs>\d{2}))?)?)?"
+    r"\s*(?P<zone>Z|UTC|(?P<sign>[+-])(?P<zh>\d{2}):?(?P<zm>\d{2})?(?::(?P<zs>\d{2}))?"
+    r"|(?P<place>[A-Za-z]+(?:/[A-Za-z0-9_+-]+)+))?)?"
 )
 
 
@@ -31,6 +33,8 @@ def parse_timestamp(text: str) -> Timestamp | None:
 
     >>> parse_timestamp("2026-01-01 01:30:00.123456700+01:30").text
     '2026-01-01T00:00:00.1234567Z'
+    >>> parse_timestamp("2026-01-01 01:30:00.5 Europe/Berlin").text
+    '2026-01-01T00:30:00.5Z'
     >>> parse_timestamp("2026-01-01").text
     '2026-01-01T00:00:00'
     >>> parse_timestamp("1767225600") is None
@@ -43,10 +47,11 @@ def parse_timestamp(text: str) -> Timestamp | None:
         return None
     part = match.groupdict()
     try:
-        moment = datetime.fromisoformat(part["date"]).replace(
+        local = datetime.fromisoformat(part["date"]).replace(
             hour=int(part["hour"] or 0), minute=int(part["minute"] or 0), second=int(part["second"] or 0)
-        ) - _offset(part)
-    except (ValueError, OverflowError):
+        )
+        moment = local - _offset(part, local)
+    except (ValueError, OverflowError, ZoneInfoNotFoundError):
         return None
     digits = (part["fraction"] or "").rstrip("0")
     exact = moment.isoformat() + (f".{digits}" if digits else "") + ("Z" if part["zone"] else "")
@@ -55,7 +60,9 @@ def parse_timestamp(text: str) -> Timestamp | None:
     return Timestamp(exact, utc, is_whole_day)
 
 
-def _offset(part: dict[str, str | None]) -> timedelta:
+def _offset(part: dict[str, str | None], local: datetime) -> timedelta:
+    if part["place"] is not None:
+        return ZoneInfo(part["place"]).utcoffset(local) or timedelta()
     if part["sign"] is None:
         return timedelta()
     size = timedelta(hours=int(part["zh"] or 0), minutes=int(part["zm"] or 0), seconds=int(part["zs"] or 0))
