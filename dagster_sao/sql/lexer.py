@@ -22,6 +22,7 @@ _NOT_UNDERSTOOD = re.compile(
     # White space to some. DuckDB reads the comments of a text with one of them otherwise than those of other texts.
     | [\xa0\u1680\u180e\u2000-\u200f\u202f\u205f-\u206f\u3000\ufeff]
     | \\['"`]                                             # which ends a string, or does not
+    | @[^\s'"();,]*(?://|--)                               # the path of a stage, or a comment
     | /[\ue001\ue002]+\*                                  # which is a comment if nothing is printed between
     | (?i:\bcurrent_query\b)                              # which sees comments""",
     re.VERBOSE,

@@ -54,11 +54,16 @@ def _is_free(one: Token, other: Token, lexicon: Lexicon) -> bool:
 
 
 def _has_paths(tokens: Sequence[Token], lexicon: Lexicon) -> bool:
-    return any(
+    has_mark = any(
         character in token.text
         for token in tokens
         if token.kind in {"other", "opaque"} and token.text != "::"
         for character in lexicon.paths
+    )
+    # A path may go on after an index: `items[0].Price`.
+    return has_mark or any(
+        one.text in {"]", ")"} and other.kind == "word" and other.text.startswith(".")
+        for one, other in pairwise(tokens)
     )
 
 
