@@ -10,11 +10,18 @@ from dagster_sao.sql.jinja_reads import ANY, Read
 
 _READERS = frozenset(
     {
-        "getenv", "open", "read_bytes", "read_csv", "read_delta", "read_excel", "read_feather", "read_json", "read_parquet",
-        "read_pickle", "read_sql", "read_sql_query", "read_sql_table", "read_table", "read_text", "urlopen",
+        "call", "connect", "create_engine", "forName", "forPath", "from_csv_auto", "from_parquet", "genfromtxt", "get_stream", "getenv",
+        "glob", "iglob", "iterdir", "listTables", "listdir", "load_model", "load_workbook", "loadtxt", "open", "rglob", "scandir",
+        "table_function", "urlopen", "urlretrieve",
     }
 )  # fmt: skip
-"""Functions and methods that read a file, a database or the environment."""
+_READER_NAMES = ("read_", "scan_")
+"""Functions and methods, by name or its beginning, that read a file, a database or the environment."""
+_OUTSIDE = frozenset({"boto3", "dbutils", "httpx", "joblib", "requests", "socket", "subprocess", "torch", "urllib3"})
+"""Modules, and an object of Databricks, whose functions may read anything."""
+_FRAME_READERS = frozenset({"read", "readStream"})
+"""Attributes of a session of Spark or Snowpark: what reads files, after options."""
+_OPTIONS = frozenset({"format", "option", "options", "schema", "with_metadata"})
 _IMPORTERS = frozenset({"__import__", "import_module"})
 _QUERIES = frozenset({"execute", "sql", "table"})
 """Methods of a session of a database."""
@@ -118,8 +125,31 @@ def _inputs_of_call(call: ast.Call, dialect: str) -> Iterator[str]:
     name = _name_of(call)
     argument = call.args[0] if call.args else None
     is_query, is_import = isinstance(call.func, ast.Attribute) and name in _QUERIES, name in _IMPORTERS
-    if name in _READERS or ((is_query or is_import) and not _is_text(call.args)):
+    if _reads(call, name) or ((is_query or is_import) and not _is_text(call.args)):
         yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
     elif is_query and isinstance(argument, ast.Constant):
         query = str(argument.value)
         yield from [query.lower()] if name == "table" else sorted(read_statements([query], dialect).relations)
+
+
+def _reads(call: ast.Call, name: str) -> bool:
+    """Return whether a call reads from outside, other than by a query."""
+    if name in _READERS or name.startswith(_READER_NAMES):
+        return True
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    is_frame = name not in _OPTIONS | _QUERIES and _is_frame_reader(call.func.value)
+    return is_frame or (isinstance(call.func.value, ast.Name | ast.Attribute) and _root_of(call.func) in _OUTSIDE)
+
+
+def _is_frame_reader(node: ast.AST) -> bool:
+    """Return whether this is `session.read`, perhaps with options."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _OPTIONS:
+        node = node.func.value
+    return isinstance(node, ast.Attribute) and node.attr in _FRAME_READERS
+
+
+def _root_of(node: ast.AST) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""

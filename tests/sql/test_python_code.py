@@ -21,6 +21,16 @@ from dagster_sao.sql.python_code import inputs_of_python
         ("import os; os.environ['A']; os.getenv('B')", ["os.environ", "getenv('B')"]),
         ("df.query('a > 1'); df.filter(df.a > 1)", []),
         ("not python (", []),
+        ("spark.read.parquet('/x').filter(a)", ["parquet('/x')"]),
+        ("spark.read.format('delta').option('a', 1).load('/x')", ["load('/x')"]),
+        ("session.read.option('a', 1).csv('@stage/x')", ["csv('@stage/x')"]),
+        ("spark.readStream.table('raw.a').filter(b); spark.read.table('raw.c')", ["raw.a", "raw.c"]),
+        ("DeltaTable.forName(spark, 'x').toDF()", ["forName(spark)"]),
+        ("dbutils.fs.head('/x')", ["head('/x')"]),
+        ("requests.get('https://x').json()", ["get('https://x')"]),
+        ("session.call('p')", ["call('p')"]),
+        ("bpd.read_gbq('a.b'); pl.scan_parquet(p)", ["read_gbq('a.b')", "scan_parquet(p)"]),
+        ("f.read(); a.get('b'); df.load(c); json.loads(d); read(e)", []),
     ],
 )
 def test_inputs_beside_refs_and_sources(code, inputs):
