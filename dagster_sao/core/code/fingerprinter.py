@@ -29,7 +29,7 @@ from dagster_sao.core.manifest.functions import Function, definition, is_determi
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.read_graph import build_graph
-from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, stored_names
+from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, settings_of_columns, stored_names
 from dagster_sao.sql.python_code import python_form, reads_of_python
 
 _POINTER = "latest_version_pointer"
@@ -240,6 +240,8 @@ class Fingerprinter:
         yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
             yield Part("config: contract", short(contract_of(props)))
+        if settings_at_columns := settings_of_columns(props):
+            yield Part("config: columns", short(settings_at_columns))
         yield from self._parts_of_all
 
     @cached_property

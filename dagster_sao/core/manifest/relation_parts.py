@@ -8,6 +8,12 @@ from typing import Any
 from dagster_sao.core.manifest.graph import Node, ProjectGraph
 
 _WITHOUT_STORED_SQL = frozenset({"incremental", "seed", "snapshot", "table"})
+_OF_COLUMNS = frozenset(
+    {
+        "config", "constraints", "data_type", "description", "dimension", "doc_blocks", "entity", "granularity", "meta", "name", "quote", "tags",
+    }
+)  # fmt: skip
+"""What dbt itself knows of a column. All else is a setting of an adapter."""
 
 
 def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, str, object]]:
@@ -44,3 +50,14 @@ def contract_of(props: Mapping[str, Any]) -> list[Any]:
     if ((props.get("config") or {}).get("contract") or {}).get("alias_types") is False:
         found.append("types as they are written")
     return found
+
+
+def settings_of_columns(props: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of adapters at a relation's columns, by column, such as `policy_tags`: they need no contract.
+
+    >>> settings_of_columns({"columns": {"id": {"name": "id", "description": "key", "policy_tags": ["secret"]}}})
+    {'id': {'policy_tags': ['secret']}}
+    """
+    columns = (props.get("columns") or {}).values()
+    found = {str(c.get("name")): {name: c[name] for name in c if name not in _OF_COLUMNS} for c in columns}
+    return {name: settings for name, settings in found.items() if settings}

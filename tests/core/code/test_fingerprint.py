@@ -402,6 +402,20 @@ def test_columns_count_only_under_an_enforced_contract():
     assert changes(world("int", enforced=False), world("text", enforced=False)) == ()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"policy_tags": ["open"]}, {"policy_tags": ["secret"]}, ("config: columns",)),
+        ({}, {"column_mask": {"function": "hide"}}, ("config: columns",)),
+        ({"databricks_tags": {"pii": "yes"}}, {}, ("config: columns",)),
+        ({"description": "a", "tags": ["a"], "meta": {"a": 1}}, {"description": "b", "quote": True}, ()),
+    ],
+)
+def test_settings_of_adapters_at_columns_count_without_a_contract(old, new, expected):
+    old, new = (manifest([model("m", columns={"id": {"name": "id", **settings}})]) for settings in (old, new))
+    assert changes(old, new) == expected
+
+
 def test_a_large_seed_is_known_by_its_file_not_by_its_path():
     """Of a seed over 1 MiB dbt records the path only."""
     world = manifest([seed("big", checksum={"name": "path", "checksum": "seeds/big.csv"})])
