@@ -8,7 +8,7 @@ import pytest
 
 from dagster_sao import StateAwareProject
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
-from tests.histories.lab import TABLE, lab
+from tests.histories.lab import TABLE, VIEW, lab
 
 pytestmark = pytest.mark.slow
 
@@ -188,16 +188,46 @@ def test_an_interruption_outlives_its_run(tmp_path):
         assert case.sql("select n from main.c") == case.sql("select count(*) from main.m") == [(2,)]
 
 
+def of_prod(folder):
+    """Write the manifest of an environment whose `m` is in the schema `prod`, and return its folder."""
+    manifest = json.loads((folder / "target/manifest.json").read_text())
+    manifest["nodes"]["model.shop.m"] |= {"schema": "prod", "relation_name": '"warehouse"."prod"."m"'}
+    (folder / "prod").mkdir()
+    (folder / "prod/manifest.json").write_text(json.dumps(manifest))
+    return folder / "prod"
+
+
 def test_what_was_read_from_another_environment_is_not_taken_for_the_own(tmp_path):
     with lab(
         tmp_path, PARENT_AND_CHILD, [*SETUP, "create schema prod", "create table prod.m as select 7 as id"]
     ) as case:
         case.settle()
-        manifest = json.loads((tmp_path / "target/manifest.json").read_text())
-        manifest["nodes"]["model.shop.m"] |= {"schema": "prod", "relation_name": '"warehouse"."prod"."m"'}
-        (tmp_path / "prod").mkdir()
-        (tmp_path / "prod/manifest.json").write_text(json.dumps(manifest))
         project = StateAwareProject.from_definitions(case.definitions, instance=case.instance)
-        project.build("c", state=tmp_path / "prod", defer=True, favor_state=True)
+        project.build("c", state=of_prod(tmp_path), defer=True, favor_state=True)
         assert case.sql("select n from main.c") == [(1,)]
         assert case.decision("c") == ("build", "New changes detected: m")
+
+
+def test_with_favor_state_a_reused_model_of_the_selection_is_read_from_elsewhere_too(tmp_path):
+    files = {
+        **SOURCES,
+        "models/m.sql": TABLE + f"select count(*) as n from {ORDERS}",
+        "models/v.sql": VIEW + "select n from {{ ref('m') }}",
+        "models/t.sql": TABLE + "select n from {{ ref('v') }}",
+        "models/c.sql": TABLE + "select n from {{ ref('m') }}",
+        "tests/few.sql": "{{ config(severity='warn') }} select * from {{ ref('m') }} where n > 5",
+    }
+    edited = {f"models/{name}.sql": files[f"models/{name}.sql"].replace("n from", "n + 0 as n from") for name in "vc"}
+    edited["tests/few.sql"] = files["tests/few.sql"].replace("*", "n")
+    read = "select v.n, t.n, c.n from main.v, main.t, main.c"
+    with lab(tmp_path, files, [*SETUP, "create schema prod", "create table prod.m as select 7 as n"]) as case:
+        case.settle()
+        case.edit(edited)
+        project = StateAwareProject.from_definitions(case.definitions, instance=case.instance)
+        results = project.build(state=of_prod(tmp_path), defer=True, favor_state=True, raise_on_failure=False)
+        assert results["model.shop.m"].status.value == "reused"
+        assert case.sql(read) == [(7, 7, 7)]
+        assert case.verdicts == {"few": "warn"}
+        case.settle()
+        assert case.sql(read) == [(2, 2, 2)]
+        assert case.verdicts == {"few": "pass"}

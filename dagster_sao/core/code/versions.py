@@ -10,6 +10,7 @@ from dagster_sao.core.manifest.graph import NodeKind
 
 _DIGEST_BYTES = 12
 _MOVED = " moved in "
+_DEFERRED = "deferred "
 
 
 def digest(value: object, *, keeps_order: bool = False) -> str:
@@ -68,6 +69,20 @@ def moved_version(version: str, run_id: str, times: int = 1) -> str:
 def attempt_version(unique_id: str, run_id: str, attempt: int) -> str:
     """Return the version of the rows that a failed attempt leaves: there is no telling which rows these are."""
     return digest(["attempt", unique_id, run_id, attempt])
+
+
+def deferred_version(run_id: str) -> str:
+    """Return the consumed version of what a run reads from another environment. It equals no other.
+
+    >>> is_deferred(deferred_version("run 7")), is_deferred("t1")
+    (True, False)
+    """
+    return f"{_DEFERRED}{run_id}"
+
+
+def is_deferred(version: str) -> bool:
+    """Return whether a consumed version is that of another environment."""
+    return version.startswith(_DEFERRED)
 
 
 def captured_version(version: str) -> str:

@@ -8,6 +8,7 @@ probed again before anything is recorded, and if it moved, there is no telling w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from dagster_sao.core.code.versions import (
     attempt_version,
     captured_version,
     data_version,
+    deferred_version,
     function_versions,
     moved_version,
     times_moved,
@@ -54,6 +56,8 @@ class Ledger:
         self._created: dict[str, str] = {}
         self._functions_of_views: dict[str, dict[str, str]] = {}
         self._limited: dict[str, str] = {}
+        self._is_own: AbstractSet[str] | None = None
+        self._elsewhere = ""
         self._moved: set[str] = set()
         self._left = {uid: failure.left for uid, failure in state.failures.items() if failure.left}
         self._attempts = 0
@@ -88,6 +92,13 @@ class Ledger:
         for uid in nodes:
             if self._project.graph.nodes[uid].continues_on_error:
                 self._left[uid] = attempt_version(uid, run_id, self._attempts)
+
+    def only(self, nodes: Iterable[str], run_id: str) -> None:
+        """Note that dbt reads all but `nodes` from another environment until its next command: `--favor-state`.
+
+        It does so for whatever a command does not build, also what the run selected and reuses, or builds in another command.
+        """
+        self._is_own, self._elsewhere = frozenset(nodes), deferred_version(run_id)
 
     def left(self, unique_id: str) -> str:
         """Return the version that the failed build of a node left; empty unless dbt continues with its children."""
@@ -250,6 +261,7 @@ class Ledger:
         `tokens` and `alterations` are what was found of sources and of nodes at the end of the run. What other runs built
         meanwhile is left out: their builds have causes of their own.
         """
+        self._is_own = None
         self.unknown(tokens)
         for uid, alteration in alterations.items():
             self._tables[uid] = altered_version(self._builds[uid].data_version, alteration)
@@ -314,6 +326,8 @@ class Ledger:
         if unique_id in self._left:
             return self._left[unique_id]
         node = self._project.graph.nodes.get(unique_id)
+        if node is not None and self._is_own is not None and unique_id not in self._is_own:
+            return self._elsewhere
         if node is None or not node.is_view or unique_id in self._sources:
             return self._tables.get(unique_id)
         if unique_id not in known:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from dagster_sao.core.code.evidence import Evidence, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
-from dagster_sao.core.code.versions import digest
+from dagster_sao.core.code.versions import digest, is_deferred
 from dagster_sao.core.decision.materializations import is_refreshed_with_old_sql
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
@@ -54,16 +54,20 @@ def asked_parents(
 ) -> tuple[str, ...]:
     """Return the parents of a view whose other version may give it other SQL, because its templates queried them.
 
-    `columns` are those that are known: if its templates asked for columns alone, these parents are compared by them.
+    Or because it was created on the parents of another environment, whose names its SQL has. `columns` are those that are
+    known: if its templates asked for columns alone, these parents are compared by them.
     """
-    if last_build is None or not asks_parents(node, project, last_build.evidence):
+    if last_build is None or not node.is_view:
         return ()
+    elsewhere = tuple(parent for parent in node.parents if is_deferred(last_build.consumed.get(parent, "")))
+    if not asks_parents(node, project, last_build.evidence):
+        return elsewhere
     reads = last_build.evidence.reads
     if reads is None or reads.asks_rows:
         return node.parents
     # Where the database binds views, their nodes' column signatures are compared too.
     bound = project.graph.nodes if project.traits.binds_views else ()
-    return tuple(parent for parent in node.parents if parent not in columns and parent not in bound)
+    return tuple(p for p in node.parents if p in elsewhere or (p not in columns and p not in bound))
 
 
 def renewal(

@@ -29,6 +29,7 @@ _SELECTIONS = (
     "--select", "-s", "--models", "--model", "-m", "--exclude", "--selector", "--resource-type", "--resource-types",
     "--exclude-resource-type", "--exclude-resource-types",
 )  # fmt: skip
+_DEFERRING = ("--defer", "--defer-state", "--favor-state")
 _HIDING = frozenset({"--quiet", "-q", "--no-write-json", "--no-quiet", "--write-json"})
 _HIDING_WITH_VALUE = frozenset({"--indirect-selection", "--log-level", "--log-format"})
 
@@ -79,12 +80,21 @@ def read_variables(value: Any, option: str) -> Mapping[str, Any]:  # noqa: ANN40
 
 
 def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
-    """Raise InvalidProjectError when the arguments of a dbt command select nodes, which each run does by itself."""
+    """Raise InvalidProjectError when the arguments of a dbt command choose nodes, or where these are read from.
+
+    Each run does that by itself, and records it.
+    """
     given = {str(word).split("=", 1)[0] for one in arguments for word in (one if isinstance(one, Mapping) else [one])}
     if found := [option for option in _SELECTIONS if option in given]:
         msg = (
             f"`{where}` has {', '.join(found)}, but each run makes its own selection. Put the selection in the definitions"
             " or in a job."
+        )
+        raise InvalidProjectError(msg)
+    if found := [option for option in _DEFERRING if option in given]:
+        msg = (
+            f"`{where}` has {', '.join(found)}, but each run has to know what it reads from another environment. Set `defer`,"
+            " `favor_state` and `state` of a job or a run."
         )
         raise InvalidProjectError(msg)
 

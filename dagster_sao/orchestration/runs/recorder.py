@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -133,9 +133,11 @@ class Recorder:
         """Note that dbt is about to create functions from other code."""
         self._ledger.replace_functions(functions, self._run_id)
 
-    def attempt(self, nodes: Iterable[str]) -> None:
-        """Note that dbt is about to build nodes."""
+    def attempt(self, nodes: Sequence[str], *, is_alone: bool) -> None:
+        """Note that dbt is about to build nodes. With `is_alone` it reads all others from another environment."""
         self._ledger.attempt(nodes, self._run_id)
+        if is_alone:
+            self._ledger.only(nodes, self._run_id)
 
     def function_created(self, uid: str, code: str) -> None:
         """Note the new code of a function, which readers of a view that calls it consume."""

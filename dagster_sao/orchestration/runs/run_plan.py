@@ -12,6 +12,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from dagster_sao.core.code.versions import deferred_version
 from dagster_sao.core.decision.decide import Request
 from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope, tests_of_selection
@@ -274,7 +275,7 @@ def _with_deferred_parents(asked: AskedOfRun, state: StateSnapshot, now: datetim
     if not config.defer:
         return state
     there = frozenset() if config.favor_state else state.builds.keys() - state.missing_relations
-    unknown = SourceState(f"deferred {asked.run_id}", now)
+    unknown = SourceState(deferred_version(asked.run_id), now)
     deferred = dict.fromkeys(deferred_parents(graph, asked.selected, there), unknown)
     return replace(state, sources={**state.sources, **deferred})
 

@@ -152,6 +152,13 @@ def test_a_selection_among_the_arguments_is_refused(arguments):
     check_no_selection(["build", "--full-refresh", "--vars", "{a: --select}"], "dbt_args")
 
 
+@pytest.mark.parametrize("arguments", [["build", "--defer", "--state", "p"], ["build", {"--favor-state": ""}]])
+def test_arguments_that_read_another_environment_are_refused(arguments):
+    with pytest.raises(InvalidProjectError, match="reads from another environment"):
+        check_no_selection(arguments, "dbt_args")
+    check_no_selection(["build", "--state", "p", "--no-defer"], "dbt_args")
+
+
 def test_arguments_that_hide_results_are_left_out():
     given = [
         "--quiet",
