@@ -217,7 +217,7 @@ _TRAITS: Mapping[str, AdapterTraits] = {
             flaw="the time that dbt reads from sqlserver is the time of the last DDL, which misses inserts, updates and deletes",
         ),
     ),
-    "synapse": AdapterTraits(as_text=_TSQL_TEXT),
+    "synapse": AdapterTraits(names=_IGNORES_CASE, as_text=_TSQL_TEXT),
     "teradata": AdapterTraits(
         times=TimeTraits(
             flaw="the time that dbt reads from teradata is the time of the last ALTER, which misses inserts, updates and deletes",
