@@ -23,7 +23,7 @@ from dagster_sao.sql.template import split_template
 # order in which the engine happens to read rows.
 _UNPROVEN = re.compile(
     r"(AI|AnyValue|Approx|ArgM|Array\w*Agg|Current|DynamicIdentifier|Encrypt|FeaturesAtTime|First|GapFill|Generate(Bool|Double|Embedding"
-    r"|Int|Table|Text)|GroupConcat|JSON\w*Agg|Lag|Last|Lead|Local|MatchAgainst|ML|Mode|NextValue|Normal|NthValue|Ntile|ObjectId"
+    r"|Int|Table|Text)|GroupConcat|JSON\w*Agg|Lag|Last|Lead|List|Local|MatchAgainst|ML|Mode|NextValue|Normal|NthValue|Ntile|ObjectId"
     r"|\w*ParameterizedAgg|Predict|Rand|Read|RowNumber|Sample|Secret|Shuffle|Seq|Session|Sys|ToFile|UnixTimestamp|Uniform|UTC|Utc|Uuid"
     r"|VectorSearch|Zipf)"
 )
@@ -41,7 +41,9 @@ _TABLE_PARTS = frozenset(
 )
 _JOINS = frozenset({"", "ANTI", "ARRAY", "CROSS", "INNER", "NATURAL", "OUTER", "SEMI"})
 # Functions that sqlglot has no class for, and that depend on their arguments alone.
-_PROVEN = frozenset({"generate_series", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"})
+_PROVEN = frozenset(
+    {"generate_series", "generator", "json_each", "jsonb_each", "regexp_split_to_table", "generate_subscripts"}
+)
 _NAME = r"""(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[\w$]+)"""
 _FULL_NAME = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
 _READ_NAME = re.compile(rf"\b(?:from|join)\s+({_FULL_NAME})(\s*\()?", re.IGNORECASE)
