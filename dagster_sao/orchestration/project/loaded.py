@@ -6,6 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any
 
 import dagster as dg
@@ -82,6 +83,19 @@ class LoadedProject:
         graph = self.project.graph
         keys = {uid: self.spec(uid).key for uid in (*graph.nodes, *graph.sources)}
         return AssetKeys(keys, frozenset(graph.nodes))
+
+    @cached_property
+    def key_prefix(self) -> tuple[str, ...]:
+        """What all nodes have before the asset keys that dagster-dbt itself gives them; empty for nothing.
+
+        Nodes with keys of another kind do not count.
+        """
+        plain, found = DagsterDbtTranslator(), []
+        for uid in self.keys.nodes:
+            key, end = self.keys.by_unique_id[uid].path, plain.get_asset_key(self.manifest["nodes"][uid]).path
+            if key[-len(end) :] == end:
+                found.append(tuple(key[: -len(end)]))
+        return tuple(commonprefix(found))
 
     @cached_property
     def check_keys(self) -> Mapping[str, dg.AssetCheckKey]:

@@ -78,7 +78,15 @@ class OrchestratedProject:
     @property
     def state_name(self) -> str:
         """The name of the state of this project and environment: no other has it."""
-        return state_name(self.name, self.environment)
+        return state_name(self.kept_as, self.environment)
+
+    @property
+    def kept_as(self) -> str:
+        """The name of its state: the project's, below what is put before its asset keys.
+
+        So the state of another project of this name, or of this one in another code location, is another.
+        """
+        return "/".join((*(self._loaded or self.load()).key_prefix, self.name))
 
     @property
     def freshness_sensor_name(self) -> str:

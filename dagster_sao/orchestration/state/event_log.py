@@ -376,7 +376,7 @@ _states: WeakKeyDictionary[OrchestratedProject, _States] = WeakKeyDictionary()
 def event_log_state(instance: dg.DagsterInstance, project: OrchestratedProject) -> EventLogState:
     """Return the state of a project in an instance, one for the life of this process."""
     states = _states.setdefault(project, WeakKeyDictionary())
-    state = EventLogState(instance, project.name, project.environment, loaded_by_dagster=project.loaded_by_dagster)
+    state = EventLogState(instance, project.kept_as, project.environment, loaded_by_dagster=project.loaded_by_dagster)
     return states.setdefault(instance, state)
 
 

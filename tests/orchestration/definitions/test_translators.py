@@ -11,14 +11,17 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao import StateAwareCondition, StateAwareDbtTranslator, build_state_aware_definitions, state_aware
+from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.state.state import Verdict, VerdictStatus
 from dagster_sao.orchestration.automation.condition import project_of
 from dagster_sao.orchestration.definitions.translator import SpecMemory, state_aware_spec
 from dagster_sao.orchestration.private import dagster_internals
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.state.event_log import event_log_state
+from dagster_sao.orchestration.state.verdicts import VerdictTable
 from tests.core.manifests import manifest, model, source
-from tests.orchestration.shops import definitions, load_project, project_in, shop_manifest, write_project
+from tests.orchestration.shops import NOW, definitions, load_project, project_in, shop_manifest, write_project
 
 DAILY = dg.AutomationCondition.on_cron("@daily")
 
@@ -134,6 +137,37 @@ def test_two_projects_may_share_one_translator_which_stays_as_it_is(tmp_path):
         graph = defs.resolve_asset_graph()
         assert project_of(graph, dg.AssetKey(["mart", f"m_{name}"])) is project_in(defs)
     assert vars(translator) == before
+
+
+class BySchema(DagsterDbtTranslator):
+    """Keys of another kind than dagster-dbt's."""
+
+    def get_asset_key(self, props):
+        return dg.AssetKey(["warehouse", props["schema"], f"t_{props['name']}"])
+
+
+@pytest.mark.parametrize(
+    ("translator", "own_keys", "kept_as"),
+    [
+        (DagsterDbtTranslator(), {}, "shop"),
+        (Mine(), {}, "mart/shop"),
+        (MineByTheSpec(), {}, "mart/shop"),
+        (Mine(), {"stg": ["staging", "stg"]}, "mart/shop"),
+        (DagsterDbtTranslator(), {"stg": ["mart", "stg"]}, "shop"),
+        (BySchema(), {}, "shop"),
+    ],
+)
+def test_projects_of_one_name_with_other_asset_keys_have_states_of_their_own(tmp_path, translator, own_keys, kept_as):
+    world = shop_manifest()
+    for name, key in own_keys.items():
+        world["nodes"][f"model.shop.{name}"]["meta"] = {"dagster": {"asset_key": key}}
+    project = OrchestratedProject(write_project(tmp_path, world), translator)
+    assert project.state_name == kept_as
+    verdict = Verdict(VerdictStatus.PASS, NOW, "run 1", Fingerprint({"sql": "1"}), {"model.shop.orders": "v1"})
+    with dg.DagsterInstance.ephemeral() as instance:
+        VerdictTable(instance, "shop").write({"test.shop.t": verdict})
+        known = event_log_state(instance, project).verdicts.read()
+    assert known.keys() == ({"test.shop.t"} if kept_as == "shop" else set())
 
 
 def test_asset_keys_follow_the_manifest_and_nothing_of_the_last_one_is_kept(tmp_path):
