@@ -29,6 +29,7 @@ from dagster_sao.orchestration.automation.scheduled_run import (
     start_up,
 )
 from dagster_sao.orchestration.automation.time_limit import TimeLimit
+from dagster_sao.orchestration.automation.undefined import undefined_line
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
 from dagster_sao.orchestration.messages import sentence
@@ -99,7 +100,7 @@ class _Tick:
     log: TickLog
     deadline: float
     problems: list[str] = field(default_factory=list)
-    """A sentence for each source that could not be probed."""
+    """A sentence for each source that could not be probed, and about models that the definitions do not have."""
 
     def building(self) -> Mapping[str, str]:
         """Return what unfinished runs will build."""
@@ -188,7 +189,11 @@ class JobSchedule:
             warn=log.warning,
             state_aware=True,
         )
-        return _Tick(instance, project, loaded, asked, repository_of_tick(context), log, deadline)
+        repository = repository_of_tick(context)
+        problems = [undefined] if (undefined := undefined_line(loaded, repository)) else []
+        for problem in problems:
+            self._warnings.warn(log, problem)
+        return _Tick(instance, project, loaded, asked, repository, log, deadline, problems)
 
     def _look(self, tick: _Tick) -> None:
         """Record what the sources answer, and note the relations, as the run does at its beginning.

@@ -28,6 +28,7 @@ from dagster_sao.orchestration.automation.composed import Asked, Nodes, ask
 from dagster_sao.orchestration.automation.condition import StateAwareCondition, is_state_aware, planned
 from dagster_sao.orchestration.automation.due_tests import AskedTests, run_request, tests_of_targets
 from dagster_sao.orchestration.automation.evaluations import ShownReasons
+from dagster_sao.orchestration.automation.undefined import undefined_line
 from dagster_sao.orchestration.events.door import errors_masked
 from dagster_sao.orchestration.events.event_schema import CONDITION_TAG, PROJECT_TAG
 from dagster_sao.orchestration.leases.dead_runs import end_dead_runs, ended_line
@@ -44,7 +45,7 @@ from dagster_sao.orchestration.sensor_cursor import read_cursor, write_cursor
 from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import read_state
 from dagster_sao.orchestration.state.run_activity import reported_by, run_activity
-from dagster_sao.orchestration.tick_context import TickLog, tick_instance
+from dagster_sao.orchestration.tick_context import FirstWarnings, TickLog, tick_instance
 
 _CONDITIONS, _WAITING = "conditions", "waiting"
 """What the cursor stores: Dagster's own cursor for composed conditions, and the nodes that they asked for and that wait."""
@@ -72,6 +73,7 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         self._before_plan = before_plan
         self._options = {"target": target, **options}
         self._reasons = ShownReasons()
+        self._warnings = FirstWarnings()
         self.requested_nodes = RequestedNodes()
         self.asked_tests = AskedTests()
         with warnings.catch_warnings():
@@ -100,7 +102,11 @@ class StateAwareAutomationSensor(dg.AutomationConditionSensorDefinition):
         choices, evaluations, conditions_cursor = tick.run()
         evaluations = [*evaluations, *self._reasons.changed(choices, tick.loaded)]
         requests = tick.run_requests(choices)
-        skip_reason = None if requests else nothing_to_build(choices.values(), tick.waiting_tests)
+        undefined = undefined_line(tick.loaded, context.repository_def)
+        if undefined:
+            self._warnings.warn(TickLog(context), undefined)
+        idle = nothing_to_build(choices.values(), tick.waiting_tests)
+        skip_reason = None if requests else f"{idle} {undefined}".strip()
         return sensor_result(
             requests,
             write_cursor({_CONDITIONS: conditions_cursor, _WAITING: " ".join(sorted(tick.waiting_conditions))}),

@@ -143,6 +143,20 @@ def test_a_manifest_that_is_written_during_a_tick_is_not_that_ticks(shop, monkey
     assert shop.asked() == {"stg", "orders", "customers"}
 
 
+def test_models_that_the_definitions_do_not_have_are_named_at_each_tick(shop, capsys):
+    shop.log.token("1")
+    shop.log.build()
+    moved = model("orders", "stg", schema="finance", config={"schema": "finance"})
+    world = manifest([model("stg", RAW), moved, model("new", "stg")], [source("raw", "orders")])
+    shop.project.dbt_project.manifest_path.write_text(json.dumps(world))
+    said = "Not built, since the definitions do not have their asset keys: new, orders. Reload the code location."
+    assert [shop.tick().skip_message for _ in range(2)] == [f"0 of 1 models to build. {said}"] * 2
+    assert capsys.readouterr().err.count(said) == 1
+    # Others are built meanwhile.
+    shop.log.token("2")
+    assert shop.asked() == {"stg"}
+
+
 def test_a_tick_stores_evaluations_only_for_changes(shop):
     shop.log.token("1")
     shop.log.build()

@@ -171,6 +171,14 @@ def test_a_source_that_cannot_be_read_is_named_in_the_line(shop):
     assert "raw.orders" in said
 
 
+def test_a_model_that_the_definitions_do_not_have_is_named_in_the_line(shop):
+    (shop.shop.folder / "dbt/models/d.sql").write_text("select 1 as id")
+    run_dbt(shop.shop.folder / "dbt", "parse")
+    assert shop.tick().skip_message.endswith(
+        "after a change. Not built, since the definitions do not have their asset keys: d. Reload the code location."
+    )
+
+
 def test_a_warehouse_that_cannot_be_queried_starts_the_job(shop):
     profiles = shop.shop.folder / PROFILES
     profiles.write_text(profiles.read_text().replace("type: duckdb", "type: no_such_adapter"))
