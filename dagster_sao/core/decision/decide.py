@@ -299,8 +299,8 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
     if s.policy.updates_on is UpdatesOn.ALL and unchanged and not must_build:
         message = f"No new changes on all upstreams: waiting for {_names(s, unchanged)}"
         return Decision(Action.REUSE, Reason.WAITING_FOR_ALL, message, unchanged, expires_at)
-    # 12
-    if too_soon := _too_soon(s, last_build, changed, expires_at):
+    # 12. A relation of unknown content does not wait, or its children would be built from it meanwhile.
+    if s.failure is None and (too_soon := _too_soon(s, last_build, changed, expires_at)):
         return too_soon
     # 13
     if s.failure is not None and not changed and not untracked:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
@@ -95,7 +95,8 @@ class LoadedProject:
             key, end = self.keys.by_unique_id[uid].path, plain.get_asset_key(self.manifest["nodes"][uid]).path
             if key[-len(end) :] == end:
                 found.append(tuple(key[: -len(end)]))
-        return tuple(commonprefix(found))
+        shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*found, strict=False))
+        return tuple(parts[0] for parts in shared)
 
     @cached_property
     def check_keys(self) -> Mapping[str, dg.AssetCheckKey]:
