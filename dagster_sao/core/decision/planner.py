@@ -338,9 +338,9 @@ class _Planner:
         return function_versions(view.functions, code)
 
     def _signature_after(self, node: Node) -> str:
-        last_build = self._state.builds.get(node.unique_id)
-        if last_build is not None and not self._is_built(node.unique_id):
-            return last_build.column_signature
+        if not self._is_built(node.unique_id):
+            last_build = self._state.builds.get(node.unique_id)
+            return last_build.column_signature if last_build is not None else ""  # as a build on it records it
         return column_signature(node, self._project, self._signatures, self._definition_after(node))
 
     def _known_columns(self, node: Node) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 
 from dagster_sao.core.code.versions import captured_version, digest
 from dagster_sao.core.manifest.policy import ExternalChanges, Policy
@@ -49,12 +50,13 @@ def superseded_at(
     `read_at` is when the build that read this version began; `is_built_now` tells whether the plan builds the parent.
     """
     captured = captured_version(version)
-    for index, (known, _) in enumerate(history[:-1]):
-        if known == captured:
-            return history[index + 1][1]
-    if captured != version and history and history[-1][0] == captured:
+    is_latest = bool(history) and history[-1][0] == captured
+    if is_latest and captured != version:
         return read_at  # it moved while it was read, and came back
-    if is_built_now and history and history[-1][0] == version:
+    if is_latest and is_built_now:
         return now
+    followed = [moment for (known, _), (_, moment) in pairwise(history) if known == captured]
+    if followed and not is_latest:
+        return followed[-1]  # a version that came back was not left for good before
     # Forgotten: the lag may already be longer than tolerated, so do not wait.
     return datetime.min.replace(tzinfo=now.tzinfo)
