@@ -188,22 +188,24 @@ def test_an_interruption_outlives_its_run(tmp_path):
         assert case.sql("select n from main.c") == case.sql("select count(*) from main.m") == [(2,)]
 
 
-def of_prod(folder):
-    """Write the manifest of an environment whose `m` is in the schema `prod`, and return its folder."""
-    manifest = json.loads((folder / "target/manifest.json").read_text())
+def _manifest_of_prod(case):
+    """Return the folder with the manifest of an environment that has `m` in another schema."""
+    folder = case.folder / "prod"
+    manifest = json.loads((case.folder / "target/manifest.json").read_text())
     manifest["nodes"]["model.shop.m"] |= {"schema": "prod", "relation_name": '"warehouse"."prod"."m"'}
-    (folder / "prod").mkdir()
-    (folder / "prod/manifest.json").write_text(json.dumps(manifest))
-    return folder / "prod"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+PROD = ["create schema prod", "create table prod.m as select 7 as id"]
 
 
 def test_what_was_read_from_another_environment_is_not_taken_for_the_own(tmp_path):
-    with lab(
-        tmp_path, PARENT_AND_CHILD, [*SETUP, "create schema prod", "create table prod.m as select 7 as id"]
-    ) as case:
+    with lab(tmp_path, PARENT_AND_CHILD, [*SETUP, *PROD]) as case:
         case.settle()
         project = StateAwareProject.from_definitions(case.definitions, instance=case.instance)
-        project.build("c", state=of_prod(tmp_path), defer=True, favor_state=True)
+        project.build("c", state=_manifest_of_prod(case), defer=True, favor_state=True)
         assert case.sql("select n from main.c") == [(1,)]
         assert case.decision("c") == ("build", "New changes detected: m")
 
@@ -224,10 +226,22 @@ def test_with_favor_state_a_reused_model_of_the_selection_is_read_from_elsewhere
         case.settle()
         case.edit(edited)
         project = StateAwareProject.from_definitions(case.definitions, instance=case.instance)
-        results = project.build(state=of_prod(tmp_path), defer=True, favor_state=True, raise_on_failure=False)
+        results = project.build(state=_manifest_of_prod(case), defer=True, favor_state=True, raise_on_failure=False)
         assert results["model.shop.m"].status.value == "reused"
         assert case.sql(read) == [(7, 7, 7)]
         assert case.verdicts == {"few": "warn"}
         case.settle()
         assert case.sql(read) == [(2, 2, 2)]
         assert case.verdicts == {"few": "pass"}
+
+
+def test_nor_is_what_was_read_from_there_because_it_was_dropped_here(tmp_path):
+    files = {**PARENT_AND_CHILD, "models/m.sql": TABLE + f"select id, amount from {ORDERS}"}
+    with lab(tmp_path, files, [*SETUP, *PROD]) as case:
+        case.settle()
+        case.sql("drop table main.m")
+        project = StateAwareProject.from_definitions(case.definitions, instance=case.instance)
+        project.build("c", state=_manifest_of_prod(case), defer=True, force="c", refresh_sources=False)
+        assert case.sql("select n from main.c") == [(1,)]
+        assert case.decision("m") == ("build", '"warehouse"."main"."m" no longer exists')
+        assert case.decision("c") == ("build", "New changes detected: m")

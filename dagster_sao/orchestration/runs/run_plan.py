@@ -108,10 +108,10 @@ def decide_run(inputs: RunInputs) -> RunPlan:
     """
     asked, progress = inputs.asked, inputs.progress
     recorded = replace(inputs.state, blocked=inputs.state.blocked | progress.blocked)
-    captured = _with_deferred_parents(asked, recorded, inputs.now)
+    elsewhere = _read_elsewhere(asked, recorded)
     plan = make_run_plan(
         asked.loaded.project,
-        captured,
+        _with_unknown(recorded, read_by(asked.loaded.project.graph, asked.selected) & elsewhere, asked, inputs.now),
         now=inputs.now,
         selection=asked.selected if progress.todo is None else progress.todo,
         # What failed a moment ago would be held, though the reason of its first attempt still holds.
@@ -119,7 +119,8 @@ def decide_run(inputs: RunInputs) -> RunPlan:
         mode=asked.mode,
         tests=_scope_of_tests(asked, progress),
     )
-    return RunPlan(plan, recorded, captured)
+    # Tests that gate what is built read nodes further up.
+    return RunPlan(plan, recorded, _with_unknown(recorded, elsewhere, asked, inputs.now))
 
 
 def asked_of_run(  # noqa: PLR0913 (what a run can be asked for)
@@ -269,18 +270,25 @@ def _scope_of_tests(asked: AskedOfRun, progress: Progress) -> TestScope:
     )
 
 
-def _with_deferred_parents(asked: AskedOfRun, state: StateSnapshot, now: datetime) -> StateSnapshot:
-    """Return the state with the nodes that a run reads from another environment: always new, as nothing is known of them."""
+def _read_elsewhere(asked: AskedOfRun, state: StateSnapshot) -> AbstractSet[str]:
+    """Return the nodes that dbt reads from another environment wherever the run reads them."""
     config, graph = asked.config, asked.loaded.project.graph
     if not config.defer:
-        return state
+        return frozenset()
     there = frozenset() if config.favor_state else state.builds.keys() - state.missing_relations
+    return graph.nodes.keys() - asked.selected - there
+
+
+def _with_unknown(state: StateSnapshot, nodes: AbstractSet[str], asked: AskedOfRun, now: datetime) -> StateSnapshot:
+    """Return the state with nodes that are read from another environment: always new, as nothing is known of them."""
     unknown = SourceState(deferred_version(asked.run_id), now)
-    deferred = dict.fromkeys(deferred_parents(graph, asked.selected, there), unknown)
-    return replace(state, sources={**state.sources, **deferred})
+    return replace(state, sources={**state.sources, **dict.fromkeys(nodes, unknown)}) if nodes else state
 
 
-def deferred_parents(graph: ProjectGraph, selected: AbstractSet[str], there: AbstractSet[str]) -> set[str]:
-    """Return the nodes that a run reads from another environment: those that are neither selected nor `there`."""
-    read = {parent for uid in selected for parent in graph.nodes[uid].parents if parent in graph.nodes}
-    return read - selected - there
+def read_by(graph: ProjectGraph, selected: AbstractSet[str]) -> set[str]:
+    """Return the nodes and sources that a selection and its tests read."""
+    tests = tests_of_selection(graph, selected)
+    return {
+        *(parent for uid in selected for parent in graph.nodes[uid].parents),
+        *(read for uid in tests for read in graph.tests[uid].reads),
+    }

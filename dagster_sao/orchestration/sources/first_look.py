@@ -58,6 +58,8 @@ class FirstLook:
     state_aware: bool
     """Whether only the nodes that need it are built: only then does it matter whether a relation is gone."""
     watch: RelationWatch
+    defers: bool = False
+    """Whether dbt reads what is gone from another environment."""
 
     def sources(self, state: StateSnapshot, also: Collection[str] = ()) -> list[Source]:
         """Return the sources to probe; `also` are probed in any case, where they are above the selection."""
@@ -73,7 +75,7 @@ class FirstLook:
 
     def is_needed(self, state: StateSnapshot, sources: Sequence[Source]) -> bool:
         """Return whether there is anything to query; `sources` are the ones to probe."""
-        return bool(self.refresh or sources or unseen_columns(self.live.loaded, state, self.selected))
+        return bool(self.refresh or self.defers or sources or unseen_columns(self.live.loaded, state, self.selected))
 
     def record(
         self,
@@ -102,7 +104,7 @@ class FirstLook:
     ) -> Sequence[dg.AssetObservation]:
         """Note the relations and columns as they are, and return the news. Raises as `record` does."""
         view = self._view(state, now)
-        if self.refresh and self.state_aware:
+        if self.defers or (self.refresh and self.state_aware):
             return self.watch.look(view, prober, self.live.building(), self.live.state_and_building)
         if unseen := unseen_columns(self.live.loaded, state, self.selected):
             others = self.live.building()

@@ -19,7 +19,6 @@ from dagster_sao.orchestration.runs.run_plan import (
     asked_of_run,
     asked_tests,
     decide_run,
-    deferred_parents,
     explicit_requests,
 )
 from tests.core.graphs import World, graph
@@ -90,12 +89,20 @@ def test_the_tests_that_a_run_was_asked_for(selected, state_aware, checks, expec
 
 
 @pytest.mark.parametrize(
-    ("there", "expected"),
-    [(set(), {"orders", "rates"}), ({"orders"}, {"rates"}), ({"orders", "rates", "totals"}, set())],
+    ("gone", "favor_state", "expected"),
+    [((), False, set()), (("orders",), False, {"orders"}), ((), True, {"orders", "rates"})],
 )
-def test_what_is_read_from_another_environment(there, expected):
-    world = World(graph("src.raw >> orders >> totals ; rates >> totals"))
-    assert deferred_parents(world.project.graph, {"totals"}, there) == expected
+def test_what_is_read_from_another_environment(gone, favor_state, expected):
+    world = shop()
+    world.missing.update(gone)
+    decided = decide(world, asked(world, {"totals"}, defer=True, favor_state=favor_state))
+    assert decided.captured.sources.keys() - world.graph.sources.keys() == expected
+
+
+def test_what_a_test_reads_from_another_environment_is_new_to_it():
+    world = shop()
+    decided = decide(world, asked(world, {"orders"}, defer=True, favor_state=True))
+    assert set(decided.plan.test_runs) == {"both"}
 
 
 @pytest.mark.parametrize(
