@@ -19,6 +19,7 @@ import dagster as dg
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.project import Project
+from dagster_sao.core.state.source_tokens import REMEMBERED_TOKENS, state_with
 from dagster_sao.core.state.state import (
     FailedAttempt,
     FailureKind,
@@ -204,6 +205,9 @@ class EventLogState:
     def _read_all(self, keys: AssetKeys, now: datetime) -> None:
         self._keys, self._assets, self._full_read_at = keys, _Assets(), now
         self.verdicts.start_anew()
+        for key in self._loaded_by_dagster & set(keys.unique_ids):
+            for loaded in reversed(self._instance.fetch_materializations(key, REMEMBERED_TOKENS).records):
+                self._absorb_materialization(loaded)
         for record in self._instance.get_asset_records(list(keys.unique_ids)):
             self._absorb_materialization(record.asset_entry.last_materialization_record)
         for key in self._loaded_by_dagster & set(keys.unique_ids):
@@ -277,10 +281,11 @@ class EventLogState:
         if self._is_node(unique_id):
             self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
-            state = source_state(
-                materialized_token(record, metadata), from_timestamp(record.timestamp), metadata.get(HISTORY_KEY)
-            )
-            self._assets.sources[unique_id] = _with_since(state, self._assets.sources.get(unique_id), record)
+            token, at = materialized_token(record, metadata), from_timestamp(record.timestamp)
+            state, before = source_state(token, at, metadata.get(HISTORY_KEY)), self._assets.sources.get(unique_id)
+            if materialization.asset_key in self._loaded_by_dagster:  # no event of its loader has a history
+                state = _followed(before, token, at)
+            self._assets.sources[unique_id] = _with_since(state, before, record)
 
     def _absorb_observed_source(self, unique_id: str, record: dg.EventLogRecord) -> None:
         newest, before = self._assets.observed.get(unique_id, (0, None))
@@ -288,7 +293,7 @@ class EventLogState:
         if token is None or record.storage_id <= newest:
             return
         is_same = before is not None and before.token == token
-        state = before if is_same and before else SourceState(token, from_timestamp(record.timestamp))
+        state = before if is_same and before else state_with(before, token, from_timestamp(record.timestamp))
         self._assets.observed[unique_id] = record.storage_id, _with_since(state, before, record)
 
     def _wiped_sources(self, keys: AssetKeys) -> Iterator[tuple[str, SourceState]]:
@@ -366,6 +371,11 @@ class EventLogState:
 def _with_since(state: SourceState, before: SourceState | None, record: dg.EventLogRecord) -> SourceState:
     is_same = before is not None and before.token == state.token
     return replace(state, since=before.since if is_same and before else str(record.storage_id))
+
+
+def _followed(before: SourceState | None, token: str, at: datetime) -> SourceState:
+    is_same = before is not None and before.token == token
+    return replace(before, recorded_at=at) if is_same and before else state_with(before, token, at)
 
 
 _States = WeakKeyDictionary[dg.DagsterInstance, EventLogState]

@@ -161,6 +161,17 @@ def test_a_load_by_dagster_is_new_data_unless_the_user_says_which_version_it_is(
     assert (token() != first) is moves
 
 
+def test_it_is_known_when_each_of_the_last_loads_came(project, loader, log):
+    key, token = loader(log)
+    loads = []
+    for _ in range(3):
+        load(log.instance, key)
+        loads.append(token())
+    state = EventLogState(log.instance, project.name, loaded_by_dagster={key}).snapshot(project.load().keys, NOW)
+    assert [loaded for loaded, _ in state.history(RAW)] == loads
+    assert state.history(RAW)[-1][1] == state.sources[RAW].recorded_at
+
+
 def test_an_observed_version_is_new_data_once(loader, log):
     key, token = loader(log)
     version = "1"
