@@ -366,7 +366,8 @@ class World:
 
     def _attempt(self, node: str, decision: Decision) -> None:
         last, is_again = self.writers.get(node), decision.reason is Reason.OVERWRITTEN
-        self._write(node, node, turns=last.turns + 1 if last is not None and is_again else 0)
+        turns = last.turns + 1 if last is not None and is_again else 0
+        self._write(node, node, turns=turns, is_on_foreign_rows=self.state.has_foreign_rows(node))
 
     def _write(self, relation: str, node: str, **options: object) -> None:
         self.attempts += 1

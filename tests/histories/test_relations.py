@@ -86,6 +86,24 @@ def test_an_incremental_model_that_is_back_does_not_add_to_the_rows_of_another(t
         assert case.sql("select sum(amount) from main.orders") == [(30,)]
 
 
+def test_nor_does_it_after_an_attempt_that_failed_on_these_rows(tmp_path):
+    amount = "case when amount < 0 then error('no such amount') else amount end as amount"
+    rows = "{% if is_incremental() %} where id > (select max(id) from {{ this }}) {% endif %}"
+    first = {"models/a.sql": alias("orders", f"select id, {amount} from {ORDERS} {rows}", "incremental")}
+    second = {"models/b.sql": alias("orders", f"select id, amount * 100 as amount from {ORDERS}")}
+    with lab(tmp_path, {**SOURCES, **first}, SETUP) as case:
+        case.settle()
+        deploy(case, second, *first)
+        case.settle()
+        case.sql("insert into raw.orders values (9, -1)")
+        deploy(case, first, *second)
+        (run,) = case.cycle()
+        assert run.nodes["a"][0] == "failed"
+        case.sql("delete from raw.orders where id = 9")
+        case.settle()
+        assert case.sql("select sum(amount) from main.orders") == [(30,)]
+
+
 def test_swapped_aliases_are_followed_there_and_back(tmp_path):
     def models(one, other):
         return {

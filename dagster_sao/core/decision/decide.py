@@ -128,6 +128,8 @@ class Situation:
     """Whether building it again makes the rows that its last build made."""
     overwritten_by: Writer | None = None
     """Another writer of its relation since its last build."""
+    has_foreign_rows: bool = False
+    """Whether another node's rows may be in its relation."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     origin: str = ""
@@ -184,6 +186,8 @@ def decide(s: Situation) -> Decision:
         has_other_columns=bool(s.changed_columns) and not s.is_view,
         may_have_other_columns=bool(s.unknown_columns) and not s.is_view,
         is_missing=s.relation_missing,
+        is_foreign=s.has_foreign_rows,
+        is_copy=s.relation_restored or s.relation_moved or s.overwritten_by is not None,
         wants_full_refresh=decision.full_refresh,
     )
     needed = steps(node)
@@ -248,9 +252,7 @@ def _decide_overwritten(s: Situation, writer: Writer, *, full_refresh: bool) -> 
     if writer.waits(s.now):
         message += f", as often before. Built again in {format_duration(writer.retry_at - s.now)}"
         return Decision(Action.HOLD, Reason.OVERWRITTEN, message, eligible_at=writer.retry_at)
-    # Never add rows to another model's rows.
-    is_foreign = s.is_incremental and writer.node != s.unique_id
-    return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full_refresh or is_foreign)
+    return Decision(Action.BUILD, Reason.OVERWRITTEN, message, full_refresh=full_refresh)
 
 
 def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> Decision:

@@ -63,6 +63,10 @@ class NodeToBuild:
     may_have_other_columns: bool = False
     is_missing: bool = False
     """Whether its relation does not exist."""
+    is_foreign: bool = False
+    """Whether its relation holds the rows of another node."""
+    is_copy: bool = False
+    """Whether its relation may hold the rows of any earlier build, or of another target's."""
     wants_full_refresh: bool = False
     """Whether a full refresh was requested, such as with `on_code_change`."""
 
@@ -85,19 +89,19 @@ def steps(node: NodeToBuild) -> Steps:
         return Steps(full_refresh=node.wants_full_refresh)  # dbt creates it
     if node.materialized == "incremental":
         # The rows of a limited build would count as rows that were there before: new ones begin after them.
-        must, should = node.is_limited and settings.batches is None, False
+        must, should = node.is_foreign or (node.is_limited and settings.batches is None), False
     else:
         keeps_old_code = node.materialized == "seed" or is_refreshed_with_old_sql(node.materialized, node.traits)
         must = keeps_old_code and (node.has_other_columns or _is_left_undone(settings, node.changes))
         # A relation that exists may have other columns, or other SQL.
-        is_unknown = node.last_build is None or node.failure is not None or node.may_have_other_columns
+        is_unknown = node.last_build is None or node.failure is not None or node.may_have_other_columns or node.is_copy
         should = keeps_old_code and (is_unknown or node.has_sql_of_answers)
     if must and settings.refuses_full_refresh:
-        return Steps(obstacle=_refused(node.materialized, node.relation_name))
+        return Steps(obstacle=_refused(node))
     if node.wants_full_refresh or must or should:
         return Steps(full_refresh=True)
     if settings.batches is not None:
-        return _batches_to_build(settings, settings.batches, node.last_build, node.failure, node.now)
+        return _batches_to_build(node, settings.batches)
     return Steps()
 
 
@@ -131,34 +135,32 @@ def _is_left_undone(settings: BuildSettings, changes: Iterable[str]) -> bool:
     return bool(left)
 
 
-def _refused(materialized: str, relation: str) -> str:
+def _refused(node: NodeToBuild) -> str:
+    of_incremental = "It has the rows of another model" if node.is_foreign else "Its last build was limited"
     what = {
         "seed": "dbt gives an existing seed other columns only with --full-refresh",
-        "incremental": "Its last build was limited, and dbt builds all rows anew only with --full-refresh",
-    }.get(materialized, "dbt gives an existing materialized view other SQL or columns only with --full-refresh")
+        "incremental": f"{of_incremental}, and dbt builds all rows anew only with --full-refresh",
+    }.get(node.materialized, "dbt gives an existing materialized view other SQL or columns only with --full-refresh")
+    relation = node.relation_name
     return f"{what}, which `full_refresh: false` refuses. Remove that setting, or drop {relation} and build it"
 
 
-def _batches_to_build(
-    settings: BuildSettings,
-    batches: Batches,
-    last_build: LastBuild | None,
-    failure: FailedAttempt | None,
-    now: datetime,
-) -> Steps:
+def _batches_to_build(node: NodeToBuild, batches: Batches) -> Steps:
     """Return from where on the batches of a model are built.
 
     Those since the last build are, as they would have been with a build for each batch: between them its lookback moved on.
     """
-    if failure is not None and _lost_batches(failure):
-        return Steps(batches_from=batches.begin) if settings.refuses_full_refresh else Steps(full_refresh=True)
+    last_build, failure = node.last_build, node.failure
+    if node.is_copy or (failure is not None and _lost_batches(failure)):
+        refuses = node.settings.refuses_full_refresh
+        return Steps(batches_from=batches.begin) if refuses else Steps(full_refresh=True)
     starts = [start for start, _ in failure.missing_batches] if failure is not None else []
     if last_build is not None:
         starts.append(batches.start_of(last_build.started_at, batches.lookback))
     first = batches.start_of(min(starts)) if starts else None
     if first is not None and batches.begin is not None:
         first = max(first, batches.start_of(batches.begin))
-    if first is None or first >= batches.start_of(now, batches.lookback):
+    if first is None or first >= batches.start_of(node.now, batches.lookback):
         return Steps()
     return Steps(batches_from=first)
 

@@ -199,9 +199,8 @@ class _Planner:
         last_build = self._state.builds.get(uid)
         failed_tests = self._tests.holding(uid)
         if last_build is not None:
-            self._code_changes[uid] = self._project.code_changes(
-                uid, last_build, parents_changed=self._has_changed_parents(node, last_build)
-            )
+            changed = any(changed_parents(node.parents, last_build.consumed, self._versions))
+            self._code_changes[uid] = self._project.code_changes(uid, last_build, parents_changed=changed)
         columns = self._known_columns(node)
         other_columns = changed_columns(node, self._project, last_build, columns)
         unknown_columns = unlisted_parents(node, self._state) if uid in self._renewed else ()
@@ -224,6 +223,7 @@ class _Planner:
             is_deterministic=self._build_kind(node) in {NodeKind.DETERMINISTIC, NodeKind.SEED},
             # Its own failed attempt is in `failure`.
             overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
+            has_foreign_rows=self._state.has_foreign_rows(uid),
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
             origin=self._origin(uid),
@@ -260,9 +260,6 @@ class _Planner:
     @cached_property
     def _origins(self) -> Mapping[str, str]:
         return origins(self._project, self._state)
-
-    def _has_changed_parents(self, node: Node, last_build: LastBuild) -> bool:
-        return any(changed_parents(node.parents, last_build.consumed, self._versions))
 
     def _untracked_inputs(self, node: Node) -> tuple[str, ...]:
         """Return the inputs of a node, through views too, whose changes cannot be detected."""

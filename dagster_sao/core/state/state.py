@@ -197,6 +197,8 @@ class Writer:
     """How many builds in a row, this one included, were needed only because another writer had overwritten the relation."""
     failure: FailedAttempt | None = None
     """The record of the attempt, if it failed."""
+    is_on_foreign_rows: bool = False
+    """Whether another node's rows were there before it: if it failed, they may be there still."""
 
     @property
     def retry_at(self) -> datetime:
@@ -357,3 +359,8 @@ class StateSnapshot:
             return None
         # The same code made the same rows of the same data.
         return None if writer.data_version and writer.data_version == build.data_version else writer
+
+    def has_foreign_rows(self, unique_id: str) -> bool:
+        """Return whether a node's relation may hold rows of another node, which has written it since the node's last build."""
+        writer = self.other_writer(unique_id)
+        return writer is not None and (writer.node != unique_id or writer.is_on_foreign_rows)

@@ -97,6 +97,7 @@ class WriterTable:
             data_version=record.get("data_version", ""),
             turns=record.get("turns", 0),
             failure=failure_from_json(record.get("failure")),
+            is_on_foreign_rows=record.get("is_on_foreign_rows", False),
         )
 
 
@@ -186,6 +187,8 @@ class RunWriters:
             last = state.writers.get(uid)
             if last is not None and decisions[uid].reason is Reason.OVERWRITTEN:
                 record["turns"] = last.turns + 1
+            if state.has_foreign_rows(uid):
+                record["is_on_foreign_rows"] = True
             self._attempts[uid] = _Attempt(uuid.uuid4().hex, self._keys[uid], self._lease_of[uid], record)
         if self._attempts:
             self._leases.write({attempt.lease for attempt in self._attempts.values()}, self._note)

@@ -53,6 +53,20 @@ def test_no_batch_is_left_out(last_build, failure, expected):
     assert needed(BuildSettings(batches=BATCHES), last_build, failure) == expected
 
 
+def test_a_copy_of_any_age_may_lack_any_batch():
+    settings = BuildSettings(batches=BATCHES)
+    assert needed(settings, built(day(20, 1)), None, is_copy=True) == Steps(full_refresh=True)
+    settings = BuildSettings(refuses_full_refresh=True, batches=BATCHES)
+    assert needed(settings, built(day(20, 1)), None, is_copy=True) == Steps(batches_from=day(2))
+
+
+@pytest.mark.parametrize("batches", [None, BATCHES])
+def test_no_rows_are_added_to_those_of_another_model(batches):
+    assert needed(BuildSettings(batches=batches), built(NOW), None, is_foreign=True) == Steps(full_refresh=True)
+    settings = BuildSettings(refuses_full_refresh=True, batches=batches)
+    assert needed(settings, built(NOW), None, is_foreign=True).obstacle
+
+
 def test_what_refuses_a_full_refresh_is_built_from_its_begin():
     settings = BuildSettings(refuses_full_refresh=True, batches=BATCHES)
     assert needed(settings, None, failed(kind=FailureKind.INTERRUPTED)) == Steps(batches_from=day(2))
@@ -65,7 +79,8 @@ def test_settings_are_read_from_the_config():
     assert read_build_settings({}) == BuildSettings()
 
 
-def needed(settings, last_build, failure):
-    return steps(
-        NodeToBuild("incremental", RelationTraits(), settings, "daily", NOW, last_build=last_build, failure=failure)
+def needed(settings, last_build, failure, **options):
+    node = NodeToBuild(
+        "incremental", RelationTraits(), settings, "daily", NOW, last_build=last_build, failure=failure, **options
     )
+    return steps(node)
