@@ -260,7 +260,7 @@ def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) ->
         refresh=True,
         state_aware=asked.state_aware,
         watch=RelationWatch(project),
-        defers=asked.config.defer,
+        defers=asked.defers,
     )
     with unwritten():
         look = ask_warehouse(

@@ -212,7 +212,7 @@ class JobSchedule:
             refresh=tick.asked.config.refresh_sources,
             state_aware=True,
             watch=warm.watch,
-            defers=tick.asked.config.defer,
+            defers=tick.asked.defers,
         )
         now, state = clock.now(), tick.live.state()
         sources = first.sources(state)

@@ -57,7 +57,7 @@ def part_suffices(asked: AskedOfRun, plan: Plan, verdicts: Mapping[str, Verdict]
     """
     actions = {decision.action for decision in plan.decisions.values()}
     return not (
-        asked.config.defer
+        asked.defers
         or asked.config.full_refresh
         or asked.config.select
         or asked.config.exclude

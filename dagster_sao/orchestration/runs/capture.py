@@ -46,7 +46,7 @@ class RunCapture:
             refresh=self._may_ask and not setup.is_automated,
             state_aware=setup.asked.state_aware,
             watch=RelationWatch(setup.project),
-            defers=setup.config.defer,
+            defers=setup.asked.defers,
         )
         self._states: Mapping[str, SourceState] = {}
         self._session: WarehouseSession | None = None

@@ -60,6 +60,11 @@ class AskedOfRun:
     mode: Mode = Mode.JOB
     run_id: str = _NO_RUN
 
+    @property
+    def defers(self) -> bool:
+        """Whether dbt reads what is not here from another environment."""
+        return self.config.defer
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -273,7 +278,7 @@ def _scope_of_tests(asked: AskedOfRun, progress: Progress) -> TestScope:
 def _read_elsewhere(asked: AskedOfRun, state: StateSnapshot) -> AbstractSet[str]:
     """Return the nodes that dbt reads from another environment wherever the run reads them."""
     config, graph = asked.config, asked.loaded.project.graph
-    if not config.defer:
+    if not asked.defers:
         return frozenset()
     there = frozenset() if config.favor_state else state.builds.keys() - state.missing_relations
     return graph.nodes.keys() - asked.selected - there
