@@ -122,7 +122,7 @@ class DbtRuns:
         if setup.config.fail_fast and is_last:
             arguments.append("--fail-fast")
         recorder.replace_functions(self._functions.start(functions))
-        recorder.attempt(nodes, is_alone=setup.config.favor_state)
+        recorder.attempt(nodes, is_alone=setup.asked.defers and setup.config.favor_state)
         self._capture.expect(recorder.state, nodes, tests)
         seeds = dict(seed_files(setup.project.dbt_project.project_dir, setup.loaded.manifest, nodes))
         if not self._claims.still_holds([*nodes, *functions]):
