@@ -31,7 +31,7 @@ from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, TESTS_TAG
 from dagster_sao.orchestration.runs.run_plan import RunInputs, RunPlan, decide_run
 from dagster_sao.orchestration.state.event_log import EventLogState
 from dagster_sao.orchestration.state.read_state import read_state
-from dagster_sao.orchestration.state.relation_notes import read_columns
+from dagster_sao.orchestration.state.relation_notes import read_columns, read_relation_notes
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.project import NAME
 from tests.histories.schedules import Answer, Schedules, assert_requested
@@ -122,7 +122,13 @@ class Station(ABC):
         return {uid.rsplit(".", 1)[-1]: signature for uid, (_, signature) in seen.items()}
 
     def _seen(self) -> set[tuple[str, str]]:
-        return {*self._tokens().items(), *self._columns().items()}
+        return {*self._tokens().items(), *self._columns().items(), *self._alterations()}
+
+    def _alterations(self) -> Iterable[tuple[str, str]]:
+        """Yield what is noted of altered relations, by name: a run notes it too, of what it has read."""
+        for uid, note in read_relation_notes(self._instance, self.project.state_name).seen.items():
+            if note.alteration is not None:
+                yield uid.rsplit(".", 1)[-1], note.alteration
 
     def _decisions(self) -> Mapping[str, Decision]:
         """Return what would become of each node now, by name."""

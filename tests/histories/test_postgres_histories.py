@@ -43,6 +43,11 @@ OF_KINDS: Mapping[str, Mapping[str, History]] = {
     FUNCTIONS: {"the body of a function is code of what calls it": [("edit function",), ("cycle",)]},
     f"{VIEWS}, on PostgreSQL": {
         "a view that somebody replaced is created anew": [("replace view", "v_orders"), ("materialize", ["t_orders"])],
+        "what was built from a replaced view before it was noticed is built again": [
+            ("replace view", "v_orders"),
+            ("restart server", "immediate"),
+            ("cycle",),
+        ],
     },
     MATERIALIZED_VIEWS: {"other SQL replaces a materialized view": [("edit materialized view",), ("cycle",)]},
     f"{BOUND_COLUMNS}, on PostgreSQL": {"a view with a star follows a new column": [("add column",), ("cycle",)]},
