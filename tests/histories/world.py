@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -120,6 +120,7 @@ class World(Station):
         self._has_unpublished_effect = False
         self._variables: dict[str, int] = {}
         self._copied: tuple[bytes, RawData] | None = None
+        self._wiped_at: datetime | None = None
         self._parsed_content = self._files.content()
         super().__init__(shop.folder, shop.current, instance, time, last_build)
 
@@ -380,6 +381,12 @@ class World(Station):
         self._instance.wipe_assets([key for key in self.project.load().keys.unique_ids if key.path[-1] == name])
         self.watch.learned([name])
         self.watch.is_excused = True
+        self._wiped_at = self._time.now()
+
+    def _set_back(self, minutes: int) -> None:
+        """Set the clock back, but not to before a wipe: Dagster hides what it records of that asset until then."""
+        if self._wiped_at is None or self._time.now() - timedelta(minutes=minutes) > self._wiped_at:
+            super()._set_back(minutes)
 
     def _crash(self, what: str, at: int) -> None:
         accident = InProcessDbt.stage.accident
