@@ -19,26 +19,31 @@ _FUNCTIONS = (
     "randomblob|uuid_short|uuid_numeric|mz_now|proctime|monotonically_increasing_id|last_query_id|last_insert_id|connection_id"
 )
 _DAYS = "now|today|yesterday|tomorrow"
-# Words of the other patterns below.
-_OTHERS = ("sample", "modules", "lipsum", "current", "offset", "date", "time", "datetime", "julianday", "unixepoch")
+_OTHERS = ("sample", "modules", "lipsum")
+# A text may have these words in many places, so they get a pattern of their own: with the long one, it would take long.
+_COMMON_WORDS = frozenset({"current", "date", "datetime", "julianday", "offset", "time", "unixepoch"})
+_OF_COMMON_WORDS = r"""
+    \b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)
+    | \bcurrent\s+(?:date|time|timestamp)\b
+    | \bat\s*\(\s*offset\b"""
+_FLAGS = re.IGNORECASE | re.VERBOSE
+_COMMON = re.compile(_OF_COMMON_WORDS, _FLAGS)
 _VOLATILE = re.compile(
     rf"""\b(?:{_KEYWORDS})\b
     | \b(?:{_FUNCTIONS})\s*\(
     | '(?:{_DAYS})(?:\s[^']*)?'\s*::
     | \b(?:date|time|timestamp|timestamptz|cast\s*\()\s*'(?:{_DAYS})(?:\s[^']*)?'
     | \b(?:date|time|datetime|julianday|strftime|unixepoch|timediff|to_?date|to_?timestamp|to_?datetime)\s*\(\s*(?:'[^']*'\s*,\s*)?'(?:{_DAYS})'
-    | \b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)
-    | \bcurrent\s+(?:date|time|timestamp)\b
-    | \bat\s*\(\s*offset\b
     | \busing\s+sample\b
     | \bmodules\s*(?:\.\s*datetime\b|\[)
     | =\s*modules\b
     | \|\s*random\b
-    | \blipsum\s*\(""",
-    re.IGNORECASE | re.VERBOSE,
+    | \blipsum\s*\(
+    | {_OF_COMMON_WORDS}""",
+    _FLAGS,
 )
-# Every volatile text has one of these words, or a word with this beginning. Splitting into words is ten times faster than
-# trying every name at every place.
+# Every other volatile text has one of these words, or a word with this beginning. Splitting into words is ten times faster
+# than trying every name at every place.
 _BEGINNING = "uuid_generate_"
 _WORDS = frozenset({*_KEYWORDS.split("|"), *_FUNCTIONS.split("|"), *_DAYS.split("|"), *_OTHERS})
 _WORD = re.compile(r"\w+")
@@ -56,18 +61,20 @@ def is_volatile(template: str) -> bool:
     >>> is_volatile("select now from events -- not random()")
     False
     """
-    if not _may_be_volatile(template):
-        return False
-    return _VOLATILE.search(_without_comments(template)) is not None
+    pattern = _pattern_for(template)
+    return pattern is not None and pattern.search(_without_comments(template)) is not None
 
 
 def _without_comments(text: str) -> str:
     return text if _ODD_STRINGS.search(text) else _COMMENTS.sub(lambda found: found["string"] or " ", text)
 
 
-def _may_be_volatile(text: str) -> bool:
-    """Return whether a text has a word that the pattern looks for, its comments included."""
+def _pattern_for(text: str) -> re.Pattern[str] | None:
+    """Return the pattern that a text may match, None for none, by the words that it has, its comments included."""
     if not text.isascii():
-        return True  # regardless of case, some other letters match ASCII ones, such as the Kelvin sign `k`
+        return _VOLATILE  # regardless of case, some other letters match ASCII ones, such as the Kelvin sign `k`
     lower = text.lower()
-    return _BEGINNING in lower or not _WORDS.isdisjoint(_WORD.findall(lower))
+    words = set(_WORD.findall(lower))
+    if _BEGINNING in lower or not _WORDS.isdisjoint(words):
+        return _VOLATILE
+    return None if _COMMON_WORDS.isdisjoint(words) else _COMMON
