@@ -11,7 +11,7 @@ ALL = ["decision_pass", "decision_with_tests", "automation_tick", "freshness_tic
 # Those that install something, take projects, run on Linux only, or take long.
 ON_DEMAND = [
     "precision", "cost", "tests_after_new_data", "efficient_testing", "proven_share", "state_aware_job", "start_up", "one_model",
-    "idle_schedule", "latency", "history_length", "longest_path",
+    "full_build", "idle_schedule", "latency", "history_length", "longest_path",
 ]  # fmt: skip
 
 

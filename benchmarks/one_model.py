@@ -41,7 +41,7 @@ def models(context, dbt: DbtCliResource):
     yield from dbt.cli(["build"], context=context).stream()
 
 
-job = dg.define_asset_job("nightly", dg.AssetSelection.assets("{model}"), executor_def=dg.in_process_executor)
+job = dg.define_asset_job("nightly", dg.AssetSelection.{assets}, executor_def=dg.in_process_executor)
 defs = dg.Definitions(assets=[models], jobs=[job], resources={{"dbt": DbtCliResource(project)}})
 """
 JOB = ("job", "execute", "-f", "definitions.py", "-j", "nightly")
@@ -58,22 +58,24 @@ class Tool:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
-    def prepare(self, models: int, model: str) -> None:
-        """Write the project, and build everything."""
+    def write(self, models: int, assets: str) -> None:
+        """Write the project and its definitions, and parse it. `assets` are those of the plain job."""
         make_project(self.folder, models)
         (self.folder / "home").mkdir()
         (self.folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-        (self.folder / "definitions.py").write_text(self.definitions.format(folder=self.folder, model=model))
+        (self.folder / "definitions.py").write_text(self.definitions.format(folder=self.folder, assets=assets))
         parse(self.folder)
-        whole = self.command if "state-aware" in self.name else [BIN / "dbt", "build"]
-        run(whole, self.folder, self._environ)
+
+    def build(self, command: Sequence[str | Path]) -> float:
+        """Run a command, and return its CPU seconds."""
+        return run(command, self.folder, self._environ).seconds
 
     def measure(self, model: str, number: int) -> None:
         """Edit the model, parse, and measure a run."""
         path = self.folder / "models" / f"{model}.sql"
         path.write_text(f"{path.read_text().partition(' where ')[0].rstrip()} where {number} = {number}\n")
         parse(self.folder)
-        self.seconds.append(run(self.command, self.folder, self._environ).seconds)
+        self.seconds.append(self.build(self.command))
         print(f"{self.name}: {self.seconds[-1]:.2f}", file=sys.stderr)
 
     @property
@@ -102,7 +104,8 @@ def main() -> None:
                 1, Tool("state-aware job, before", [BIN / "dagster", *JOB], folder / "old", DEFINITIONS, older)
             )
         for tool in tools:
-            tool.prepare(options.models, model)
+            tool.write(options.models, f'assets("{model}")')
+            tool.build(tool.command if "state-aware" in tool.name else [BIN / "dbt", "build"])
         for number in range(options.repeats + 1):
             for tool in tools:
                 tool.measure(model, number)
