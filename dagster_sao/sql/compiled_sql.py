@@ -244,9 +244,7 @@ def _visible_queries(table: exp.Expr) -> list[exp.Identifier]:
     while outer is not None:
         if isinstance(outer, exp.With):
             # In its own WITH clause, the ones before it, or all if the clause is recursive.
-            before = (
-                outer.expressions if outer.recursive else list(takewhile(partial(is_not, inner), outer.expressions))
-            )
+            before = outer.expressions if outer.recursive else takewhile(partial(is_not, inner), outer.expressions)
             visible += map(_alias, before)
         else:
             with_clause = outer.args.get("with_") or outer.args.get("with")

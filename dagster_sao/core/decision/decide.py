@@ -166,7 +166,6 @@ class Situation:
     expiry_grace: timedelta = timedelta(0)
     """The same for `rebuild_every`."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    unique_id: str = ""
 
 
 def decide(s: Situation) -> Decision:

@@ -247,7 +247,6 @@ class _Planner:
             grace=self._grace(policy.build_after),
             expiry_grace=self._grace(policy.rebuild_every),
             labels=self._project.labels,
-            unique_id=uid,
         )
 
     def _origin(self, uid: str) -> str:

@@ -282,9 +282,9 @@ class EventLogState:
             self._absorb_build(unique_id, build_from_json(self._own_record(unique_id, metadata)))
         else:
             token, at = materialized_token(record, metadata), from_timestamp(record.timestamp)
-            state, before = source_state(token, at, metadata.get(HISTORY_KEY)), self._assets.sources.get(unique_id)
-            if materialization.asset_key in self._loaded_by_dagster:  # no event of its loader has a history
-                state = _followed(before, token, at)
+            before = self._assets.sources.get(unique_id)
+            is_loaded = materialization.asset_key in self._loaded_by_dagster  # no event of its loader has a history
+            state = _followed(before, token, at) if is_loaded else source_state(token, at, metadata.get(HISTORY_KEY))
             self._assets.sources[unique_id] = _with_since(state, before, record)
 
     def _absorb_observed_source(self, unique_id: str, record: dg.EventLogRecord) -> None:
