@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,6 +54,15 @@ class Answers:
     def statuses(self) -> Counter[str]:
         """Return how many results have each status."""
         return Counter(result[0] for result in self.results.values())
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """The nodes and tests that dbt skipped."""
+        return frozenset(name for name, result in self.results.items() if result[0] == "skipped")
+
+    def without(self, names: Collection[str]) -> Answers:
+        """Return the same without the results of some nodes and tests."""
+        return replace(self, results={name: value for name, value in self.results.items() if name not in names})
 
     def differences(self, other: Answers) -> list[str]:
         """Return what an invocation with fewer queries answered differently."""

@@ -114,13 +114,22 @@ def test_four_threads_share_a_query_for_many_tests(shop):
     assert queries <= len([sql for sql in sent if "select" in sql][queries:]) / 5
 
 
-@pytest.mark.parametrize("flag", ["--store-failures", "--fail-fast", "--warn-error", "--empty"])
+@pytest.mark.parametrize("flag", ["--store-failures", "--warn-error", "--empty"])
 def test_a_flag_of_dbt_means_the_same(shop, flag):
     differences, how = shop.differences("build", flag, "--threads", "1")
     assert differences == []
-    assert bool(how) is (
-        flag in {"--fail-fast", "--warn-error"}
-    )  # else each test stores its failures, or reads a query
+    assert bool(how) is (flag == "--warn-error")  # else each test stores its failures, or reads a query
+
+
+def test_dbt_stops_at_the_first_failure(shop):
+    command = "build", "--fail-fast", "--threads", "1"
+    plain, fewer = shop.plain(*command), shop.dbt(*command, request=shop.request)
+    assert plain.statuses()["fail"] == fewer.statuses()["fail"] == 1
+    # Whether dbt skips the node after the failure, or has begun it already, depends on the turns of its threads.
+    skipped = plain.skipped | fewer.skipped
+    assert plain.without(skipped).differences(fewer.without(skipped)) == []
+    assert skipped
+    assert fewer.how
 
 
 def test_after_a_merged_query_that_errors_each_test_runs_alone(shop, monkeypatch):
