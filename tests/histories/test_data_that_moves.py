@@ -275,3 +275,36 @@ def test_a_verdict_on_rows_that_moved_stands_for_nothing(postgres, tmp_path):
         assert case.verdicts == {"there": "pass"}
         case.settle()
         assert case.verdicts == {"there": "fail"}
+
+
+def test_rows_of_another_run_that_were_taken_back_are_built_again(tmp_path):
+    """Another run builds the parent after the versions were captured, and the parent returns within the child's window."""
+    window = "{{ config(materialized='table', freshness={'build_after': {'count': 1, 'period': 'day'}}) }} "
+    files = {
+        "models/sources.yml": SOURCES,
+        "models/t.sql": TABLE + COUNT + "{{ source('raw', 'orders') }}",
+        "models/v.sql": VIEW + "select * from {{ ref('t') }}",
+        "models/below.sql": window + "select n from {{ ref('t') }}",
+        "models/through_view.sql": window + "select n from {{ ref('v') }}",
+        "models/beside.sql": window + "select 1 as n",
+    }
+    counts = "select (select n from below), (select n from through_view)"
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.advance(days=2)
+
+        def others() -> None:
+            case.sql(EMPTY)
+            case.look()
+            case.materialize_beside("t")
+
+        before_dbt(others)
+        case.materialize("below", "through_view", "beside")
+        assert case.sql(counts) == [(0, 0)]
+        case.sql(REFILL)
+        case.settle()
+        assert case.sql("select n from t") == [(2,)]
+        case.advance(days=2)
+        case.settle()
+        assert case.sql(counts) == [(2, 2)]
+        assert case.cycle() == []

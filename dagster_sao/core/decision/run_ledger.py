@@ -35,6 +35,7 @@ from dagster_sao.core.decision.view_rules import (
     replaces_relation,
     view_bindings,
     view_leaves,
+    views_read,
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.project import Project
@@ -109,9 +110,9 @@ class Ledger:
         node = self._project.graph.nodes[unique_id]
         return self._parent_versions(node, {})
 
-    def moved(self, sources: Iterable[str]) -> None:
-        """Let later records consume no known version of `sources`: they moved after they were captured."""
-        self._moved.update(sources)
+    def moved(self, unique_ids: Iterable[str]) -> None:
+        """Let later records consume no known version of sources and nodes that others wrote after they were captured."""
+        self._moved.update(unique_ids)
 
     def unknown(self, tokens: Mapping[str, str]) -> None:
         """Let later records consume these tokens of sources that could not be probed again."""
@@ -249,6 +250,7 @@ class Ledger:
         self._limited.pop(unique_id, None)
         self._builds[unique_id] = build
         self._left.pop(unique_id, None)
+        self._moved.discard(unique_id)
         self._written.add(unique_id)
         self._columns.pop(unique_id, None)
         if not node.is_view:
@@ -308,14 +310,12 @@ class Ledger:
         return read
 
     def has_moved(self, unique_id: str) -> bool:
-        """Return whether a source moved after its version was captured, or a view reads one that did."""
+        """Return whether a source or node moved after its version was captured, or a view reads one that did."""
         graph = self._project.graph
         node = graph.nodes.get(unique_id)
-        if node is None:
-            return unique_id in self._moved
-        if not node.is_view:
-            return False  # what its own record says it consumed is part of its version
-        return not self._moved.isdisjoint((*node.parents, *view_leaves(node, graph)))
+        if unique_id in self._moved or node is None or not node.is_view:
+            return unique_id in self._moved  # what a table consumed is part of its own version
+        return not self._moved.isdisjoint((*node.parents, *views_read(node, graph), *view_leaves(node, graph)))
 
     def _parent_versions(self, node: Node, known: dict[str, str | None]) -> dict[str, str]:
         return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}

@@ -167,6 +167,10 @@ class RunWriters:
         self._lease_of = lease_of
         self._state_name, self._run_id = state_name, run_id
         self._attempts: dict[str, _Attempt] = {}
+        self._own: set[str] = set()
+        """The ids of all attempts of the run."""
+        self._captured: Mapping[str, str] = {}
+        """The last attempt at each node that the decision knew; empty for one that was under way."""
         self._before: dict[str, Any] = {}
         """The rows from before the attempts of this round, by relation."""
         self._elsewhere: set[tuple[str, str]] = set()
@@ -190,8 +194,27 @@ class RunWriters:
             if state.has_foreign_rows(uid):
                 record["is_on_foreign_rows"] = True
             self._attempts[uid] = _Attempt(uuid.uuid4().hex, self._keys[uid], self._lease_of[uid], record)
+        self._own.update(attempt.id for attempt in self._attempts.values())
+        self._captured = {uid: "" if one.is_open else one.attempt_id for uid, one in state.writers.items()}
         if self._attempts:
             self._leases.write({attempt.lease for attempt in self._attempts.values()}, self._note)
+
+    def written_by_others(self, unique_ids: Iterable[str]) -> frozenset[str]:
+        """Return the nodes whose relations another run has written since the decision, or was writing. Raises WriterError.
+
+        One without a known writer had no version to consume.
+        """
+        keys = {uid: self._keys[uid] for uid in unique_ids if uid in self._captured and uid in self._keys}
+
+        def last_attempts() -> dict[str, str]:
+            with self._engine.connect() as connection:
+                parts = in_parts(sorted(set(keys.values())))
+                return {row.relation: row.attempt_id for part in parts for row in connection.execute(_selection(part))}
+
+        last = retried(last_attempts, "The last writers of relations cannot be read", WriterError) if keys else {}
+        return frozenset(
+            uid for uid, key in keys.items() if key in last and last[key] not in {self._captured[uid], *self._own}
+        )
 
     def wrote_elsewhere(self, unique_id: str, relation_name: str) -> None:
         """Note that dbt writes another relation for a node than the plan has: it read a newer project.

@@ -102,13 +102,16 @@ class Recorder:
         self._started_at = clock.now()
         self._outcomes.decide(decided.plan, waiting)
 
-    def looked_again(self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str]) -> None:
+    def looked_again(
+        self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str], written: frozenset[str]
+    ) -> None:
         """Take the sources and the files of seeds that moved since the versions were captured, and the sources without an answer.
 
-        From here on, records say that no known version of them was read.
+        So also the nodes that other runs have `written` since. From here on, records say that no known version of them was
+        read.
         """
         self._moved, self._moved_seeds = moved, seeds
-        self._ledger.moved(moved)
+        self._ledger.moved(moved | written)
         self._ledger.unknown(unknown)
 
     def moved_in_run(self, tokens: Mapping[str, str], alterations: Mapping[str, str]) -> dict[str, dict[str, str]]:

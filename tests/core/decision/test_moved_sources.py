@@ -107,3 +107,25 @@ def test_lag_is_counted_from_the_build_that_saw_it_move(shop):
     assert shop.decision("direct").action is Action.REUSE
     shop.now += timedelta(hours=1)
     assert shop.decision("direct").action is Action.BUILD
+
+
+@pytest.mark.parametrize(
+    ("written", "node", "is_marked"),
+    [
+        ("direct", "below", True),
+        ("direct", "t", False),
+        ("w", "t", True),
+        ("v", "t", True),  # through another view
+        ("below", "below", False),
+    ],
+)
+def test_what_reads_a_node_that_another_run_wrote_is_built_again(shop, written, node, is_marked):
+    consumed = record(shop, node, written).consumed
+    assert any(times_moved(version) for version in consumed.values()) is is_marked
+    assert (shop.decision(node).action is Action.BUILD) is is_marked
+
+
+def test_what_the_run_itself_builds_after_another_run_has_a_known_version(shop):
+    ledger = Ledger(shop.project, shop.state)
+    record(shop, "direct", "direct", ledger=ledger)
+    assert not times_moved(record(shop, "below", ledger=ledger).consumed["direct"])
