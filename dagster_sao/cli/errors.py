@@ -38,9 +38,22 @@ def told_in_one_line(*, debug: bool) -> Iterator[None]:
         raise _UnusableError(msg) from None
     except Exception as error:
         _show_trace(debug=debug)
-        what = sentence(error) if isinstance(error, dg.DagsterError) else f"{type(error).__name__}: {sentence(error)}"
         hint = "" if debug else " (--debug shows where)"
-        raise _UnusableError(f"{what}{hint}") from error
+        raise _UnusableError(f"{_what_happened(error)}{hint}") from error
+
+
+def _what_happened(error: BaseException) -> str:
+    """Return an error and what led to it: of a mistake in a component, Dagster's own error says only which component it is in."""
+    cause = error.__cause__
+    if cause is not None and str(cause) not in str(error):
+        where = masked(str(error).partition("\n")[0]).rstrip(" :")
+        return f"{where}: {_named(cause)}"
+    return _named(error)
+
+
+def _named(error: BaseException) -> str:
+    is_clear = isinstance(error, (dg.DagsterError, DagsterSaoError))
+    return sentence(error) if is_clear else f"{type(error).__name__}: {sentence(error)}"
 
 
 def _show_trace(*, debug: bool) -> None:

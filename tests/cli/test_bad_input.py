@@ -171,6 +171,51 @@ def test_definitions_without_a_project_are_refused(tmp_path, code, words):
     refused(run("plan", "-f", tmp_path / "bare_definitions.py"), *words)
 
 
+DEFINITIONS_IN_A_FOLDER = """
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs():
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        (
+            "{project: /nowhere/shop}",
+            ["component ours", "DagsterDbtProjectNotFoundError", "/nowhere/shop does not exist"],
+        ),
+        (
+            "{project: /nowhere/shop, state_aware: {sensor_enabled: true}}",
+            ["component ours", "sensor_enabled", "defs.yaml"],
+        ),
+    ],
+    ids=["no project", "unknown setting"],
+)
+def test_a_mistake_in_a_component_is_named(tmp_path, monkeypatch, attributes, words):
+    """Dagster's own error draws the tree of all components, and says of none what is wrong with it."""
+    files = {
+        "pyproject.toml": "[tool.dg]\ndirectory_type = 'project'\n[tool.dg.project]\nroot_module = 'wrong_component'\n",
+        "wrong_component/__init__.py": "",
+        "wrong_component/definitions.py": DEFINITIONS_IN_A_FOLDER,
+        "wrong_component/defs/ours/defs.yaml": (
+            f"type: dagster_sao.StateAwareDbtProjectComponent\nattributes: {attributes}\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("wrong_component")]:
+        monkeypatch.delitem(sys.modules, name)
+    refused(run("plan", "-m", "wrong_component.definitions"), *words)
+
+
 def test_the_options_of_a_folder_do_not_go_with_definitions(tmp_path):
     refused(run("plan", "-m", "anything", "--profiles-dir", tmp_path), "--profiles-dir", "Dagster definitions")
 
