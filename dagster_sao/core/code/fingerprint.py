@@ -54,6 +54,16 @@ class Fingerprint:
             changed = {name for name in changed if not name.startswith(_TEMPLATE_PARTS)}
         return tuple(sorted(changed, key=lambda name: (name != "sql", name)))
 
+    def unlike(self, other: Fingerprint, mark: str) -> Fingerprint:
+        """Return the code of a build that was made from this one or from `other`: it equals neither, by a unique `mark`.
+
+        Itself where the two are the same.
+        """
+        if self.digest == other.digest:
+            return self
+        differing = {name for name in (*self.parts, *other.parts) if self.parts.get(name) != other.parts.get(name)}
+        return Fingerprint({**self.parts, **dict.fromkeys(differing, mark)})
+
     def compiles_like(self, before: Fingerprint) -> bool:
         """Return whether both are known to compile to the same SQL."""
         return self.compiled is not None and self.compiled == before.compiled

@@ -20,7 +20,6 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.dbt.invocation_folders import mark_folder
@@ -32,9 +31,9 @@ from dagster_sao.orchestration.events.door import masked_lines
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import DbtCliInvocation, mask_stdout
-from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
+from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
-from dagster_sao.orchestration.project.read_files import read_manifest, read_variables
+from dagster_sao.orchestration.project.read_files import read_manifest
 from dagster_sao.warehouse.dbt_private.environment import (
     environment_of_commands,
     environment_of_dbt,
@@ -278,13 +277,6 @@ class DbtProcess:
             return None
         return {uid for kind in ("nodes", "unit_tests", "functions") for uid in manifest.get(kind) or ()}
 
-    def code(self, seed_checksums: Mapping[str, str]) -> Fingerprinter | None:
-        """Return the fingerprinter of the code that dbt itself read.
-
-        `seed_checksums` are the checksums of the seed files that it loads, from before it started.
-        """
-        return code_read_by_dbt(self.invocation.target_path, self._project, self._loaded, seed_checksums)
-
     def compiled_sql(self, unique_id: str) -> str | None:
         """Return the compiled SQL of a node or test that has ended, None where dbt wrote none."""
         return compiled_sql(self.invocation.target_path, self._loaded.manifest, unique_id)
@@ -311,26 +303,6 @@ class DbtProcess:
         # Only when dbt has ended: a dbt that goes on without its run must be ended.
         message = b"done\n" if self.invocation.process.poll() is not None else b""
         self._watchdog.communicate(message)
-
-
-def code_read_by_dbt(
-    target_path: Path,
-    project: OrchestratedProject,
-    loaded: LoadedProject,
-    seed_checksums: Mapping[str, str] | None = None,
-) -> Fingerprinter | None:
-    """Return the fingerprinter of the code that dbt read, which may be newer than the manifest of the plan.
-
-    `seed_checksums` are the checksums of the seed files from before dbt started; without them the files are read now.
-    None where dbt wrote no manifest (`--no-write-json`): then only the manifest of the plan is known.
-    """
-    try:
-        manifest = read_manifest(target_path / "manifest.json")
-        # The values of variables may be newer than the plan, as the rest of the code may.
-        variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
-        return read_code(project.dbt_project, manifest, variables, project.selection, checksums=seed_checksums)
-    except (OSError, ValueError, DagsterSaoError):
-        return None
 
 
 def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str) -> str | None:

@@ -28,9 +28,10 @@ from dagster_sao.orchestration.private.dagster_internals import (
     get_asset_check_key_for_test,
     select_unique_ids,
 )
-from dagster_sao.orchestration.project.read_files import keep_forms, known_forms, read_variables, read_yaml
+from dagster_sao.orchestration.project.python_modules import ImportedModules
+from dagster_sao.orchestration.project.read_files import keep_forms, known_forms, read_variables
 from dagster_sao.orchestration.project.seed_files import seed_checksums, seed_columns
-from dagster_sao.orchestration.project.surroundings import imported_modules, surroundings_of, warehouse_of
+from dagster_sao.orchestration.project.surroundings import Moment, imported_modules, moment_of, warehouse_of
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.errors import WarehouseError
 
@@ -76,6 +77,8 @@ class LoadedProject:
     dbt_project: DbtProject
     translator: DagsterDbtTranslator
     """Serves this manifest only, so that what it remembers ends with the manifest."""
+    imported: Mapping[str, Mapping[str, str]]
+    """The texts of the project's own modules, by the code of each Python model."""
 
     @cached_property
     def keys(self) -> AssetKeys:
@@ -121,6 +124,15 @@ class LoadedProject:
         adapter = self.project.graph.adapter_type
         return digest([adapter, self.warehouse]) if self.warehouse and traits_of(adapter).keeps_relations else ""
 
+    @cached_property
+    def _modules(self) -> ImportedModules:
+        return imported_modules(self.dbt_project, self.variables)
+
+    @property
+    def has_other_modules(self) -> bool:
+        """Whether a module of the project's own that a Python model imports was written since."""
+        return any(self._modules.texts(code) != texts for code, texts in self.imported.items())
+
     def with_files(self, code: str) -> LoadedProject:
         """Return this manifest with the current state of the project's files: itself where that is the same."""
         return self if self.project.files == code else replace(self, project=replace(self.project, files=code))
@@ -146,7 +158,8 @@ def load_manifest(
     values = read_variables(dbt_project.project_dir, variables)
     cache = known_forms(dbt_project)
     known = len(cache)
-    fingerprinter = read_code(dbt_project, manifest, values, selection, cache)
+    moment = moment_of(dbt_project, values, manifest)
+    fingerprinter = read_code(dbt_project, manifest, moment, selection, cache)
     reading = read_project(manifest, fingerprinter, traits_of(fingerprinter.graph.adapter_type).relations)
     if len(cache) > known:
         keep_forms(dbt_project, cache)
@@ -158,6 +171,7 @@ def load_manifest(
         variables=values,
         dbt_project=dbt_project,
         translator=fresh_translator(translator),
+        imported=moment.imported,
     )
     return _without_doubles(loaded)
 
@@ -181,7 +195,7 @@ def _without_doubles(loaded: LoadedProject) -> LoadedProject:
 def read_code(  # noqa: PLR0913 (what code consists of)
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
-    variables: Variables,
+    moment: Moment,
     selection: Selection | None = None,
     cache: MutableMapping[str, str] | None = None,
     *,
@@ -189,19 +203,19 @@ def read_code(  # noqa: PLR0913 (what code consists of)
 ) -> Fingerprinter:
     """Return what tells the fingerprints of a manifest: the same for the plan and for what dbt read in a run.
 
-    `checksums` are those of the seed files, where they were taken before.
+    `moment` is what the code consists of beside it. `checksums` are those of the seed files, where they were taken before.
     """
     if checksums is None:
         checksums = dict(seed_checksums(dbt_project.project_dir, manifest))
     forms = cache if cache is not None else {}
     return Fingerprinter(
         manifest,
-        surroundings_of(dbt_project, read_yaml(dbt_project.project_dir / "dbt_project.yml"), variables),
+        moment.surroundings,
         cache=forms,
         seed_checksums=checksums,
         seed_columns=lambda uid: seed_columns(dbt_project.project_dir, manifest, uid, forms),
         built=(selection or Selection()).resolve(manifest, dbt_project),
-        imported=imported_modules(dbt_project, variables).texts,
+        imported=moment.texts,
     )
 
 

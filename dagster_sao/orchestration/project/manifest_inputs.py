@@ -42,7 +42,7 @@ _ROOT_FILES = (_PROJECT, *_PACKAGE_FILES, _LOCK_FILE, "selectors.yml", "vars.yml
 _PROFILES, _ENV_FILE = "profiles.yml", ".env"
 # Variables of a machine or a person, not of the project: they may differ between processes that share one state.
 _NOT_CODE = frozenset({_PROFILES, _ENV_FILE, _LOCK_FILE, "selectors.yml"})
-_SETTINGS = (_PROJECT, "vars.yml", _ENV_FILE)
+_SETTINGS = (_PROJECT, "vars.yml", _ENV_FILE, _PROFILES)
 _READ_BY_DBT = (".sql", ".py", ".csv", ".md", ".yml", ".yaml")
 _MAY_CALL_ENV_VAR = (".sql", ".py", ".md", ".yml", ".yaml")
 _ENV_VAR = re.compile(rb"""\benv_var\b(?:\s*\(\s*(?:(['"])([\w.-]*)\1\s*(.?))?)?""", re.DOTALL)
@@ -95,7 +95,7 @@ class InputFiles:
 
     @cached_property
     def settings(self) -> str:
-        """The identity of the values of variables, and of the environment, in the project's files."""
+        """The identity of what code consists of beside the manifest, in the project's files: variables, flags, the profile."""
         return digest(sorted((name, found) for name, found in self.digests.items() if name.endswith(_SETTINGS)))
 
     @cached_property

@@ -126,7 +126,7 @@ class OrchestratedProject:
             return self._variants[key]
 
     def load(self) -> LoadedProject:
-        """Return the manifest, read again if it or the values of variables changed.
+        """Return the manifest, read again if it, the profile, the values of variables or imported modules changed.
 
         Raises InvalidProjectError or InvalidPolicyError when it cannot be used.
         """
@@ -134,7 +134,7 @@ class OrchestratedProject:
         with self._lock:
             files = input_files(self.dbt_project)
             stamp = stamp_of(self.dbt_project.manifest_path), files.settings
-            if self._loaded is None or stamp != self._manifest_stamp:
+            if self._loaded is None or stamp != self._manifest_stamp or self._loaded.has_other_modules:
                 manifest = read_manifest(self.dbt_project.manifest_path)
                 self._loaded = load_manifest(
                     self.dbt_project, manifest, self._translator, variables=self.variables, selection=self.selection

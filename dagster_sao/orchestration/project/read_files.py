@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -106,6 +107,14 @@ def stamp_of(path: Path) -> Stamp | None:
 def profile_stamp(dbt_project: DbtProject) -> Stamp | None:
     """Return what changes when the file with dbt's profiles is written."""
     return stamp_of(dbt_project.profiles_dir / "profiles.yml")
+
+
+def profiles_digest(dbt_project: DbtProject) -> str:
+    """Return the digest of the file with dbt's profiles; empty where it cannot be read, which its first use reports."""
+    try:
+        return hashlib.sha256((dbt_project.profiles_dir / "profiles.yml").read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def known_forms(dbt_project: DbtProject) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,51 @@ from dagster_dbt import DbtProject
 from dagster_sao.core.code.context_values import Surroundings
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.orchestration.project.python_modules import ImportedModules
-from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.orchestration.project.read_files import profiles_digest, read_yaml
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, environment_of_file
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.profiles import module_folders, place_of, session_settings, target_values
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What code consists of beside the manifest, as it was at one moment. Equal where all of it was the same.
+
+    dbt reads it when it starts, or when it imports a module, and the manifest that dbt writes does not have it.
+    """
+
+    surroundings: Surroundings = field(compare=False)
+    """Its target is read when some code reads it."""
+    imported: Mapping[str, Mapping[str, str]]
+    """The texts of the project's own modules, by the code that imports them."""
+    profiles: str
+    """The digest of the file with the profiles."""
+    settings: Sequence[object]
+
+    def texts(self, code: str) -> Mapping[str, str]:
+        """Return the texts of the modules that the code of a Python model imports."""
+        return self.imported.get(code, {})
+
+    def before(self, now: Moment) -> Moment:
+        """Return this moment as it is seen from a later one: a target that nobody has read before the file changed is lost."""
+        if self.profiles == now.profiles:
+            return self
+        return replace(self, surroundings=replace(self.surroundings, target=dict))
+
+
+def moment_of(dbt_project: DbtProject, variables: Variables, manifest: Mapping[str, Any]) -> Moment:
+    """Return what code consists of now, beside a manifest, with `variables`.
+
+    Raises InvalidProjectError or WarehouseError for a project that cannot be read.
+    """
+    profiles = profiles_digest(dbt_project)
+    settings = read_yaml(dbt_project.project_dir / "dbt_project.yml")
+    found = surroundings_of(dbt_project, settings, variables)
+    compared = variables, found.flags, found.dispatch, found.session, environment_of_file(dbt_project.project_dir)
+    modules = imported_modules(dbt_project, variables)
+    python = {str(node.get("raw_code")) for node in manifest["nodes"].values() if node.get("language") == "python"}
+    imported = {code: modules.texts(code) for code in (*python, _imports_of_plugins(found.session))}
+    return Moment(found, imported, profiles, compared)
 
 
 def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variables: Variables) -> Surroundings:
@@ -46,12 +89,17 @@ def surroundings_of(dbt_project: DbtProject, settings: Mapping[str, Any], variab
 
 def _code_of_plugins(session: Mapping[str, Any], modules: ImportedModules) -> Mapping[str, Any]:
     """Return the project's own code that the plugins of dbt-duckdb are made of, as a setting of the session."""
-    names = [value for name, value in session.items() if name.startswith("plugins.") and name.endswith(".module")]
     try:
-        code = modules.texts("\n".join(f"import {name}" for name in names)) if names else {}
+        code = modules.texts(_imports_of_plugins(session))
     except WarehouseError:  # the first use of the profile reports it
         return {}
     return {"plugins: code": code} if code else {}
+
+
+def _imports_of_plugins(session: Mapping[str, Any]) -> str:
+    """Return Python code that imports what dbt-duckdb imports as plugins."""
+    names = [value for name, value in session.items() if name.startswith("plugins.") and name.endswith(".module")]
+    return "\n".join(f"import {name}" for name in names)
 
 
 def imported_modules(dbt_project: DbtProject, variables: Variables) -> ImportedModules:

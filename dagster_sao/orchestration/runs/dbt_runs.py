@@ -21,11 +21,12 @@ from dagster_sao.orchestration.dbt.build_results import batch_results
 from dagster_sao.orchestration.dbt.commands import Invocation, Invocations
 from dagster_sao.orchestration.dbt.efficient_testing import data_test_request
 from dagster_sao.orchestration.dbt.process import DbtEvent, DbtProcess, TestAnswer, answer_in, function_created_in
-from dagster_sao.orchestration.dbt.sightings import Sightings
+from dagster_sao.orchestration.dbt.sightings import Sightings, read_moment
 from dagster_sao.orchestration.dbt.statuses import is_build, unaccounted
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import DbtEventIterator
 from dagster_sao.orchestration.project.seed_files import SeedFile, seed_files
+from dagster_sao.orchestration.project.surroundings import Moment
 from dagster_sao.orchestration.runs.capture import RunCapture
 from dagster_sao.orchestration.runs.claims import Claims
 from dagster_sao.orchestration.runs.doubts import Doubts, started_badly
@@ -142,10 +143,12 @@ class DbtRuns:
         # What a failure leaves undone then follows from the order.
         keeps_order = functions or not _FAIL_FAST.isdisjoint(arguments)
         seconds = {} if keeps_order else seconds_of_builds(setup.loaded.project, recorder.state, nodes, tests)
+        before = read_moment(setup.project, setup.loaded, setup.loaded.manifest)
         process = DbtProcess(setup.context, setup.dbt, setup.project, setup.loaded, arguments, request, seconds)
         self._claims.watch(process)
         self.target = process.invocation.target_path.parent
-        events = DbtEventIterator(self._events(process, nodes, [*tests, *functions], seeds), process.invocation)
+        seen = self._sightings(process, [*nodes, *tests, *functions], seeds, before)
+        events = DbtEventIterator(self._events(process, nodes, seen, seeds), process.invocation)
         for event in setup.finish(events):
             yield event
             # Dagster has stored it by now: others may build what this run has built.
@@ -172,10 +175,8 @@ class DbtRuns:
         return below | (self._outcomes.gated_by(self._outcomes.failed_tests) - self._outcomes.built)
 
     def _events(
-        self, process: DbtProcess, nodes: Sequence[str], others: Sequence[str], seeds: Mapping[str, SeedFile]
+        self, process: DbtProcess, nodes: Sequence[str], seen: Sightings, seeds: Mapping[str, SeedFile]
     ) -> Iterator[Any]:
-        checksums = {uid: seed.checksum for uid, seed in seeds.items()}
-        seen = Sightings(process, self._graph, [*nodes, *others], checksums, self._setup.has_planned_files)
         asked = frozenset(nodes)
         ended: set[str] = set()
         """The tests, and the nodes that dbt was not asked for, whose end has been read: dbt logs it in two ways."""
@@ -201,6 +202,15 @@ class DbtRuns:
                 # dagster-dbt counts nodes that dbt reuses as built.
                 elif uid not in self._graph.nodes or is_build(event.raw):
                     yield from self._built(event, seen)
+
+    def _sightings(
+        self, process: DbtProcess, given: Sequence[str], seeds: Mapping[str, SeedFile], before: Moment | None
+    ) -> Sightings:
+        checksums = {uid: seed.checksum for uid, seed in seeds.items()}
+        files, setup = self._setup.has_planned_files, self._setup
+        return Sightings(
+            process, setup.project, setup.loaded, given, seed_checksums=checksums, before=before, files=files
+        )
 
     def _answered(self, answer: TestAnswer, event: DbtEvent, seen: Sightings) -> Iterator[Any]:
         """Record dbt's answer about a test. Where Dagster shows no check of it, the run's table alone has it."""

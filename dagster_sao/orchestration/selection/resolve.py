@@ -25,6 +25,7 @@ from dagster_sao.orchestration.private.dbt_selection import (
 from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import known_forms, read_manifest, read_variables
+from dagster_sao.orchestration.project.surroundings import moment_of
 from dagster_sao.orchestration.selection.words import SelectionWords
 from dagster_sao.orchestration.selection.yaml_selectors import (
     check_references,
@@ -270,7 +271,8 @@ class _Resolver:
         cache = known_forms(self._project)
 
         def code(manifest: Mapping[str, Any], variables: Variables) -> Fingerprinter:
-            return read_code(self._project, without_environment(manifest), variables, cache=cache)
+            code = without_environment(manifest)
+            return read_code(self._project, code, moment_of(self._project, variables, code), cache=cache)
 
         other = read_manifest(folder / "manifest.json")
         return compare(code(self.manifest, self._loaded.variables), code(other, _variables_of(folder, self._loaded)))

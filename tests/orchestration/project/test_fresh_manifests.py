@@ -173,3 +173,26 @@ def test_code_that_is_put_back_before_it_was_parsed_is_built(tmp_path):
         shop.settle()
         assert {n for n, _ in shop.sql("select * from m")} == {1}
         assert shop.decision("m")[0] == "reuse"
+
+
+PYTHON = "import rates\n\ndef model(dbt, session):\n    return rates.of(dbt, session)\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "part"),
+    [
+        ("profiles.yml", "schema: dev}", "schema: dev, settings: {TimeZone: UTC}}", "profile: settings.TimeZone"),
+        ("dbt_project.yml", "flags: {", "flags: {require_new: true, ", "dbt flag: require_new"),
+        ("rates.py", "1", "2", "imports"),
+    ],
+)
+def test_a_process_that_goes_on_sees_code_that_is_not_in_the_manifest(root, file, old, new, part):
+    (root / "models/p.py").write_text(PYTHON)
+    (root / "rates.py").write_text("RATE = 1\n")
+    StateAwareProject(root)
+    code = project_in(build_state_aware_definitions(DbtProject(root)))
+    before, same = code.load(), code.load()
+    assert same is before
+    (root / file).write_text((root / file).read_text().replace(old, new))
+    after = code.load().project.fingerprints["model.shop.p"]
+    assert after.changes_since(before.project.fingerprints["model.shop.p"]) == (part,)

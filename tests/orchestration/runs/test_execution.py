@@ -16,7 +16,7 @@ from dagster_dbt import DbtProject
 
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.state.state import FailureKind
-from dagster_sao.orchestration.dbt.process import code_read_by_dbt
+from dagster_sao.orchestration.dbt.sightings import code_read_by_dbt, manifest_of_dbt, read_moment
 from dagster_sao.orchestration.events.event_schema import (
     BUILD_KEY,
     DECISION_KEY,
@@ -312,7 +312,8 @@ def test_checks_alone_are_run_without_building_anything(story):
 
 def built_code(tmp_path, project, world, uid):
     (tmp_path / "manifest.json").write_text(json.dumps(world))
-    return code_read_by_dbt(tmp_path, project, project.load()).fingerprints([uid])[uid]
+    read = manifest_of_dbt(tmp_path)
+    return code_read_by_dbt(read, project, read_moment(project, project.load(), read)).fingerprints([uid])[uid]
 
 
 def test_the_code_that_was_built_is_what_dbt_read_not_what_the_plan_was_made_from(tmp_path):
@@ -350,7 +351,8 @@ def test_where_dbt_left_no_manifest_the_plans_code_counts(tmp_path, content):
     project = load_project(tmp_path / "shop", manifest([model("m")]))
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    assert code_read_by_dbt(tmp_path, project, project.load()) is None
+    assert manifest_of_dbt(tmp_path) is None
+    assert code_read_by_dbt(None, project, read_moment(project, project.load(), {"nodes": {}})) is None
 
 
 def test_failure_metadata_is_what_the_state_reads(story):
