@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from dagster_sao.orchestration.private.dagster_internals import step_key
 from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.run_plan import RunPlan
 from dagster_sao.orchestration.runs.setup import RunSetup
+from dagster_sao.orchestration.sources.second_look import read_directly
 
 _POLL_SECONDS = 1.0
 
@@ -66,6 +67,15 @@ class Claims:
         planned = self._graph.nodes[unique_id].relation_name
         if planned and relation_name and relation_name != planned:
             self.writers.wrote_elsewhere(unique_id, relation_name)
+
+    def written_meanwhile(self, unique_ids: Collection[str]) -> frozenset[str]:
+        """Return what nodes and tests read that other runs have written since the decision: dbt may have read their rows.
+
+        Raises WriterError.
+        """
+        graph = self._graph
+        nodes, tests = ([uid for uid in unique_ids if uid in known] for known in (graph.nodes, graph.tests))
+        return self.writers.written_by_others(read_directly(graph, nodes, tests))
 
     def watch(self, process: DbtProcess | None) -> None:
         """Stop this dbt process if the leases are lost; None when it has ended."""

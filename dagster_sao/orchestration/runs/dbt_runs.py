@@ -34,7 +34,6 @@ from dagster_sao.orchestration.runs.outcomes import Outcomes
 from dagster_sao.orchestration.runs.recorder import Recorder, recorded_build
 from dagster_sao.orchestration.runs.report import RunReport
 from dagster_sao.orchestration.runs.setup import RunSetup
-from dagster_sao.orchestration.sources.second_look import read_directly
 from dagster_sao.orchestration.state.functions import RunFunctions
 
 _IN_NODES = frozenset({"model", "seed", "snapshot", "test"})
@@ -289,14 +288,8 @@ class DbtRuns:
         if ended := [event.unique_id for event in events if event.is_result]:
             moved, unknown = self._capture.look_again(process.file_read())
             loaded = frozenset(uid for uid, seed in seeds.items() if seed.has_moved)
-            self._recorder.looked_again(moved, unknown, loaded, self._written_by_others(ended))
+            self._recorder.looked_again(moved, unknown, loaded, self._claims.written_meanwhile(ended))
         yield from events
-
-    def _written_by_others(self, unique_ids: Collection[str]) -> frozenset[str]:
-        """Return what nodes and tests read that another run wrote meanwhile: dbt may have read its rows."""
-        graph = self._graph
-        nodes, tests = ([uid for uid in unique_ids if uid in known] for known in (graph.nodes, graph.tests))
-        return self._claims.writers.written_by_others(read_directly(graph, nodes, tests))
 
     # How dbt ended
 
