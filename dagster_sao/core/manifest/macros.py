@@ -19,6 +19,8 @@ _NAMES_OF_RELATIONS = frozenset({"generate_alias_name", "generate_database_name"
 _CALLED_FOR_TESTS = frozenset({"get_test_sql", "get_unit_test_sql", "get_where_subquery", "should_store_failures"})
 """dbt calls these for each data test, and lists them among the macros of none."""
 _CREATES_FUNCTIONS = "materializations/functions"
+_UTILITIES = "macros/utils/"
+"""Where dbt has its macros for expressions, such as `length`: whoever calls one names it, so all callers are listed."""
 _FIXED_MATERIALIZATIONS = frozenset({"table", "view", "seed"})
 """dbt calls the macros of these by name, so what they reach is known; the others choose some while they run."""
 
@@ -158,6 +160,8 @@ class Macros:
             return False
         if name in self._names_for_functions:
             return props.get("resource_type") == "function"
+        if name in self._utilities:
+            return name in self._reach_of(materialized)
         if is_own or materialized not in _FIXED_MATERIALIZATIONS:
             return True
         return name in self._reach_of(materialized) or name not in self._reach_of("")
@@ -169,6 +173,14 @@ class Macros:
             self._base_name(str(macro["name"]))
             for uid, macro in self._macros.items()
             if uid not in self.own and _CREATES_FUNCTIONS in str(macro.get("original_file_path") or "")
+        )
+
+    @cached_property
+    def _utilities(self) -> frozenset[str]:
+        return frozenset(
+            self._base_name(str(macro["name"]))
+            for macro in self._macros.values()
+            if macro["package_name"] == "dbt" and str(macro.get("original_file_path") or "").startswith(_UTILITIES)
         )
 
     def _reach_of(self, materialized: str) -> frozenset[str]:

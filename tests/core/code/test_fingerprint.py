@@ -487,20 +487,23 @@ def test_a_star_in_an_ephemeral_model_counts_for_who_inlines_it(core_manifest):
 # What dbt's own code calls, and what nothing spells out
 
 
-def built_in(name, *calls):
-    return macro(name, f"{{% macro {name}() %}}{{% endmacro %}}", *calls, package="dbt")
+def built_in(name, *calls, path="macros/materializations/some.sql"):
+    entry = macro(name, f"{{% macro {name}() %}}{{% endmacro %}}", *calls, package="dbt")
+    return {**entry, "original_file_path": path}
 
 
 def with_macros(*macros, config=None, **changes):
     dbts = [
         built_in("materialization_table_default", "macro.dbt.create_table_as"),
         built_in("materialization_view_default", "macro.dbt.create_view_as"),
-        built_in("create_table_as", "macro.dbt.default__create_table_as"),
+        built_in("create_table_as", "macro.dbt.default__create_table_as", "macro.dbt.cast"),
         built_in("default__create_table_as"),
         built_in("create_view_as"),
         built_in("get_columns_in_query"),
         built_in("generate_schema_name"),
         built_in("test_unique"),
+        built_in("length", path="macros/utils/length.sql"),
+        built_in("cast", path="macros/utils/cast.sql"),
     ]
     node = model("m", config=config or {}, **changes)
     return manifest([node], macros={entry["unique_id"]: entry for entry in (*dbts, *macros)})
@@ -522,6 +525,10 @@ def own(name, body="1", *calls, package="shop"):
         ("create_table_as", {"materialized": "incremental"}, True),
         ("create_view_as", {"materialized": "incremental"}, True),
         ("get_columns_in_query", {}, True),
+        ("length", {}, False),
+        ("length", {"materialized": "incremental"}, False),
+        ("cast", {}, True),
+        ("cast", {"materialized": "view"}, False),
         ("generate_schema_name", {}, False),
         ("test_unique", {}, False),
         ("unrelated", {}, False),
