@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pytest
 
 from dagster_sao import build_state_aware_job
@@ -101,6 +102,20 @@ def test_a_run_that_is_executed_again_builds_what_failed_in_it_at_once(folder):
             assert built(again) == {"b"}
             assert again.nodes["b"] == ("build", "Requested explicitly")
             assert again.nodes["a"][0] == "reused"
+
+
+def test_a_step_that_dagster_tries_again_builds_what_failed_in_its_first_attempt(folder):
+    with lab(folder, {**FILES, **BROKEN}, SETUP) as case:
+        policy, names = dg.RetryPolicy(max_retries=1), dg.AssetSelection.keys("a", "b")
+        job = dg.define_asset_job("retried", selection=names, op_retry_policy=policy)
+        config = {"ops": {"shop_dbt_assets": {"config": {"state_aware": True}}}}
+        accident(before_events=lambda: case.sql("create table raw.permission as select 1 as x"))
+        definitions = dg.Definitions.merge(case.definitions, dg.Definitions(jobs=[job]))
+        result = definitions.resolve_job_def("retried").execute_in_process(
+            instance=case.instance, run_config=config, raise_on_error=False
+        )
+        built = [event.asset_key.path[-1] for event in result.all_events if event.is_step_materialization]
+        assert (result.success, built) == (True, ["a", "b"])
 
 
 def test_a_run_that_is_executed_again_runs_the_tests_that_failed_in_it(folder):

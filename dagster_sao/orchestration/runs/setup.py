@@ -177,7 +177,7 @@ def _asked(  # noqa: PLR0913, PLR0917 (what a run can be asked for)
 ) -> AskedOfRun:
     assets, tags = context.selected_asset_keys, context.run.tags
     is_automated = PROJECT_TAG in tags
-    again = _failed_in_parent(context.instance, context.run, loaded.keys)
+    again = _failed_before(context, loaded.keys)
     verdicts = log_state.verdicts.read() if again is not None else {}
     return asked_of_assets(
         project,
@@ -224,18 +224,19 @@ def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Orc
     return arguments
 
 
-def _failed_in_parent(instance: dg.DagsterInstance, run: dg.DagsterRun, keys: AssetKeys) -> AbstractSet[str] | None:
-    """Return the nodes that failed in the run that this one executes again; None where it executes no other run again.
+def _failed_before(context: dg.AssetExecutionContext, keys: AssetKeys) -> AbstractSet[str] | None:
+    """Return the nodes that failed in what is executed again: another run, or an earlier attempt of this step; None for neither.
 
-    A person or Dagster's run retries did so. The nodes that were interrupted are among them, and those that the run held
-    for an earlier failure of the same code and data.
+    A person did so, Dagster's run retries, or the retry policy of an op. The nodes that were interrupted are among them,
+    and those that were held for an earlier failure of the same code and data.
     """
-    parent = run.tags.get(_PARENT_TAG)
-    if parent is None:
+    run, parent = context.run, context.run.tags.get(_PARENT_TAG)
+    before = [*([parent] if parent is not None else []), *([run.run_id] if context.retry_number else [])]
+    if not before:
         return None
     failed: set[str] = set()
     # Nothing is left of a run that was deleted since.
-    for record in events_of_run(instance, parent):
+    for record in (record for run_id in before for record in events_of_run(context.instance, run_id)):
         event = record.event_log_entry.dagster_event
         if event is None:
             continue
