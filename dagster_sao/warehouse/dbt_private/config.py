@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.dbt_private import duckdb
-from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, own_environment
 
 # Building a configuration reads dbt's process-wide flags.
 _FLAGS_LOCK = threading.RLock()
@@ -78,7 +78,8 @@ def _ensure_flags(project_dir: Path, profiles_dir: Path) -> Any:
     flags = dbt.flags.get_flags()
     if isinstance(flags, Namespace) or getattr(flags, "PROFILES_DIR", None) is None:
         paths = Namespace(profiles_dir=str(profiles_dir), project_dir=str(project_dir))
-        dbt.flags.set_from_args(paths, None)
+        with own_environment():
+            dbt.flags.set_from_args(paths, None)
     return dbt.flags.get_flags()
 
 

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -59,6 +60,21 @@ def env_file(project_dir: Path) -> Path | None:
         return None
     folder = Path(project_dir).absolute()
     return next((path for at in (folder, *folder.parents) if (path := at / ".env").is_file()), None)
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Keep the variables of this process as they are while dbt's command line is imported.
+
+    That puts the `.env` of the current folder among them for good, so that a changed file, or the project's own, would count no more: neither
+    here nor in the commands that this process starts.
+    """
+    before = set(os.environ)
+    try:
+        yield
+    finally:
+        for name in environment_of_file(Path.cwd()).keys() - before:
+            os.environ.pop(name, None)
 
 
 def setting(name: str, environ: Mapping[str, str]) -> str | None:

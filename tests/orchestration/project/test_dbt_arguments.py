@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from datetime import date
 
 import pytest
@@ -197,3 +199,20 @@ def test_another_dbt_on_the_path_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert "which is dbt 2.0.1" in other_dbt("dbt_elsewhere")
     assert settings_of_all_runs({}, "dbt_elsewhere")["DBT_ENGINE_MANAGE_STATE"] == "false"
+
+
+def test_the_env_file_of_the_current_folder_does_not_stay_in_the_process(tmp_path):
+    """From dbt 1.12 on, an import puts it there: a later change of the file, or the project's own file, would not count."""
+    files = {
+        ".env": "RATE=9",
+        "shop/.env": "RATE=4",
+        "shop/dbt_project.yml": "{name: shop, version: 1.0.0, profile: shop}",
+        "shop/profiles.yml": "shop: {target: dev, outputs: {dev: {type: duckdb, path: w.duckdb}}}",
+        "look.py": "import os\nfrom pathlib import Path\nfrom dagster_sao.warehouse.dbt_private.config import load_config\n"
+        "folder = Path('shop').absolute()\nload_config(folder, folder, None, None, {})\nprint(os.environ.get('RATE'))",
+    }
+    (tmp_path / "shop").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = subprocess.run([sys.executable, "look.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == "None\n"
