@@ -70,3 +70,24 @@ def test_a_view_made_from_the_catalog_follows_it_after_a_while(tmp_path):
         assert run.nodes["all"][0] == "build"
         assert case.cycle() == []
         assert is_as_rebuilt(case, "all", "t")
+
+
+def test_a_view_that_got_other_sql_from_the_same_code_is_another_one(tmp_path):
+    below = "select id, max(moment) as moment from {{ ref('VIEW') }} group by id"
+    files = {
+        **SOURCES,
+        "models/timed.sql": VIEW + f"select '{{{{ run_started_at }}}}' as moment, id from {ORDERS}",
+        "models/fixed.sql": VIEW + f"select 'then' as moment, id from {ORDERS}",
+        "models/below_timed.sql": TABLE + below.replace("VIEW", "timed"),
+        "models/below_fixed.sql": TABLE + below.replace("VIEW", "fixed"),
+    }
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.advance(minutes=1)
+        case.edit({"models/fixed.sql": files["models/fixed.sql"] + " -- edited"})
+        case.settle()
+        case.materialize("timed", "fixed")
+        (run,) = case.cycle()
+        assert run.nodes == {"below_timed": ("build", "New changes detected: timed")}
+        assert case.cycle() == []
+        assert case.sql("select count(*) from timed, below_timed where timed.moment <> below_timed.moment") == [(0,)]

@@ -54,6 +54,8 @@ class Evidence:
     """Inputs that dbt does not know: relations, files, answers of the catalog."""
     is_deterministic: bool = False
     """Whether the SQL that was run is proven to give the same rows over the same data."""
+    definition: str = ""
+    """The digest of a view's SQL, by its normal form; empty for others, and where dbt did not write it."""
 
     @property
     def asks_others(self) -> bool:

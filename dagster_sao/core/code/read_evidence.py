@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from dagster_sao.core.code.evidence import Evidence, TracedReads
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import KnownRelations, is_among
+from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, start_of
+from dagster_sao.sql.normal_form import normal_form
 from dbt_dagster_sao.digests import UNKNOWN
 from dbt_dagster_sao.trace import SQL, Query, Trace
 
@@ -66,7 +69,7 @@ class EvidenceReader:
         own = self._relations.key(node.relation_name)
         known = self._relations.keys_of(node.parents)
         is_steady = node.materialized in _STEADY and not self._code.has_own_steps(node)
-        return self._evidence(
+        evidence = self._evidence(
             node.unique_id,
             fingerprint,
             trace,
@@ -76,6 +79,9 @@ class EvidenceReader:
             is_steady=is_steady,
             beside=self._read_beside(node, trace),
         )
+        if not node.is_view or not compiled:
+            return evidence
+        return replace(evidence, definition=digest(normal_form(compiled, self._dialect, is_template=False)))
 
     def _read_own(self, node: Node, trace: Trace | None, compiled: str | None) -> SqlReads | None:
         """Return what the SQL of a node reads; None where dbt did not write it."""

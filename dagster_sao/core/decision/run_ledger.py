@@ -31,6 +31,7 @@ from dagster_sao.core.decision.view_rules import (
     build_kind,
     column_signature,
     definition,
+    other_text,
     renewal,
     replaces_relation,
     view_bindings,
@@ -217,7 +218,8 @@ class Ledger:
         is_replaced = replaces_relation(node, fingerprint, before, bindings, full_refresh=full_refresh)
         is_created = full_refresh or before is None or before.view_bindings != bindings
         known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
-        renewed_for = definition(before, renewal(node, self._project, before, known, captured))
+        renewed = renewal(node, self._project, before, known, captured)
+        renewed_for = definition(before, {**renewed, **other_text(before, fingerprint, evidence)})
         build = LastBuild(
             started_at=started_at,
             ended_at=ended_at,

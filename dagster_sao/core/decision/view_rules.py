@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dagster_sao.core.code.evidence import Evidence, proven_kind
+from dagster_sao.core.code.evidence import Evidence, code_digest, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.versions import digest, is_deferred
 from dagster_sao.core.decision.materializations import is_refreshed_with_old_sql
@@ -85,6 +85,17 @@ def renewal(
     return {**changed_columns(node, project, last_build, columns), **{parent: versions[parent] for parent in changed}}
 
 
+def other_text(last_build: LastBuild | None, fingerprint: Fingerprint, evidence: Evidence) -> Mapping[str, str]:
+    """Return what makes the definition of a view another one although its code is the same: the SQL that it was created with.
+
+    Its templates read the time, a random value or the id of dbt's invocation. Empty where the SQL is the same, or not known.
+    """
+    before = last_build.evidence.definition if last_build is not None else ""
+    if last_build is None or not before or evidence.definition in {"", before}:
+        return {}
+    return {"": evidence.definition} if code_digest(fingerprint, evidence) == last_build.code else {}
+
+
 def has_definition(node: Node, project: Project) -> bool:
     """Return whether the database keeps SQL of a node that it runs again: of a view, or of a materialized view."""
     return node.is_view or is_refreshed_with_old_sql(node.materialized, project.traits)
@@ -105,7 +116,7 @@ def bound_columns(
 
 
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
-    """Return a mark of a view's stored definition, which differs after the view was created anew for `changed` columns."""
+    """Return a mark of a view's stored definition, which differs after the view was created anew for what `changed`."""
     before = last_build.definition if last_build is not None else ""
     return digest([before, changed]) if changed else before
 

@@ -229,6 +229,7 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
         "untracked": [masked(name) for name in evidence.untracked],
         "is_deterministic": evidence.is_deterministic,
         "is_traced": reads is not None,
+        "definition": evidence.definition,
     }
     if reads is not None:
         record["reads"] = dict(reads.values)
@@ -256,7 +257,12 @@ def _evidence_from_json(record: object) -> Evidence:
             asks_columns=bool(record.get("asks_columns")),
             asks_others=bool(record.get("asks_others")),
         )
-    return Evidence(reads, tuple(record.get("untracked") or ()), bool(record.get("is_deterministic")))
+    return Evidence(
+        reads,
+        tuple(record.get("untracked") or ()),
+        bool(record.get("is_deterministic")),
+        str(record.get("definition") or ""),
+    )
 
 
 def history_to_json(history: VersionHistory) -> list[list[str]]:

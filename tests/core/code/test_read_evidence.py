@@ -61,6 +61,16 @@ def test_without_a_trace_all_that_may_be_read_counts():
     assert found.is_deterministic
 
 
+@pytest.mark.parametrize("seen", [None, trace()])
+def test_the_sql_of_a_view_is_kept_by_its_normal_form(seen):
+    view, sql = world(materialized="view"), f"select a from {ORDERS}"
+    kept = evidence(seen, sql, view).definition
+    assert kept
+    assert evidence(seen, f"{sql} -- edited", view).definition == kept
+    assert evidence(seen, sql.replace("a", "'now' as a", 1), view).definition != kept
+    assert evidence(seen, sql, world(materialized="table")).definition == ""
+
+
 def test_what_was_read_is_kept_with_what_it_is_now():
     reads = {"var: a": "?", "env_var: B": "?", "config: meta": "?", "has_var: c": "?", "this: *": "?", "clock": "?"}
     code = world()

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from dagster_sao.core.code.evidence import Evidence, TracedReads
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, LastBuild, SourceState, Verdict, VerdictStatus
 from dagster_sao.orchestration.events.record_json import (
@@ -33,6 +34,7 @@ BUILD = LastBuild(
     column_signature="s",
     view_bindings={"model.shop.stg": "m"},
     view_leaf_versions={"source.shop.raw.orders": "7"},
+    evidence=Evidence(TracedReads({"var: x": "1"}), ("file.csv",), definition="d"),
     history=(("u", NOW - timedelta(hours=1)), ("v", NOW)),
 )
 BARE = LastBuild(NOW, NOW, Fingerprint({}), {}, "v", "run")

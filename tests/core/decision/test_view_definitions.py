@@ -1,0 +1,27 @@
+"""A view that is created with other SQL from the same code: what reads it may have read other rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_sao.core.code.evidence import Evidence
+from dagster_sao.core.decision.decide import Action
+from dagster_sao.core.decision.run_ledger import Ledger
+from tests.core.graphs import World, graph
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_another"),
+    [("select 1", "select 2", True), ("select 1", "select 1", False), ("", "select 2", False), ("select 1", "", False)],
+    ids=["other", "same", "first known", "unknown"],
+)
+def test_what_reads_a_view_with_other_sql_is_built_again(before, now, is_another):
+    shop = World(graph("src.raw >> view:v >> view:w >> t"))
+    for sql in (before, now):
+        shop.build()
+        created = Evidence(is_deterministic=True, definition=sql)
+        ledger = Ledger(shop.project, shop.state)
+        shop.builds["v"] = ledger.record("v", started_at=shop.now, ended_at=shop.now, run_id="run", evidence=created)
+    assert (shop.decision("t").action is Action.BUILD) is is_another
+    shop.build()
+    assert shop.build() == []
