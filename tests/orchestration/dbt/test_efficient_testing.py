@@ -327,7 +327,7 @@ def test_a_verdict_tells_how_it_was_found(world, instance):
 )
 def test_a_proven_verdict_is_void_if_what_a_premise_reads_has_moved(world, instance, premises, is_void):
     recording = Recording(world, instance)
-    recording.recorder.looked_again(frozenset({"raw.orders"}), {}, frozenset())
+    recording.recorder.looked_again(frozenset({"raw.orders"}), {}, seeds=frozenset(), written=frozenset())
     verdict = recording.answered(**{**PROOF, "premises": premises})
     assert (verdict.versions == {}) == is_void
     world.verdicts["of_orders"] = verdict
@@ -338,7 +338,7 @@ def test_a_proven_verdict_is_void_if_what_a_premise_reads_has_moved(world, insta
 
 def test_a_test_that_ran_alone_is_not_void_with_the_premises_of_its_proof(world, instance):
     recording = Recording(world, instance)
-    recording.recorder.looked_again(frozenset({"raw.orders"}), {}, frozenset())
+    recording.recorder.looked_again(frozenset({"raw.orders"}), {}, seeds=frozenset(), written=frozenset())
     assert recording.answered(how=How.RUN, proof="p", premises=("of_seen",)).versions
 
 
