@@ -14,8 +14,6 @@ from tests.histories.steps import histories
 FEW, MANY, SHARDS = 2, 5, 20
 
 AT_EACH_CHANGE = {
-    "a failed test holds back the children until it is repaired",
-    "a state that is restored is news",
     "dbt dies in the midst of a build",
     "new rows pass through views",
 }

@@ -8,6 +8,8 @@ from tests.histories.lab import TABLE, VIEW, lab
 from tests.histories.test_relations import ORDERS, SETUP, SOURCES
 from tests.histories.test_views_follow_columns import is_as_rebuilt
 
+pytestmark = pytest.mark.slow
+
 HOOKED = "{{ config(materialized='table', post_hook='insert into {{ this }} select id, 0 from raw.extra') }} "
 GRANTING = (
     "{{ config(materialized='table', post_hook=['create index if not exists i on {{ this }} (id)', 'analyze']) }} "

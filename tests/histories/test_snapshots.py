@@ -6,6 +6,8 @@ import pytest
 
 from tests.histories.lab import lab
 
+pytestmark = pytest.mark.slow
+
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]"
 SNAPSHOT = """
 snapshots:

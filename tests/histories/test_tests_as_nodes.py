@@ -11,6 +11,8 @@ from dagster_dbt import DagsterDbtTranslatorSettings
 from dagster_sao import StateAwareDbtTranslator, state_aware
 from tests.histories.lab import TABLE, VIEW, lab
 
+pytestmark = pytest.mark.slow
+
 SOURCES = """
 sources:
   - name: raw

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.histories.lab import TABLE, VIEW, lab
 from tests.histories.test_relations import ORDERS, SETUP, SOURCES
 from tests.histories.test_views_follow_columns import is_as_rebuilt
+
+pytestmark = pytest.mark.slow
 
 PIVOT = f"""{VIEW}
 {{% set ids = run_query('select distinct id from ' ~ ref('a') ~ ' order by 1').columns[0].values() if execute else [] %}}

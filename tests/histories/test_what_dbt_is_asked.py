@@ -11,6 +11,8 @@ from dbt.task.run import ModelRunner
 
 from tests.histories.lab import TABLE, VIEW, lab
 
+pytestmark = pytest.mark.slow
+
 SOURCES = "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: days}]}]"
 SETUP = [
     "create schema raw",

@@ -16,6 +16,8 @@ from dagster_sao.core.state.state import VerdictStatus
 from dagster_sao.orchestration.events.event_schema import HOW_KEY, MERGED_KEY, PROOF_KEY
 from tests.conftest import run_dbt
 
+pytestmark = pytest.mark.slow
+
 PROJECT = """
 name: shop
 profile: shop

@@ -16,6 +16,8 @@ from dagster_sao.orchestration import clock
 from tests.conftest import run_dbt
 from tests.support.postgres_server import PASSWORD, USER
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 shelf:
   target: dev
