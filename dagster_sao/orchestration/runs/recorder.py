@@ -107,8 +107,8 @@ class Recorder:
     ) -> None:
         """Take the sources and the files of seeds that moved since the versions were captured, and the sources without an answer.
 
-        So also the nodes that other runs have `written` since. From here on, records say that no known version of them was
-        read.
+        `written` are the nodes that other runs have written since. From here on, records say that no known version of all
+        these was read.
         """
         self._moved, self._moved_seeds = moved, seeds
         self._ledger.moved(moved | written)
