@@ -32,11 +32,11 @@ from dagster_sao.core.decision.view_rules import (
     column_signature,
     definition,
     other_text,
+    read_with_views,
     renewal,
     replaces_relation,
     view_bindings,
     view_leaves,
-    views_read,
 )
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.core.project import Project
@@ -317,7 +317,7 @@ class Ledger:
         node = graph.nodes.get(unique_id)
         if unique_id in self._moved or node is None or not node.is_view:
             return unique_id in self._moved  # what a table consumed is part of its own version
-        return not self._moved.isdisjoint((*node.parents, *views_read(node, graph), *view_leaves(node, graph)))
+        return not self._moved.isdisjoint(read_with_views(node, graph))
 
     def _parent_versions(self, node: Node, known: dict[str, str | None]) -> dict[str, str]:
         return {parent: version for parent in node.parents if (version := self._version(parent, known)) is not None}

@@ -203,6 +203,11 @@ def view_leaves(node: Node, graph: ProjectGraph) -> list[str]:
     return list(dict.fromkeys(parent for parent in above if not _is_view(graph, parent)))
 
 
+def read_with_views(node: Node, graph: ProjectGraph) -> set[str]:
+    """Return what a node reads, itself or through views: its parents, and the parents of all these views."""
+    return {*node.parents, *(parent for view in views_read(node, graph) for parent in graph.nodes[view].parents)}
+
+
 def build_kind(node: Node, evidence: Evidence, graph: ProjectGraph, builds: Mapping[str, LastBuild]) -> NodeKind:
     """Return what a build with this evidence does to the node's rows.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dagster_sao.core.code.versions import moved_version, times_moved
-from dagster_sao.core.decision.view_rules import view_leaves, views_read
+from dagster_sao.core.decision.view_rules import read_with_views
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectGraph, Source
 from dagster_sao.core.state.source_tokens import told_by_probe
@@ -211,7 +211,7 @@ def read_directly(graph: ProjectGraph, nodes: Iterable[str], tests: Iterable[str
     tested = {uid for test in tests for uid in graph.tests[test].reads}
     views = (uid for uid in tested if uid in graph.nodes and graph.nodes[uid].is_view)
     readers = [graph.nodes[uid] for uid in (*nodes, *views)]
-    return tested.union(*((*node.parents, *views_read(node, graph), *view_leaves(node, graph)) for node in readers))
+    return tested.union(*(read_with_views(node, graph) for node in readers))
 
 
 def _patient(look: Callable[[], _T]) -> _T:
