@@ -271,8 +271,8 @@ class _Resolver:
         cache = known_forms(self._project)
 
         def code(manifest: Mapping[str, Any], variables: Variables) -> Fingerprinter:
-            code = without_environment(manifest)
-            return read_code(self._project, code, moment_of(self._project, variables, code), cache=cache)
+            bare = without_environment(manifest)
+            return read_code(self._project, bare, moment_of(self._project, variables, bare), cache=cache)
 
         other = read_manifest(folder / "manifest.json")
         return compare(code(self.manifest, self._loaded.variables), code(other, _variables_of(folder, self._loaded)))
