@@ -4,7 +4,8 @@
 
 On the example project, and on each dbt project whose folder is given: with its packages installed, a `profiles.yml` for DuckDB with
 a relative path, and the tables of its sources in that file, which may be empty. Each version gets a copy, builds all of it with a
-real dbt and records that. Then one file is edited at a time, the version says what it would build, and the edit is taken back.
+real dbt, incremental models twice, and records that. Then one file is edited at a time, the version says what it would build, and
+the edit is taken back.
 What cannot be built on DuckDB is left out.
 
 The edits are made on the model with the median number of models below it, and on the macro that the most models reach,

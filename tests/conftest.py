@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dbt_common.behavior_flags import BehaviorFlagRendered
+from dbt_common.tests import enable_test_caching
 
 from tests.support.dbt_version import DBT_VERSION
 from tests.support.postgres_server import programs, running_server
@@ -21,6 +22,8 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    # dbt's own tests do this too: each parse in this process would read the same five hundred macros of dbt anew.
+    enable_test_caching()
     # For a message about a behavior flag, dbt finds the module of each frame on the stack, whenever it makes an adapter.
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt.adapters")
 
