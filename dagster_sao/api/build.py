@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
 from dagster_sao.api.request import BuildRequest
-from dagster_sao.api.results.dbt_artifacts import marked_artifacts, said_by_dbt, target_folder
+from dagster_sao.api.results.dbt_artifacts import RUN_RESULTS, marked_artifacts, said_by_dbt, target_folder
 from dagster_sao.api.results.read_results import heard_results, read_results
 from dagster_sao.api.results.values import BuildResults, NodeResult, TestResult
 from dagster_sao.api.run_results import write_run_results
 from dagster_sao.orchestration import clock
-from dagster_sao.orchestration.messages import one_line
+from dagster_sao.orchestration.messages import one_line, sentence
 from dagster_sao.orchestration.private.dagster_internals import events_of_run, listen_to_run
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
@@ -73,7 +74,13 @@ def run_build(  # noqa: PLR0913 (what a run is given)
         error="" if result.success else _failure_of(result),
         said=said,
     )
-    write_run_results(results, project, loaded, request, said)
+    try:
+        write_run_results(results, project, loaded, request, said)
+    except OSError as error:
+        # The run is over. What became of it must not be lost with a file for other tools.
+        path = target_folder(project) / RUN_RESULTS
+        warning = f"{path} could not be written, so it does not describe this run: {sentence(error)}"
+        return replace(results, warnings=(*results.warnings, warning))
     return results
 
 

@@ -167,6 +167,14 @@ def test_dbt_reads_the_run_results_of_what_was_built(day, tmp_path):
     assert {result.unique_id for result in read.results} >= set(day.seen["first"])
 
 
+def test_a_build_keeps_its_results_where_they_cannot_be_written(day):
+    results = day.seen["not written"]
+    assert statuses(results) == {STG: "reused"}
+    assert results.success
+    (warning,) = results.warnings
+    assert "run_results.json could not be written, so it does not describe this run: " in warning
+
+
 def test_results_are_json(day):
     for name in ("plan", "first", "broken explained"):
         json.dumps(day.seen[name].to_dict())

@@ -140,7 +140,8 @@ class BuildResults(Mapping[str, NodeResult]):
     error: str = ""
     """Why the run failed; empty if it did not."""
     warnings: tuple[str, ...] = ()
-    """A sentence for each source whose new data may go undetected: its probe failed, or it is not tracked."""
+    """A sentence for each source whose new data may go undetected (its probe failed, or it is not tracked), and for a
+    `run_results.json` that could not be written."""
 
     def __getitem__(self, unique_id: str) -> NodeResult:
         return self.nodes[unique_id]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,6 +134,10 @@ def function_created_in(event: Mapping[str, Any]) -> str | None:
     return str(node["unique_id"]) if str(data.get("status") or node.get("node_status")) == "success" else None
 
 
+class DbtStartError(DagsterSaoError):
+    """The system did not let dbt start: a full disk, a folder that cannot be written, no more processes."""
+
+
 class DbtProcess:
     """A dbt command that runs. It ends with its run, also when the run is killed."""
 
@@ -150,7 +154,7 @@ class DbtProcess:
         """Start dbt. The arguments name the tests to run: dbt adds no other test of the selected nodes.
 
         `request` tells how to answer data tests; without it dbt runs each. With `seconds`, how long each node is predicted to
-        take, dbt begins with the longest path; without it by depth.
+        take, dbt begins with the longest path; without it by depth. Raises DbtStartError.
         """
         self._context = context
         self._project = project
@@ -164,23 +168,23 @@ class DbtProcess:
                 f"{', '.join(left_out)} in the environment would make dbt deviate from the plan, so this is not passed on to"
                 " dbt. Set it in the run's config or with an option instead."
             )
-        self._requests = {
-            TEST_REQUEST: _write_request(request.to_json() if request is not None else ""),
-            BUILD_SECONDS: _write_request(json.dumps(dict(seconds)) if seconds else ""),
-        }
+        self._requests: dict[str, str] = {}
         changes = environment_of_commands(environ, dbt.dbt_executable)
-        try:
+        with _system_errors_as_ours(), ExitStack() as undo:
+            undo.callback(self._remove_requests)
+            self._requests[TEST_REQUEST] = _write_request(request.to_json() if request is not None else "")
+            self._requests[BUILD_SECONDS] = _write_request(json.dumps(dict(seconds)) if seconds else "")
             with temporary_environment({**changes, TRACE_FILE: _TRACES, **self._requests}):
                 self.invocation: DbtCliInvocation = dbt.cli(
                     arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
                 )
-        except BaseException:
-            self._remove_requests()
-            raise
-        mask_stdout(self.invocation, masked_lines)
-        mark_folder(self.invocation.target_path, context.run.run_id)
-        self._traces = TraceFile(self.invocation.target_path / _TRACES)
-        self._watchdog = _start_watchdog(self.invocation.process)
+            # Without its watchdog, dbt would go on after the leases of its run have ended.
+            undo.callback(self.stop)
+            mask_stdout(self.invocation, masked_lines)
+            mark_folder(self.invocation.target_path, context.run.run_id)
+            self._traces = TraceFile(self.invocation.target_path / _TRACES)
+            self._watchdog = _start_watchdog(self.invocation.process)
+            undo.pop_all()
         self.failed_start = ""
         """The hook of `on-run-start` that failed, known before any node ends: dbt builds them all the same."""
         self._logged: dict[str, str] = {}
@@ -322,6 +326,15 @@ def compiled_sql(target_path: Path, manifest: Mapping[str, Any], unique_id: str)
         except (OSError, ValueError):
             continue
     return None
+
+
+@contextmanager
+def _system_errors_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = f"dbt cannot be started: {sentence(error)}"
+        raise DbtStartError(msg) from error
 
 
 def _write_request(text: str) -> str:
