@@ -20,6 +20,7 @@ from dagster_sao.orchestration.project.parsing import (
     input_files,
     is_ours_to_parse,
     read_note,
+    refuse_other_target,
 )
 from dagster_sao.orchestration.project.read_files import read_manifest, stamp_of
 
@@ -135,6 +136,7 @@ class OrchestratedProject:
             files = input_files(self.dbt_project)
             stamp = stamp_of(self.dbt_project.manifest_path), files.settings
             if self._loaded is None or stamp != self._manifest_stamp or self._loaded.has_other_modules:
+                refuse_other_target(self.dbt_project)
                 manifest = read_manifest(self.dbt_project.manifest_path)
                 self._loaded = load_manifest(
                     self.dbt_project, manifest, self._translator, variables=self.variables, selection=self.selection

@@ -35,6 +35,8 @@ from dagster_sao.warehouse.dbt_private.environment import (
     is_imported_dbt,
     setting,
 )
+from dagster_sao.warehouse.errors import WarehouseError
+from dagster_sao.warehouse.profiles import default_target
 
 _NOTE_FILE = "dagster_sao_manifest_inputs.json"
 _LAYOUT = 1
@@ -42,6 +44,7 @@ _INVOCATION = re.compile(rb'"invocation_id"\s*:\s*"([^"]+)"')
 _HEAD_BYTES = 1 << 16
 # Settings of the environment that change the result of a parse of the same files.
 _PARSER_SETTINGS = ("STATIC_PARSER", "USE_EXPERIMENTAL_PARSER")
+_TARGET = "the target"
 
 
 _Stamp = tuple[int, int, int]
@@ -78,6 +81,10 @@ class ParseNote:
         name = next((name for name in sorted({*values, *self.values}) if values.get(name) != self.values.get(name)), "")
         return f"{name} was changed" if name else ""
 
+    def is_of_target(self, target: str) -> bool:
+        """Return whether the manifest was parsed for a target; empty for a parse that named none."""
+        return self.values.get(_TARGET) == _salted(target, self.salt)
+
 
 def current_inputs(dbt_project: DbtProject, variables: Mapping[str, Any]) -> ParseInputs:
     """Return the current inputs of a parse with the `--vars` of `variables`."""
@@ -85,13 +92,39 @@ def current_inputs(dbt_project: DbtProject, variables: Mapping[str, Any]) -> Par
     files = input_files(dbt_project)
     values = {
         "--vars": json.dumps(as_json(variables)),
-        "the target": dbt_project.target or setting("TARGET", environ) or "",
+        _TARGET: _named_target(dbt_project, environ),
         "the profile": dbt_project.profile or setting("PROFILE", environ) or "",
         "the installed dbt": dbt_packages(),
         **{f"the setting {name}": setting(name, environ) or "" for name in _PARSER_SETTINGS},
         **{f"the environment variable {name}": value for name, value in files.values(environ).items()},
     }
     return ParseInputs(files, values)
+
+
+def _named_target(dbt_project: DbtProject, environ: Mapping[str, str]) -> str:
+    return dbt_project.target or setting("TARGET", environ) or ""
+
+
+def refuse_other_target(dbt_project: DbtProject) -> None:
+    """Raise InvalidProjectError when the manifest was parsed for another target: dbt would write other relations than it has.
+
+    Nothing is known of a manifest that something else wrote.
+    """
+    note, named = read_note(dbt_project), _named_target(dbt_project, environment_of_dbt(dbt_project.project_dir))
+    if note is None or note.is_of_target(named):
+        return
+    try:
+        default = default_target(dbt_project.project_dir, dbt_project.profiles_dir, dbt_project.profile)
+    except WarehouseError:  # the first use of the profile reports it
+        return
+    if named in {"", default} and (note.is_of_target("") or note.is_of_target(default)):
+        return
+    msg = (
+        f"The manifest at {dbt_project.manifest_path} was parsed for another target than {named or default}, so it names other"
+        " relations. Parse the project for this target. If several targets share the folder, give the DbtProject of each a"
+        " `target_path` of its own."
+    )
+    raise InvalidProjectError(msg)
 
 
 def input_files(dbt_project: DbtProject) -> InputFiles:

@@ -9,6 +9,7 @@ import pytest
 from dagster_dbt import DbtProject
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
+from dagster_sao.errors import InvalidProjectError
 from dagster_sao.orchestration.project.parsing import changed_since_parse
 from tests.histories.inprocess_dbt import run_dbt
 from tests.histories.lab import TABLE, lab
@@ -120,6 +121,32 @@ def test_the_target_of_the_environment_is_another_environment(root, monkeypatch)
     assert other.probe_target == other.dbt_project.target == "prod"
     relation = other.load().project.graph.nodes["model.shop.a"].relation_name
     assert relation.replace('"', "") == "shop.prod.a"
+
+
+def test_a_manifest_for_another_target_is_refused(root):
+    build_state_aware_definitions(DbtProject(root, target="prod"))
+    with pytest.raises(InvalidProjectError, match=r"parsed for another target than dev, .* a `target_path` of its own"):
+        build_state_aware_definitions(DbtProject(root))
+    own = project_in(build_state_aware_definitions(DbtProject(root, target_path="target_dev")))
+    assert own.load().project.graph.nodes["model.shop.a"].relation_name.replace('"', "") == "shop.dev.a"
+
+
+def test_a_sensor_keeps_its_manifest_while_there_is_one_for_another_target(root, monkeypatch, caplog):
+    project = project_in(build_state_aware_definitions(DbtProject(root)))
+    before = project.refresh(LOG)
+    monkeypatch.setenv("DAGSTER_IS_DEV_CLI", "1")
+    build_state_aware_definitions(DbtProject(root, target="prod"))
+    monkeypatch.delenv("DAGSTER_IS_DEV_CLI")
+    with caplog.at_level(logging.WARNING):
+        assert project.refresh(LOG) is before
+    assert "so its last manifest stays in use: The manifest at " in caplog.text
+
+
+def test_the_default_target_is_the_same_whether_it_is_named_or_not(root, monkeypatch):
+    build_state_aware_definitions(DbtProject(root))
+    for named in (DbtProject(root, target="dev"), DbtProject(root)):
+        assert project_in(build_state_aware_definitions(named)).load()
+        monkeypatch.setenv("DBT_TARGET", "dev")
 
 
 def test_what_a_deployed_manifest_does_not_know_is_said_once(root, parsed, caplog):
