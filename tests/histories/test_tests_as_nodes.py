@@ -321,3 +321,24 @@ def test_a_result_is_shown_on_its_own_check_though_the_run_was_not_asked_for_it(
         (shown,) = run.checks["known"]
         assert (shown.asset_key.path[-1], shown.passed) == ("fct", True)
         assert set(run.nodes) == {"dim"}
+
+
+WARN_ERROR = ("--warn-error-options", '{"error": ["LogTestResult"]}')
+
+
+def test_a_warning_is_a_failure_as_soon_as_dbt_takes_it_for_one(folder):
+    """And only for so long: then the test holds nothing any more."""
+    files = {**GATED, "models/p.yml": properties("m", "unique: {name: ids, config: {severity: warn}}")}
+    with lab(folder, files, [*SETUP, BAD_ROW]) as case:
+        case.settle()
+        assert case.verdicts == {"ids": "warn"}
+        case.start_anew(dbt_args=("build", *WARN_ERROR))
+        assert (case.job().success, case.verdicts) == (False, {"ids": "fail"})
+        case.sql("insert into raw.orders values (3, 30)")
+        (run,) = case.cycle()
+        assert run.nodes["c"] == ("hold", "Upstream test failed: ids")
+        case.start_anew(dbt_args=("build",))
+        case.watch.learned(["c"])
+        (run,) = case.cycle()
+        assert (run.tests, run.nodes["c"][0]) == ({"ids": "warn"}, "build")
+        assert case.sql("from main.c") == [(4,)]

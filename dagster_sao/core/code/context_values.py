@@ -127,6 +127,18 @@ class ContextValues:
             if str(name).lower() not in inert_settings.OF_FLAGS:
                 yield str(name).lower(), as_json(value)
 
+    def flags_of_answers(self) -> Iterator[tuple[str, object]]:
+        """Yield the settings by which dbt takes the warnings of data tests for failures, by name.
+
+        https://docs.getdbt.com/reference/global-configs/warnings
+        """
+        environ = self._surroundings.environ
+        for name in inert_settings.OF_ANSWERS:
+            given = (environ.get(f"{prefix}{name.upper()}") for prefix in ("DBT_ENGINE_", "DBT_"))
+            value = next((text for text in given if text), self._surroundings.flags.get(name))
+            if value and str(value).lower() not in _OFF:
+                yield name, "on" if str(value).lower() in _ON else as_json(value)
+
     @cached_property
     def _target(self) -> Mapping[str, Any]:
         return self._surroundings.target()
@@ -136,6 +148,8 @@ class ContextValues:
         return graph_digest(self._manifest)
 
 
+_ON = frozenset({"1", "on", "t", "true", "y", "yes"})
+_OFF = frozenset({"0", "f", "false", "n", "no", "off"})
 # The flags that dbt reads from the environment and that a template may use.
 _KNOWN_FLAGS = frozenset(
     {

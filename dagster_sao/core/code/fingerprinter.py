@@ -353,6 +353,7 @@ class Fingerprinter:
             if name not in inert_settings.OF_TESTS and value not in EMPTY:
                 lowered = str(value).lower() if name == "severity" else value
                 yield Part(f"config: {name}", short(lowered), test.unique_id)
+        yield from (Part(f"dbt flag: {name}", short(value)) for name, value in self._values.flags_of_answers())
         if props.get("relation_name"):
             yield Part("config: relation_name", short(props["relation_name"]))
         yield Part("sql", self._reached.normal_form(str(props.get("raw_code") or "")))

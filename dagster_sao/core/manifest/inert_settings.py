@@ -28,3 +28,5 @@ OF_FLAGS = frozenset(
     }
 )  # fmt: skip
 """The flags of a project that change nothing that is built, or that show in what dbt makes of the project."""
+OF_ANSWERS = ("warn_error", "warn_error_options")
+"""Those of them that change what dbt makes of a test's answer: it may take a warning for a failure."""

@@ -14,6 +14,7 @@ from dagster_sao.core.code.read_evidence import EvidenceReader
 from dagster_sao.core.errors import DagsterSaoError
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.orchestration.dbt.process import DbtProcess
+from dagster_sao.orchestration.project.dbt_arguments import flags_in
 from dagster_sao.orchestration.project.loaded import LoadedProject, read_code
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import read_manifest, read_variables
@@ -133,7 +134,7 @@ def read_moment(project: OrchestratedProject, loaded: LoadedProject, manifest: M
     try:
         # The values of variables may be newer than the plan, as the rest of the code may.
         variables = read_variables(project.dbt_project.project_dir, loaded.variables.command_line)
-        return moment_of(project.dbt_project, variables, manifest)
+        return moment_of(project.dbt_project, variables, manifest, flags_in(project.dbt_args))
     except (OSError, ValueError, DagsterSaoError):
         return None
 

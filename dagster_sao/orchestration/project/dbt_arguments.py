@@ -18,6 +18,7 @@ from dagster_dbt import DbtCliResource, DbtProject
 from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.errors import InvalidProjectError
+from dagster_sao.core.manifest.inert_settings import OF_ANSWERS
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import prepare_arguments
 from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
@@ -76,6 +77,22 @@ def read_variables(value: Any, option: str) -> Mapping[str, Any]:  # noqa: ANN40
     if not isinstance(found, dict):
         msg = f"{option} is not a mapping. Write it as '{{name: value}}'."
         raise InvalidProjectError(msg)
+    return found
+
+
+def flags_in(arguments: Iterable[str | Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the flags of a project that the arguments of a dbt command set, of those that change the answers of tests.
+
+    >>> flags_in(["build", "--warn-error", {"--warn-error-options": "{error: all}"}])
+    {'warn_error': True, 'warn_error_options': '{error: all}'}
+    """
+    words = [word for one in arguments for word in (_words(one) if isinstance(one, Mapping) else [one])]
+    found: dict[str, Any] = {}
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        option, _, value = str(word).partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name in OF_ANSWERS:
+            found[name] = value or following if name.endswith("options") else True
     return found
 
 

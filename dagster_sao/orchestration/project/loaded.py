@@ -143,22 +143,23 @@ class LoadedProject:
 
 
 @paused_collector()
-def load_manifest(
+def load_manifest(  # noqa: PLR0913 (what the content follows from)
     dbt_project: DbtProject,
     manifest: Mapping[str, Any],
     translator: DagsterDbtTranslator,
     *,
     variables: Mapping[str, Any],
     selection: Selection,
+    flags: Mapping[str, Any] | None = None,
 ) -> LoadedProject:
-    """Return the content of a manifest: graph, policies, fingerprints.
+    """Return the content of a manifest: graph, policies, fingerprints. `flags` are those that dbt's arguments set.
 
     Raises InvalidProjectError or InvalidPolicyError, naming the node and its file.
     """
     values = read_variables(dbt_project.project_dir, variables)
     cache = known_forms(dbt_project)
     known = len(cache)
-    moment = moment_of(dbt_project, values, manifest)
+    moment = moment_of(dbt_project, values, manifest, flags)
     fingerprinter = read_code(dbt_project, manifest, moment, selection, cache)
     reading = read_project(manifest, fingerprinter, traits_of(fingerprinter.graph.adapter_type).relations)
     if len(cache) > known:

@@ -12,7 +12,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from dagster_sao.orchestration.events.door import learn_secrets
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.project.dbt_arguments import DbtSettings, project_with, with_other
+from dagster_sao.orchestration.project.dbt_arguments import DbtSettings, flags_in, project_with, with_other
 from dagster_sao.orchestration.project.loaded import LoadedProject, Selection, load_manifest
 from dagster_sao.orchestration.project.parsing import (
     current_inputs,
@@ -139,7 +139,12 @@ class OrchestratedProject:
                 refuse_other_target(self.dbt_project)
                 manifest = read_manifest(self.dbt_project.manifest_path)
                 self._loaded = load_manifest(
-                    self.dbt_project, manifest, self._translator, variables=self.variables, selection=self.selection
+                    self.dbt_project,
+                    manifest,
+                    self._translator,
+                    variables=self.variables,
+                    selection=self.selection,
+                    flags=flags_in(self.dbt_args),
                 )
                 self._manifest_stamp = stamp
             self._loaded = self._loaded.with_files(files.code)

@@ -45,13 +45,16 @@ class Moment:
         return replace(self, surroundings=replace(self.surroundings, target=dict))
 
 
-def moment_of(dbt_project: DbtProject, variables: Variables, manifest: Mapping[str, Any]) -> Moment:
-    """Return what code consists of now, beside a manifest, with `variables`.
+def moment_of(
+    dbt_project: DbtProject, variables: Variables, manifest: Mapping[str, Any], flags: Mapping[str, Any] | None = None
+) -> Moment:
+    """Return what code consists of now, beside a manifest, with `variables`. `flags` are those that dbt's arguments set.
 
     Raises InvalidProjectError or WarehouseError for a project that cannot be read.
     """
     profiles = profiles_digest(dbt_project)
     settings = read_yaml(dbt_project.project_dir / "dbt_project.yml")
+    settings = {**settings, "flags": {**(settings.get("flags") or {}), **(flags or {})}}
     found = surroundings_of(dbt_project, settings, variables)
     compared = variables, found.flags, found.dispatch, found.session, environment_of_file(dbt_project.project_dir)
     modules = imported_modules(dbt_project, variables)

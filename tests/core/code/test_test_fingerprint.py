@@ -162,6 +162,29 @@ def test_a_materialization_of_tests_counts():
     assert new.changes_since(old) == ("macro: materialization_test_default",)
 
 
+@pytest.mark.parametrize(
+    "on",
+    [
+        {"flags": {"warn_error": True}},
+        {"environ": {"DBT_WARN_ERROR": "1"}},
+        {"environ": {"DBT_ENGINE_WARN_ERROR": "true"}, "flags": {"warn_error": False}},
+    ],
+)
+def test_a_setting_that_makes_failures_of_warnings_counts_for_data_tests_alone(on):
+    world = manifest([model("m"), data_test("t", "m")])
+    before, after = (Fingerprinter(world, Surroundings(**given)).fingerprints() for given in ({}, on))
+    assert after["test.shop.t.1"].changes_since(before["test.shop.t.1"]) == ("dbt flag: warn_error",)
+    assert not after["model.shop.m"].changes_since(before["model.shop.m"])
+
+
+@pytest.mark.parametrize(
+    "off", [{"flags": {"warn_error": False}}, {"environ": {"DBT_WARN_ERROR": "0"}, "flags": {"warn_error": True}}]
+)
+def test_such_a_setting_that_is_off_is_none(off):
+    world = manifest([model("m"), data_test("t", "m")])
+    assert not fingerprints(world, **off)["t"].changes_since(fingerprints(world)["t"])
+
+
 # Volatile tests
 
 
