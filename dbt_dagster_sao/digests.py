@@ -51,6 +51,7 @@ _UNSTABLE = frozenset(
         "deferred",
         "extra_ctes",
         "extra_ctes_injected",
+        "index",
         "invocation_args",
         "previous_batch_results",
         "root_path",

@@ -25,6 +25,8 @@ version: 1.0.0
 profile: shop
 flags: {send_anonymous_usage_stats: false}
 vars: {a_1: 5, switch: true, later: 3, templated: "{{ env_var('IN_A_VARIABLE', 'no') }}"}
+on-run-start: [select 1, select 2]
+on-run-end: [select 3]
 models:
   shop:
     hooked: {+post-hook: "{% if target.name == 'other' %}select {{ var('in_hook', 1) }}{% endif %}"}

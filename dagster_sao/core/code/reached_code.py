@@ -63,7 +63,8 @@ class ReachedCode:
             for props in entries
             if props["resource_type"] == "operation" and "on-run-start" in (props.get("tags") or ())
         ]
-        hooks.sort(key=lambda props: (props.get("index") or 0, props["unique_id"]))
+        # Not by their `index`: dbt numbers them anew when it runs them.
+        hooks.sort(key=lambda props: str(props["unique_id"]))
         found: list[Part] = []
         forms: list[list[str]] = []
         for props in hooks:
