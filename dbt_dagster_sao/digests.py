@@ -113,10 +113,13 @@ def model_digest(node: Mapping[str, Any], key: str) -> str:
 
 
 def graph_digest(manifest: Mapping[str, Any]) -> str:
-    """Return the digest of dbt's `graph`, from a manifest.json or from the graph itself."""
+    """Return the digest of dbt's `graph`, from a manifest.json or from the graph itself.
+
+    The order of its entries does not count: dbt gives them in another one when it parses all files than when it parses some.
+    """
     return digest(
         {
-            section: {uid: _stable_node(entry) for uid, entry in (manifest.get(section) or {}).items()}
+            section: {uid: _stable_node(entry) for uid, entry in sorted((manifest.get(section) or {}).items())}
             for section in _SECTIONS
         }
     )

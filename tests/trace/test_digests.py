@@ -106,6 +106,14 @@ def test_what_changes_by_itself_does_not_count():
     assert digests.graph_digest({"nodes": {"m": node}}) == digests.graph_digest({"nodes": {"m": later}, "metadata": {}})
 
 
+def test_the_order_in_which_dbt_parsed_the_graph_does_not_count():
+    one, other = {"name": "m"}, {"name": "n"}
+    assert digests.graph_digest({"nodes": {"m": one, "n": other}}) == digests.graph_digest(
+        {"nodes": {"n": other, "m": one}}
+    )
+    assert digests.graph_digest({"nodes": {"m": one}}) != digests.graph_digest({"nodes": {"m": other}})
+
+
 def test_a_null_of_the_user_counts():
     assert model_digest({"meta": {"x": None}}, "meta") != model_digest({"meta": {}}, "meta")
     assert model_digest({"config": {"meta": {"x": None}}}, "config") != model_digest({"config": {"meta": {}}}, "config")
