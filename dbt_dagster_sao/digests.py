@@ -24,7 +24,7 @@ WHOLE = "*"
 
 _DIGEST_BYTES = 6
 _MAX_KEY_BYTES = 64
-_SECTIONS = (
+GRAPH_SECTIONS = (
     "exposures",
     "functions",
     "groups",
@@ -34,7 +34,7 @@ _SECTIONS = (
     "semantic_models",
     "sources",
 )
-"""The keys of dbt's `graph`."""
+"""The keys of dbt's `graph`. It has others where a template puts them in."""
 _UNSTABLE = frozenset(
     {
         "_event_status",
@@ -120,7 +120,7 @@ def graph_digest(manifest: Mapping[str, Any]) -> str:
     return digest(
         {
             section: {uid: _stable_node(entry) for uid, entry in sorted((manifest.get(section) or {}).items())}
-            for section in _SECTIONS
+            for section in GRAPH_SECTIONS
         }
     )
 

@@ -196,6 +196,62 @@ class TracedMapping(dict[Any, Any]):
         return dict, (self.copy(),)
 
 
+class SharedMapping(TracedMapping):
+    """A `TracedMapping` of a dictionary that templates of several nodes share: what one of them writes, all of them see."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, values: dict[Any, Any], noted: Noted) -> None:
+        """Stand in for `values`, and write to it."""
+
+        def current(key: str) -> None:
+            self._follow()
+            noted(key)
+
+        self._shared = values
+        super().__init__(values, current)
+
+    def _follow(self) -> None:
+        # Not cleared first: own code may iterate over it.
+        for key in [key for key in dict.keys(self) if key not in self._shared]:
+            dict.pop(self, key)
+        dict.update(self, self._shared)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._shared[key] = value
+        self._follow()
+
+    def __delitem__(self, key: Any) -> None:
+        del self._shared[key]
+        self._follow()
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def update(self, *arguments: Any, **options: Any) -> None:
+        self._shared.update(*arguments, **options)
+        self._follow()
+
+    def clear(self) -> None:
+        self._shared.clear()
+        self._follow()
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        self._shared.setdefault(key, default)
+        return self[key]
+
+    def pop(self, key: Any, default: Any = _MISSING) -> Any:
+        found = super().pop(key, default)
+        self._shared.pop(key, None)
+        return found
+
+    def popitem(self) -> tuple[Any, Any]:
+        found = super().popitem()
+        self._shared.pop(found[0], None)
+        return found
+
+
 class TracedAttributes:
     """An object that notes which of its attributes are read."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from dbt_dagster_sao.digests import (
     ABSENT,
+    GRAPH_SECTIONS,
     SECRET_PREFIX,
     UNKNOWN,
     WHOLE,
@@ -23,8 +24,16 @@ from dbt_dagster_sao.digests import (
     mapping_digest,
     model_digest,
 )
-from dbt_dagster_sao.proxies import ContextView, TracedAttributes, TracedConfig, TracedContext, TracedMapping
+from dbt_dagster_sao.proxies import (
+    ContextView,
+    SharedMapping,
+    TracedAttributes,
+    TracedConfig,
+    TracedContext,
+    TracedMapping,
+)
 from dbt_dagster_sao.recorder import CLOCK, Frame, Recording, Session, note, stack
+from dbt_dagster_sao.trace import SHARED
 
 KINDS = frozenset(
     {
@@ -107,7 +116,14 @@ class Stage:
         return TracedAttributes(flags, lambda key: self._note(f"flags: {key}", mapping_digest, vars(flags), key))
 
     def _graph(self, graph: dict[str, Any]) -> TracedMapping:
-        return TracedMapping(graph, lambda _: self._note("graph: *", self.session.once, graph, graph_digest))
+        def noted(key: str) -> None:
+            names = set(graph) if key == WHOLE else {key}
+            if not names.isdisjoint(GRAPH_SECTIONS):
+                self._note("graph: *", self.session.once, graph, graph_digest)
+            for name in names.difference(GRAPH_SECTIONS):
+                self._note(f"{SHARED}: graph.{name}", str, UNKNOWN)
+
+        return SharedMapping(graph, noted)
 
     def _config(self, config: Any, node: Callable[[], dict[str, Any]]) -> TracedConfig:
         return TracedConfig(config, lambda: self._note("model: *", self._digest_of, node(), WHOLE))

@@ -12,6 +12,8 @@ _LAYOUT = 1
 MAX_TEXT = 2_000
 MAX_STATEMENT = 100_000
 """A longer statement is left out: the empty text stands for it."""
+SHARED = "shared"
+"""The kind of reads of what a template of another node, or a hook, may have written: it may come from anywhere."""
 SQL = "sql"
 LEFT_OUT = "left out"
 """Stands for the method if a node asked too many questions to record: the argument is the number left out."""

@@ -113,3 +113,23 @@ on-run-start: "create or replace table raw.rates as {rate}"
         case.settle()
         assert case.sql("select distinct paid % 2 from main.paid") == [(0,)]
         assert case.verdicts == {"not_null_paid_paid": "pass"}
+
+
+def test_what_a_hook_hands_to_models_in_the_graph_is_an_input_that_dbt_does_not_know(tmp_path):
+    files = {
+        "dbt_project.yml": """
+name: shop
+profile: shop
+flags: {send_anonymous_usage_stats: false}
+on-run-start: "{% if execute %}{% do graph.update({'rate': run_query('select rate from raw.rates').rows[0][0]}) %}{% endif %}"
+""",
+        "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}]}]",
+        "models/paid.sql": TABLE + "select id * {{ graph.get('rate', 0) }} as paid from {{ source('raw', 'orders') }}",
+        "models/plain.sql": TABLE + "select id, {{ graph.nodes | length }} as n from {{ source('raw', 'orders') }}",
+    }
+    with lab(tmp_path, files, [*SETUP, "create table raw.rates as select 2 as rate"]) as case:
+        case.settle()
+        case.sql("update raw.rates set rate = 3")
+        told = case.job()
+        assert {name: decision for name, (decision, _) in told.nodes.items()} == {"paid": "build", "plain": "reused"}
+        assert case.sql("select distinct paid % 3 from main.paid") == [(0,)]

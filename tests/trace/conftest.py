@@ -26,7 +26,7 @@ profile: shop
 flags: {send_anonymous_usage_stats: false}
 vars: {a_1: 5, switch: true, later: 3, templated: "{{ env_var('IN_A_VARIABLE', 'no') }}"}
 on-run-start: [select 1, select 2]
-on-run-end: [select 3]
+on-run-end: "select {{ graph.get('limit', 0) }}"
 models:
   shop:
     hooked: {+post-hook: "{% if target.name == 'other' %}select {{ var('in_hook', 1) }}{% endif %}"}
@@ -80,6 +80,7 @@ select '{{ config.get('meta')['k'] }}' as a, '{{ config.get('absent', 'x') }}' a
     "models/attributes.sql": """{{ config(tags=['a']) }}
 select '{{ model.tags | join }} {{ model.config.materialized }} {{ model['columns'] | length }}' as x
 , '{{ model.compiled_code }} {{ model.no_such_thing }}' as y""",
+    "models/sharing.sql": "{% do graph.update({'limit': 3}) %}select {{ graph.limit }} as x",
     "models/whole_graph.sql": "select {{ graph.nodes | length }} as x",
     "models/flagged.sql": "select '{{ flags.WHICH }}' as x, '{{ invocation_args_dict.which }}' as y",
     "models/clocked.sql": "select '{{ run_started_at }}' as x, '{{ this }}' as y",

@@ -47,6 +47,7 @@ READS = {
     "asked": {"var: in_adapter of macro.dbt.get_columns_in_relation": ABSENT},
     "given": {"var: passed": ABSENT},
     "called": {"var: in_block": ABSENT},
+    "sharing": {"shared: graph.limit": UNKNOWN},
     "plain": {},
     "colours": {},
     "hooked": {"target: name": digest("warehouse")},
@@ -173,6 +174,10 @@ def test_what_is_recorded_can_be_computed_again_from_the_manifest(first_build):
                 assert again[kind](held, key) == found, name
                 compared += 1
     assert compared > 10
+
+
+def test_what_a_template_puts_into_the_graph_is_there_for_hooks(first_build):
+    assert first_build.manifest["nodes"]["operation.shop.shop-on-run-end-0"]["compiled_code"] == "select 3"
 
 
 def test_the_graph_has_one_digest_whether_or_not_dbt_has_run_hooks(tmp_path, first_build):

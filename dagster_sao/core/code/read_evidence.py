@@ -15,7 +15,7 @@ from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, start_of
 from dagster_sao.sql.normal_form import normal_form
 from dbt_dagster_sao.digests import UNKNOWN
-from dbt_dagster_sao.trace import SQL, Query, Trace
+from dbt_dagster_sao.trace import SHARED, SQL, Query, Trace
 
 _SHORTEST = 3
 _MOST_NAMED = 5
@@ -136,6 +136,7 @@ class EvidenceReader:
         questions = [*self._questions(trace)]
         asked = {question.relation for question in questions}
         others = [question.label for question in questions if not is_among(question.relation, known | {own})]
+        others += [f"{name}, which templates share" for name in _shared(trace)]
         unknown += others
         unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]
         kinds = {_kind_of(name) for name in trace.reads}
@@ -215,6 +216,11 @@ def _kind_of(read: str) -> str:
     """Return the kind of a read in a trace (or a kind itself) under its name here."""
     kind = kind_of(read)
     return _KINDS.get(kind, kind)
+
+
+def _shared(trace: Trace) -> list[str]:
+    """Return the names under which the templates read what other templates may have written."""
+    return sorted(read.removeprefix(f"{SHARED}: ") for read in trace.reads if kind_of(read) == SHARED)
 
 
 def _asks_what_is_there(trace: Trace) -> bool:

@@ -127,6 +127,7 @@ def test_the_next_build_takes_another_way_after_one_that_found_nothing_there(con
         ({"state": ("get_relation(db.raw.items) = -",)}, "others", ("get_relation(db.raw.items)",)),
         ({"state": ("check_schema_exists(db, raw) = true",)}, "", ()),
         ({"state": ("check_schema_exists(db, raw) = false",)}, "others", ("check_schema_exists(db, raw)",)),
+        ({"reads": {"shared: graph.limit": "?"}}, "others", ("graph.limit, which templates share",)),
     ],
 )
 def test_questions_to_the_warehouse_are_about_parents_or_about_what_dbt_does_not_know(seen, asks, untracked):
