@@ -7,8 +7,10 @@ import re
 import dagster_sao
 from dagster_sao import api, errors
 
-INTERNAL = {"FunctionTableError", "LeaseError", "NotAQueryError", "TableError", "VerdictError", "WriterError"}
-"""Of this package's own tables and statements: a user catches DagsterSaoError."""
+INTERNAL = {
+    "DbtStartError", "FunctionTableError", "LeaseError", "NotAQueryError", "TableError", "VerdictError", "WriterError",
+}  # fmt: skip
+"""Of this package's own tables, statements and processes: a user catches DagsterSaoError."""
 
 
 def subclasses(error):
