@@ -16,6 +16,7 @@ from dagster_sao.api.data_tests.compiled import compiled_manifest
 from dagster_sao.api.data_tests.values import DataTestReport, DataTestReports
 from dagster_sao.api.dry_run import DryRun, make_dry_run
 from dagster_sao.api.request import BuildRequest
+from dagster_sao.core.dbt_settings import is_off, setting
 from dagster_sao.core.decision.decide_tests import TestAction
 from dagster_sao.core.decision.plan_tests import tests_of_selection
 from dagster_sao.core.decision.run_ledger import Ledger
@@ -29,7 +30,7 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.probed_sources import open_session
 from dagster_sao.orchestration.state.contradictions import found_contradiction
 from dagster_sao.warehouse.dbt_private.adapter import internal_packages
-from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.session import WarehouseSession
 from dbt_dagster_sao.data_tests.columns import comparable_types
@@ -42,7 +43,6 @@ _IF_IT_PASSES = "if it passes"
 _STORE_FAILURES = "STORE_FAILURES"
 _FIRST_WORDS = frozenset({"a", "an", "it", "its", "no", "nothing", "only", "the", "this"})
 """The first words of reasons. Any other first word is the name of a column or a model, and keeps its case."""
-_NO = frozenset({"", "0", "f", "false", "n", "no", "off"})
 
 
 def make_data_test_reports(
@@ -218,8 +218,8 @@ def _models(selected: Collection[str], manifest: Mapping[str, Any]) -> set[str]:
 
 def _stores_failures(project: OrchestratedProject) -> bool:
     """Return whether runs of a project store the failures of tests that do not say so themselves."""
-    given = setting(_STORE_FAILURES, environment_of_dbt(project.dbt_project.project_dir)) or ""
-    return "--store-failures" in project.dbt_args or given.lower() not in _NO
+    given = setting(_STORE_FAILURES, environment_of_dbt(project.dbt_project.project_dir))
+    return "--store-failures" in project.dbt_args or not is_off(given)
 
 
 def _as_sentence(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dagster_sao.core.code.variables import Variables, as_json
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.dbt_settings import is_off, is_on, setting
 from dagster_sao.core.manifest import inert_settings
 from dagster_sao.sql.jinja_reads import ANY, Read
 from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
@@ -29,6 +30,8 @@ class Surroundings:
     environ: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, Any] = field(default_factory=dict)
     """`flags` of dbt_project.yml."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """The flags that the arguments of dbt's commands set, of those that change what dbt makes of a test's answer."""
     dispatch: object = None
     """`dispatch` of dbt_project.yml: where dbt looks for a macro first."""
     session: Mapping[str, Any] = field(default_factory=dict)
@@ -108,14 +111,14 @@ class ContextValues:
     def _flag(self, name: str) -> object:
         if name.upper() in _FLAGS_OF_A_COMMAND:
             return None
-        setting = self._surroundings.flags.get(name.lower(), self._surroundings.flags.get(name.upper()))
-        return [self._surroundings.environ.get(f"DBT_{name.upper()}"), setting]
+        of_project = self._surroundings.flags.get(name.lower(), self._surroundings.flags.get(name.upper()))
+        return [setting(name.upper(), self._surroundings.environ), of_project]
 
     def _flags(self) -> object:
         environ = self._surroundings.environ
         names = {name.upper() for name in self._surroundings.flags}
         return {name: self._flag(name) for name in sorted(names)} | {
-            name: environ[name] for name in sorted(_KNOWN_FLAGS) if name in environ
+            f"DBT_{name}": value for name in sorted(_KNOWN_FLAGS) if (value := setting(name, environ)) is not None
         }
 
     def flags_of_dbt(self) -> Iterator[tuple[str, object]]:
@@ -132,12 +135,11 @@ class ContextValues:
 
         https://docs.getdbt.com/reference/global-configs/warnings
         """
-        environ = self._surroundings.environ
+        given = self._surroundings
         for name in inert_settings.OF_ANSWERS:
-            given = (environ.get(f"{prefix}{name.upper()}") for prefix in ("DBT_ENGINE_", "DBT_"))
-            value = next((text for text in given if text), self._surroundings.flags.get(name))
-            if value and str(value).lower() not in _OFF:
-                yield name, "on" if str(value).lower() in _ON else as_json(value)
+            value = given.arguments.get(name) or setting(name.upper(), given.environ) or given.flags.get(name)
+            if not is_off(value):
+                yield name, "on" if is_on(value) else as_json(value)
 
     @cached_property
     def _target(self) -> Mapping[str, Any]:
@@ -148,18 +150,16 @@ class ContextValues:
         return graph_digest(self._manifest)
 
 
-_ON = frozenset({"1", "on", "t", "true", "y", "yes"})
-_OFF = frozenset({"0", "f", "false", "n", "no", "off"})
 # The flags that dbt reads from the environment and that a template may use.
 _KNOWN_FLAGS = frozenset(
     {
-        "DBT_EMPTY",
-        "DBT_SAMPLE",
-        "DBT_DEFER",
-        "DBT_FAVOR_STATE",
-        "DBT_INTROSPECT",
-        "DBT_STORE_FAILURES",
-        "DBT_USE_COLORS",
+        "EMPTY",
+        "SAMPLE",
+        "DEFER",
+        "FAVOR_STATE",
+        "INTROSPECT",
+        "STORE_FAILURES",
+        "USE_COLORS",
     }
 )
 

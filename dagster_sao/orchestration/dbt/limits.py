@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from dagster_sao.core.dbt_settings import is_off, setting
 from dagster_sao.core.decision.materializations import merged
 from dagster_sao.core.manifest.build_settings import in_utc
 from dagster_sao.core.state.state import BatchRange, FailedAttempt, FailureKind
@@ -17,7 +18,6 @@ from dagster_sao.warehouse.dbt_private.environment import environment_of_file
 
 _EMPTY, _SAMPLE, _START, _END = "empty", "sample", "event-time-start", "event-time-end"
 _LIMITS = (_EMPTY, _SAMPLE, _START, _END)
-_OFF = frozenset({"", "0", "false", "f", "no", "n", "off", "none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,9 @@ def limits_of(arguments: Sequence[str], project_dir: Path) -> Limits | None:
     environ = environment_of_file(project_dir)
     found: dict[str, str] = {}
     for name in _LIMITS:
-        option = name.replace("-", "_")
-        values = [environ.get(f"{prefix}{option.upper()}", "") for prefix in ("DBT_", "DBT_ENGINE_")]
-        for value in values:
-            if value.lower() not in _OFF:
-                found[name] = value
+        value = setting(name.replace("-", "_").upper(), environ)
+        if not is_off(value):
+            found[name] = str(value)
     found.update(_in_arguments(arguments))
     if f"--no-{_EMPTY}" in arguments:
         found.pop(_EMPTY, None)

@@ -17,11 +17,12 @@ from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.code.variables import as_json
 from dagster_sao.core.code.versions import digest
+from dagster_sao.core.dbt_settings import setting
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.inert_settings import OF_ANSWERS
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import prepare_arguments
-from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt, setting
+from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.profiles import default_target
 
 _OPTIONS = {"--vars": "--vars", "--target": "--target", "-t": "--target", "--profile": "--profile"}

@@ -21,6 +21,7 @@ from typing import Any
 from dagster_dbt import DbtCliResource, DbtProject
 
 from dagster_sao.core.code.variables import as_json
+from dagster_sao.core.dbt_settings import setting
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.files import write_json
@@ -33,7 +34,6 @@ from dagster_sao.warehouse.dbt_private.environment import (
     env_file,
     environment_of_dbt,
     is_imported_dbt,
-    setting,
 )
 from dagster_sao.warehouse.errors import WarehouseError
 from dagster_sao.warehouse.profiles import default_target

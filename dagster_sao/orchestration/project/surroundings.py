@@ -46,16 +46,20 @@ class Moment:
 
 
 def moment_of(
-    dbt_project: DbtProject, variables: Variables, manifest: Mapping[str, Any], flags: Mapping[str, Any] | None = None
+    dbt_project: DbtProject,
+    variables: Variables,
+    manifest: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
 ) -> Moment:
-    """Return what code consists of now, beside a manifest, with `variables`. `flags` are those that dbt's arguments set.
+    """Return what code consists of now, beside a manifest, with `variables`.
+
+    `arguments` are the flags that the arguments of dbt's commands set.
 
     Raises InvalidProjectError or WarehouseError for a project that cannot be read.
     """
     profiles = profiles_digest(dbt_project)
     settings = read_yaml(dbt_project.project_dir / "dbt_project.yml")
-    settings = {**settings, "flags": {**(settings.get("flags") or {}), **(flags or {})}}
-    found = surroundings_of(dbt_project, settings, variables)
+    found = replace(surroundings_of(dbt_project, settings, variables), arguments=arguments or {})
     compared = variables, found.flags, found.dispatch, found.session, environment_of_file(dbt_project.project_dir)
     modules = imported_modules(dbt_project, variables)
     python = {str(node.get("raw_code")) for node in manifest["nodes"].values() if node.get("language") == "python"}

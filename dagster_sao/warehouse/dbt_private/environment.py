@@ -16,6 +16,8 @@ from pathlib import Path
 
 from dotenv.main import DotEnv
 
+from dagster_sao.core.dbt_settings import is_on, setting
+
 _READS_ENV_FILES = (1, 12)
 _OF_ONE_RUN = (
     "FULL_REFRESH", "EMPTY", "SAMPLE", "EVENT_TIME_START", "EVENT_TIME_END", "DEFER", "DEFER_TO_STATE", "STATE",
@@ -32,7 +34,6 @@ _OF_DAGSTER = ("PROJECT_DIR", "PROFILES_DIR", "TARGET_PATH", "LOG_PATH", "LOG_FO
 """Settings that dagster-dbt passes to dbt by older names. dbt prefers the newer names."""
 _DBT_STATE, _DBT_STATE_OFF = "DBT_ENGINE_MANAGE_STATE", "RUN_CACHE_DISABLED"
 _ENTRY_OF_CORE = b"from dbt.cli.main import cli"
-_YES = frozenset({"true", "1", "t", "y", "yes", "on"})
 
 
 def environment_of_dbt(project_dir: Path) -> Mapping[str, str]:
@@ -77,11 +78,6 @@ def own_environment() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def setting(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return a setting of dbt from the environment, such as `TARGET` in DBT_ENGINE_TARGET or DBT_TARGET."""
-    return environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or None
-
-
 def settings_of_one_run(environ: Mapping[str, str]) -> list[str]:
     """Return the environment variables that would make dbt deviate from a run's plan."""
     names = (f"{prefix}{name}" for name in _OF_ONE_RUN for prefix in ("DBT_ENGINE_", "DBT_"))
@@ -120,12 +116,12 @@ def dbt_state_switch(environ: Mapping[str, str]) -> str:
     https://docs.getdbt.com/docs/deploy/dbt-state-setup
     """
     if _DBT_STATE in environ:
-        return _DBT_STATE if environ[_DBT_STATE].lower() in _YES else ""
+        return _DBT_STATE if is_on(environ[_DBT_STATE]) else ""
     try:
         version("dbt-state")
     except PackageNotFoundError:
         return ""
-    return "" if (environ.get(_DBT_STATE_OFF) or "").lower() in _YES else "the package dbt-state"
+    return "" if is_on(environ.get(_DBT_STATE_OFF)) else "the package dbt-state"
 
 
 def _is_own_dbt(executable: str) -> bool:

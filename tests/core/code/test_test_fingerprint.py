@@ -168,6 +168,7 @@ def test_a_materialization_of_tests_counts():
         {"flags": {"warn_error": True}},
         {"environ": {"DBT_WARN_ERROR": "1"}},
         {"environ": {"DBT_ENGINE_WARN_ERROR": "true"}, "flags": {"warn_error": False}},
+        {"arguments": {"warn_error": True}, "environ": {"DBT_WARN_ERROR": "false"}},
     ],
 )
 def test_a_setting_that_makes_failures_of_warnings_counts_for_data_tests_alone(on):
