@@ -106,7 +106,7 @@ def dbt(
     lines = traces.read_text().splitlines() if traces.exists() else ()
     return Answers(
         {result["unique_id"]: _compared(result) for result in results},
-        _stored_failures(database),
+        _stored_failures(database, _limited(target)),
         {answer.test: answer for line in lines if (answer := answered_test(line)) is not None},
     )
 
@@ -136,14 +136,21 @@ def _compared(result: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(result[name] for name in _COMPARED if name not in left_out)
 
 
-def _stored_failures(database: Any) -> Mapping[str, Sequence[Any]]:
+def _limited(target: Path) -> frozenset[str]:
+    """Return the tables with failures of which a `limit` keeps any rows."""
+    nodes = json.loads((target / "manifest.json").read_text())["nodes"].values()
+    return frozenset(node["alias"] for node in nodes if node["config"].get("limit"))
+
+
+def _stored_failures(database: Any, limited: Collection[str]) -> Mapping[str, Sequence[Any]]:
     names = [
         name
         for (name,) in database.execute(
             f"select table_name from information_schema.tables where table_schema = '{_STORED}'"
         )
     ]
-    return {name: _rows(database, name) for name in names}
+    found = {name: _rows(database, name) for name in names}
+    return {name: [len(rows)] if name in limited else rows for name, rows in found.items()}
 
 
 def _rows(database: Any, name: str) -> Sequence[Any]:
