@@ -199,10 +199,12 @@ class TracedMapping(dict[Any, Any]):
 class SharedMapping(TracedMapping):
     """A `TracedMapping` of a dictionary that templates of several nodes share: what one of them writes, all of them see."""
 
-    __slots__ = ("_shared",)
+    __slots__ = ("_shared", "own")
 
     def __init__(self, values: dict[Any, Any], noted: Noted) -> None:
         """Stand in for `values`, and write to it."""
+        self.own: set[Any] = set()
+        """The keys that were written through this stand-in."""
 
         def current(key: str) -> None:
             self._follow()
@@ -218,8 +220,7 @@ class SharedMapping(TracedMapping):
         dict.update(self, self._shared)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._shared[key] = value
-        self._follow()
+        self.update({key: value})
 
     def __delitem__(self, key: Any) -> None:
         del self._shared[key]
@@ -230,7 +231,9 @@ class SharedMapping(TracedMapping):
         return self
 
     def update(self, *arguments: Any, **options: Any) -> None:
-        self._shared.update(*arguments, **options)
+        written = dict(*arguments, **options)
+        self.own.update(written)
+        self._shared.update(written)
         self._follow()
 
     def clear(self) -> None:
@@ -238,7 +241,8 @@ class SharedMapping(TracedMapping):
         self._follow()
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        self._shared.setdefault(key, default)
+        if key not in self:
+            self[key] = default
         return self[key]
 
     def pop(self, key: Any, default: Any = _MISSING) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
@@ -63,6 +64,7 @@ ASK_NOTHING = frozenset(
 """Members of adapters that send the warehouse nothing. Any other member counts as a question."""
 
 _ABOUT_EXISTENCE = frozenset({"already_exists", "check_schema_exists", "get_relation"})
+_ABOUT_SCHEMA = re.compile(r"check_schema_exists\(([^,()]+), ([^,()]+)\) = (\w+)")
 _OF_THE_BUILD = ("__dbt_tmp", "__dbt_backup")
 _EXECUTE = ("sql", "auto_begin", "fetch", "limit")
 """The parameters of an adapter's `execute`."""
@@ -88,6 +90,22 @@ def asking(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return answer
 
     return ask
+
+
+def asking_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an adapter's method that asks nothing for own code, whatever the adapter asks for itself."""
+
+    @wraps(method)
+    def work(*arguments: Any, **options: Any) -> Any:
+        frame = stack.frame
+        if frame is not None:
+            stack.frame = Frame(frame.recording, is_own=False)
+        try:
+            return method(*arguments, **options)
+        finally:
+            stack.frame = frame
+
+    return work
 
 
 def note_question(frame: Frame, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], answer: Any) -> None:
@@ -138,6 +156,12 @@ def _is_of_the_build(argument: Any) -> bool:
 def _sentence(name: str, arguments: Iterable[Any], answer: Any) -> str:
     separator = "." if name == "get_relation" else ", "
     return f"{name}({separator.join(str(each) for each in arguments)}) = {word(answer)}"
+
+
+def schema_answer(sentence: str) -> tuple[str, str, str] | None:
+    """Return the database, the schema and the answer in the sentence about a schema; None for any other sentence."""
+    found = _ABOUT_SCHEMA.fullmatch(sentence)
+    return (found[1], found[2], found[3]) if found is not None else None
 
 
 def _query(method: str, arguments: Iterable[Any], answer: str) -> Query:

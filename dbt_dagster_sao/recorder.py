@@ -66,6 +66,14 @@ class Recording:
         with self._lock:
             self._state.add(sentence)
 
+    def confirm(self, still: Callable[[str], bool]) -> None:
+        """Leave the answers out that the warehouse would give again."""
+        try:
+            with self._lock:
+                self._state = {sentence for sentence in self._state if not still(sentence)}
+        except Exception:  # noqa: BLE001 (as above)
+            self.is_void = True
+
     def ask(self, query: Query) -> None:
         """Note a question. One that is asked again counts once if the answer is the same."""
         with self._lock:
@@ -165,9 +173,10 @@ class Session:
         """The `EfficientTests` of the invocation, None where dbt runs each test."""
         self._path = path
         self._kinds = kinds
-        self._lock = threading.Lock()
+        self._lock, self._start_lock = threading.Lock(), threading.Lock()
         self._building: dict[str, tuple[Recording, int]] = {}
         self._inlined: dict[str, Recording] = {}
+        self._hooks: list[Recording] = []
         self._digests: dict[int, tuple[object, str]] = {}
 
     def begin(self, node: str) -> Recording:
@@ -194,6 +203,22 @@ class Session:
             recording.merge(other)
         if depth == 1 and not recording.is_void:
             self.write(recording.trace(self._kinds).to_json())
+
+    def end_hook(self, hook: str) -> None:
+        """Keep what a hook at the start of the run read, until all of these hooks have ended."""
+        with self._lock:
+            recording, _ = self._building.pop(hook)
+            self._hooks.append(recording)
+
+    def end_start(self, still: Callable[[str], bool]) -> None:
+        """Write the lines of the hooks at the start of the run, once. `still` returns whether an answer about a schema still holds."""
+        with self._start_lock:
+            with self._lock:
+                hooks, self._hooks = self._hooks, []
+            for recording in hooks:
+                recording.confirm(still)
+                if not recording.is_void:
+                    self.write(recording.trace(self._kinds).to_json())
 
     def once(self, of: object, digest_of: Callable[[Any], str]) -> str:
         """Return the digest of a large object, computed once."""

@@ -121,9 +121,11 @@ class Stage:
             if not names.isdisjoint(GRAPH_SECTIONS):
                 self._note("graph: *", self.session.once, graph, graph_digest)
             for name in names.difference(GRAPH_SECTIONS):
-                self._note(f"{SHARED}: graph.{name}", str, UNKNOWN)
+                is_of_others = name in graph and name not in stand_in.own
+                self._note(f"{SHARED}: graph.{name}", str, UNKNOWN if is_of_others else ABSENT)
 
-        return SharedMapping(graph, noted)
+        stand_in = SharedMapping(graph, noted)
+        return stand_in
 
     def _config(self, config: Any, node: Callable[[], dict[str, Any]]) -> TracedConfig:
         return TracedConfig(config, lambda: self._note("model: *", self._digest_of, node(), WHOLE))

@@ -66,6 +66,7 @@ class Trace:
     | `meta: KEY` | `config.meta_get`, `config.meta_require` | `meta_digest` |
     | `model: KEY`, `model: config.KEY`, `model: *` | `model.KEY`, `model.config.KEY`, the whole object | `model_digest` |
     | `graph: *` | any part of `graph` | `graph_digest` |
+    | `shared: graph.KEY` | a key of `graph` that dbt does not put there | `?`, or `-` where no other template had written it |
     | `target: KEY`, `target: *` | `target.KEY` (or `env.KEY`), the whole object | `mapping_digest` |
     | `flags: KEY`, `flags: *` | `flags.KEY` | `mapping_digest` |
     | `invocation_args_dict: KEY`, … `*` | the same | `mapping_digest` |
@@ -77,7 +78,8 @@ class Trace:
     A read counts when own code is on Jinja's stack: the node's template, a hook, or a macro of the project or of a
     package. Reads by dbt's built-in materializations do not, except reads of `var()` and `env_var()`.
     Words of `state`: `is_incremental() = true`, `get_relation(database.schema.identifier) = table` (`-`: there is none),
-    `check_schema_exists(database, schema) = true`.
+    `check_schema_exists(database, schema) = true`. Of a hook at the start of the run, answers about schemas that are no longer the same when
+    all of these hooks have ended.
     """
 
     node: str

@@ -15,6 +15,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from dagster_sao.sql.template import split_template
+from dbt_dagster_sao.digests import GRAPH_SECTIONS
 
 ANY = "*"
 """Stands for every name of a kind."""
@@ -232,6 +233,10 @@ class _Reader:
         """Read what an object holds under a name: perhaps a macro of the package `owner`."""
         if owner in _BUILTINS and not name.endswith(ANY):
             self._name(nodes.Name(name, "load"), frozenset())
+            return
+        if owner == "graph" and name in GRAPH_SECTIONS:
+            self.names.add(owner)
+            self.values.add((owner, name))
             return
         self.read(node, frozenset())
         if not name.endswith(ANY):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import ismethod
 from typing import Any
 
 from dbt_dagster_sao.digests import UNKNOWN, digest, is_of_a_batch, mapping_digest
 from dbt_dagster_sao.private_points.point import Wrapper
 from dbt_dagster_sao.proxies import WATCHED, TracedContext, traced
-from dbt_dagster_sao.questions import ASK_NOTHING, asking, note_question
+from dbt_dagster_sao.questions import ASK_NOTHING, asking, asking_nothing, note_question
 from dbt_dagster_sao.recorder import CLOCK, Recording, Session, current, note, stack
 from dbt_dagster_sao.stage import Stage
 from dbt_dagster_sao.trace import OF
@@ -172,8 +173,10 @@ def adapter_member(original: Wrapper) -> Wrapper:
     @wraps(original)
     def member(self: Any, name: str) -> Any:
         found = original(self, name)
-        if stack.frame is None or name in ASK_NOTHING:
+        if stack.frame is None:
             return found
+        if name in ASK_NOTHING:
+            return asking_nothing(found) if ismethod(found) else found
         if callable(found):
             return asking(name, found)
         note_question(stack.frame, name, (), {}, found)

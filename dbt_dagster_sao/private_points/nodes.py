@@ -7,10 +7,11 @@ from typing import Any
 
 from dbt_dagster_sao.private_points.point import Wrapper
 from dbt_dagster_sao.proxies import traced
-from dbt_dagster_sao.questions import word
+from dbt_dagster_sao.questions import schema_answer, word
 from dbt_dagster_sao.recorder import Frame, Recording, Session, current, stack
 
 _IS_INCREMENTAL = "macro.dbt.is_incremental"
+_START_OF_RUN = "on-run-start"
 
 
 def safe_run(original: Wrapper) -> Wrapper:
@@ -22,6 +23,7 @@ def safe_run(original: Wrapper) -> Wrapper:
         node = self.node.unique_id
         if session is None:
             return original(self, manifest)
+        _end_start(session, self.adapter)
         is_inlined = bool(getattr(self.node, "is_ephemeral_model", False))
         recording = session.of(node) if is_inlined else session.begin(node)
         outer, stack.frame = stack.frame, Frame(recording, is_own=False)
@@ -36,10 +38,49 @@ def safe_run(original: Wrapper) -> Wrapper:
     return safe_run
 
 
-def _describe(session: Session, recording: Recording, runner: Any) -> None:
+def hook_sql(original: Wrapper) -> Wrapper:
+    """Record what a hook of `on-run-start` reads: dbt renders it here, in its main thread, before any node starts."""
+
+    @wraps(original)
+    def get_hook_sql(self: Any, adapter: Any, hook: Any, *arguments: Any, **options: Any) -> Any:
+        session = current.session
+        if session is None or _START_OF_RUN not in hook.tags:
+            return original(self, adapter, hook, *arguments, **options)
+        recording = session.begin(hook.unique_id)
+        outer, stack.frame = stack.frame, Frame(recording, is_own=False)
+        try:
+            _learn_packages(session, recording, adapter)
+            return original(self, adapter, hook, *arguments, **options)
+        finally:
+            stack.frame = outer
+            session.end_hook(hook.unique_id)
+
+    return get_hook_sql
+
+
+def _learn_packages(session: Session, recording: Recording, adapter: Any) -> None:
     try:
-        if not session.internal_packages:
-            session.internal_packages = internal_packages(runner.config.credentials.type)
+        session.internal_packages = session.internal_packages or internal_packages(adapter.type())
+    except Exception:  # noqa: BLE001 (a build must not end because of its trace)
+        recording.is_void = True
+
+
+def _end_start(session: Session, adapter: Any) -> None:
+    """Write what the hooks at the start of the run read: by now all have ended."""
+
+    def still(sentence: str) -> bool:
+        database, schema, answer = schema_answer(sentence) or ("", "", "")
+        if not answer:
+            return False
+        with adapter.connection_named("after on-run-start"):
+            return word(adapter.check_schema_exists(database, schema)) == answer
+
+    session.end_start(still)
+
+
+def _describe(session: Session, recording: Recording, runner: Any) -> None:
+    _learn_packages(session, recording, runner.adapter)
+    try:
         node = runner.node
         config = getattr(node, "config", None)
         asked = getattr(runner.config.args, "FULL_REFRESH", None)
@@ -49,7 +90,7 @@ def _describe(session: Session, recording: Recording, runner: Any) -> None:
             recording.existed = _existed(runner, node)
         if any(getattr(constraint, "to", None) for constraint in getattr(node, "all_constraints", ())):
             recording.before = node.to_dict(omit_none=True)
-    except Exception:  # noqa: BLE001 (a build must not end because of its trace)
+    except Exception:  # noqa: BLE001 (as above)
         recording.is_void = True
 
 

@@ -44,6 +44,8 @@ QUEUE_POINTS = (
     Point("dbt.task.runnable", "GraphRunnableTask", "run_queue", queue.run_queue),
 )
 """The points at which ready nodes are ordered. Without them, dbt's own order holds."""
+START_POINTS = (Point("dbt.task.run", "RunTask", "get_hook_sql", nodes.hook_sql),)
+"""The point at which dbt renders hooks of runs. Without it, what they may read counts."""
 FILE_POINTS = (
     Point("dbt.adapters.duckdb.environments", "Environment", "initialize_db", database.initialize_db),
     Point("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close", database.close_db),
@@ -62,6 +64,7 @@ def begin_session() -> None:
         kinds = install()
         if kinds is None:
             return
+        _wrap(START_POINTS)
         if _DUCKDB in sys.modules:  # the profile is read by now, and its adapter with it
             _wrap(FILE_POINTS)
         test_request = os.environ.get(TEST_REQUEST)

@@ -133,3 +133,51 @@ on-run-start: "{% if execute %}{% do graph.update({'rate': run_query('select rat
         told = case.job()
         assert {name: decision for name, (decision, _) in told.nodes.items()} == {"paid": "build", "plain": "reused"}
         assert case.sql("select distinct paid % 3 from main.paid") == [(0,)]
+
+
+STARTS = """
+name: shop
+profile: shop
+flags: {{send_anonymous_usage_stats: false}}
+vars: {}
+on-run-start: "{{{{ prepare('rate') }}}}"
+"""
+PREPARES = "{% macro prepare(of) %}create or replace macro main.rate() as {{ var(of ~ '_now', 1) }}{% endmacro %}"
+"""A macro that reads a variable under a name that is put together."""
+PAID = TABLE + "select id * main.rate() as paid from {{ source('raw', 'orders') }}"
+
+
+def with_variables(values):
+    return {"dbt_project.yml": STARTS.format(values)}
+
+
+def test_a_variable_that_the_start_of_runs_was_not_seen_to_read_does_not_count(tmp_path):
+    files = {**SOURCES, **with_variables("{rate_now: 2}"), "macros/prepare.sql": PREPARES, "models/paid.sql": PAID}
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.edit(with_variables("{rate_now: 2, rate_then: 3}"))
+        assert case.cycle() == []
+        case.edit(with_variables("{rate_now: 3, rate_then: 3}"))
+        (run,) = case.cycle()
+        assert run.nodes["paid"] == ("build", "Code changed: a variable that on-run-start reads")
+        assert case.sql("select distinct paid % 3 from main.paid") == [(0,)]
+        assert case.cycle() == []
+
+
+@pytest.mark.parametrize("creates", [True, False])
+def test_the_next_run_takes_another_path_through_its_start_if_that_made_what_it_asked_for(tmp_path, creates):
+    prepares = (
+        "{% macro prepare(of) %}{% if execute %}{% if adapter.check_schema_exists(target.database, 'late') %}"
+        "create or replace macro main.rate() as {{ var(of ~ '_now', 1) }}"
+        "{% else %}"
+        + "{% do adapter.create_schema(api.Relation.create(target.database, 'late')) %}" * creates
+        + "create or replace macro main.rate() as 5{% endif %}{% endif %}{% endmacro %}"
+    )
+    files = {**SOURCES, **with_variables("{rate_now: 2}"), "macros/prepare.sql": prepares, "models/paid.sql": PAID}
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        assert case.sql("select distinct paid % 5 from main.paid") == [(0,)]
+        case.edit(with_variables("{rate_now: 3}"))
+        runs = case.cycle()
+        assert [run.nodes["paid"][0] for run in runs] == ["build"] * creates
+        assert is_as_rebuilt(case, "paid")

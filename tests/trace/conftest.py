@@ -25,7 +25,10 @@ version: 1.0.0
 profile: shop
 flags: {send_anonymous_usage_stats: false}
 vars: {a_1: 5, switch: true, later: 3, templated: "{{ env_var('IN_A_VARIABLE', 'no') }}"}
-on-run-start: [select 1, select 2]
+on-run-start:
+  - "select {{ reader('a_' ~ 1) }}"
+  - "{% do adapter.check_schema_exists('warehouse', 'not_there') %}{% set made = graph.setdefault('made', 1) %}select 2"
+  - "{% do adapter.check_schema_exists('warehouse', 'late') %}create schema if not exists late"
 on-run-end: "select {{ graph.get('limit', 0) }}"
 models:
   shop:

@@ -18,7 +18,7 @@ from dbt_dagster_sao import TRACE_FILE, plugin, stage
 from dbt_dagster_sao.database_file import FileOpened, FileRead, database_state
 from dbt_dagster_sao.private_points import context, nodes, points
 from dbt_dagster_sao.private_points.point import Point
-from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS, QUEUE_POINTS, TEST_POINTS
+from dbt_dagster_sao.private_points.points import FILE_POINTS, POINTS, QUEUE_POINTS, START_POINTS, TEST_POINTS
 from dbt_dagster_sao.proxies import WATCHED
 from tests.support.dbt_version import DBT_VERSION
 from tests.trace.conftest import FILES, invoke, node_lines, write
@@ -43,6 +43,7 @@ OF_THE_QUEUE = {
     ("dbt.graph.queue", "GraphQueue", "get"): ["self", "block", "timeout"],
     ("dbt.task.runnable", "GraphRunnableTask", "run_queue"): ["self", "pool"],
 }
+OF_THE_START = {("dbt.task.run", "RunTask", "get_hook_sql"): ["self", "adapter", "hook"]}
 OF_DUCKDB = {
     ("dbt.adapters.duckdb.environments", "Environment", "initialize_db"): ["cls", "creds"],
     ("dbt.adapters.duckdb.environments.local", "LocalEnvironment", "close"): ["self"],
@@ -64,6 +65,10 @@ TOUCHED = {
     ("dbt.context.providers", "ProviderContext"): ["self.model", "self.provider"],
     ("dbt.context.providers", "RuntimeConfigObject"): ["self.model"],
     ("dbt.task.base", "BaseRunner"): ["self.node", "self.adapter", "self.config"],
+    ("dbt.task.run", "RunTask"): [
+        "sql = self.get_hook_sql(",
+        "self.compiler.compile_node(hook, self.manifest, extra_context)",
+    ],
     ("dbt.task.test", "TestResultData"): [
         "failures: int",
         "should_warn: bool",
@@ -105,7 +110,9 @@ def test_each_point_is_where_it_was_and_is_called_as_we_expect():
     assert {(point.module, point.owner, point.name) for point in FILE_POINTS} == set(OF_DUCKDB)
     assert {(point.module, point.owner, point.name) for point in TEST_POINTS} == set(OF_DATA_TESTS)
     assert {(point.module, point.owner, point.name) for point in QUEUE_POINTS} == set(OF_THE_QUEUE)
-    for (module, owner, name), parameters in {**WRAPPED, **OF_DUCKDB, **OF_DATA_TESTS, **OF_THE_QUEUE}.items():
+    assert {(point.module, point.owner, point.name) for point in START_POINTS} == set(OF_THE_START)
+    wrapped = {**WRAPPED, **OF_DUCKDB, **OF_DATA_TESTS, **OF_THE_QUEUE, **OF_THE_START}
+    for (module, owner, name), parameters in wrapped.items():
         if SINCE.get(name, ()) > DBT_VERSION:
             continue
         found = inspect.getattr_static(getattr(importlib.import_module(module), owner), name)
@@ -174,7 +181,7 @@ def test_dbt_goes_on_when_recording_fails(small, monkeypatch):
 
     monkeypatch.setattr(stage, "env_digest", fail)
     built = invoke(small, "build", "--select", "plain")
-    assert built.traces == {}
+    assert "plain" not in built.traces
     assert (small / "target" / "compiled" / "shop" / "models" / "plain.sql").exists()
 
 
@@ -197,7 +204,7 @@ def test_a_dbt_process_finds_the_package_and_writes_beside_its_artifacts(small):
     command = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet", "build", "--select", "plain"]
     folders = ["--project-dir", str(small), "--profiles-dir", str(small)]
     subprocess.run([*command, *folders], env=environment, check=True, cwd=small)
-    (line,) = node_lines(small / "elsewhere" / "traces.jsonl")
+    *_, line = node_lines(small / "elsewhere" / "traces.jsonl")
     assert '"node":"model.shop.plain"' in line
 
 

@@ -47,8 +47,11 @@ READS = {
     "asked": {"var: in_adapter of macro.dbt.get_columns_in_relation": ABSENT},
     "given": {"var: passed": ABSENT},
     "called": {"var: in_block": ABSENT},
-    "sharing": {"shared: graph.limit": UNKNOWN},
+    "sharing": {"shared: graph.limit": ABSENT},
     "plain": {},
+    "shop-on-run-start-0": {"var: a_1": digest(5)},
+    "shop-on-run-start-1": {"shared: graph.made": ABSENT},
+    "shop-on-run-start-2": {},
     "colours": {},
     "hooked": {"target: name": digest("warehouse")},
     "second": {
@@ -105,7 +108,7 @@ def test_every_node_has_a_line_when_dbt_logs_that_it_ended(first_build):
     built = {
         node["name"]
         for node in nodes.values()
-        if node["resource_type"] != "operation" and node.get("config", {}).get("materialized") != "ephemeral"
+        if "on-run-end" not in node.get("tags", ()) and node.get("config", {}).get("materialized") != "ephemeral"
     }
     assert set(first_build.traces) == built
     assert all(trace.kinds == EVERY_KIND for trace in first_build.traces.values())
@@ -142,6 +145,13 @@ def test_questions_to_the_warehouse_are_kept_with_a_digest_of_the_answer(first_b
     assert (columns.method, columns.arguments) == ("get_columns_in_relation", (("warehouse", "main", "place"),))
     assert first_build.traces["asked"].queries == second_build.traces["asked"].queries
     assert len({query.answer, columns.answer}) == 2
+
+
+def test_a_hook_at_the_start_keeps_what_is_answered_otherwise_after_it(first_build, second_build):
+    missing, late = "shop-on-run-start-1", "shop-on-run-start-2"
+    assert (first_build.traces[missing].state, second_build.traces[missing].state) == ((), ())
+    assert first_build.traces[late].state == ("check_schema_exists(warehouse, late) = false",)
+    assert second_build.traces[late].state == ()
 
 
 def test_statements_that_ask_for_nothing_are_kept_too(first_build):

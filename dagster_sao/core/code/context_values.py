@@ -18,6 +18,7 @@ from dagster_sao.sql.jinja_reads import ANY, Read
 from dbt_dagster_sao.digests import SECRET_PREFIX, WHOLE, env_digest, graph_digest, mapping_digest, model_digest
 
 _DIGITS = 12
+_DIGITS_OF_NAME = 4
 # Flags that a run sets for its own command, and flags that change nothing that is built.
 _FLAGS_OF_A_COMMAND = frozenset({"FULL_REFRESH", "INDIRECT_SELECTION", "WHICH"})
 
@@ -40,6 +41,19 @@ class Surroundings:
     """Returns the target of the profile as dbt's Jinja has it, without secrets. It is asked for when some code reads it."""
 
 
+VARIABLES = "vars"
+"""The kind of a read of many variables at once, whose name is made of codes: see `code_of_names`."""
+
+
+def code_of_names(names: Iterable[str]) -> str:
+    """Return a short text that stands for the names of variables. It may stand for a few others too."""
+    return "".join(sorted({_code_of(name) for name in names}))
+
+
+def _code_of(name: str) -> str:
+    return digest(name)[:_DIGITS_OF_NAME]
+
+
 class ContextValues:
     """What the nodes of one manifest read of their context, by the name of what is read."""
 
@@ -47,6 +61,7 @@ class ContextValues:
         """Read nothing yet."""
         self._manifest = manifest
         self._surroundings = surroundings
+        self._variables_of: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def digest(self, read: Read, props: Mapping[str, Any]) -> str:
         """Return a short hash of what `read` gives to the node with the entry `props`."""
@@ -64,6 +79,8 @@ class ContextValues:
         config = props.get("config") or {}
         if kind == "var":
             return self._variable(name, prefix, str(props["package_name"]))
+        if kind == VARIABLES:
+            return self._variables(name, str(props["package_name"]))
         if kind == "env_var":
             return self._environment(name, prefix)
         if kind == "config":
@@ -98,6 +115,13 @@ class ContextValues:
         if prefix is None:
             return variables.lookup(name, package)
         return dict(sorted(variables.beginning_with(prefix, package).items()))  # no template sees their order
+
+    def _variables(self, codes: str, package: str) -> object:
+        if (codes, package) not in self._variables_of:  # the records of all nodes ask for the same
+            found = self._surroundings.variables.beginning_with("", package).items()
+            among = {codes[at : at + _DIGITS_OF_NAME] for at in range(0, len(codes), _DIGITS_OF_NAME)}
+            self._variables_of[codes, package] = dict(sorted(one for one in found if _code_of(one[0]) in among))
+        return self._variables_of[codes, package]
 
     def _environment(self, name: str, prefix: str | None) -> object:
         environ = self._surroundings.environ

@@ -7,14 +7,31 @@ time, its last reads do not predict the next ones: then everything that the temp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dagster_sao.core.code.context_values import VARIABLES
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import NodeKind
 
 _UNNAMED_ENVIRONMENT = "env_var: *"
 """The part of a fingerprint that stands for environment variables under computed names."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartReads:
+    """The reads of the hooks at the start of a run, where they tell what another run of the same hooks reads."""
+
+    parts: frozenset[str] = frozenset()
+    """The wide parts of fingerprints that these reads stand for."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """The hash of each value then, as in `TracedReads`."""
+    path: Mapping[str, str] = field(default_factory=dict)
+    """The same of what changes no rows, but chooses what else is read, such as the nodes of the project."""
+
+    def told_parts(self, value: Callable[[str], str]) -> frozenset[str]:
+        """Return the wide parts that another run would not read in full either. `value` as in `code_changes`."""
+        return self.parts if all(value(name) == was for name, was in self.path.items()) else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +42,8 @@ class TracedReads:
     """The hash of each value then, by the name of the read (`var: x`, `macro: macro.shop.cents`)."""
     unseen: frozenset[str] = frozenset()
     """The kinds of reads that were not traced."""
+    start: StartReads = StartReads()
+    """What the code at the start of the run read."""
     follows_state: bool = False
     """Whether the templates asked which relations exist, and would get another answer the next time, as after a first build."""
     asks_rows: bool = False
@@ -82,10 +101,18 @@ def code_changes(
     reads = evidence.reads
     if reads is None or current.compiles_like(before):
         return changes
+    if not reads.start.parts.isdisjoint(changes):
+        told = reads.start.told_parts(value)
+        changes = tuple(name for name in changes if name not in told)
     if reads.tell_of(parents_changed=parents_changed):
         changes = tuple(name for name in changes if not is_wide(name) or kind_of(name) in reads.unseen)
-    moved = [name for name, was in reads.values.items() if name not in changes and value(name) != was]
-    return (*changes, *moved)
+    values = {**reads.values, **reads.start.values}
+    moved = [name for name, was in values.items() if name not in changes and value(name) != was]
+    return (*changes, *map(_shown, moved))
+
+
+def _shown(name: str) -> str:
+    return "a variable that on-run-start reads" if kind_of(name) == VARIABLES else name
 
 
 def code_digest(fingerprint: Fingerprint, evidence: Evidence) -> str:
@@ -94,9 +121,12 @@ def code_digest(fingerprint: Fingerprint, evidence: Evidence) -> str:
     if reads is None or reads.follows_state:
         return fingerprint.digest
     parts = {
-        name: part for name, part in fingerprint.parts.items() if not is_wide(name) or kind_of(name) in reads.unseen
+        name: part
+        for name, part in fingerprint.parts.items()
+        if name not in reads.start.parts and (not is_wide(name) or kind_of(name) in reads.unseen)
     }
-    return digest([parts, dict(reads.values)]) if reads.values or parts != fingerprint.parts else fingerprint.digest
+    values = {**reads.values, **reads.start.values}
+    return digest([parts, values]) if values or parts != fingerprint.parts else fingerprint.digest
 
 
 def untracked_inputs(fingerprint: Fingerprint, evidence: Evidence) -> tuple[str, ...]:

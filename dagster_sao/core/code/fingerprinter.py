@@ -5,7 +5,7 @@ They follow from the manifest, the values of variables and the environment alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from dagster_sao.core.code.fingerprint import (
     by_name,
     short,
 )
-from dagster_sao.core.code.reached_code import EMPTY, ReachedCode
+from dagster_sao.core.code.reached_code import EMPTY, ReachedCode, StartHook, parts_of_start
 from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, Units, hooks_of, settings_of_hooks
 from dagster_sao.core.code.variables import as_json
@@ -172,7 +172,7 @@ class Fingerprinter:
     def has_own_steps(self, node: Node) -> bool:
         """Return whether code of the project or a package takes part in building a node, beside its SQL."""
         props = self._nodes[node.unique_id]
-        return bool(hooks_of(props) or self._start_of_runs or self._macros.called_in_building(props))
+        return bool(hooks_of(props) or self.start_hooks or self._macros.called_in_building(props))
 
     def runs_own_statements(self, node: Node) -> bool:
         """Return whether code of the project or a package may run statements when a node is built, beside its own SQL."""
@@ -245,8 +245,9 @@ class Fingerprinter:
         yield from self._parts_of_all
 
     @cached_property
-    def _start_of_runs(self) -> list[Part]:
-        return self._reached.start_of_runs(self._nodes.values())
+    def start_hooks(self) -> Sequence[StartHook]:
+        """The hooks that dbt runs at the start of each run."""
+        return self._reached.start_hooks(self._nodes.values())
 
     @cached_property
     def _parts_of_all(self) -> list[Part]:
@@ -255,7 +256,7 @@ class Fingerprinter:
         return [
             *self._session_parts,
             *([Part("dispatch", short(dispatch))] if dispatch else []),
-            *self._start_of_runs,
+            *parts_of_start(self.start_hooks),
         ]
 
     def _pointer_parts(self, props: Mapping[str, Any]) -> Iterator[Part]:

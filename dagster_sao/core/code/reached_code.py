@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dagster_sao.core.code.context_values import ContextValues
-from dagster_sao.core.code.fingerprint import Part, is_wide, short
+from dagster_sao.core.code.fingerprint import Part, is_wide, kind_of, short
 from dagster_sao.core.code.text_facts import TextFacts
 from dagster_sao.core.code.units import HOOKS, Unit, Units
 from dagster_sao.core.manifest import inert_settings
@@ -19,7 +20,29 @@ EMPTY: tuple[object, ...] = (None, "", [], {})
 """The values of a config that change nothing, unless some code reads it."""
 # A hook at the start of each run may read these without changing the rows of a model: it only keeps what dbt knows of the
 # project.
-_KEPT_BY_HOOKS_OF_RUNS = frozenset({"graph", "model", "config", "meta"})
+KEPT_BY_START_HOOKS = frozenset({"graph", "model", "config", "meta"})
+
+
+@dataclass(frozen=True, slots=True)
+class StartHook:
+    """A hook that dbt runs at the start of each run: its code is part of the code of all nodes."""
+
+    unique_id: str
+    form: str
+    """The normal form of its SQL."""
+    parts: tuple[Part, ...]
+    """The macros and values that it may read."""
+    wide: tuple[Part, ...]
+    """All values of a kind, where its code does not spell out the names. Only a trace of the hook itself stands for them."""
+    may_share: bool
+    """Whether it may put something into dbt's `graph`, where other templates find it."""
+
+
+def parts_of_start(hooks: Sequence[StartHook]) -> list[Part]:
+    """Return the parts of the code that dbt runs at the start of each run."""
+    forms = [[hook.unique_id, hook.form] for hook in hooks]
+    of_hooks = [part for hook in hooks for part in (*hook.parts, *hook.wide)]
+    return [Part("on-run-start", short(forms)), *of_hooks] if forms else []
 
 
 class ReachedCode:
@@ -53,29 +76,34 @@ class ReachedCode:
             yield Part("macro: *", self._any_macro)
         elif read == OF_A_PACKAGE:
             yield Part("macros of a package", self._any_macro)
+        elif kind == "graph":  # its sections are compared as a whole
+            yield Part(f"graph: {ANY}", self._values.digest((kind, ANY), props), str(props["unique_id"]))
         else:
             yield Part(f"{kind}: {name}", self._values.digest(read, props), str(props["unique_id"]))
 
-    def start_of_runs(self, entries: Iterable[Mapping[str, Any]]) -> list[Part]:
-        """Return the parts of the code that dbt runs at the start of each run, such as settings of the session."""
+    def start_hooks(self, entries: Iterable[Mapping[str, Any]]) -> list[StartHook]:
+        """Return the hooks that dbt runs at the start of each run, such as settings of the session."""
         hooks = [
             props
             for props in entries
             if props["resource_type"] == "operation" and "on-run-start" in (props.get("tags") or ())
         ]
         # Not by their `index`: dbt numbers them anew when it runs them.
-        hooks.sort(key=lambda props: str(props["unique_id"]))
-        found: list[Part] = []
-        forms: list[list[str]] = []
-        for props in hooks:
-            raw = str(props.get("raw_code") or "")
-            unit = self._units.unit(props, [raw])
-            forms.append([props["unique_id"], self.normal_form(raw)])
-            found += map(self._macro_part, unit.macros)
-            for read in self._units.values_read(unit):
-                if read[0] not in _KEPT_BY_HOOKS_OF_RUNS:
-                    found += map(_never_traced, self.value_parts(read, props))
-        return [Part("on-run-start", short(forms)), *found] if forms else []
+        return [self._start_hook(props) for props in sorted(hooks, key=lambda props: str(props["unique_id"]))]
+
+    def _start_hook(self, props: Mapping[str, Any]) -> StartHook:
+        raw, unique_id = str(props.get("raw_code") or ""), str(props["unique_id"])
+        unit = self._units.unit(props, [raw])
+        reads = self._units.values_read(unit)
+        parts = [part for part in self.parts([unit], own="") if kind_of(part.name) not in KEPT_BY_START_HOOKS]
+        own = unique_id.rsplit(".", 1)[-1]
+        return StartHook(
+            unique_id=unique_id,
+            form=self.normal_form(raw),
+            parts=tuple(part for part in parts if not is_wide(part.name)),
+            wide=tuple(part._replace(name=f"{own} ({part.name})") for part in parts if is_wide(part.name)),
+            may_share=not reads.isdisjoint({("graph", ANY), ("macro", ANY), OF_A_PACKAGE}),
+        )
 
     def macro_in_use(self, unique_id: str) -> str:
         """Return a short hash of a macro and of those that dbt may call in its place; empty if it no longer exists."""
@@ -110,11 +138,6 @@ class ReachedCode:
     def _overridden(self) -> AbstractSet[str]:
         """The names of dbt's own functions that macros of the project or a package replace."""
         return {"ref", "source"}.intersection(self._macros.own.values())
-
-
-def _never_traced(part: Part) -> Part:
-    """Return a part under a name for which no node's trace stands: dbt reads it before it builds any node."""
-    return part._replace(name=f"on-run-start ({part.name})") if is_wide(part.name) else part
 
 
 def _counts_anyway(read: Read, props: Mapping[str, Any]) -> bool:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
-from dagster_sao.core.code.evidence import Evidence, TracedReads
+from dagster_sao.core.code.context_values import VARIABLES, code_of_names
+from dagster_sao.core.code.evidence import Evidence, StartReads, TracedReads
 from dagster_sao.core.code.fingerprint import Fingerprint, is_wide, kind_of
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.known_relations import KnownRelations, is_among
+from dagster_sao.core.code.reached_code import KEPT_BY_START_HOOKS, StartHook
 from dagster_sao.core.code.versions import digest
 from dagster_sao.core.manifest.graph import Node, ProjectTest
 from dagster_sao.sql.compiled_sql import SqlReads, read_compiled, read_statements, start_of
 from dagster_sao.sql.normal_form import normal_form
-from dbt_dagster_sao.digests import UNKNOWN
-from dbt_dagster_sao.trace import SHARED, SQL, Query, Trace
+from dbt_dagster_sao.digests import ABSENT, UNKNOWN
+from dbt_dagster_sao.trace import OF, SHARED, SQL, Query, Trace
 
 _SHORTEST = 3
 _MOST_NAMED = 5
@@ -58,9 +62,13 @@ class _Question(NamedTuple):
 class EvidenceReader:
     """Reads the evidence of the builds and tests of one dbt invocation, which read one manifest."""
 
-    def __init__(self, code: Fingerprinter) -> None:
-        """Read nothing yet. `code` is from the manifest that dbt itself read."""
+    def __init__(self, code: Fingerprinter, start: Mapping[str, Trace | None] | None = None) -> None:
+        """Read nothing yet.
+
+        `code` is from the manifest that dbt itself read. `start` has the traces of the hooks at the start of the run, by unique id.
+        """
         self._code = code
+        self._start_traces = start or {}
         self._relations = KnownRelations(code.graph)
         self._dialect = code.graph.adapter_type
 
@@ -145,8 +153,11 @@ class EvidenceReader:
             not was_there and (not is_steady or own in asked or _asks_what_is_there(trace))
         )
         reads = TracedReads(
-            values=dict(self._values(unique_id, fingerprint, trace)),
+            values={
+                name: self._code.value_now(unique_id, name) for name in _names_read(trace, fingerprint.parts.keys())
+            },
             unseen=self._unseen(trace, kinds),
+            start=self._start,
             follows_state=follows_state,
             asks_rows=any(is_among(asking.relation, known) for asking in questions if not asking.is_about_columns),
             asks_columns=any(is_among(asking.relation, known) for asking in questions if asking.is_about_columns),
@@ -155,13 +166,35 @@ class EvidenceReader:
         is_deterministic = is_deterministic and all(question.is_certain for question in questions)
         return Evidence(reads, _named(unknown), is_deterministic and not unknown and kinds.isdisjoint(_EACH_TIME))
 
-    def _values(self, unique_id: str, fingerprint: Fingerprint, trace: Trace) -> Iterator[tuple[str, str]]:
-        """Yield each read with the hash of its value, except reads that the fingerprint names anyway."""
-        for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
-            kind, name = _kind_of(read), read.partition(": ")[2]
-            part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
-            if kind in {*_WATCHED, _ABSENT} and (part not in fingerprint.parts or is_wide(part)):
-                yield f"{kind}: {name}", self._code.value_now(unique_id, f"{kind}: {name}")
+    @cached_property
+    def _start(self) -> StartReads:
+        """The reads of the hooks at the start of the run that tell what these hooks read in the next run."""
+        hooks = self._code.start_hooks
+        told = {hook.unique_id: trace for hook in hooks if (trace := self._told(hook)) is not None}
+        may_share = any(hook.may_share for hook in hooks if hook.unique_id not in told)
+        parts: set[str] = set()
+        values: dict[str, str] = {}
+        for hook in hooks:
+            trace = told.get(hook.unique_id)
+            if trace is not None and not (may_share and _shared(trace)):
+                parts.update(part.name for part in hook.wide)
+                values.update(
+                    (name, self._code.value_now(hook.unique_id, name)) for name in _names_of_start(hook, trace)
+                )
+        path = {name: value for name, value in values.items() if kind_of(name) in KEPT_BY_START_HOOKS}
+        changing = {name: value for name, value in values.items() if name not in path}
+        return StartReads(frozenset(parts), changing, path)
+
+    def _told(self, hook: StartHook) -> Trace | None:
+        """Return the trace of a hook, None where the next run may take another path: the hook asked what may have another answer then."""
+        trace = self._start_traces.get(hook.unique_id)
+        if trace is None or trace.queries or trace.state or not trace.kinds >= _OF_STATE:
+            return None
+        kinds = {_kind_of(name) for name in trace.reads}
+        if self._unseen(trace, kinds) or not kinds.isdisjoint(_EACH_TIME):
+            return None
+        is_of_others = any(kind_of(name) == SHARED and value != ABSENT for name, value in trace.reads.items())
+        return None if is_of_others or any(self._contradicted(hook.unique_id, trace)) else trace
 
     def _contradicted(self, unique_id: str, trace: Trace) -> Iterator[str]:
         """Yield the variables whose value in dbt differs from the one known here, so that no change of them would be seen."""
@@ -216,6 +249,30 @@ def _kind_of(read: str) -> str:
     """Return the kind of a read in a trace (or a kind itself) under its name here."""
     kind = kind_of(read)
     return _KINDS.get(kind, kind)
+
+
+def _names_read(trace: Trace, spelled_out: AbstractSet[str]) -> Iterator[str]:
+    """Yield the names of what was read, except those that the parts of a fingerprint spell out anyway."""
+    for read in {*trace.reads, *(f"macro: {macro}" for macro in trace.macros)}:
+        kind, name = _kind_of(read), read.partition(": ")[2]
+        part = f"{kind}: {name.rsplit('.', 1)[-1] if kind == 'macro' else name}"
+        if kind in {*_WATCHED, _ABSENT} and (part not in spelled_out or is_wide(part)):
+            yield f"{kind}: {name}"
+
+
+def _names_of_start(hook: StartHook, trace: Trace) -> Iterator[str]:
+    """Yield the names of what a hook read. Its variables are one name: they may be many, and each record has them."""
+    variables = []
+    for name in _names_read(trace, {part.name for part in hook.parts}):
+        kind, _, rest = name.partition(": ")
+        if kind in {"macro", _ABSENT} or OF in name:
+            yield name
+        elif kind == "var":
+            variables.append(rest)
+        else:
+            yield f"{name}{OF}{hook.unique_id}"
+    if variables:
+        yield f"{VARIABLES}: {code_of_names(variables)}{OF}{hook.unique_id}"
 
 
 def _shared(trace: Trace) -> list[str]:

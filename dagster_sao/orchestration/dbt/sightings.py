@@ -118,7 +118,10 @@ class Sightings:
 
     @cached_property
     def _reader(self) -> EvidenceReader | None:
-        return EvidenceReader(self._code) if self._code is not None else None
+        if self._code is None:
+            return None
+        hooks = [hook.unique_id for hook in self._code.start_hooks]
+        return EvidenceReader(self._code, {hook: self._process.trace(hook) for hook in hooks})
 
 
 def manifest_of_dbt(target_path: Path) -> Mapping[str, Any] | None:

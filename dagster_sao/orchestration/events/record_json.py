@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from dagster_sao.core.code.evidence import Evidence, TracedReads
+from dagster_sao.core.code.evidence import Evidence, StartReads, TracedReads
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.state.state import (
     BatchRange,
@@ -234,6 +234,7 @@ def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
     if reads is not None:
         record["reads"] = dict(reads.values)
         record["unseen"] = sorted(reads.unseen)
+        record["start"] = _start_to_json(reads.start)
         record["follows_state"] = reads.follows_state
         record["asks_rows"] = reads.asks_rows
         record["asks_columns"] = reads.asks_columns
@@ -252,6 +253,7 @@ def _evidence_from_json(record: object) -> Evidence:
         reads = TracedReads(
             values=_strings(record.get("reads")),
             unseen=frozenset(record.get("unseen") or ()),
+            start=_start_from_json(record.get("start")),
             follows_state=bool(record.get("follows_state")),
             asks_rows=bool(record.get("asks_rows")),
             asks_columns=bool(record.get("asks_columns")),
@@ -263,6 +265,18 @@ def _evidence_from_json(record: object) -> Evidence:
         bool(record.get("is_deterministic")),
         str(record.get("definition") or ""),
     )
+
+
+def _start_to_json(start: StartReads) -> dict[str, Any]:
+    if not start.parts:
+        return {}
+    return {"parts": sorted(start.parts), "reads": dict(start.values), "path": dict(start.path)}
+
+
+def _start_from_json(record: object) -> StartReads:
+    if not isinstance(record, Mapping):
+        return StartReads()
+    return StartReads(frozenset(record.get("parts") or ()), _strings(record.get("reads")), _strings(record.get("path")))
 
 
 def history_to_json(history: VersionHistory) -> list[list[str]]:

@@ -593,7 +593,7 @@ def test_all_that_hooks_reach_counts(materialized):
 def test_what_a_run_does_at_its_start_counts_for_all():
     def world(body):
         operation = model(
-            "start", resource_type="operation", unique_id="operation.shop.start", tags=["on-run-start"],
+            "start", resource_type="operation", unique_id="operation.shop.shop-on-run-start-0", tags=["on-run-start"],
             raw_code="{{ functions() }}",
         )  # fmt: skip
         found = with_macros(own("functions", body))
@@ -602,7 +602,7 @@ def test_what_a_run_does_at_its_start_counts_for_all():
 
     assert changes(world("1"), world("2")) == ("macro: functions",)
     old, new = (of(world("{{ var(x) }}"), variables=Variables(project={"v": v}))["m"] for v in (1, 2))
-    assert new.changes_since(old) == ("on-run-start (var: *)",)  # what a trace of a node says nothing about
+    assert new.changes_since(old) == ("shop-on-run-start-0 (var: *)",)  # what a trace of a node says nothing about
 
 
 @pytest.mark.parametrize(
