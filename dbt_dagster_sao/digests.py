@@ -115,11 +115,16 @@ def model_digest(node: Mapping[str, Any], key: str) -> str:
 def graph_digest(manifest: Mapping[str, Any]) -> str:
     """Return the digest of dbt's `graph`, from a manifest.json or from the graph itself.
 
-    The order of its entries does not count: dbt gives them in another one when it parses all files than when it parses some.
+    Neither the order of its entries counts nor disabled ones: when dbt parses all files, it gives them in another order than
+    when it parses some, and leaves some disabled tests among them.
     """
     return digest(
         {
-            section: {uid: _stable_node(entry) for uid, entry in sorted((manifest.get(section) or {}).items())}
+            section: {
+                uid: _stable_node(entry)
+                for uid, entry in sorted((manifest.get(section) or {}).items())
+                if (entry.get("config") or {}).get("enabled") is not False
+            }
             for section in GRAPH_SECTIONS
         }
     )

@@ -114,6 +114,14 @@ def test_the_order_in_which_dbt_parsed_the_graph_does_not_count():
     assert digests.graph_digest({"nodes": {"m": one}}) != digests.graph_digest({"nodes": {"m": other}})
 
 
+def test_a_disabled_test_that_dbt_left_in_the_graph_does_not_count():
+    """A project of 690 models had 16 of them after `dbt parse --no-partial-parse`, and none after a partial parse."""
+    one, disabled = {"name": "m", "config": {"enabled": True}}, {"name": "t", "config": {"enabled": False}}
+    digest_of_one = digests.graph_digest({"nodes": {"m": one}})
+    assert digests.graph_digest({"nodes": {"m": one, "t": disabled}}) == digest_of_one
+    assert digests.graph_digest({"nodes": {"m": one, "t": {**disabled, "config": None}}}) != digest_of_one
+
+
 def test_a_null_of_the_user_counts():
     assert model_digest({"meta": {"x": None}}, "meta") != model_digest({"meta": {}}, "meta")
     assert model_digest({"config": {"meta": {"x": None}}}, "config") != model_digest({"config": {"meta": {}}}, "config")
