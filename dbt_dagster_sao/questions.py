@@ -77,8 +77,9 @@ def asking(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def ask(*arguments: Any, **options: Any) -> Any:
         frame = stack.frame
         if frame is None or not frame.is_own:
-            if frame is not None and name == "execute":
-                _note_statement(frame, {**dict(zip(_EXECUTE, arguments, strict=False)), **options})
+            named = {**dict(zip(_EXECUTE, arguments, strict=False)), **options}
+            if frame is not None and name == "execute" and not named.get("fetch"):
+                _note_statement(frame, named)
             return method(*arguments, **options)
         # The adapter's own work on the answer is not own code.
         stack.frame = Frame(frame.recording, is_own=False)
@@ -120,12 +121,11 @@ def note_question(frame: Frame, name: str, arguments: tuple[Any, ...], options: 
             recording.add_state(_sentence(name, [*arguments, *options.values()], answer))
         elif name in {"execute", "add_query"}:
             named = {**dict(zip(_EXECUTE, arguments, strict=False)), **options}
+            _note_statement(frame, named)
             if name == "add_query":
                 recording.ask(_query(SQL, [named["sql"]], UNKNOWN))
             elif named.get("fetch"):
                 recording.ask(_query(SQL, [named["sql"]], answer_digest(answer[1])))
-            else:
-                _note_statement(frame, named)
         else:
             recording.ask(_query(name, [*arguments, *options.values()], answer_digest(answer)))
     except Exception:  # noqa: BLE001 (a build must not end because of its trace)
@@ -133,9 +133,9 @@ def note_question(frame: Frame, name: str, arguments: tuple[Any, ...], options: 
 
 
 def _note_statement(frame: Frame, options: Mapping[str, Any]) -> None:
-    """Note a statement that is run without asking for an answer, whoever runs it: hooks, materializations."""
+    """Note a statement: one that is run without asking for an answer, whoever runs it (hooks, materializations), or an own query."""
     statement = options.get("sql")
-    if not options.get("fetch") and isinstance(statement, str):
+    if isinstance(statement, str):
         frame.recording.run(statement.strip())
 
 

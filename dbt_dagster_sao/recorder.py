@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dbt_dagster_sao.digests import UNKNOWN
-from dbt_dagster_sao.trace import LEFT_OUT, MAX_STATEMENT, OF, Query, Trace
+from dbt_dagster_sao.trace import LEFT_OUT, MAX_TEXT, OF, Query, Trace
 
 CLOCK = "clock"
 _MAX_QUERIES = 50
@@ -80,9 +80,9 @@ class Recording:
             self._queries[query] = None
 
     def run(self, statement: str) -> None:
-        """Note a statement that was run without asking for an answer. What is left out counts as the empty statement."""
+        """Note a statement. What is left out counts as the empty statement."""
         with self._lock:
-            is_short = len(statement) <= MAX_STATEMENT and len(self._statements) < _MAX_STATEMENTS
+            is_short = len(statement) <= MAX_TEXT and len(self._statements) < _MAX_STATEMENTS
             self._statements[statement if is_short else ""] = None
 
     def merge(self, inlined: Recording) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 _LAYOUT = 1
 """Changes when a reader of older lines would misunderstand newer ones."""
-MAX_TEXT = 2_000
-MAX_STATEMENT = 100_000
-"""A longer statement is left out: the empty text stands for it."""
+MAX_TEXT = 100_000
+"""A longer statement is left out: the empty text stands for it. A longer query is known by its digest alone."""
 SHARED = "shared"
 """The kind of reads of what a template of another node, or a hook, may have written: it may come from anywhere."""
 SQL = "sql"
@@ -51,7 +50,7 @@ class Trace:
     | `macros` | unique ids of the macros called, without macros of dbt and of its adapter |
     | `state` | answers of the warehouse about what exists |
     | `queries` | `[method, [arguments], answer]`, with a fourth element `true` where an argument was shortened |
-    | `statements` | the SQL that was run for the node, hooks included, without asking for an answer |
+    | `statements` | the SQL that was run for the node, hooks and own queries included, in order |
     | `existed` | whether the node's relation existed before; left out where dbt did not know |
     | `full_refresh` | true when the node was built by a full refresh |
 

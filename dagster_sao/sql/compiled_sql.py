@@ -73,6 +73,8 @@ class SqlReads:
     """Relations by name in lower case, and files and table functions by their SQL."""
     is_deterministic: bool = False
     """Whether it is proven to give the same rows over the same data."""
+    made: frozenset[str] = frozenset()
+    """Relations that it creates itself."""
 
 
 def read_compiled(sql: str, dialect: str) -> SqlReads:
@@ -92,9 +94,10 @@ def read_compiled(sql: str, dialect: str) -> SqlReads:
 
 
 def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
-    """Return what statements read that were run one after another, such as hooks, without what they write themselves.
+    """Return what statements read that were run one after another, such as hooks, without what they made before they read it.
 
-    A statement whose effect is not known (`call p()`, the empty text for one that is not known itself) counts as an input.
+    What they only write to may hold rows of others too. A statement whose effect is not known (`call p()`, the empty text for
+    one that is not known itself) counts as an input.
 
     >>> sorted(
     ...     read_statements(
@@ -102,27 +105,36 @@ def read_statements(statements: Iterable[str], dialect: str) -> SqlReads:
     ...     ).relations
     ... )
     ['a']
+    >>> sorted(
+    ...     read_statements(
+    ...         ["create table if not exists t (x int)", "insert into m select * from t"], "duckdb"
+    ...     ).relations
+    ... )
+    ['t']
     >>> read_statements(["grant select on m to reporter"], "postgres")
-    SqlReads(relations=frozenset(), is_deterministic=True)
+    SqlReads(relations=frozenset(), is_deterministic=True, made=frozenset())
     """
     found: set[str] = set()
-    written: set[str] = set()
+    made: set[str] = set()
     is_deterministic = True
     for sql in statements:
         trees = parsed(sql, sqlglot_dialect(dialect))
         if trees is None:
-            found.update(_relations_in_text(sql))
+            found.update(set(_relations_in_text(sql)) - made)
             is_deterministic = False
             continue
         for tree in trees or [exp.Command(this="")]:
             target = _target(tree)
-            reads = set(_read_by(tree, target, sql, dialect))
-            written.update(_name(target) for target in [target] if target is not None)
+            reads = set(_read_by(tree, target, sql, dialect)) - made
+            if target is not None and not isinstance(tree, exp.Create):
+                reads.discard(_name(target))  # what it reads of the relation that it fills stays there
+            elif target is not None and not tree.args.get("exists"):
+                made.add(_name(target))
             found |= reads
             # A query that is run beside the model may call a function that writes.
             is_plain = target is None and not isinstance(tree, exp.Query)
             is_deterministic = is_deterministic and (not reads if is_plain else _is_deterministic(tree, dialect))
-    return SqlReads(frozenset(found - written), is_deterministic)
+    return SqlReads(frozenset(found), is_deterministic, frozenset(made))
 
 
 def start_of(sql: str) -> str:

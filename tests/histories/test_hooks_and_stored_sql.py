@@ -35,6 +35,30 @@ def test_a_relation_that_only_a_hook_reads_is_an_input(tmp_path):
         assert is_as_rebuilt(case, "a", "below")
 
 
+def test_a_relation_that_hooks_may_find_with_rows_is_an_input_and_one_that_they_make_is_not(tmp_path):
+    """A table that is made anew by a query of a macro, as elementary does it, holds nothing of others."""
+    kept = [
+        "create table if not exists raw.kept (id int)",
+        "insert into {{ this }} select id, 0 from raw.kept",
+        "insert into raw.kept select 9",
+    ]
+    making = "{% do run_query('create or replace table raw.made as select 5 as id') %}"
+    hooked = "{{{{ config(materialized='table', post_hook={}) }}}} select * from {}"
+    files = {
+        **SOURCES,
+        "macros/make.sql": f"{{% macro make() %}}{making}insert into {{{{ this }}}} select id, 0 from raw.made{{% endmacro %}}",
+        "models/a.sql": hooked.format(kept, ORDERS),
+        "models/b.sql": hooked.format("'{{ make() }}'", ORDERS),
+    }
+    with lab(tmp_path, files, SETUP) as case:
+        case.settle()
+        case.sql("insert into raw.kept values (8)")
+        told = case.job()
+        assert told.nodes["a"][0] == "build"
+        assert told.nodes["b"][0] == "reused"
+        assert case.sql("select count(*) from main.a where id = 8") == [(1,)]
+
+
 def test_a_view_follows_a_parent_to_its_new_relation(tmp_path):
     files = {
         **SOURCES,

@@ -202,6 +202,10 @@ def test_relations_that_a_template_spells_out(template, relations):
         (["merge into m using raw.b on m.id = b.id when matched then update set a = b.a"], {"raw.b"}, True),
         (["create temp table t as select * from raw.b", "insert into m select * from t", "drop table t"], {"raw.b"}, True),
         (["insert into audit.log select count(*) from audit.log"], set(), True),
+        (["insert into audit.log select count(*) from audit.log", "insert into m select * from audit.log"], {"audit.log"}, True),
+        (["create table if not exists t (a int)", "insert into m select * from t"], {"t"}, True),
+        (["create or replace table t as select * from t", "insert into m select * from t"], {"t"}, True),
+        (["insert into m select * from t", "create or replace table t as select 1 as a"], {"t"}, True),
         (["set variable x = (select max(a) from raw.b)"], {"raw.b"}, False),
         (["create index i on m (a)", "alter table m add column b int", "comment on table m is 'x'"], set(), True),
         (["truncate m", "drop table if exists raw.b", "begin", "vacuum m", "analyze m"], set(), True),
@@ -217,7 +221,8 @@ def test_relations_that_a_template_spells_out(template, relations):
     ],
 )  # fmt: skip
 def test_statements_read_what_they_do_not_write(statements, relations, is_deterministic):
-    assert read_statements(statements, "duckdb") == SqlReads(frozenset(relations), is_deterministic)
+    found = read_statements(statements, "duckdb")
+    assert (found.relations, found.is_deterministic) == (relations, is_deterministic)
 
 
 def test_what_the_parser_of_sqlglot_fails_on_by_another_error_counts_as_not_understood():

@@ -141,7 +141,7 @@ class EvidenceReader:
             return Evidence(None, _named(unknown), is_deterministic and not unknown)
         if own_sql is None:
             unknown.append("SQL that dbt did not write")
-        questions = [*self._questions(trace)]
+        questions = [question for question in self._questions(trace) if question.relation not in beside.made]
         asked = {question.relation for question in questions}
         others = [question.label for question in questions if not is_among(question.relation, known | {own})]
         others += [f"{name}, which templates share" for name in _shared(trace)]
