@@ -87,6 +87,8 @@ class Decision:
     full_refresh: bool = False
     batches_from: datetime | None = None
     """From which event time on a microbatch model is built; None: from where dbt would begin by itself."""
+    is_restored: bool = False
+    """Whether a failure would hold it if it were there: a view that is not there, though all that it reads is."""
 
     @property
     def how(self) -> str:
@@ -140,6 +142,8 @@ class Situation:
     """When all of them can be tried again."""
     failed_parents: tuple[str, ...] = ()
     """Parents that failed, or are held or skipped for a failure."""
+    is_lost: bool = False
+    """For a view: whether it is not there, or will not be after this plan, though all that it reads is."""
     invalidated_by: tuple[str, ...] = ()
     """For a view, or what is dropped like one: the parents that, when rebuilt, take its definition with them."""
     changed_columns: tuple[str, ...] = ()
@@ -192,7 +196,10 @@ def decide(s: Situation) -> Decision:
     needed = steps(node)
     if needed.obstacle:
         return Decision(Action.HOLD, Reason.NEEDS_FULL_REFRESH, needed.obstacle)
-    return replace(decision, full_refresh=needed.full_refresh, batches_from=needed.batches_from)
+    is_restored = s.is_lost and bool(s.failed_tests or s.failed_parents)
+    return replace(
+        decision, full_refresh=needed.full_refresh, batches_from=needed.batches_from, is_restored=is_restored
+    )
 
 
 def _first_row(s: Situation) -> Decision:
@@ -201,11 +208,11 @@ def _first_row(s: Situation) -> Decision:
         full = s.request is Request.FULL_REFRESH
         message = "Full refresh requested" if full else "Requested explicitly"
         return Decision(Action.BUILD, Reason.REQUESTED, message, full_refresh=full)
-    # 2
-    if s.failed_tests:
+    # 2. A lost view has no rows to keep, and until it is created, everybody who reads it gets an error.
+    if s.failed_tests and not s.is_lost:
         message = upstream_test_failed(s.failed_tests, s.labels)
         return Decision(Action.HOLD, Reason.UPSTREAM_TEST_FAILED, message, s.failed_tests, eligible_at=s.tests_retry_at)
-    if s.failed_parents:
+    if s.failed_parents and not s.is_lost:
         message = upstream_failed(s.failed_parents, s.labels)
         return Decision(Action.SKIP, Reason.UPSTREAM_FAILED, message, s.failed_parents)
     # 3

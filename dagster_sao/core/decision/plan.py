@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -32,6 +33,8 @@ class Plan:
     """The decisions about tests."""
     functions: Mapping[str, FunctionDecision] = field(default_factory=dict)
     """The decisions about functions, each after those that it calls itself."""
+    dropped: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    """What this plan builds because it is dropped, each with the relations whose replacement by this plan drops it."""
 
     @property
     def builds(self) -> list[str]:

@@ -48,6 +48,21 @@ def tests_of_selection(graph: ProjectGraph, selected: AbstractSet[str]) -> Itera
     return {test for unique_id in selected for test in graph.tests_about.get(unique_id, ())}
 
 
+def failed_among(
+    reads: Iterable[str], failed: AbstractSet[str], decisions: Mapping[str, Decision], graph: ProjectGraph
+) -> tuple[str, ...]:
+    """Return what failed among `reads`. A view that was lost is built all the same: for it, what failed above it."""
+    found: dict[str, None] = {}
+    for uid in reads:
+        if uid in failed:
+            decision = decisions.get(uid)
+            is_built = decision is not None and decision.builds
+            found.update(
+                dict.fromkeys(failed_among(graph.nodes[uid].parents, failed, decisions, graph) if is_built else (uid,))
+            )
+    return tuple(found)
+
+
 class TestDecisions(Mapping[str, TestDecision]):
     """The decisions about tests, by unique id.
 
@@ -201,7 +216,7 @@ class TestPlanner:
             return ()
         # A unit test needs the relations that its model reads, for their columns. The model itself may be held by it.
         reads: Sequence[str] = self._graph.nodes[test.model].parents if test.is_unit_test else test.reads
-        return tuple(read for read in reads if read in self._failed)
+        return failed_among(reads, self._failed, self._decisions, self._graph)
 
     def _is_requested(self, test: ProjectTest) -> bool:
         return test.unique_id in self._scope.requested or any(uid in self._requests for uid in test.about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -17,19 +18,20 @@ from dagster_sao.core.decision.decide import Action, Decision, Reason, Request, 
 from dagster_sao.core.decision.decide_functions import FunctionDecision, decide_functions
 from dagster_sao.core.decision.origins import origins
 from dagster_sao.core.decision.plan import Mode, Plan
-from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope
+from dagster_sao.core.decision.plan_tests import TestDecisions, TestPlanner, TestScope, failed_among
 from dagster_sao.core.decision.view_rules import (
+    Relations,
     asked_parents,
     build_kind,
     changed_columns,
     column_signature,
     definition,
+    first_change_at,
     is_dropped,
     renewal,
     replaces_relation,
     unlisted_parents,
     view_bindings,
-    view_leaves,
     views_to_renew,
 )
 from dagster_sao.core.durations import grace_of_job, is_waiting
@@ -37,7 +39,7 @@ from dagster_sao.core.manifest.graph import Node, NodeKind
 from dagster_sao.core.manifest.policy import Policy
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.news import changed_parents
-from dagster_sao.core.state.relation_versions import stored_version, superseded_at
+from dagster_sao.core.state.relation_versions import stored_version
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
 # The build id of builds that have not happened: no run has it.
@@ -94,9 +96,7 @@ def make_run_plan(  # noqa: PLR0913 (as of make_plan)
     plan = make_plan(project, state, now=now, selection=selected | below, requests=requests, mode=mode, tests=scope)
     stranded: set[str] = set()
     for uid in (uid for uid in plan.builds if uid in below):
-        decision = plan.decisions[uid]
-        replaced = {parent for parent in decision.parents if parent in stranded | selected} & set(plan.builds)
-        if decision.reason is Reason.VIEW_INVALIDATED and replaced:
+        if not (stranded | selected).isdisjoint(plan.dropped.get(uid, ())):
             stranded.add(uid)
     if below == stranded:
         return plan
@@ -133,6 +133,7 @@ class _Planner:
         """By node: the inputs, through views too, whose changes cannot be detected."""
         self._failed: set[str] = set(state.blocked)
         """The nodes and sources that nothing is built from: they failed, or are held or skipped for a failure."""
+        self._relations = Relations(project, state, self._replaced_in)
         self._tests = TestPlanner(
             project,
             state,
@@ -153,6 +154,7 @@ class _Planner:
                 self._decisions[unique_id] = decide(self._situation(node))
             if self._is_failed(node):
                 self._failed.add(unique_id)
+            self._relations.decided(node, is_built=self._is_built(unique_id))
             self._replaced_in[unique_id] = self._replaced_after(node)
             self._signatures[unique_id] = self._signature_after(node)
             version = self._version_after(node)
@@ -160,7 +162,13 @@ class _Planner:
             if version is not None and unique_id not in self._state.sources:
                 self._versions[unique_id] = version
         tests = self._tests.plan()
-        return Plan(self._decisions, self._versions, self._graph, tests, self._decide_functions(tests))
+        return Plan(self._decisions, self._versions, self._graph, tests, self._decide_functions(tests), self._dropped())
+
+    def _dropped(self) -> Mapping[str, AbstractSet[str]]:
+        """Return what this plan drops and builds, each with the relations whose replacement drops it."""
+        nodes = (self._graph.nodes[uid] for uid, decision in self._decisions.items() if decision.builds)
+        found = {node.unique_id: self._relations.dropped_with(node) for node in nodes}
+        return {uid: {parent for parent in parents if self._is_built(parent)} for uid, parents in found.items()}
 
     def _decide_functions(self, tests: TestDecisions) -> Mapping[str, FunctionDecision]:
         if not self._graph.functions:
@@ -185,6 +193,8 @@ class _Planner:
         if decision is not None:
             if continues and decision.reason is Reason.FAILED_UNCHANGED:
                 return False
+            if decision.is_restored and decision.reason is not Reason.REQUESTED:
+                return not self._failed.isdisjoint(node.parents)  # it shows what a failed attempt left
             return decision.action in {Action.HOLD, Action.SKIP}
         if node.unique_id in self._state.sources:
             return False  # read from another environment
@@ -229,7 +239,8 @@ class _Planner:
             origin=self._origin(uid),
             failed_tests=failed_tests,
             tests_retry_at=self._retry_at(failed_tests) if failed_tests else None,
-            failed_parents=tuple(parent for parent in node.parents if parent in self._failed),
+            failed_parents=failed_among(node.parents, self._failed, self._decisions, self._graph),
+            is_lost=self._relations.is_lost_view(node),
             invalidated_by=self._invalidated_by(node, last_build) if last_build else (),
             changed_columns=tuple(p for p in other_columns if last_build and p in last_build.columns),
             unknown_columns=(
@@ -372,24 +383,10 @@ class _Planner:
         return last_build.replaced_in if last_build else ""
 
     def _first_change_at(self, node: Node, last_build: LastBuild) -> datetime | None:
-        """Return when the first change appeared, below views too, that `last_build` has not consumed."""
-        direct = [parent for parent in node.parents if not self._is_view(parent)]
-        read = {
-            **{p: v for p, v in last_build.consumed.items() if not self._is_view(p)},
-            **last_build.view_leaf_versions,
-        }
-        moments = [
-            superseded_at(
-                read.get(parent, ""),
-                self._state.history(parent),
-                now=self._now,
-                read_at=last_build.started_at,
-                is_built_now=self._is_built(parent),
-            )
-            for parent in (*view_leaves(node, self._graph), *direct)
-            if self._versions.get(parent) not in (None, read.get(parent))
-        ]
-        return min(moments, default=None)
+        graph, state, versions = self._graph, self._state, self._versions
+        return first_change_at(
+            node, last_build, graph, state, versions=versions, is_built=self._is_built, now=self._now
+        )
 
     def _is_view(self, unique_id: str) -> bool:
         node = self._graph.nodes.get(unique_id)

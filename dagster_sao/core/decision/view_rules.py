@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 
 from dagster_sao.core.code.evidence import Evidence, code_digest, proven_kind
 from dagster_sao.core.code.fingerprint import Fingerprint
@@ -11,10 +12,50 @@ from dagster_sao.core.decision.materializations import is_refreshed_with_old_sql
 from dagster_sao.core.manifest.graph import Node, NodeKind, ProjectGraph
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.news import changed_parents
+from dagster_sao.core.state.relation_versions import superseded_at
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 
 _MATERIALIZED_VIEW = "materialized_view"
 _REPLACED_WHEN_BUILT = frozenset({"table", "view"})
+
+
+class Relations:
+    """Which relations of nodes are there after a plan, as far as it has come: parents first."""
+
+    def __init__(self, project: Project, state: StateSnapshot, replaced_in: Mapping[str, str]) -> None:
+        """Know of none yet. `replaced_in` tells of each node the run that will have replaced its relation last."""
+        self._project, self._state, self._replaced_in = project, state, replaced_in
+        self._gone: set[str] = set()
+
+    def dropped_with(self, node: Node) -> frozenset[str]:
+        """Return the relations whose replacement since its last build dropped a node, or will; none where that drops nothing."""
+        last_build = self._state.builds.get(node.unique_id)
+        if last_build is None or not self._is_dropped(node):
+            return frozenset()
+        binds_views = self._project.traits.binds_views and node.is_view
+        bindings = last_build.view_bindings or dict.fromkeys(node.parents, "")
+        bound_to = {uid: marker.rpartition(" ")[0] if binds_views else marker for uid, marker in bindings.items()}
+        return frozenset(uid for uid, run in bound_to.items() if self._replaced_in.get(uid, run) != run)
+
+    def is_lost_view(self, node: Node) -> bool:
+        """Return whether a view is not there any more unless the plan builds it, though all that it reads is."""
+        return node.is_view and self._is_lost(node) and self._gone.isdisjoint(node.parents)
+
+    def decided(self, node: Node, *, is_built: bool) -> None:
+        """Note whether the plan builds a node."""
+        uid = node.unique_id
+        if is_built or uid in self._state.sources:
+            return  # or it is read from another environment
+        is_below = self._is_dropped(node) and not self._gone.isdisjoint(node.parents)
+        if uid not in self._state.builds or self._is_lost(node) or is_below:
+            self._gone.add(uid)
+
+    def _is_lost(self, node: Node) -> bool:
+        is_missing = node.unique_id in self._state.missing_relations
+        return is_missing or bool(self.dropped_with(node))
+
+    def _is_dropped(self, node: Node) -> bool:
+        return self._project.traits.drops_dependent_views and is_dropped(node.unique_id, self._project.graph)
 
 
 def column_signature(node: Node, project: Project, signatures: Mapping[str, str], definition: str = "") -> str:
@@ -219,6 +260,39 @@ def build_kind(node: Node, evidence: Evidence, graph: ProjectGraph, builds: Mapp
     read = [builds.get(uid) for uid in views_read(node, graph)]
     is_proven = all(build is not None and build.evidence.is_deterministic for build in read)
     return kind if is_proven else NodeKind.HISTORY_DEPENDENT
+
+
+def first_change_at(  # noqa: PLR0913 (what a plan knows of a node's parents)
+    node: Node,
+    last_build: LastBuild,
+    graph: ProjectGraph,
+    state: StateSnapshot,
+    *,
+    versions: Mapping[str, str],
+    is_built: Callable[[str], bool],
+    now: datetime,
+) -> datetime | None:
+    """Return when the first change appeared, below views too, that `last_build` has not consumed.
+
+    `versions` are those after the plan, and `is_built` tells what it builds.
+    """
+    direct = [parent for parent in node.parents if not _is_view(graph, parent)]
+    read = {
+        **{p: v for p, v in last_build.consumed.items() if not _is_view(graph, p)},
+        **last_build.view_leaf_versions,
+    }
+    moments = [
+        superseded_at(
+            read.get(parent, ""),
+            state.history(parent),
+            now=now,
+            read_at=last_build.started_at,
+            is_built_now=is_built(parent),
+        )
+        for parent in (*view_leaves(node, graph), *direct)
+        if versions.get(parent) not in (None, read.get(parent))
+    ]
+    return min(moments, default=None)
 
 
 def is_dropped(unique_id: str, graph: ProjectGraph) -> bool:

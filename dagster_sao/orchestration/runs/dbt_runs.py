@@ -79,8 +79,9 @@ class DbtRuns:
             return
         yield from self._without_functions(invocation.nodes)
         blocked, failed = self._blocked(), outcomes.failed
-        yield from (self._skipped(uid) for uid in invocation.nodes if uid in blocked - failed)
-        nodes = [uid for uid in invocation.nodes if uid not in blocked]
+        held = blocked - outcomes.restored(self._recorder.holding)
+        yield from (self._skipped(uid) for uid in invocation.nodes if uid in held - failed)
+        nodes = [uid for uid in invocation.nodes if uid not in held]
         unknown = blocked - (failed - self._recorder.holding)
         tests = [uid for uid in invocation.tests if unknown.isdisjoint(self._graph.tests[uid].about)]
         functions = [*self._functions_for(nodes, tests), *invocation.uncalled]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -102,6 +104,8 @@ class _Execution:
             setup, self._outcomes, self._recorder, self._report, self._claims, self._capture, self._invocations
         )
         self._said_waiting: dict[str, str] = {}
+        self._restored: set[str] = set()
+        """The views that were skipped after a failure, and for which it was decided whether they are created all the same."""
 
     def run(self) -> Iterator[Any]:
         setup, outcomes = self._setup, self._outcomes
@@ -120,7 +124,7 @@ class _Execution:
             text, metadata = self._report.summary(time.monotonic() - self._started)
             self._report_on_run(text, metadata)
         # A successful run would look as if it had mended the failure.
-        if not outcomes.errors and (stuck := self._report.stuck()):
+        if not outcomes.errors and (stuck := self._report.stuck(setup.asked.selected)):
             outcomes.error(stuck)
         if outcomes.errors:
             raise dg.Failure(" ".join(outcomes.errors))
@@ -136,7 +140,8 @@ class _Execution:
     def _attempts(self) -> Iterator[Any]:
         outcomes, config = self._outcomes, self._config
         todo, retries, is_done = set(self._setup.asked.selected), config.retries, False
-        while not is_done and not outcomes.is_stopped(fail_fast=config.fail_fast):
+        is_stopped = partial(outcomes.is_stopped, fail_fast=config.fail_fast)
+        while not is_done and not is_stopped():
             attempt = self._attempt(todo)
             if todo and todo == attempt.waiting:
                 yield from self._say_waiting(attempt)
@@ -148,6 +153,9 @@ class _Execution:
             if is_done and retries and outcomes.is_retryable:
                 self._pause_before_retry(retries)
                 todo, retries, is_done = outcomes.try_again(), retries - 1, False
+            elif is_done and not is_stopped():
+                todo = self._views_to_restore()
+                is_done = not todo
         yield from self._dbt.not_started(uid for uid in self._graph.nodes if uid in todo)
         if outcomes.lost:
             outcomes.error(outcomes.lost)
@@ -160,6 +168,18 @@ class _Execution:
 
         return self._claims.attempt(decide, self._invocations)
 
+    def _views_to_restore(self) -> set[str]:
+        """Return the views that this run dropped, and then skipped because something else that they read failed: once."""
+        skipped = {uid for uid in self._outcomes.skipped_builds - self._restored if self._graph.nodes[uid].is_view}
+        if not skipped:
+            return set()
+        self._restored |= skipped
+        progress = self._outcomes.progress(skipped, self._recorder.stopping)
+        # What was requested is not built on what failed a moment ago, unless it is lost.
+        asked = replace(self._setup.asked, requests={})
+        plan = decide_run(RunInputs(asked, self._capture.state(), clock.now(), progress)).plan
+        return {uid for uid in skipped if plan.decisions[uid].builds and plan.decisions[uid].is_restored}
+
     def _build(self, attempt: Attempt, *, is_last: bool) -> Iterator[Any]:
         plan, outcomes = attempt.plan, self._outcomes
         self._dbt.begin(attempt.decided.recorded.functions, plan.functions)
@@ -169,7 +189,9 @@ class _Execution:
         self._report.planned(plan, attempt.builds, attempt.waiting, due)
         yield from self._say_waiting(attempt)
         yield from self._reuse(attempt)
-        yield from self._not_tested([uid for uid in tests if not plan.tests[uid].runs], attempt)
+        # What the run has answered before keeps its answer.
+        not_run = [uid for uid in tests if not plan.tests[uid].runs and outcomes.verdict(uid) is None]
+        yield from self._not_tested(not_run, attempt)
         if self._config.test_strategy is TestStrategy.DEFERRED:
             outcomes.defer(due)
             due = []

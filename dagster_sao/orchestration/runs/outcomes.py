@@ -29,6 +29,8 @@ class Outcomes:
         self._builds: dict[str, LastBuild] = {}
         self._failed: set[str] = set()
         self._failures: dict[str, FailedAttempt] = {}
+        self._known_failures: frozenset[str] = frozenset()
+        """The nodes that had failed when the last decisions were made."""
         self._skipped: set[str] = set()
         self._interrupted: set[str] = set()
         self._retried: set[str] = set()
@@ -62,6 +64,11 @@ class Outcomes:
     def skipped(self) -> frozenset[str]:
         """The nodes that are not built because of a failure, held nodes included."""
         return frozenset(self._skipped)
+
+    @property
+    def skipped_builds(self) -> frozenset[str]:
+        """The nodes that were to be built, and were skipped after a failure in this run."""
+        return frozenset(uid for uid in self._skipped if uid in self._decisions and self._decisions[uid].builds)
 
     @property
     def untouched(self) -> frozenset[str]:
@@ -147,6 +154,15 @@ class Outcomes:
         """The last attempt of each node that failed or was built with a part of its rows."""
         return {uid: self._failures[uid] for uid in self._failed | self._limited}
 
+    def restored(self, holding: AbstractSet[str]) -> set[str]:
+        """Return the lost views that are created in spite of the failures that were known when this was decided.
+
+        `holding` are the nodes that have failed, and that nothing else is built from.
+        """
+        found = {uid for uid, decision in self._decisions.items() if decision.is_restored}
+        below = self._graph.descendants(holding - self._known_failures) if found else set()
+        return found - self._failed - below
+
     def gated_by(self, tests: Iterable[str]) -> set[str]:
         """Return the nodes that are built only when `tests` pass."""
         return {uid for test in tests for uid in self._graph.gates.gated_by(test)}
@@ -166,6 +182,7 @@ class Outcomes:
 
     def decide(self, plan: Plan, waiting: AbstractSet[str]) -> None:
         """Take the decisions of an attempt about all that is not `waiting` for another run."""
+        self._known_failures = self.failed
         self._test_decisions.update(plan.tests)
         for uid, decision in plan.decisions.items():
             if uid in waiting:
@@ -174,12 +191,16 @@ class Outcomes:
             # A node that is tried again keeps its first reason, but is built as it needs now.
             if first.builds and decision.builds:
                 self._decisions[uid] = replace(
-                    first, full_refresh=decision.full_refresh, batches_from=decision.batches_from
+                    first,
+                    full_refresh=decision.full_refresh,
+                    batches_from=decision.batches_from,
+                    is_restored=decision.is_restored,
                 )
 
     def succeed(self, uid: str, build: LastBuild) -> None:
         """Note that a node was built."""
         self._built.add(uid)
+        self._skipped.discard(uid)
         self._builds[uid] = build
 
     def limit(self, uid: str, attempt: FailedAttempt) -> None:

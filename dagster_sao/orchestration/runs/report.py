@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -219,11 +220,15 @@ class RunReport:
         record = failure_metadata(failure, self.environment)
         return self._observation(uid, message, {**decided_metadata(Outcome.BUILT, decision, message), **record})
 
-    def stuck(self) -> str:
-        """Return one sentence about the nodes that an earlier failure holds, and one about tests that still fail; empty without either."""
+    def stuck(self, selected: AbstractSet[str]) -> str:
+        """Return one sentence about the nodes that an earlier failure holds, and one about tests that still fail; empty without either.
+
+        Of the nodes, those that are `selected`: nobody asked the run for the views that it builds beside them.
+        """
+        outcomes = {uid: outcome for uid, outcome in self.outcomes.items() if uid in selected}
         stuck = [
             f"{self.graph.label(uid)} is {what} ({why})"
-            for uid, (what, why) in (*self.outcomes.items(), *self.functions.items())
+            for uid, (what, why) in (*outcomes.items(), *self.functions.items())
             if what in {_PAST[Action.HOLD], _PAST[Action.SKIP]}
         ]
         failing = [
