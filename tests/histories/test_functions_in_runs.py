@@ -205,3 +205,22 @@ def test_a_function_that_changed_back_changes_what_reads_a_view_that_calls_it(fo
         case.settle()
         assert case.sql("select sum(amount) from main.v") == [(63,)]
         assert amounts(case) == [(63, 60)]
+
+
+RATED = {
+    "models/sources.yml": "sources: [{name: raw, schema: raw, tables: [{name: orders}, {name: rates}]}]",
+    **functions(taxed="x * (select max(rate) from {{ source('raw', 'rates') }})"),
+    **{name: FILES[name] for name in ("models/inlined.sql", "models/t.sql", "models/below.sql")},
+    "models/v.sql": VIEW + f"select {{{{ function('taxed') }}}}(amount) as amount from {ORDERS}",
+}
+WITH_RATES = [*SETUP, "create table raw.rates as select 2 as rate"]
+
+
+def test_a_source_that_only_a_function_reads_is_an_input_of_its_callers(folder):
+    with lab(folder, RATED, WITH_RATES) as case:
+        case.settle()
+        assert amounts(case) == [(60, 60)]
+        case.sql("insert into raw.rates values (5)")
+        case.settle()
+        assert amounts(case) == [(150, 150)]
+        assert case.cycle() == []

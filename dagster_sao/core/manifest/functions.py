@@ -57,10 +57,12 @@ def function_entries(
 ) -> Mapping[str, Mapping[str, Any]]:
     """Return the entries of the functions of a manifest by unique id, each after those that it calls itself.
 
-    `ephemerals` are the models that a body may have inlined. Raises InvalidProjectError when functions call each other in a
+    `ephemerals` are the models that a body may have inlined. The entries depend on the sources that the body reads, which dbt
+    itself does not list there. Raises InvalidProjectError when functions call each other in a
     circle.
     """
-    entries: Mapping[str, Mapping[str, Any]] = manifest.get("functions") or {}
+    found: Mapping[str, Mapping[str, Any]] = manifest.get("functions") or {}
+    entries = {uid: _with_sources(props, manifest) for uid, props in found.items()}
     calls = {
         uid: [called for called in _inlined(props, ephemerals) if called in entries] for uid, props in entries.items()
     }
@@ -169,6 +171,22 @@ def _inlined(props: Mapping[str, Any], ephemerals: Mapping[str, Mapping[str, Any
             stack.extend(_depends_on(ephemerals[uid]))
         else:
             yield uid
+
+
+def _with_sources(props: Mapping[str, Any], manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry of a function that depends on the sources that it names too: dbt resolves them for nodes alone."""
+    read = [_source_named(source, table, props, manifest) for source, table in props.get("sources") or ()]
+    nodes = dict.fromkeys([*_depends_on(props), *(uid for uid in read if uid)])
+    return {**props, "depends_on": {**(props.get("depends_on") or {}), "nodes": list(nodes)}}
+
+
+def _source_named(source: str, table: str, props: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Return the unique id of a source table as dbt finds it, in the root project first; empty if there is none."""
+    sources = manifest["sources"]
+    named = [uid for uid, one in sources.items() if (one["source_name"], one["name"]) == (source, table)]
+    first = [manifest["metadata"].get("project_name"), props.get("package_name")]
+    of_package = {sources[uid]["package_name"]: uid for uid in named}
+    return next((of_package[package] for package in [*first, *of_package] if package in of_package), "")
 
 
 def _depends_on(props: Mapping[str, Any]) -> Sequence[str]:

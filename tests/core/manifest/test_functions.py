@@ -253,3 +253,18 @@ def test_a_function_in_the_schema_of_another_environment_is_the_same():
         return Fingerprinter(without_environment(manifest([model("m", INNER)], **entries)))
 
     assert compare(environment("prod"), environment("dev")).unchanged == {"model.shop.m"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "expected"), [(["other", "lib", "shop"], "shop"), (["other", "lib"], "lib"), (["other"], "other")]
+)
+def test_the_sources_of_a_body_are_found_by_name_as_dbt_lists_them(packages, expected):
+    """dbt resolves the sources of nodes alone; those of a function are in its entry by their names."""
+    sources = [
+        {**source("raw", "rates"), "unique_id": f"source.{package}.raw.rates", "package_name": package}
+        for package in packages
+    ]
+    entry = function("f", sources=[["raw", "rates"], ["raw", "gone"]], package_name="lib")
+    graph = build_graph(manifest([model("m", "function.shop.f")], sources, **with_functions(entry)))
+    assert graph.functions["function.shop.f"].parents == (f"source.{expected}.raw.rates",)
+    assert graph.nodes["model.shop.m"].parents == (f"source.{expected}.raw.rates",)
