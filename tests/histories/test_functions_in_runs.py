@@ -224,3 +224,19 @@ def test_a_source_that_only_a_function_reads_is_an_input_of_its_callers(folder):
         case.settle()
         assert amounts(case) == [(150, 150)]
         assert case.cycle() == []
+
+
+def test_a_function_that_a_limited_run_created_is_not_taken_for_whole(folder):
+    """With `--empty`, what the warehouse keeps of its body reads no rows."""
+    with lab(folder, RATED, WITH_RATES) as case:
+        case.settle()
+        case.start_anew(dbt_args=("build", "--empty"))
+        case.materialize("t")
+        case.start_anew(dbt_args=("build",))
+        case.materialize("below")
+        assert case.sql("from main.below") == [(None,)]
+        assert case.decision("below")[0] == "build"
+        case.advance(minutes=1)
+        case.settle()
+        assert amounts(case) == [(60, 60)]
+        assert case.cycle() == []

@@ -32,8 +32,8 @@ class Limits:
         return ", ".join(f"--{name}" for name in _LIMITS if name in self.given)
 
     @property
-    def of_data_tests(self) -> str:
-        """The option that limits what data tests read too; empty where none does. The others filter in models alone."""
+    def of_all_sql(self) -> str:
+        """The option that limits what data tests and functions read too; empty where none does. The others filter in models alone."""
         return f"--{_EMPTY}" if _EMPTY in self.given else ""
 
 

@@ -59,7 +59,8 @@ class DbtRuns:
         self._claims, self._capture, self._invocations = claims, capture, invocations
         self._graph = setup.graph
         self._labels = setup.loaded.project.labels
-        self._functions = RunFunctions(setup.log_state.functions, setup.loaded.project, setup.run_id)
+        of_run = setup.loaded.project, setup.run_id, setup.functions_with_other_sql
+        self._functions = RunFunctions(setup.log_state.functions, *of_run)
         self._doubts = Doubts(setup, outcomes, recorder, self._functions)
         self._functions_due: Mapping[str, FunctionDecision] = {}
         self.target: Path | None = None
@@ -267,11 +268,11 @@ class DbtRuns:
             return
         code = seen.code(uid)
         known = (code or self._setup.loaded.project.fingerprints[uid]).digest
-        self._functions.create(uid, known, is_planned=seen.is_of_planned_files)
+        if self._functions.create(uid, known, is_planned=seen.is_of_planned_files):
+            self._recorder.function_created(uid, known)
         decision = self._functions_due.get(uid)
         why = decision.message if decision is not None else "dbt created it with others"
         self._report.functions_were("created", [uid], why)
-        self._recorder.function_created(uid, known)
 
     def _proven(self, process: DbtProcess, seeds: Mapping[str, SeedFile]) -> Iterator[DbtEvent]:
         """Yield what dbt logs once it is certain that dbt read what was captured, so that no record claims more."""

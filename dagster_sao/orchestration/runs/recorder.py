@@ -60,7 +60,7 @@ class Recorder:
         self._attempt_id = attempt_id
         self._log_state = setup.log_state
         self._log, self._testing = setup.context.log, setup.testing
-        self._tests_limited_by = setup.limits.of_data_tests if setup.limits is not None else ""
+        self._tests_limited_by = setup.limits.of_all_sql if setup.limits is not None else ""
         self._stop_proofs = partial(stop_proofs, setup.instance, setup.project.state_name, setup.context.log.error)
         self._run_id = setup.run_id
         self._run_assets = setup.context.selected_asset_keys

@@ -109,6 +109,20 @@ class RunSetup:
         return self.config.test_strategy is TestStrategy.IMMEDIATE
 
     @property
+    def functions_with_other_sql(self) -> frozenset[str]:
+        """The functions that dbt creates in this run with other SQL than their code has.
+
+        The SQL reads no rows with `--empty`, and may read models of another environment with `--defer`.
+        """
+        is_empty = self.limits is not None and self.limits.of_all_sql != ""
+        return frozenset(
+            uid
+            for uid, function in self.graph.functions.items()
+            if (is_empty and function.parents)
+            or (self.asked.defers and not self.graph.nodes.keys().isdisjoint(function.parents))
+        )
+
+    @property
     def is_automated(self) -> bool:
         """Whether a sensor of this package started the run."""
         return self.asked.mode is Mode.SENSOR

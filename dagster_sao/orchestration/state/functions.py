@@ -1,13 +1,15 @@
 """User-defined functions in a run: which ones dbt has created, and the code of each function in the warehouse.
 
 The code is kept in a table of the Dagster instance's database, since a function has no asset whose events could hold it. It
-is unknown from the moment before dbt replaces a function until dbt has reported the result.
+is unknown from the moment before dbt replaces a function until dbt has reported the result. After a run whose options change
+what the SQL of the function reads, it stays unknown.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -89,9 +91,11 @@ class FunctionTable:
 class RunFunctions:
     """The functions of one run."""
 
-    def __init__(self, table: FunctionTable, project: Project, run_id: str) -> None:
-        """Begin with none created."""
-        self._table, self._project, self._run_id = table, project, run_id
+    def __init__(
+        self, table: FunctionTable, project: Project, run_id: str, with_other_sql: AbstractSet[str] = frozenset()
+    ) -> None:
+        """Begin with none created. dbt creates the functions in `with_other_sql` with other SQL than their code has."""
+        self._table, self._project, self._run_id, self._with_other_sql = table, project, run_id, with_other_sql
         self._states: dict[str, FunctionState] = {}
         self._unwritten: dict[str, FunctionState] = {}
         self.created: set[str] = set()
@@ -106,19 +110,29 @@ class RunFunctions:
 
     def start(self, functions: Iterable[str]) -> list[str]:
         """Note that dbt is about to create functions, and return those whose code changes. Raises FunctionTableError."""
-        changing = [uid for uid in functions if not self._project.is_current_function(uid, self._states.get(uid))]
+        changing = [
+            uid
+            for uid in functions
+            if uid in self._with_other_sql or not self._project.is_current_function(uid, self._states.get(uid))
+        ]
         ahead = {uid: replace(known, code="") for uid in changing if (known := self._states.get(uid)) and known.code}
         self._table.write(ahead)
         self._states.update(ahead)
         return changing
 
-    def create(self, uid: str, code: str, *, is_planned: bool = True) -> None:
-        """Note that dbt has created a function, from code with this digest; `is_planned` tells that dbt read the plan's files."""
+    def create(self, uid: str, code: str, *, is_planned: bool = True) -> bool:
+        """Note that dbt has created a function, from code with this digest; `is_planned` tells that dbt read the plan's files.
+
+        Returns whether the warehouse has the function from this code now.
+        """
         self.created.add(uid)
+        if uid in self._with_other_sql:
+            return False
         known = self._states.get(uid)
         if known is None or known.code != code or known.failed_code:
             mark = self._project.manifest_code_mark(uid) if is_planned else ""
             self._note(uid, FunctionState(code, clock.now(), self._run_id, mark))
+        return True
 
     def fail(self, functions: Iterable[str]) -> None:
         """Note that dbt could not create functions."""

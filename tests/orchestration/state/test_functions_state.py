@@ -30,10 +30,10 @@ def table(instance):
     return FunctionTable(instance, "shop")
 
 
-def run(table, body):
+def run(table, body, with_other_sql=frozenset()):
     functions = {"f": Function("f", "f", "functions/f.sql", ("shop", "f"), "f")}
     project = Project(ProjectGraph("shop", "duckdb", {}, {}, functions=functions), {"f": code(body)})
-    of_run = RunFunctions(table, project, "run 2")
+    of_run = RunFunctions(table, project, "run 2", with_other_sql)
     of_run.begin(table.read())
     return of_run
 
@@ -82,3 +82,13 @@ def test_what_dbt_could_not_create_is_known_with_the_code_that_failed(table):
     state = table.read()["f"]
     assert (state.code, state.failed_code, state.attempts) == ("", code("2").digest, 1)
     assert of_run.failed_among(["f", "g"]) == ("f",)
+
+
+@pytest.mark.parametrize("known", [{}, {"f": HAS}])
+def test_a_function_that_dbt_created_with_other_sql_stays_unknown(table, known):
+    table.write(known)
+    of_run = run(table, "1", {"f"})
+    assert of_run.start(["f"]) == ["f"]
+    assert not of_run.create("f", code("1").digest)
+    of_run.write()
+    assert (of_run.missing_among(["f"]), [state.code for state in table.read().values()]) == ([], [""] * len(known))
