@@ -94,7 +94,7 @@ class DbtRuns:
         if nodes or tests:
             yield from self._run_dbt(invocation, nodes, tests, is_last=is_last, functions=functions)
         yield from self._report_unanswered(invocation.tests)
-        self._write_verdicts()
+        self._recorder.write_verdicts()
 
     def not_started(self, nodes: Iterable[str]) -> Iterator[Any]:
         """Report nodes that the run will not reach."""
@@ -155,7 +155,7 @@ class DbtRuns:
             # Dagster has stored it by now: others may build what this run has built.
             if (uid := recorded_build(event)) is not None:
                 self._claims.writers.built(uid, self._outcomes.build(uid))
-        self._write_verdicts()
+        self._recorder.write_verdicts()
         if not process.is_traced() and not self._outcomes.built.isdisjoint(nodes):
             self._report.untraced()
         yield from self._failures(process, nodes, functions)
@@ -390,12 +390,3 @@ class DbtRuns:
             if not self._outcomes.is_done(uid):
                 self._outcomes.skip(uid)
                 yield self._report.lost(uid, self._outcomes.lost)
-
-    def _write_verdicts(self) -> None:
-        if self._outcomes.lost:
-            return
-        try:
-            self._setup.log_state.verdicts.write(self._outcomes.take_unwritten(), self._graph.tests)
-        except DagsterSaoError as error:
-            # A test without its verdict is run again: nothing counts as tested that was not.
-            self._setup.context.log.warning(f"{sentence(error)} Their tests are run again.")

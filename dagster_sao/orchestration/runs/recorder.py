@@ -102,6 +102,16 @@ class Recorder:
         self._started_at = clock.now()
         self._outcomes.decide(decided.plan, waiting)
 
+    def write_verdicts(self) -> None:
+        """Keep the verdicts of this run so far, unless another run may have written newer ones."""
+        if self._outcomes.lost:
+            return
+        try:
+            self._log_state.verdicts.write(self._outcomes.take_unwritten(), self._project.graph.tests)
+        except DagsterSaoError as error:
+            # A test without its verdict is run again: nothing counts as tested that was not.
+            self._log.warning(f"{sentence(error)} Their tests are run again.")
+
     def looked_again(
         self, moved: frozenset[str], unknown: Mapping[str, str], seeds: frozenset[str], written: frozenset[str]
     ) -> None:
