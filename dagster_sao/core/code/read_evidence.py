@@ -141,9 +141,10 @@ class EvidenceReader:
             return Evidence(None, _named(unknown), is_deterministic and not unknown)
         if own_sql is None:
             unknown.append("SQL that dbt did not write")
-        questions = [question for question in self._questions(trace) if question.relation not in beside.made]
+        questions = [*self._questions(trace)]
         asked = {question.relation for question in questions}
-        others = [question.label for question in questions if not is_among(question.relation, known | {own})]
+        explained = known | {own} | beside.made
+        others = [question.label for question in questions if not is_among(question.relation, explained)]
         others += [f"{name}, which templates share" for name in _shared(trace)]
         unknown += others
         unknown += [f"{name}, which has another value in dbt" for name in self._contradicted(unique_id, trace)]

@@ -168,6 +168,20 @@ def test_hooks_and_other_statements_tell_what_dbt_does_not_know(config, seen, un
     assert (found.untracked, found.is_deterministic) == (untracked, is_deterministic)
 
 
+@pytest.mark.parametrize(
+    ("seen", "follows_state", "asks_rows"),
+    [
+        ({"state": ("get_relation(db.main.m) = -",), "statements": ("create table db.main.m as select 1 as a",)}, True, False),
+        ({"queries": (Query("sql", ("select 1 from db.main.m",), "?"),), "statements": ("create table db.main.m as select 1 as a",)}, True, False),
+        ({"queries": (Query("sql", (f"select 1 from {ORDERS}",), "?"),), "statements": (f"create or replace table {ORDERS} as select 1 as a",)}, False, True),
+    ],
+)  # fmt: skip
+def test_what_is_asked_of_a_relation_counts_though_a_statement_makes_it_anew(seen, follows_state, asks_rows):
+    code = world(materialized="table", **{"post-hook": ["analyze"]})
+    found = evidence(trace(existed=not follows_state, **seen), code=code).reads
+    assert (found.follows_state, found.asks_rows) == (follows_state, asks_rows)
+
+
 def test_a_python_model_tells_what_dbt_does_not_know():
     code = world("def model(dbt, session): return session.sql('select * from raw.items')", materialized="table")
     props = code._manifest["nodes"]["model.shop.m"]
