@@ -20,7 +20,7 @@ from dagster_sao.core.decision.plan import Mode, Plan
 from dagster_sao.core.decision.plan_tests import TestScope
 from dagster_sao.core.decision.planner import make_plan
 from dagster_sao.core.decision.run_ledger import Ledger
-from dagster_sao.core.decision.view_rules import has_definition
+from dagster_sao.core.decision.view_rules import has_definition, is_bound_to
 from dagster_sao.core.manifest.build_settings import BuildSettings
 from dagster_sao.core.manifest.expiry import with_expiry
 from dagster_sao.core.manifest.gates import find_gates
@@ -238,8 +238,7 @@ class World:
         for name, build in self.builds.items():
             if has_definition(self.graph.nodes[name], self.project):
                 parents = self.graph.nodes[name].parents
-                of_that_run = {p for p in parents if p in self.builds and self.builds[p].run_id == build.run_id}
-                learned = {p: columns[p] for p in of_that_run if p in columns}
+                learned = {p: columns[p] for p in parents if p in columns and is_bound_to(build, p, self.state)}
                 self.builds[name] = replace(build, columns={**learned, **build.columns})
 
     def _all_fingerprints(self) -> dict[str, Fingerprint]:

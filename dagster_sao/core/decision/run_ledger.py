@@ -31,6 +31,7 @@ from dagster_sao.core.decision.view_rules import (
     build_kind,
     column_signature,
     definition,
+    has_definition,
     other_text,
     read_with_views,
     renewal,
@@ -237,6 +238,7 @@ class Ledger:
             column_signature=column_signature(node, self._project, signatures, renewed_for),
             view_bindings=bindings,
             columns=bound_columns(node, self._project, before, known, is_created=is_created),
+            parents_built_in=self._parents_built_in(node, known),
             definition=renewed_for,
             view_leaf_versions=self._as_read(
                 self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id
@@ -244,7 +246,7 @@ class Ledger:
             manifest_code_mark=self._project.manifest_code_mark(unique_id) if is_planned else "",
             evidence=evidence,
             stirred=self._stirred(unique_id, before),
-            mended_by=before.mended_by if before and not self._is_unknown(unique_id) else attempt_id or run_id,
+            mended_by=before.mended_by if before and not self._state.is_unknown(unique_id) else attempt_id or run_id,
             replaced_in=run_id if is_replaced or before is None else before.replaced_in,
             attempt_id=attempt_id,
         )
@@ -279,16 +281,6 @@ class Ledger:
             for uid, build in self._builds.items()
             if uid in self._project.graph.nodes
         }
-
-    def _is_unknown(self, unique_id: str) -> bool:
-        """Return whether the content of a node's relation was unknown before this run built it."""
-        state = self._state
-        return (
-            unique_id in state.failures
-            or unique_id in state.altered_relations
-            or state.is_copied(unique_id)
-            or state.other_writer(unique_id) is not None
-        )
 
     def _stirred(self, unique_id: str, before: LastBuild | None) -> dict[str, int]:
         """Return the parents that moved only during the run of the build before, each with how many times in a row."""
@@ -351,6 +343,13 @@ class Ledger:
     def _view_bindings(self, node: Node, signatures: Mapping[str, str]) -> Mapping[str, str]:
         replaced_in = {p: self._builds[p].replaced_in for p in node.parents if p in self._builds}
         return view_bindings(node, self._project, signatures, replaced_in)
+
+    def _parents_built_in(self, node: Node, known: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the other runs that had built the parents of a stored definition, of which the columns are not known."""
+        if not has_definition(node, self._project):
+            return {}
+        others = (p for p in node.parents if p in self._builds and p not in known and p not in self._written)
+        return {p: self._builds[p].run_id for p in others if not (self.has_moved(p) or self._state.is_unknown(p))}
 
     def _view_leaf_versions(self, node: Node) -> Mapping[str, str]:
         if self._project.policy(node.unique_id).lag_tolerance is None:

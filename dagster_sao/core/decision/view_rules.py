@@ -156,6 +156,16 @@ def bound_columns(
     return {parent: before.columns.get(parent, "") for parent in node.parents}
 
 
+def is_bound_to(build: LastBuild, parent: str, state: StateSnapshot) -> bool:
+    """Return whether the stored definition that a build created is bound to a parent as it is now.
+
+    The parent is what it was for the build: built by the same run, or by another one before.
+    """
+    last = state.builds.get(parent)
+    created_on = build.parents_built_in.get(parent, build.run_id)
+    return last is not None and last.run_id == created_on and not state.is_unknown(parent)
+
+
 def definition(last_build: LastBuild | None, changed: Mapping[str, str]) -> str:
     """Return a mark of a view's stored definition, which differs after the view was created anew for what `changed`."""
     before = last_build.definition if last_build is not None else ""

@@ -50,6 +50,8 @@ class LastBuild:
     """For a view: the markers of the parents that its stored definition is bound to."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """For a view: the signatures of its parents' columns that its stored definition is bound to, where they are known."""
+    parents_built_in: Mapping[str, str] = field(default_factory=dict)
+    """For a view: the runs that had built those of its parents whose columns were not known, and which its own run did not build."""
     definition: str = ""
     """For a view: the columns that it was created anew for, since its rows may be others from then on."""
     replaced_in: str = ""
@@ -359,6 +361,15 @@ class StateSnapshot:
             return None
         # The same code made the same rows of the same data.
         return None if writer.data_version and writer.data_version == build.data_version else writer
+
+    def is_unknown(self, unique_id: str) -> bool:
+        """Return whether it is not known what a node's relation holds: another thing than its last build left there."""
+        return (
+            unique_id in self.failures
+            or unique_id in self.altered_relations
+            or self.is_copied(unique_id)
+            or self.other_writer(unique_id) is not None
+        )
 
     def has_foreign_rows(self, unique_id: str) -> bool:
         """Return whether a node's relation may hold rows of another node, which has written it since the node's last build."""

@@ -25,3 +25,30 @@ def test_what_reads_a_view_with_other_sql_is_built_again(before, now, is_another
     assert (shop.decision("t").action is Action.BUILD) is is_another
     shop.build()
     assert shop.build() == []
+
+
+def table_of_another_run(*, then=lambda shop: None):
+    """Return a project on PostgreSQL in which a run looked, another one built the table `t`, and the first its view `v`."""
+    shop = World(graph("src.raw >> t >> view:v >> below", "postgres"))
+    shop.build()
+    shop.load("src.raw")
+    shop.look()
+    shop.build(selection=["t"], look=False)
+    then(shop)
+    shop.build(selection=["v", "below"], look=False)
+    return shop
+
+
+def test_a_view_on_the_table_of_another_run_is_not_created_twice():
+    shop = table_of_another_run()
+    assert shop.build() == []
+    shop.columns["t"] = "others"
+    assert shop.decision("v").message == "The columns of t changed"
+
+
+def test_a_view_on_a_table_that_a_third_run_was_building_is_created_again():
+    shop = table_of_another_run(then=lambda shop: shop.interrupt("t"))
+    shop.failures.clear()
+    shop.writers.clear()
+    shop.look()
+    assert "t" not in shop.builds["v"].columns

@@ -9,7 +9,7 @@ import pytest
 
 from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.project import Project
-from dagster_sao.core.state.state import LastBuild, SourceState, StateSnapshot
+from dagster_sao.core.state.state import FailedAttempt, LastBuild, SourceState, StateSnapshot
 from dagster_sao.orchestration.relations.column_watch import note_columns
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import read_columns
@@ -25,16 +25,18 @@ class Noted:
     def __init__(self, instance):
         self.instance, self.state_name = instance, "shop"
         self.project = Project(graph("src.raw >> stg >> view:clean"), {})
-        self.builds = {}
+        self.builds, self.failures = {}, {}
         self.build("run 1", "stg", "clean")
 
-    def build(self, run_id, *names):
+    def build(self, run_id, *names, **details):
         at = NOW + timedelta(minutes=len(self.builds) + int(run_id[-1]))
-        self.builds = {**self.builds, **{name: LastBuild(at, at, Fingerprint({}), {}, "v", run_id) for name in names}}
+        build = LastBuild(at, at, Fingerprint({}), {}, "v", run_id, **details)
+        self.builds = {**self.builds, **dict.fromkeys(names, build)}
 
     @property
     def bare(self):
-        return StateSnapshot(builds=dict(self.builds), sources={"src.raw": SourceState("token", NOW)})
+        sources = {"src.raw": SourceState("token", NOW)}
+        return StateSnapshot(builds=dict(self.builds), sources=sources, failures=dict(self.failures))
 
     def look(self, *, meanwhile=(), building=(), **found):
         state = self.bare
@@ -78,6 +80,27 @@ def test_what_another_run_has_built_since_tells_nothing_of_what_a_view_was_creat
     noted.build("run 2", "stg")
     noted.look(stg=has("second"))
     assert noted.state.columns == {"stg": "second"}
+    assert noted.state.builds["clean"].columns == {}
+
+
+def test_a_view_is_bound_to_what_another_run_had_built_for_it_as_the_next_look_sees_it(noted):
+    noted.build("run 2", "stg")
+    noted.build("run 3", "clean", parents_built_in={"stg": "run 2"})
+    noted.look(stg=has("second"))
+    assert noted.state.builds["clean"].columns == {"stg": "second"}
+
+
+def test_a_look_may_have_seen_them_while_the_view_was_created(noted):
+    noted.build("run 2", "stg")
+    noted.look(stg=has("second"))
+    noted.build("run 3", "clean", parents_built_in={"stg": "run 2"})
+    noted.look(stg=has("second"))
+    assert noted.state.builds["clean"].columns == {"stg": "second"}
+
+
+def test_what_a_failed_build_left_tells_nothing_of_what_a_view_was_created_on(noted):
+    noted.failures["stg"] = FailedAttempt(NOW, 1)
+    noted.look(stg=has("second"))
     assert noted.state.builds["clean"].columns == {}
 
 
