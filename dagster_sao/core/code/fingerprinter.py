@@ -172,7 +172,7 @@ class Fingerprinter:
     def has_own_steps(self, node: Node) -> bool:
         """Return whether code of the project or a package takes part in building a node, beside its SQL."""
         props = self._nodes[node.unique_id]
-        return bool(hooks_of(props) or self.start_hooks or self._macros.called_in_building(props))
+        return bool(hooks_of(props) or self._macros.called_in_building(props))
 
     def runs_own_statements(self, node: Node) -> bool:
         """Return whether code of the project or a package may run statements when a node is built, beside its own SQL."""

@@ -116,3 +116,18 @@ def test_code_in_a_variable_that_a_hook_reads_counts():
         return found.fingerprint(found.graph.nodes["model.shop.m"])
 
     assert of(2).changes_since(of(1)) == ("var: b",)
+
+
+def test_a_first_build_after_a_hook_tells_what_the_templates_of_the_node_read():
+    def of(variables):
+        own = model("m", raw_code="{{ var('b' ~ x) }}")
+        return Fingerprinter(manifest([own, hook(HOOK, "select 1")]), Surroundings(Variables(project=variables)))
+
+    before, now = of({"b1": 1}), of({"b1": 1, "b2": 1})
+    node = before.graph.nodes["model.shop.m"]
+    seen = Trace(node.unique_id, KINDS, reads={"var: b1": "?"}, existed=False)
+    evidence = EvidenceReader(before, {HOOK: trace(reads={})}).of_node(node, before.fingerprint(node), seen, "select 1")
+    value = partial(now.value_now, node.unique_id)
+    parts = before.fingerprint(node), now.fingerprint(node)
+    assert parts[1].changes_since(parts[0]) == ("var: b*",)
+    assert code_changes(parts[1], parts[0], evidence, value=value, parents_changed=False) == ()
