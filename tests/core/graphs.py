@@ -405,5 +405,10 @@ class World:
         self.failures[node] = FailedAttempt(self.now, attempts, fingerprint, consumed, left=ledger.left(node))
 
     def build(self, **options: object) -> list[str]:
-        """Plan and carry it out; return what was built."""
-        return list(self.apply(self.plan(**options)))
+        """Plan and carry it out, as a run does, with the views that it drops and skips; return what was built."""
+        plan = self.plan(**options)
+        built = self.apply(plan)
+        skipped = {uid for uid in plan.builds if uid not in built and self.graph.nodes[uid].is_view}
+        decisions = self.plan(selection=skipped, look=False).decisions
+        restored = {uid for uid in skipped if decisions[uid].builds and decisions[uid].is_restored}
+        return [*built, *(self.apply(self.plan(selection=restored, look=False)) if restored else ())]
