@@ -219,8 +219,11 @@ class Ledger:
         is_replaced = replaces_relation(node, fingerprint, before, bindings, full_refresh=full_refresh)
         is_created = full_refresh or before is None or before.view_bindings != bindings
         known = {parent: self._columns[parent] for parent in node.parents if parent in self._columns}
+        built_in = self._parents_built_in(node, known) if node.is_view or is_created else {}
         renewed = renewal(node, self._project, before, known, captured)
-        renewed_for = definition(before, {**renewed, **other_text(before, fingerprint, evidence)})
+        # What read the view on other columns than those that it is created on now has read another version.
+        unlisted = built_in if before is not None else {}
+        renewed_for = definition(before, {**renewed, **unlisted, **other_text(before, fingerprint, evidence)})
         build = LastBuild(
             started_at=started_at,
             ended_at=ended_at,
@@ -238,7 +241,7 @@ class Ledger:
             column_signature=column_signature(node, self._project, signatures, renewed_for),
             view_bindings=bindings,
             columns=bound_columns(node, self._project, before, known, is_created=is_created),
-            parents_built_in=self._parents_built_in(node, known),
+            parents_built_in=built_in,
             definition=renewed_for,
             view_leaf_versions=self._as_read(
                 self._view_leaf_versions(node), before.view_leaf_versions if before is not None else {}, run_id

@@ -129,7 +129,12 @@ def draw_event(draw, world, *, failures=True):
 def settle(world):
     """Let all windows and waits elapse, and build until nothing is left, with every test passing."""
     world.answers.clear()
-    for _ in range(3):
+    let_windows_elapse(world)
+
+
+def let_windows_elapse(world):
+    """Build at the end of the window of each node: it may begin with the build of the node above it."""
+    for _ in range(2 + len(world.graph.nodes)):
         world.now += ALL_WINDOWS
         world.build()
 
@@ -402,9 +407,7 @@ def check_no_missed_update(world, data):
             world.build(selection=some, requests=asked, tests=TestScope(with_gates=event == "job"), look=looks)
         else:
             world.build()
-    for _ in range(3):
-        world.now += ALL_WINDOWS
-        world.build()
+    let_windows_elapse(world)
     expected, verdicts = everything_built(world)
     held = {uid for test, verdict in verdicts.items() if verdict.is_failing for uid in world.graph.gates.gated_by(test)}
     plan = world.plan()

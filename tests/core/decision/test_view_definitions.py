@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_sao.core.code.evidence import Evidence
-from dagster_sao.core.decision.decide import Action
+from dagster_sao.core.decision.decide import Action, Request
 from dagster_sao.core.decision.run_ledger import Ledger
 from tests.core.graphs import World, graph
 
@@ -52,3 +52,15 @@ def test_a_view_on_a_table_that_a_third_run_was_building_is_created_again():
     shop.writers.clear()
     shop.look()
     assert "t" not in shop.builds["v"].columns
+
+
+def test_what_was_built_from_a_view_on_other_columns_is_built_again_after_the_view():
+    shop = World(graph("src.raw >> t >> view:v >> below"))
+    shop.build()
+    shop.look()
+    shop.edit("t")
+    shop.build(selection=["t"], look=False)
+    shop.build(selection=["below"], requests={"below": Request.BUILD}, look=False)
+    shop.build(selection=["v"], look=False)
+    assert shop.build() == ["below"]
+    assert shop.build() == []
