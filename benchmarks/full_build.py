@@ -1,6 +1,6 @@
 """CPU of a build of all models, beside plain dagster-dbt and `dbt build`.
 
-    python benchmarks/full_build.py [100 500] [--repeats 1]
+    python benchmarks/full_build.py [100 500] [--before CHECKOUT] [--repeats 1]
 
 Each builds its own copy of one made-up project for the first time, on DuckDB. CPU seconds of the process and of all that it
 starts. Linux only.
@@ -25,24 +25,29 @@ TOOLS = {
     "plain dagster-dbt": ([BIN / "dagster", *JOB], PLAIN),
     "state-aware job": ([BIN / "dagster", *JOB], DEFINITIONS),
 }
+BEFORE = "state-aware job, before"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="*", type=int, default=[100, 500])
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an older version of this package")
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     for models in options.models:
-        print_rows(models, measured(models, options.repeats))
+        print_rows(models, measured(models, options.repeats, options.before))
 
 
-def measured(models: int, repeats: int) -> dict[str, list[float]]:
+def measured(models: int, repeats: int, before: Path | None) -> dict[str, list[float]]:
     """Return the CPU seconds of each tool, by turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in TOOLS}
+    tools = {**TOOLS, **({BEFORE: TOOLS["state-aware job"]} if before is not None else {})}
+    older = {"PYTHONPATH": str(before.resolve())} if before is not None else {}
+    seconds: dict[str, list[float]] = {name: [] for name in tools}
     for turn in range(repeats):
         with tempfile.TemporaryDirectory() as name:
-            for number, (label, (command, definitions)) in enumerate(TOOLS.items()):
-                tool = Tool(label, command, Path(name).resolve() / str(number), definitions)
+            for number, (label, (command, definitions)) in enumerate(tools.items()):
+                environment = older if label == BEFORE else {}
+                tool = Tool(label, command, Path(name).resolve() / str(number), definitions, environment)
                 tool.write(models, "all()")
                 seconds[label].append(tool.build(command))
                 print(f"{models} models, turn {turn}, {label}: {seconds[label][-1]:.1f}", file=sys.stderr)

@@ -32,6 +32,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
     lean_resource,
     report_engine_event,
 )
+from dagster_sao.orchestration.private.open_files import kept_open
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.capture import RunCapture
@@ -72,7 +73,7 @@ def execute_dbt_assets(  # noqa: PLR0913
     failure of an earlier run stands.
     """
     mask_log(context.log)
-    with errors_masked():
+    with errors_masked(), kept_open(context.instance, context.run.run_id):
         config = with_job_config(context, config or StateAwareRunConfig())
         try:
             variant = project.variant(config.target, config.vars)
