@@ -30,6 +30,7 @@ from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import (
     expect_no_check_results,
     lean_resource,
+    remember_outputs,
     report_engine_event,
 )
 from dagster_sao.orchestration.private.open_files import kept_open
@@ -112,6 +113,7 @@ class _Execution:
         setup, outcomes = self._setup, self._outcomes
         end_dead_runs(setup.instance)
         expect_no_check_results(setup.context)
+        remember_outputs(setup.context)
         with self._claims.heartbeat():
             with closing(self._capture):
                 self._capture.look()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution.context.system import StepExecutionContext
 from dagster_dbt import DbtProject
 
 import dagster_sao
@@ -77,7 +78,7 @@ RELIED_ON = [
         "dagster._core.execution.context.system",
         "StepExecutionContext",
         [],
-        ["step", "run_id", "job_name", "event_tags", "log"],
+        ["step", "run_id", "job_name", "event_tags", "log", "get_output_asset_keys"],
     ),
     ("dagster._core.execution.stats", "StepEventStatus", [], ["IN_PROGRESS"]),
     ("dagster._core.instance.utils", "RUNLESS_RUN_ID", [], []),
@@ -213,6 +214,29 @@ def test_a_run_knows_the_checks_that_it_was_not_asked_for():
     seen = []
     dg.materialize([a, b, check_a, check_b], selection=["a"], instance=dg.DagsterInstance.ephemeral())
     assert seen == [set(keys.values())]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_dagster_lists_the_assets_of_a_step_once_and_still_checks_their_order(monkeypatch, in_order):
+    keys, listed = [dg.AssetKey(name) for name in ("parent", "child", "grandchild")], []
+    original = StepExecutionContext.get_output_asset_keys
+    monkeypatch.setattr(StepExecutionContext, "get_output_asset_keys", lambda self: listed.append(1) or original(self))
+    specs = [dg.AssetSpec(key, deps=keys[n - 1 : n] if n else [], skippable=True) for n, key in enumerate(keys)]
+
+    @dg.multi_asset(specs=specs, can_subset=True)
+    def models(context):
+        before.append(len(listed))
+        dagster_internals.remember_outputs(context)
+        yield from map(dg.MaterializeResult, keys if in_order else reversed(keys))
+
+    before = []
+    instance = dg.DagsterInstance.ephemeral()
+    if in_order:
+        assert dg.materialize([models], instance=instance).success
+        assert len(listed) == before[0] + 1
+    else:
+        with pytest.raises(dg.DagsterInvariantViolationError, match="topological"):
+            dg.materialize([models], instance=instance)
 
 
 def test_who_listens_to_a_run_is_where_we_tell_them():
