@@ -61,7 +61,8 @@ class Leases:
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         """Claim nothing yet. Raises LeaseError when the instance's database cannot keep leases."""
-        self._engine = open_table(instance, _LEASES, LeaseError)
+        # Used twice for each node that is built.
+        self._engine = open_table(instance, _LEASES, LeaseError, keeps_open=True)
         self._run_id = run_id
         # The retry of a step is another process of the same run.
         self._owner = uuid.uuid4().hex
@@ -180,6 +181,7 @@ class Leases:
             ended.set()
             thread.join()
             self.release()
+            self._engine.dispose()
 
     def _beat(self, ended: threading.Event, lost: Callable[[str], None], renewed: Callable[[], None]) -> None:
         renewed_at = time.monotonic()

@@ -40,12 +40,15 @@ def find_table(instance: dg.DagsterInstance, table: sa.Table) -> sa.Engine | Non
     return engine if sa.inspect(engine).has_table(table.name) else None
 
 
-def open_table(instance: dg.DagsterInstance, table: sa.Table, error: type[TableError]) -> sa.Engine:
+def open_table(
+    instance: dg.DagsterInstance, table: sa.Table, error: type[TableError], *, keeps_open: bool = False
+) -> sa.Engine:
     """Return the database of an instance, after creating the table where it is missing.
 
-    Raises `error` when there is no database, or the table cannot be created.
+    With `keeps_open`, an SQLite file stays open between transactions, until `dispose` is called. Raises `error` when there is
+    no database, or the table cannot be created.
     """
-    engine = database_engine(instance)
+    engine = database_engine(instance, keeps_open=keeps_open)
     if engine is None or engine.dialect.name not in NOW:
         msg = (
             "This Dagster instance keeps its runs in no database of its own (SQLite, PostgreSQL or MySQL), so two runs could"

@@ -181,16 +181,19 @@ def tell_listeners(instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> Non
         hear(entry)
 
 
-def database_engine(instance: dg.DagsterInstance) -> sa.Engine | None:
+def database_engine(instance: dg.DagsterInstance, *, keeps_open: bool = False) -> sa.Engine | None:
     """Return the database that the instance keeps its runs in, None where it is not a SQL database.
 
-    Its transactions span several statements: Dagster's own connections to PostgreSQL commit each statement.
+    Its transactions span several statements: Dagster's own connections to PostgreSQL commit each statement. With `keeps_open`,
+    an SQLite file stays open between transactions, until `dispose` is called.
     """
     storage = instance.run_storage
     if not isinstance(storage, SqlRunStorage):
         return None
     with storage.connect() as connection:
         engine = connection.engine
+    if keeps_open and engine.dialect.name == "sqlite":
+        return sa.create_engine(engine.url, poolclass=sa.QueuePool, connect_args={"check_same_thread": False})
     return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="READ COMMITTED")
 
 
