@@ -298,7 +298,7 @@ def expect_no_check_results(context: dg.AssetExecutionContext) -> None:
 
 
 def remember_outputs(context: dg.AssetExecutionContext) -> None:
-    """Keep Dagster from listing the assets of a step anew for each of them, which takes time by the cube of their number."""
+    """Keep Dagster from listing all assets of a step for each of them, which takes time by more than the square of their number."""
     step = step_context(context)
     keys = frozenset(step.get_output_asset_keys())
     vars(step)["get_output_asset_keys"] = lambda: keys
