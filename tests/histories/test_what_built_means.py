@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,88 @@ def test_a_limited_build_of_what_was_whole_is_made_good_at_once(tmp_path):
         assert case.decision("t")[1].startswith("Its last build was limited by --empty")
         case.settle()
         assert case.sql("select (select count(*) from main.t), n from main.v") == [(3, 3)]
+
+
+def test_no_rows_are_added_to_those_of_a_limited_build_after_a_later_attempt_failed(tmp_path):
+    setup = [*SETUP, "create table raw.events as select range as id from range(3)"]
+    files = {**PLAIN, "models/inc.sql": PLAIN["models/inc.sql"].replace("max(id)", "coalesce(max(id), 1)")}
+    broken = {"models/inc.sql": files["models/inc.sql"].replace("select *", "select cast('no' || id as integer) as id")}
+    with lab(tmp_path, files, setup, dbt_args=("build", "--empty")) as case:
+        case.materialize("t", "inc", "v")
+        case.start_anew(dbt_args=("build",))
+        case.edit(broken)
+        assert case.job("t", "inc").nodes["inc"][0] == "failed"
+        case.edit(files)
+        case.settle()
+        assert case.sql("from main.v") == [(3,)]
+
+
+@pytest.mark.parametrize("befalls", ["its hook failed", "interrupted", "the run is deleted"])
+def test_nor_to_those_of_a_limited_build_that_failed_itself(tmp_path, befalls):
+    setup = [*SETUP, "create table raw.events as select range as id from range(3)"]
+    rows = PLAIN["models/inc.sql"].replace("max(id)", "coalesce(max(id), 1)")
+    hook = "{'sql': \"select case when count(*) = 0 then error('no rows') end from {{ this }}\", 'transaction': false}"
+    if befalls == "its hook failed":
+        rows = rows.replace("'incremental'", f"'incremental', post_hook={hook}")
+    with lab(tmp_path, {**PLAIN, "models/inc.sql": rows}, setup, dbt_args=("build", "--empty")) as case:
+        if befalls != "its hook failed":
+            InProcessDbt.stage.accident = Accident(lose_events_from=1)
+        assert not case.materialize("t", "inc").success
+        assert case.sql("select count(*) from main.inc") == [(0,)]
+        if befalls == "the run is deleted":
+            case.delete_last_run()
+        case.start_anew(dbt_args=("build",))
+        case.advance(minutes=6)
+        case.settle()
+        assert case.sql("from main.v") == [(3,)]
+
+
+MOVED = {
+    "macros/places.sql": "{% macro generate_schema_name(name, node) %}{{ var('place') }}{% endmacro %}",
+    "models/sources.yml": SOURCES,
+}
+
+
+def at(place):
+    return {
+        "dbt_project.yml": f"{{name: shop, version: 1.0.0, profile: shop, vars: {{place: {place}}},"
+        " flags: {send_anonymous_usage_stats: false}}"
+    }
+
+
+def test_a_model_that_moves_back_after_a_failure_builds_the_batches_that_it_built_elsewhere(tmp_path):
+    model = daily()["models/daily.sql"]
+    broken = {"models/daily.sql": model.replace("cast(amount", "cast('no' || amount")}
+    with lab(tmp_path, {**MOVED, **at("one"), "models/daily.sql": model}, EVENTS) as case:
+        case.settle()
+        case.sql("insert into raw.events select 9, min(happened_at), '10' from raw.events")
+        case.edit(at("two"))
+        assert case.decision("daily") == ("build", "Code changed: config: relation_name")
+        case.settle()
+        assert case.sql("select count(*) from two.daily") == [(6,)]
+        case.edit(broken)
+        assert case.cycle()[0].nodes["daily"][0] == "failed"
+        case.edit({**at("one"), "models/daily.sql": model})
+        case.settle()
+        assert case.sql("select count(*) from one.daily") == [(6,)]
+
+
+def test_no_rows_are_added_to_a_limited_build_in_the_place_that_a_model_moves_back_to(tmp_path):
+    rows = PLAIN["models/inc.sql"].replace("max(id)", "coalesce(max(id), 1)")
+    files = {**PLAIN, **MOVED, **at("one"), "models/inc.sql": rows}
+    files["models/sources.yml"] = PLAIN["models/sources.yml"]
+    setup = [*SETUP, "create table raw.events as select range as id from range(3)"]
+    with lab(tmp_path, files, setup, dbt_args=("build", "--empty")) as case:
+        case.materialize("t", "inc", "v")
+        case.start_anew(dbt_args=("build",))
+        case.edit(at("two"))
+        case.settle()
+        case.sql("insert into raw.events values (3)")
+        case.edit({"models/inc.sql": rows.replace("select *", "select cast('no' || id as integer) as id")})
+        assert case.job("t", "inc").nodes["inc"][0] == "failed"
+        case.edit({**at("one"), "models/inc.sql": rows})
+        case.settle()
+        assert case.sql("from one.v") == [(4,)]
 
 
 def test_what_a_test_answers_over_a_part_of_the_rows_is_no_verdict(tmp_path):

@@ -18,6 +18,8 @@ SEED_FILE = "file"
 """The part of a seed's fingerprint that stands for the content of its file."""
 SEED_COLUMNS = "columns"
 """The part that stands for the columns that dbt gives a seed's table."""
+RELATION_NAME = "config: relation_name"
+"""The part that stands for the place of the relation."""
 FUNCTION = "function: "
 """The prefix of the parts that stand for functions which the node calls."""
 _TEMPLATE_PARTS = (

@@ -13,6 +13,7 @@ from typing import Any
 from dagster_sao.core.code.context_values import ContextValues, Surroundings
 from dagster_sao.core.code.fingerprint import (
     FUNCTION,
+    RELATION_NAME,
     SEED_COLUMNS,
     SEED_FILE,
     Fingerprint,
@@ -236,7 +237,7 @@ class Fingerprinter:
                     )
                 ]
                 yield Part(f"config: {hook}", short(forms), node.unique_id)
-        yield Part("config: relation_name", short(node.relation_name))
+        yield Part(RELATION_NAME, short(node.relation_name))
         yield from self._pointer_parts(props)
         if (config.get("contract") or {}).get("enforced"):
             yield Part("config: contract", short(contract_of(props)))
@@ -331,7 +332,7 @@ class Fingerprinter:
     def _parts_of_function(self, function: Function) -> Iterator[Part]:
         props = self._manifest["functions"][function.unique_id]
         yield Part("definition", short(definition(props)))
-        yield Part("config: relation_name", short(function.relation_name))
+        yield Part(RELATION_NAME, short(function.relation_name))
         yield Part("sql", self._body_form(props))
         yield from self._parts_of_all
         yield from self._inlined_parts(props, function.ephemerals, function.parents, self._reached.normal_form)
@@ -356,7 +357,7 @@ class Fingerprinter:
                 yield Part(f"config: {name}", short(lowered), test.unique_id)
         yield from (Part(f"dbt flag: {name}", short(value)) for name, value in self._values.flags_of_answers())
         if props.get("relation_name"):
-            yield Part("config: relation_name", short(props["relation_name"]))
+            yield Part(RELATION_NAME, short(props["relation_name"]))
         yield Part("sql", self._reached.normal_form(str(props.get("raw_code") or "")))
         if props.get("test_metadata"):
             yield Part("arguments", short(props["test_metadata"]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from dagster_sao.core.code.fingerprint import Fingerprint
+from dagster_sao.core.code.fingerprint import RELATION_NAME, Fingerprint
 from dagster_sao.core.decision.materializations import NodeToBuild, only_at_creation, steps
 from dagster_sao.core.decision.messages import (
     NEVER_BUILT,
@@ -132,6 +132,8 @@ class Situation:
     """Another writer of its relation since its last build."""
     has_foreign_rows: bool = False
     """Whether another node's rows may be in its relation."""
+    has_limited_rows: bool = False
+    """Whether those of a limited attempt may be."""
     request: Request | None = None
     failure: FailedAttempt | None = None
     origin: str = ""
@@ -190,6 +192,7 @@ def decide(s: Situation) -> Decision:
         may_have_other_columns=bool(s.unknown_columns) and not s.is_view,
         is_missing=s.relation_missing,
         is_foreign=s.has_foreign_rows,
+        has_limited_rows=s.has_limited_rows,
         is_copy=s.relation_restored or s.relation_moved or s.overwritten_by is not None,
         wants_full_refresh=decision.full_refresh,
     )
@@ -235,10 +238,9 @@ def _first_row(s: Situation) -> Decision:
     # 5b
     if s.overwritten_by is not None:
         return _decide_overwritten(s, s.overwritten_by, full_refresh=full and bool(changes))
-    if s.relation_restored:
-        return Decision(Action.BUILD, Reason.OVERWRITTEN, relation_restored(s.relation_name), full_refresh=full)
-    if s.relation_moved:
-        return Decision(Action.BUILD, Reason.OVERWRITTEN, relation_moved(s.relation_name), full_refresh=full)
+    if s.relation_restored or (s.relation_moved and RELATION_NAME not in changes):
+        why = relation_restored if s.relation_restored else relation_moved
+        return Decision(Action.BUILD, Reason.OVERWRITTEN, why(s.relation_name), full_refresh=full)
     # 6
     if changes and not _code_change_waits(s, s.last_build):
         message = f"Code changed: {', '.join(changes)}"
@@ -277,8 +279,7 @@ def _decide_data(s: Situation, last_build: LastBuild, *, code_changed: bool) -> 
         return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message, s.unknown_columns)
     is_altered = s.relation_altered and _rebuilds_altered(s)
     if s.is_view and is_altered:
-        message = "Its definition was altered outside of Dagster"
-        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, message)
+        return Decision(Action.BUILD, Reason.VIEW_INVALIDATED, "Its definition was altered outside of Dagster")
     # The failed attempt may have replaced the rows of the last build: they are not reused just because code and data are
     # again what that build had.
     must_build = code_changed or s.failure is not None or is_altered
@@ -340,10 +341,9 @@ def _rebuilds_altered(s: Situation) -> bool:
 
 def _own_effect(s: Situation, last_build: LastBuild, parents: tuple[str, ...], expires_at: datetime | None) -> Decision:
     until = last_build.ended_at + min(retry_wait(last_build.stirred[parent]) for parent in parents)
-    hooks = [hook for hook in ("pre-hook", "post-hook") if f"config: {hook}" in s.fingerprint.parts]
-    hook = f"its {hooks[-1]}" if hooks else "on-run-end"
+    hooks = (f"its {hook}" for hook in ("post-hook", "pre-hook") if f"config: {hook}" in s.fingerprint.parts)
     message = (
-        f"{_names(s, parents)} is changed by the runs of this model itself: {hook}?"
+        f"{_names(s, parents)} is changed by the runs of this model itself: {next(hooks, 'on-run-end')}?"
         f" Builds again in {format_duration(until - s.now)}"
     )
     eligible_at = min(until, expires_at) if expires_at else until

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from dagster_sao.core.code.fingerprint import RELATION_NAME
 from dagster_sao.core.manifest.build_settings import Batches, BuildSettings
 from dagster_sao.core.manifest.relation_traits import RelationTraits
 from dagster_sao.core.state.state import BatchRange, FailedAttempt, FailureKind, LastBuild
@@ -19,7 +20,7 @@ _REFRESHED_WITH_OLD_SQL = frozenset({"dynamic_table", "materialized_view"})
 """The materializations whose existing relation dbt refreshes with its old SQL, unless the database's traits differ."""
 _APPLIED_ANYWAY = frozenset(
     {
-        "file", "config: grants", "config: pre-hook", "config: post-hook", "config: materialized", "config: relation_name",
+        "file", "config: grants", "config: pre-hook", "config: post-hook", "config: materialized", RELATION_NAME,
         "config: full_refresh", "config: on_configuration_change",
     }
 )  # fmt: skip
@@ -65,15 +66,22 @@ class NodeToBuild:
     """Whether its relation does not exist."""
     is_foreign: bool = False
     """Whether its relation holds the rows of another node."""
+    has_limited_rows: bool = False
+    """Whether its relation may hold the rows of a limited attempt."""
     is_copy: bool = False
     """Whether its relation may hold the rows of any earlier build, or of another target's."""
     wants_full_refresh: bool = False
     """Whether a full refresh was requested, such as with `on_code_change`."""
 
     @property
+    def is_unknown_copy(self) -> bool:
+        """Whether its relation may hold the rows of any build. In another place, that is a build from before it moved away."""
+        return self.is_copy or RELATION_NAME in self.changes
+
+    @property
     def is_limited(self) -> bool:
-        """Whether its last build was limited to a part of its rows."""
-        return self.failure is not None and self.failure.kind is FailureKind.LIMITED
+        """Whether an attempt that was limited to a part of its rows may have left them, also if it or a later one failed."""
+        return self.has_limited_rows or (self.failure is not None and self.failure.kind is FailureKind.LIMITED)
 
     @property
     def has_sql_of_answers(self) -> bool:
@@ -94,7 +102,9 @@ def steps(node: NodeToBuild) -> Steps:
         keeps_old_code = node.materialized == "seed" or is_refreshed_with_old_sql(node.materialized, node.traits)
         must = keeps_old_code and (node.has_other_columns or _is_left_undone(settings, node.changes))
         # A relation that exists may have other columns, or other SQL.
-        is_unknown = node.last_build is None or node.failure is not None or node.may_have_other_columns or node.is_copy
+        is_unknown = (
+            node.last_build is None or node.failure is not None or node.may_have_other_columns or node.is_unknown_copy
+        )
         should = keeps_old_code and (is_unknown or node.has_sql_of_answers)
     if must and settings.refuses_full_refresh:
         return Steps(obstacle=_refused(node))
@@ -151,7 +161,7 @@ def _batches_to_build(node: NodeToBuild, batches: Batches) -> Steps:
     Those since the last build are, as they would have been with a build for each batch: between them its lookback moved on.
     """
     last_build, failure = node.last_build, node.failure
-    if node.is_copy or (failure is not None and _lost_batches(failure)):
+    if node.is_unknown_copy or (failure is not None and _lost_batches(failure)):
         refuses = node.settings.refuses_full_refresh
         return Steps(batches_from=batches.begin) if refuses else Steps(full_refresh=True)
     starts = [start for start, _ in failure.missing_batches] if failure is not None else []

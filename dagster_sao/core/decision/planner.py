@@ -234,6 +234,7 @@ class _Planner:
             # Its own failed attempt is in `failure`.
             overwritten_by=writer if writer is not None and not (writer.is_own or writer.is_open) else None,
             has_foreign_rows=self._state.has_foreign_rows(uid),
+            has_limited_rows=bool(self._state.rows_limited_by(uid)),
             request=self._requests.get(uid),
             failure=self._state.failures.get(uid),
             origin=self._origin(uid),

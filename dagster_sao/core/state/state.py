@@ -201,6 +201,8 @@ class Writer:
     """The record of the attempt, if it failed."""
     is_on_foreign_rows: bool = False
     """Whether another node's rows were there before it: if it failed, they may be there still."""
+    limited_by: str = ""
+    """The option that it was limited by, such as `--empty`, or an attempt before it whose rows may be there still."""
 
     @property
     def retry_at(self) -> datetime:
@@ -375,3 +377,9 @@ class StateSnapshot:
         """Return whether a node's relation may hold rows of another node, which has written it since the node's last build."""
         writer = self.other_writer(unique_id)
         return writer is not None and (writer.node != unique_id or writer.is_on_foreign_rows)
+
+    def rows_limited_by(self, unique_id: str) -> str:
+        """Return the option by which the rows in a node's relation may be a part only, empty if they are its last build's."""
+        build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
+        is_built = writer is None or (build is not None and build.attempt_id == writer.attempt_id)
+        return "" if is_built or writer is None else writer.limited_by

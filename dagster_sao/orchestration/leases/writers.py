@@ -98,6 +98,7 @@ class WriterTable:
             turns=record.get("turns", 0),
             failure=failure_from_json(record.get("failure")),
             is_on_foreign_rows=record.get("is_on_foreign_rows", False),
+            limited_by=record.get("limited_by", ""),
         )
 
 
@@ -180,8 +181,13 @@ class RunWriters:
         attempt = self._attempts.get(unique_id)
         return attempt.id if attempt is not None else ""
 
-    def begin(self, nodes: Iterable[str], decisions: Mapping[str, Decision], state: StateSnapshot) -> None:
-        """Note, under the leases of nodes, that dbt is about to write their relations. Raises LeaseError."""
+    def begin(
+        self, nodes: Iterable[str], decisions: Mapping[str, Decision], state: StateSnapshot, limited_by: str = ""
+    ) -> None:
+        """Note, under the leases of nodes, that dbt is about to write their relations. Raises LeaseError.
+
+        `limited_by` are the options by which it writes a part of the rows only.
+        """
         at = clock.now().isoformat()
         self._attempts = {}
         for uid in nodes:
@@ -193,6 +199,8 @@ class RunWriters:
                 record["turns"] = last.turns + 1
             if state.has_foreign_rows(uid):
                 record["is_on_foreign_rows"] = True
+            if limits := limited_by or state.rows_limited_by(uid):
+                record["limited_by"] = limits
             self._attempts[uid] = _Attempt(uuid.uuid4().hex, self._keys[uid], self._lease_of[uid], record)
         self._own.update(attempt.id for attempt in self._attempts.values())
         self._captured = {uid: "" if one.is_open else one.attempt_id for uid, one in state.writers.items()}

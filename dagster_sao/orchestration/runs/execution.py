@@ -209,7 +209,10 @@ class _Execution:
         setup, recorded = self._setup, attempt.decided.recorded
         if attempt.builds:
             setup.log_state.unsettle(setup.context.run, setup.loaded.project, attempt.builds, recorded)
-        self._claims.writers.begin(attempt.builds, attempt.plan.decisions, recorded)
+        limits = self._setup.limits
+        self._claims.writers.begin(
+            attempt.builds, attempt.plan.decisions, recorded, limits.text if limits is not None else ""
+        )
 
     def _commands(self, attempt: Attempt, tests: Sequence[str]) -> list[Invocation]:
         order = attempt.plan.in_order(attempt.builds, tests)

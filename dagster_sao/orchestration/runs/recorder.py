@@ -60,6 +60,7 @@ class Recorder:
         self._attempt_id = attempt_id
         self._log_state = setup.log_state
         self._log, self._testing = setup.context.log, setup.testing
+        self._is_limited = setup.limits is not None
         self._tests_limited_by = setup.limits.of_all_sql if setup.limits is not None else ""
         self._stop_proofs = partial(stop_proofs, setup.instance, setup.project.state_name, setup.context.log.error)
         self._run_id = setup.run_id
@@ -249,6 +250,8 @@ class Recorder:
         is_repeated = before is not None and before.fingerprint == fingerprint and before.consumed == consumed
         is_microbatch = self._project.graph.nodes[uid].settings.batches is not None
         missing, is_unknown = left_missing(before, batches) if is_microbatch else ((), False)
+        # What a limited attempt built is no whole batch either.
+        is_unknown |= is_microbatch and self._is_limited
         failure = FailedAttempt(
             failed_at=clock.now(),
             attempts=before.attempts + 1 if before is not None and is_repeated else 1,
