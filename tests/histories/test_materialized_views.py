@@ -60,6 +60,24 @@ def test_edited_sql_that_is_built_by_hand_is_built_from(tmp_path, files, warehou
         assert warehouse("select sum(amount), (select amount from main.total) from main.doubled") == [(150, 150)]
 
 
+def test_one_with_an_index_that_is_dropped_with_its_table_is_created_in_the_same_run(tmp_path, files, warehouse):
+    """dbt reports of it what it reports when it alters an index: that it created one."""
+    indexed = materialized(indexes="[{'columns': ['id']}]")
+    of_table = {
+        "models/orders.sql": TABLE + "select * from {{ source('raw', 'orders') }}",
+        "models/doubled.sql": indexed + "select id, amount * 2 as amount from {{ ref('orders') }}",
+    }
+    with lab(tmp_path, {**files, **of_table}, []) as case:
+        case.settle()
+        warehouse("insert into raw.orders values (3, 1)")
+        (run,) = case.cycle()
+        assert (run.success, run.failure, run.nodes["doubled"]) == (True, "", ("build", "orders was rebuilt"))
+        assert warehouse("select amount from main.total") == [(62,)]
+        assert case.cycle() == []
+        # By hand: it is built with the table, though nobody selected it.
+        assert case.materialize("orders").success
+
+
 def test_a_changed_index_does_not_keep_new_data_out(tmp_path, files, warehouse):
     """dbt alters the index, and refreshes nothing."""
     with lab(tmp_path, files, []) as case:

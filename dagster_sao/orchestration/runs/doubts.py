@@ -64,7 +64,8 @@ class Doubts:
             return ""
         state = self._recorder.state
         was_there = uid in state.builds and uid not in state.missing_relations
-        is_created = self._outcomes.decision(uid).full_refresh
+        # dbt creates its indexes after it, so of what it created, it reports the same as of what it altered.
+        is_created = self._outcomes.decision(uid).full_refresh or self._outcomes.was_dropped(uid)
         return not_refreshed(str(event.raw["data"].get("status") or ""), was_there=was_there and not is_created)
 
     def _not_created_for(self, uid: str, read: Fingerprint | None) -> list[str]:

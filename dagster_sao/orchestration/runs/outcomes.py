@@ -24,6 +24,7 @@ class Outcomes:
         self._graph = graph
         self._decisions: dict[str, Decision] = {}
         self._test_decisions: dict[str, TestDecision] = {}
+        self._dropped: dict[str, AbstractSet[str]] = {}
         self._built: set[str] = set()
         self._limited: set[str] = set()
         self._builds: dict[str, LastBuild] = {}
@@ -127,6 +128,10 @@ class Outcomes:
         """Return why a node is built, reused, held or skipped, as it was decided first."""
         return self._decisions[uid]
 
+    def was_dropped(self, uid: str) -> bool:
+        """Return whether a node's relation was dropped with another that this run has replaced."""
+        return not self._built.isdisjoint(self._dropped.get(uid, ()))
+
     @property
     def decisions(self) -> Mapping[str, Decision]:
         """The decision about each node so far."""
@@ -184,6 +189,7 @@ class Outcomes:
         """Take the decisions of an attempt about all that is not `waiting` for another run."""
         self._known_failures = self.failed
         self._test_decisions.update(plan.tests)
+        self._dropped.update(plan.dropped)
         for uid, decision in plan.decisions.items():
             if uid in waiting:
                 continue
