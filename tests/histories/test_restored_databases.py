@@ -62,6 +62,30 @@ def test_a_job_sees_that_a_database_was_put_back_after_the_job_before(tmp_path):
         assert case.sql("from main.totals") == [(60,)]
 
 
+def test_a_model_that_was_switched_off_while_a_database_was_put_back_is_built_when_it_is_back(tmp_path):
+    switched = "{{ config(materialized='table', enabled=(var('is_on') | as_bool)) }} select "
+
+    def project(is_on):
+        return {"dbt_project.yml": f"{{name: shop, version: 1.0.0, profile: shop, vars: {{is_on: {is_on}}}}}"}
+
+    with lab(tmp_path, {**FILES, **project("true"), "models/old.sql": switched + "1 as n"}, SETUP) as case:
+        case.settle()
+        copy(case)
+        edit_orders(case)
+        case.edit({"models/old.sql": switched + "2 as n"})
+        case.settle()
+        case.edit(project("false"))
+        case.settle()
+        put_back(case)
+        case.watch.learned(NAMES)
+        case.settle()
+        case.edit(project("true"))
+        assert case.decision("old")[0] == "build"
+        case.settle()
+        assert case.sql("from main.old") == [(2,)]
+        assert case.cycle() == []
+
+
 def test_what_others_write_is_not_taken_for_an_older_copy(tmp_path):
     with lab(tmp_path, FILES, SETUP) as case:
         case.settle()

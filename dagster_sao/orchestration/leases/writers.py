@@ -84,6 +84,27 @@ class WriterTable:
             return noted
         return {uid: noted.get(uid) for uids in of_relation.values() for uid in uids}
 
+    def forget_all_but(self, nodes: Collection[str]) -> None:
+        """Forget what wrote the relations of this project's other nodes, so that they are built when they are back.
+
+        Raises WriterError.
+        """
+        engine = self._engine = self._engine or find_table(self._instance, _WRITERS)
+        if engine is None:
+            return
+
+        def forget() -> None:
+            with engine.begin() as connection:
+                rows: Sequence[Any] = connection.execute(sa.select(_WRITERS.c.relation, _WRITERS.c.record)).all()
+                others = [row.relation for row in rows if self._is_of_another(json.loads(row.record), nodes)]
+                for part in in_parts(others):
+                    connection.execute(sa.delete(_WRITERS).where(_WRITERS.c.relation.in_(part)))
+
+        retried(forget, "The last writers of relations cannot be written", WriterError)
+
+    def _is_of_another(self, record: Mapping[str, Any], nodes: Collection[str]) -> bool:
+        return record["project"] == self._state_name and record["node"] not in nodes
+
     def _writer(self, uid: str, attempt_id: str, record: Mapping[str, Any], *, is_open: bool) -> Writer:
         project = record["project"]
         return Writer(

@@ -18,6 +18,7 @@ from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.relations.column_watch import Recheck, note_columns, relations_with_columns
 from dagster_sao.orchestration.relations.database_copies import database_copies
 from dagster_sao.orchestration.relations.relation_tokens import alterations_since, is_watched, relation_tokens
+from dagster_sao.orchestration.state.event_log import event_log_state
 from dagster_sao.orchestration.state.read_state import ProjectView
 from dagster_sao.orchestration.state.relation_notes import (
     Baselines,
@@ -122,6 +123,9 @@ class RelationWatch:
         seen.update({uid: before.seen[uid] for uid in skipped & set(before.seen)})
         for database, count in copies.older.items():
             seen.update(_restored(look, seen, database, f"restored at checkpoint {count}"))
+        if copies.older:
+            # Models that are switched off now come from the copy too.
+            event_log_state(instance, self._project).writers.forget_all_but(view.graph.nodes)
         if seen != before.seen:
             write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
         copies.note(instance, self._project.state_name)
