@@ -60,6 +60,12 @@ def test_a_copy_of_any_age_may_lack_any_batch():
     assert needed(settings, built(day(20, 1)), None, is_copy=True) == Steps(batches_from=day(2))
 
 
+def test_so_may_what_it_finds_in_another_place():
+    settings = BuildSettings(batches=BATCHES)
+    moved = ("config: relation_name",)
+    assert needed(settings, built(day(20, 1)), failed(), changes=moved) == Steps(full_refresh=True)
+
+
 @pytest.mark.parametrize("batches", [None, BATCHES])
 def test_no_rows_are_added_to_those_of_another_model(batches):
     assert needed(BuildSettings(batches=batches), built(NOW), None, is_foreign=True) == Steps(full_refresh=True)
