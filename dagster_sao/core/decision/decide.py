@@ -242,7 +242,7 @@ def _first_row(s: Situation) -> Decision:
         why = relation_restored if s.relation_restored else relation_moved
         return Decision(Action.BUILD, Reason.OVERWRITTEN, why(s.relation_name), full_refresh=full)
     # 6
-    if changes and not _code_change_waits(s, s.last_build):
+    if changes and (s.relation_moved or not _code_change_waits(s, s.last_build)):
         message = f"Code changed: {', '.join(changes)}"
         if not full and (settings := only_at_creation(s.materialized, changes)):
             message += f". dbt applies {', '.join(settings)} to {s.relation_name} only with --full-refresh"
