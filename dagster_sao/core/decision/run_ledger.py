@@ -351,8 +351,14 @@ class Ledger:
         """Return the other runs that had built the parents of a stored definition, of which the columns are not known."""
         if not has_definition(node, self._project):
             return {}
-        others = (p for p in node.parents if p in self._builds and p not in known and p not in self._written)
-        return {p: self._builds[p].run_id for p in others if not (self.has_moved(p) or self._state.is_unknown(p))}
+        others = (p for p in node.parents if p in self._builds and p not in known and self._is_of_another_run(p))
+        return {p: self._builds[p].run_id for p in others}
+
+    def _is_of_another_run(self, parent: str) -> bool:
+        """Return whether what this run reads of a node is certainly what the node's last build left, in another run."""
+        # A node that is among the sources too is read from another environment.
+        is_read = parent not in self._written and parent not in self._sources
+        return is_read and not (self.has_moved(parent) or self._state.is_unknown(parent))
 
     def _view_leaf_versions(self, node: Node) -> Mapping[str, str]:
         if self._project.policy(node.unique_id).lag_tolerance is None:
