@@ -57,11 +57,13 @@ class Server:
         self.control("-m", mode, "stop")
 
     def kill(self, pid: int) -> None:
-        """Kill one process of the server, as a crash or the kernel would: all others end, and it recovers."""
-        os.kill(pid, signal.SIGKILL)
+        """Kill one process of the server, as a crash or the kernel would, and return when the server has recovered.
 
-    def wait_until_ready(self) -> None:
-        """Return when the server takes connections again."""
+        It notices a moment later: then it ends all other processes, and takes no connections until it has recovered.
+        """
+        with closing(self.connect()) as other, other.cursor() as cursor:
+            os.kill(pid, signal.SIGKILL)
+            wait_for("PostgreSQL to end its other sessions", lambda: not _answers(cursor), seconds=60)
         wait_for("PostgreSQL to recover", self._is_ready, seconds=60)
 
     def _is_ready(self) -> bool:
@@ -95,6 +97,16 @@ class Server:
                 rows = cursor.fetchall() if cursor.description else None
             cursor.execute("select pg_stat_force_next_flush()")
             return rows
+
+
+def _answers(cursor: Any) -> bool:
+    import psycopg2
+
+    try:
+        cursor.execute("select 1")
+    except psycopg2.Error:
+        return False
+    return True
 
 
 @contextmanager
