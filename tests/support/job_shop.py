@@ -17,6 +17,7 @@ from dagster_sao.orchestration import clock
 from dagster_sao.orchestration.events.event_schema import DECISION_KEY, reused_nodes
 from dagster_sao.orchestration.private.dagster_internals import metadata_of_engine_event
 from tests.conftest import run_dbt
+from tests.support.polling import wait_for
 
 OP = "shop_dbt_assets"
 WAREHOUSE, PROFILES = "shop.duckdb", "dbt/profiles.yml"
@@ -72,8 +73,13 @@ class JobShop:
 
     def put_back(self):
         """Put everything back as it was kept, in the same place: elsewhere, its database would count as another one."""
-        shutil.rmtree(self.folder)
+        wait_for("all to leave the folder", self._is_removed, seconds=60)
         shutil.copytree(self._kept, self.folder)
+
+    def _is_removed(self):
+        """Remove the folder, and return whether it is gone: a thread of the last test may still write there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return not self.folder.exists()
 
     def sql(self, statement):
         with closing(duckdb.connect(str(self.folder / WAREHOUSE))) as connection:
