@@ -71,7 +71,7 @@ def test_a_dbt_without_a_watchdog_is_ended(requests, tmp_path, monkeypatch):
     try:
         with pytest.raises(DbtStartError, match="Resource temporarily unavailable"):
             start(lambda *_, **__: invocation, tmp_path)
-        assert dbt.poll() is not None
+        assert dbt.wait(60) < 0  # a signal ended it
     finally:
         dbt.kill()
         dbt.wait()
