@@ -409,6 +409,8 @@ class World:
         plan = self.plan(**options)
         built = self.apply(plan)
         skipped = {uid for uid in plan.builds if uid not in built and self.graph.nodes[uid].is_view}
-        decisions = self.plan(selection=skipped, look=False).decisions
-        restored = {uid for uid in skipped if decisions[uid].builds and decisions[uid].is_restored}
-        return [*built, *(self.apply(self.plan(selection=restored, look=False)) if restored else ())]
+        if skipped:
+            decisions = self.plan(selection=skipped, look=False).decisions
+            restored = {uid for uid in skipped if decisions[uid].builds and decisions[uid].is_restored}
+            built |= self.apply(self.plan(selection=restored, look=False)) if restored else {}
+        return list(built)

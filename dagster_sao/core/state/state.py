@@ -381,5 +381,6 @@ class StateSnapshot:
     def rows_limited_by(self, unique_id: str) -> str:
         """Return the option by which the rows in a node's relation may be a part only, empty if they are its last build's."""
         build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
-        is_built = writer is None or (build is not None and build.attempt_id == writer.attempt_id)
-        return "" if is_built or writer is None else writer.limited_by
+        if writer is None or (build is not None and build.attempt_id == writer.attempt_id):
+            return ""
+        return writer.limited_by
