@@ -11,10 +11,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from dagster_sao.core.code.fingerprint import RELATION_NAME
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.errors import InvalidSelectionError
 
-_RELATION = "config: relation_name"
 _CONFIG = "config: "
 _RELATION_OF_PARENT = "relation: "
 _PLACE = ("database", "schema", "alias")
@@ -23,7 +23,7 @@ _ASPECTS: Mapping[str, tuple[str, ...]] = {
     "modified.body": ("sql", "file", "ephemeral: ", "function: "),
     "modified.configs": (_CONFIG,),
     "modified.persisted_descriptions": (),
-    "modified.relation": (_RELATION,),
+    "modified.relation": (RELATION_NAME,),
     "modified.macros": ("macro: ",),
     "modified.contract": ("config: contract",),
 }
@@ -103,12 +103,12 @@ def _changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> tu
 def _source_changes(unique_id: str, current: Fingerprinter, other: Fingerprinter) -> Iterator[str]:
     before = other.graph.sources.get(unique_id)
     if before is not None and before.relation_name != current.graph.sources[unique_id].relation_name:
-        yield _RELATION
+        yield RELATION_NAME
 
 
 def _has(parts: tuple[str, ...], criterion: str) -> bool:
     if criterion == "modified.configs":
-        parts = tuple(part for part in parts if part != _RELATION)
+        parts = tuple(part for part in parts if part != RELATION_NAME)
     return any(part.startswith(_ASPECTS[criterion]) for part in parts)
 
 
