@@ -417,20 +417,19 @@ def test_two_nodes_with_one_relation_leave_its_last_writer(instance, built):
     assert (writer.run_id, writer.data_version) == (("second", "other") if built else ("first", "version"))
 
 
-def test_a_file_is_opened_once_and_closed_with_the_last_heartbeat(instance, monkeypatch):
-    if database_engine(instance).dialect.name != "sqlite":
-        pytest.skip("A server's connections are Dagster's own.")
+def test_a_file_is_opened_once_and_closed_with_the_last_heartbeat(tmp_path, monkeypatch):
     original, opened = sqlite3.connect, []
     monkeypatch.setattr(
         sqlite3.dbapi2, "connect", lambda *given, **options: opened.append(1) or original(*given, **options)
     )
-    leases = Leases(instance, "run")
-    with leases.heartbeat(lambda _why: None):
-        assert leases.claim(["a", "b", "c"]).granted == {"a", "b", "c"}
-        before = len(opened)
-        for relation in "abc":
-            assert leases.keep([relation])
-            leases.release([relation])
-        assert len(opened) == before
-        assert leases._engine.pool.checkedin() == 1
-    assert leases._engine.pool.checkedin() == 0
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        leases = Leases(instance, "run")
+        with leases.heartbeat(lambda _why: None):
+            assert leases.claim(["a", "b", "c"]).granted == {"a", "b", "c"}
+            before = len(opened)
+            for relation in "abc":
+                assert leases.keep([relation])
+                leases.release([relation])
+            assert len(opened) == before
+            assert leases._engine.pool.checkedin() == 1
+        assert leases._engine.pool.checkedin() == 0
