@@ -40,6 +40,9 @@ class Warehouse(Protocol):
         It is another one, or an empty text, if a collation may hide behind its name.
         """
 
+    def comparable(self, columns: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Return columns in the same way, where these and their types are known; None if it cannot be found out."""
+
 
 class TestProofs:
     """What the tests of an invocation have shown, and which others follow from it."""
@@ -157,11 +160,11 @@ class TestProofs:
     def _relation(self, unique_id: str, warehouse: Warehouse) -> Relation:
         from dagster_sao.sql.proofs import Relation
 
-        if unique_id not in self._columns:
-            self._columns[unique_id] = warehouse.columns(unique_id)
-        columns = self._columns[unique_id]
         entry = self._entry(unique_id) or {}
         query = self._query(unique_id, entry, warehouse) if self._has_rows_of_query(unique_id) else None
+        if unique_id not in self._columns:
+            self._columns[unique_id] = self._columns_of(unique_id, query, warehouse)
+        columns = self._columns[unique_id]
         with self._lock:
             known = tuple(self._known.get(unique_id, {}).values())
         if not self._continues_on_error(entry):
@@ -172,6 +175,12 @@ class TestProofs:
             return Relation(name, known=known, rows=rows)
         types = {column: kind for column, kind in columns.items() if kind}
         return Relation(name, tuple(columns), known, types, rows)
+
+    def _columns_of(self, unique_id: str, query: QueryProofs | None, warehouse: Warehouse) -> Mapping[str, str] | None:
+        """Return the columns of a relation, from the query that made it in this invocation if that leaves no doubt."""
+        # The query of a view that is not built now may have had parents with other columns.
+        made_by = query.columns if query is not None and unique_id in self._request.builds else None
+        return warehouse.columns(unique_id) if made_by is None else warehouse.comparable(made_by)
 
     def _has_rows_of_query(self, unique_id: str) -> bool:
         """Return whether a relation certainly holds what its query gives in this invocation."""

@@ -138,7 +138,14 @@ class _Warehouse:
         try:
             relation = adapter.Relation.create_from(self._runner.config, node)
             found = {column.column: column.data_type for column in adapter.get_columns_in_relation(relation)}
-            return comparable_types(found, adapter.type(), self.ask)
+        except Exception:  # noqa: BLE001 (what is not known proves nothing)
+            return None
+        return self.comparable(found)
+
+    def comparable(self, columns: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Return columns with their types, as far as no collation may hide behind these; None if that is not known."""
+        try:
+            return comparable_types(columns, self._runner.adapter.type(), self.ask)
         except Exception:  # noqa: BLE001 (what is not known proves nothing)
             return None
 

@@ -22,7 +22,7 @@ from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.leases.leases import _LEASES, Claim, Leases
-from dagster_sao.orchestration.private.dagster_internals import database_engine
+from dagster_sao.orchestration.leases.tables import find_table
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 
@@ -122,8 +122,10 @@ class Worker:
         )
         for process in self.left_behind():
             process.kill()
-        with database_engine(instance).begin() as connection:
-            connection.execute(_LEASES.update().where(_LEASES.c.run_id == self.run_id).values(expires_at=0.0))
+        # The first worker may have been killed before it made the table.
+        if engine := find_table(instance, _LEASES):
+            with engine.begin() as connection:
+                connection.execute(_LEASES.update().where(_LEASES.c.run_id == self.run_id).values(expires_at=0.0))
 
     def _step_has_ended(self, instance: dg.DagsterInstance) -> bool:
         steps = instance.get_run_step_stats(self.run_id)

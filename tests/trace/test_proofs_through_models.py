@@ -7,7 +7,7 @@ import pytest
 from dbt_dagster_sao.data_tests.handover import DataTestRequest
 from dbt_dagster_sao.data_tests.proofs import TestProofs
 
-STG, MIDDLE, ORDERS = "model.shop.stg", "model.shop.middle", "model.shop.orders"
+RAW, STG, MIDDLE, ORDERS = "source.shop.raw", "model.shop.stg", "model.shop.middle", "model.shop.orders"
 COLUMNS = {"id": "integer", "status": "varchar"}
 
 
@@ -35,7 +35,7 @@ def generic(name, about, column, **arguments):
 def entries(middle='select id as order_id, status from "db"."main"."stg"', **config):
     values = {"values": ["a", "b"]}
     return {
-        STG: model(STG, "source.shop.raw", 'select id, status from "db"."raw"."orders"'),
+        STG: model(STG, RAW, 'select id, status from "db"."raw"."orders"'),
         MIDDLE: model(MIDDLE, STG, middle, **config),
         ORDERS: model(ORDERS, MIDDLE, 'select m.order_id, m.status from "db"."main"."middle" m'),
         "stg_ids": generic("unique", STG, "id"),
@@ -48,8 +48,16 @@ def entries(middle='select id as order_id, status from "db"."main"."stg"', **con
 
 
 class Warehouse:
+    def __init__(self):
+        self.asked = []
+        """The relations whose columns were asked for."""
+
     def columns(self, unique_id):
-        return {("order_id" if name == "id" and unique_id != STG else name): kind for name, kind in COLUMNS.items()}
+        self.asked.append(unique_id)
+        return {("order_id" if name == "id" and unique_id not in {RAW, STG} else name): kind for name, kind in COLUMNS.items()}
+
+    def comparable(self, columns):
+        return columns
 
     def compiled(self, unique_id):
         return entries()[unique_id]["compiled_code"]
@@ -102,6 +110,32 @@ def test_what_passes_later_is_known_then():
 )
 def test_only_rows_that_a_query_gave_in_this_invocation_have_its_properties(config, options, is_proven):
     assert proven(entries(**config), **options) == ({"ids", "have_ids", "status"} if is_proven else set())
+
+
+@pytest.mark.parametrize(
+    ("middle", "options", "asked"),
+    [
+        ('select id as order_id, status from "db"."main"."stg"', {}, [RAW]),
+        ('select * from "db"."main"."stg"', {}, [RAW]),
+        # A name, or the type of a column, that only the database knows.
+        ('select id as order_id, status, id + 1 from "db"."main"."stg"', {}, [RAW, MIDDLE]),
+        ('select id as order_id, sum(id) as status from "db"."main"."stg" group by 1', {}, [RAW, MIDDLE]),
+        ("select 1.5 as order_id, 'a' as status", {}, [RAW, MIDDLE]),
+        ("select 1 as order_id, null as status", {}, [RAW, MIDDLE]),
+        # The view is from another day.
+        (
+            'select id as order_id, status from "db"."main"."stg"',
+            {"builds": (ORDERS,), "views": (MIDDLE,)},
+            [STG, MIDDLE],
+        ),
+    ],
+)
+def test_the_database_is_asked_only_for_columns_that_no_query_of_this_invocation_tells(middle, options, asked):
+    known, warehouse = entries(middle), Warehouse()
+    known[RAW] = {"name": "raw", "resource_type": "source", "relation_name": '"db"."raw"."orders"'}
+    known[ORDERS]["compiled_code"] = 'select * from "db"."main"."middle"'
+    proofs(known, **options).prove("ids", warehouse)
+    assert sorted(warehouse.asked) == sorted(asked)
 
 
 CONTRACT = {"contract": {"enforced": True}}

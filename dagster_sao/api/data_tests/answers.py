@@ -182,8 +182,18 @@ class _WithoutFailures:
         name = entry.get("identifier") or entry.get("alias") or entry["name"]
         try:
             found = session.columns(entry.get("database"), entry["schema"], name)
-            # A relation that was never built has none yet.
-            return comparable_types(found, session.adapter_type, lambda sql: session.execute(sql)[0]) or None
+        except WarehouseError:
+            return None
+        # A relation that was never built has none yet.
+        return self.comparable(found) or None
+
+    def comparable(self, columns: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Return columns with their types, as far as no collation may hide behind these; None if that is not known."""
+        session = self._session
+        if session is None:
+            return None
+        try:
+            return comparable_types(columns, session.adapter_type, lambda sql: session.execute(sql)[0])
         except WarehouseError:
             return None
 

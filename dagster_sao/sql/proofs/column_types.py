@@ -6,9 +6,10 @@ No proof relies on the values of other types (padded text, JSON, intervals, user
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from dagster_sao.sql.dialects import Semantics
-from dagster_sao.sql.proofs.facts import Column
+from dagster_sao.sql.proofs.facts import Column, Rows
 
 INTEGER, DECIMAL, FLOAT, TEXT = "integer", "decimal", "float", "text"
 BOOLEAN, DATE, TIMESTAMP, UUID = "boolean", "date", "timestamp", "uuid"
@@ -35,6 +36,8 @@ _OTHER_SCALARS = frozenset(
 )  # fmt: skip
 """Types of no family with an equality by which GROUP BY groups too. They have no NULLs within."""
 _TYPE = re.compile(r"([a-z][a-z0-9]*(?: [a-z]+)*) ?(\([\d, ]*\))?", re.ASCII)
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII | re.IGNORECASE)
+"""A name that each database keeps as it is, but for its case."""
 _CAN_HAVE_A_SIZE = {TEXT, FLOAT}
 _COMPARABLE = {INTEGER, BOOLEAN, DATE, UUID, TIMESTAMP}
 
@@ -71,6 +74,21 @@ def is_scalar_type(type_name: str) -> bool:
     """
     found = _TYPE.fullmatch(type_name.strip().lower())
     return found is not None and (found[1] in _FAMILY or found[1] in _OTHER_SCALARS)
+
+
+def families_of(rows: Rows) -> Mapping[str, str] | None:
+    """Return the families of all columns of a query's result, in order; None unless all names and types are certain."""
+    if rows.is_open or rows.hides_names or not rows.is_ordered:
+        return None
+    found: dict[str, str] = {}
+    for name, column in rows.columns.items():
+        # A bare NULL gets some type in a table, and a decimal some size.
+        if column.type is None or column.type == NULL or is_decimal(column.type):
+            return None
+        if not _PLAIN_NAME.fullmatch(str(name)):
+            return None
+        found[str(name)] = column.type
+    return found or None
 
 
 def is_scalar(column: Column) -> bool:

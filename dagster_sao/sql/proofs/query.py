@@ -11,6 +11,7 @@ from dagster_sao.sql.dialects import Semantics, parsed, semantics_of, sqlglot_di
 from dagster_sao.sql.proofs import expressions, predicates
 from dagster_sao.sql.proofs.answers import answer
 from dagster_sao.sql.proofs.clauses import conditions, grouping, joins, set_operations
+from dagster_sao.sql.proofs.column_types import families_of
 from dagster_sao.sql.proofs.facts import NOTHING, Column, Id, Key, Rows, joined, with_keys
 from dagster_sao.sql.proofs.properties import NotProvable, Proof, Property, Relation
 from dagster_sao.sql.proofs.scope import Environment, Scope, argument, classes, fold, has_only, may_be_one, renamed
@@ -40,6 +41,13 @@ class QueryProofs:
     def rows(self) -> Rows | None:
         """What is proven of the query's rows, for queries that read them; None where nothing is proven."""
         return None if isinstance(self._rows, NotProvable) else self._rows
+
+    @property
+    def columns(self) -> Mapping[str, str] | None:
+        """All columns of a relation made from the query, in order, each with the family of its type; None unless they are certain."""
+        if self.rows is None or self._semantics is None or not self._semantics.keeps_types:
+            return None
+        return families_of(self.rows)
 
     def prove(self, wanted: Property, where: str = "") -> Proof | NotProvable:
         """Return the proof that the query's rows have a property, or why there is none.

@@ -38,6 +38,10 @@ class DuckDB:
         self.run("select * from made limit 0")
         return [column[0] for column in self.connection.description]
 
+    def types(self, table: str) -> dict[str, str]:
+        """Return the type of each column of a table of this filling, as the database names it."""
+        return {name: type_ for name, type_, *_ in self.run(f"describe {table}")}
+
     def close(self) -> None:
         self.connection.close()
 
@@ -70,17 +74,16 @@ class Postgres:
         self.run("select * from made limit 0")
         return [column[0] for column in self.cursor.description]
 
+    def types(self, table: str) -> dict[str, str]:
+        """Return the type of each column of a table of this filling, as the database names it."""
+        names = "attname, format_type(atttypid, atttypmod)"
+        of_table = f"attrelid = '{table}'::regclass and attnum > 0 and not attisdropped"
+        return dict(self.run(f"select {names} from pg_attribute where {of_table} order by attnum"))
+
     def close(self) -> None:
         # Other tests on the server ask whether there is such a collation.
         self.run("drop collation public.any_case cascade")
         self.connection.close()
-
-
-def column_types(database, table: str) -> dict[str, str]:
-    """Return the type of each column of a table, as the database names it."""
-    where = f"table_schema = 'w1' and table_name = '{table}'"
-    sql = f"select column_name, data_type from information_schema.columns where {where} order by ordinal_position"
-    return dict(database.run(sql))
 
 
 @contextmanager

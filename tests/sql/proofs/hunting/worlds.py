@@ -11,6 +11,7 @@ from random import Random
 
 from dagster_sao.sql.proofs import AcceptedValues, Known, NotNull, QueryProofs, Relation, Relationship, Unique
 from dagster_sao.sql.proofs.column_types import family_of
+from dbt_dagster_sao.data_tests.columns import comparable_types
 from tests.sql.proofs.hunting.choices import (
     ANY_CASE,
     BIGINT,
@@ -24,7 +25,6 @@ from tests.sql.proofs.hunting.choices import (
     TYPES,
     may_hold_digits,
 )
-from tests.sql.proofs.hunting.databases import column_types
 
 FILLINGS = 2
 VALUES = {
@@ -196,11 +196,14 @@ def with_model(database, world: World, sql: str, random: Random) -> World:
     """Return a filled world with one more table, of which nothing but its query is known. Raises QueryError."""
     found = replace(world, models={"m": sql})
     fill(database, found)
-    columns = {name: type_.lower() for name, type_ in column_types(database, "m").items()}
-    rows = QueryProofs(sql, database.dialect, world.relations).rows
+    columns = {name: type_.lower() for name, type_ in database.types("m").items()}
+    proofs = QueryProofs(sql, database.dialect, world.relations)
     names = tuple(columns) if random.random() < 0.8 else None
     types = {name: type_ for name, type_ in columns.items() if family_of(type_) not in {TEXT, None}}
-    relation = Relation("m", names, (), types if random.random() < 0.8 else None, rows)
+    relation = Relation("m", names, (), types if random.random() < 0.8 else None, proofs.rows)
+    if proofs.columns is not None and random.random() < 0.5:
+        own = comparable_types(proofs.columns, database.dialect, lambda query: database.run(query)[0])
+        relation = replace(relation, columns=tuple(own), types={name: family for name, family in own.items() if family})
     return replace(found, relations={**world.relations, "m": relation})
 
 
