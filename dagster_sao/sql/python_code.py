@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dagster_sao.sql.compiled_sql import read_statements
 from dagster_sao.sql.jinja_reads import ANY, Read
 
 _READERS = frozenset(
     {
-        "call", "connect", "create_engine", "forName", "forPath", "from_csv_auto", "from_parquet", "genfromtxt", "get_stream", "getenv",
-        "glob", "iglob", "iterdir", "listTables", "listdir", "load_model", "load_workbook", "loadtxt", "open", "rglob", "scandir",
+        "ParquetDataset", "ParquetFile", "call", "connect", "create_engine", "forName", "forPath", "from_csv_auto", "from_parquet",
+        "genfromtxt", "get_stream", "getenv", "glob", "iglob", "iterdir", "listTables", "listdir", "load_model", "load_workbook", "loadtxt", "open", "rglob", "scandir",
         "table_function", "urlopen", "urlretrieve",
     }
 )  # fmt: skip
 _READER_NAMES = ("read_", "scan_")
 """Functions and methods, by name or its beginning, that read a file, a database or the environment."""
-_OUTSIDE = frozenset({"boto3", "dbutils", "httpx", "joblib", "requests", "socket", "subprocess", "torch", "urllib3"})
+_OUTSIDE = frozenset(
+    {
+        "aiohttp", "boto3", "dbutils", "deltalake", "fsspec", "ftplib", "gcsfs", "gspread", "http", "httpx", "joblib", "paramiko",
+        "pyiceberg", "pymongo", "redis", "requests", "s3fs", "socket", "subprocess", "torch", "urllib3",
+    }
+)  # fmt: skip
 """Modules, and an object of Databricks, whose functions may read anything."""
 _FRAME_READERS = frozenset({"read", "readStream"})
 """Attributes of a session of Spark or Snowpark: what reads files, after options."""
 _OPTIONS = frozenset({"format", "option", "options", "schema", "with_metadata"})
 _IMPORTERS = frozenset({"__import__", "import_module"})
-_QUERIES = frozenset({"execute", "sql", "table"})
-"""Methods of a session of a database."""
+_RELATIONS = frozenset({"list_rows", "table", "view"})
+_QUERIES = frozenset({"execute", "from_query", "query", "query_and_wait", "sql"})
+"""Methods of a session of a database, with the name of a relation or with SQL."""
+_SESSION_ONLY = "view"
+"""Arrays have a method of this name too."""
+_OF_FRAMES = "query"
+"""Data frames have a method of this name too, whose text is a condition."""
+_QUERY_STARTS = ("(", "from", "select", "show", "table", "values", "with", "{")
 
 
 def python_form(code: str) -> str:
@@ -67,25 +78,25 @@ def reads_of_python(code: str) -> Iterator[Read]:
 def imported_modules(code: str) -> Iterator[str]:
     """Yield the first names of the modules that code imports, as far as it spells them out.
 
-    >>> sorted(imported_modules("import a.b; from c.d import e; importlib.import_module('f')"))
-    ['a', 'c', 'f']
+    >>> sorted(imported_modules("import a.b; from c.d import e; from importlib import import_module as i; i('f')"))
+    ['a', 'c', 'f', 'importlib']
     """
     try:
         tree = ast.parse(code)
     except SyntaxError:
         return
+    imports = dict(_imports(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and _name_of(node) in _IMPORTERS and _is_text(node.args[:1]):
+        elif isinstance(node, ast.Call) and _is_text(node.args[:1]) and _called(node, imports) in _IMPORTERS:
             yield str(node.args[0].value).partition(".")[0]  # type: ignore[attr-defined]
 
 
-def _name_of(call: ast.Call) -> str:
-    function = call.func
-    return function.attr if isinstance(function, ast.Attribute) else str(getattr(function, "id", ""))
+def _called(call: ast.Call, imports: Mapping[str, str]) -> str:
+    return _path_of(call.func, imports).rpartition(".")[2]
 
 
 def _is_text(arguments: list[ast.expr]) -> bool:
@@ -112,34 +123,73 @@ def inputs_of_python(code: str, dialect: str) -> list[str]:
     # A query of a data frame, as DuckDB allows it, names a variable.
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    imports = dict(_imports(tree))
     found: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            found.update(dict.fromkeys(name for name in _inputs_of_call(node, dialect) if name not in own))
-        elif isinstance(node, ast.Attribute) and node.attr == "environ":
+            found.update(dict.fromkeys(name for name in _inputs_of_call(node, dialect, imports) if name not in own))
+        elif isinstance(node, ast.Attribute | ast.Name) and _path_of(node, imports).endswith(".environ"):
             found["os.environ"] = None
     return list(found)
 
 
-def _inputs_of_call(call: ast.Call, dialect: str) -> Iterator[str]:
-    name = _name_of(call)
-    argument = call.args[0] if call.args else None
-    is_query, is_import = isinstance(call.func, ast.Attribute) and name in _QUERIES, name in _IMPORTERS
-    if _reads(call, name) or ((is_query or is_import) and not _is_text(call.args)):
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the names that code gives to what it imports, each with its full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _path_of(node: ast.AST, imports: Mapping[str, str]) -> str:
+    """Return the full name of what code names, such as `os.environ`; it begins with a dot where it is of some other value."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    return ".".join([imports.get(node.id, node.id) if isinstance(node, ast.Name) else "", *parts])
+
+
+def _inputs_of_call(call: ast.Call, dialect: str, imports: Mapping[str, str]) -> Iterator[str]:
+    root, name = _path_of(call.func, imports).partition(".")[0], _called(call, imports)
+    arguments, own = call.args, ""
+    if name == _OF_FRAMES and len(arguments) > 1 and _is_text(arguments) and _is_condition(arguments[0]):
+        # `frame.query("name", sql)` of DuckDB: what the SQL calls the rows of the frame.
+        own, arguments = str(arguments[0].value), arguments[1:]  # type: ignore[attr-defined]
+    argument = arguments[0] if arguments else None
+    is_query, is_import = _is_query(call, name, root, argument), name in _IMPORTERS
+    if _reads(call, name, root) or ((is_query or is_import) and not _is_text(arguments)):
         yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
     elif is_query and isinstance(argument, ast.Constant):
         query = str(argument.value)
-        yield from [query.lower()] if name == "table" else sorted(read_statements([query], dialect).relations)
+        found = [query.lower()] if name in _RELATIONS else sorted(read_statements([query], dialect).relations)
+        yield from (relation for relation in found if relation != own)
 
 
-def _reads(call: ast.Call, name: str) -> bool:
-    """Return whether a call reads from outside, other than by a query."""
-    if name in _READERS or name.startswith(_READER_NAMES):
-        return True
-    if not isinstance(call.func, ast.Attribute):
+def _is_query(call: ast.Call, name: str, root: str, text: ast.expr | None) -> bool:
+    """Return whether a call asks a database for the rows of a query or a relation."""
+    if name not in _QUERIES | _RELATIONS or not (isinstance(call.func, ast.Attribute) or root == "duckdb"):
         return False
-    is_frame = name not in _OPTIONS | _QUERIES and _is_frame_reader(call.func.value)
-    return is_frame or (isinstance(call.func.value, ast.Name | ast.Attribute) and _root_of(call.func) in _OUTSIDE)
+    if name == _SESSION_ONLY:
+        return root in {"duckdb", "session"}
+    return name != _OF_FRAMES or text is None or not _is_condition(text)
+
+
+def _is_condition(text: ast.expr) -> bool:
+    """Return whether the beginning of a text is spelled out and is not that of a query."""
+    first: ast.expr = text
+    while isinstance(first, ast.BinOp | ast.JoinedStr):
+        first = first.left if isinstance(first, ast.BinOp) else (first.values or [ast.Constant("")])[0]
+    return isinstance(first, ast.Constant) and not str(first.value).lstrip().lower().startswith(_QUERY_STARTS)
+
+
+def _reads(call: ast.Call, name: str, root: str) -> bool:
+    """Return whether a call reads from outside, other than by a query."""
+    if name in _READERS or name.startswith(_READER_NAMES) or (root in _OUTSIDE and name != root):
+        return True
+    is_method = isinstance(call.func, ast.Attribute) and name not in _OPTIONS | _QUERIES | _RELATIONS
+    return is_method and _is_frame_reader(call.func.value)  # type: ignore[attr-defined]
 
 
 def _is_frame_reader(node: ast.AST) -> bool:
@@ -147,9 +197,3 @@ def _is_frame_reader(node: ast.AST) -> bool:
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _OPTIONS:
         node = node.func.value
     return isinstance(node, ast.Attribute) and node.attr in _FRAME_READERS
-
-
-def _root_of(node: ast.AST) -> str:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
