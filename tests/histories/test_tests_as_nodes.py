@@ -342,3 +342,17 @@ def test_a_warning_is_a_failure_as_soon_as_dbt_takes_it_for_one(folder):
         (run,) = case.cycle()
         assert (run.tests, run.nodes["c"][0]) == ({"ids": "warn"}, "build")
         assert case.sql("from main.c") == [(4,)]
+
+
+def test_code_deployed_after_a_run_of_a_source_test_does_not_wait(folder):
+    files = {**PLAIN, "models/m.sql": TABLE + ORDERS}
+    with lab(folder, files, SETUP) as case:
+        case.settle()
+        tests = "columns: [{name: id, data_tests: [not_null: {name: filled}]}]"
+        case.edit({"models/sources.yml": SOURCES.replace("SOURCE_TESTS", f", {tests}")})
+        (run,) = case.cycle()
+        assert run.tests == {"filled": "pass"}
+        case.edit({"models/m.sql": TABLE + ORDERS + " where id > 1"})
+        case.restart()
+        (run,) = case.cycle()
+        assert run.nodes == {"m": ("build", "Code changed: sql")}

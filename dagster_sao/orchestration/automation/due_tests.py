@@ -17,7 +17,7 @@ from dagster_sao.core.durations import is_waiting
 from dagster_sao.core.manifest.graph import ProjectGraph, ProjectTest
 from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import FIRST_RETRY, StateSnapshot
-from dagster_sao.orchestration.events.event_schema import TESTS_TAG
+from dagster_sao.orchestration.events.event_schema import CARRIERS_TAG, TESTS_TAG
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.state.run_activity import RunActivity
 
@@ -97,7 +97,7 @@ def run_request(  # noqa: PLR0913, PLR0917 (what a request is made of)
         tags = {**tags, TESTS_TAG: json.dumps(sorted(named))}
     if not nodes and not checks:
         # To Dagster, a run without assets is a run of all. The run decides again about these nodes, and reuses them.
-        nodes = _carriers(graph, named)
+        nodes, tags = _carriers(graph, named), {**tags, CARRIERS_TAG: "yes"}
     return dg.RunRequest(
         run_config=run_config, asset_selection=[keys[uid] for uid in nodes], asset_check_keys=checks, tags=tags
     )

@@ -86,6 +86,8 @@ CONDITION_TAG = "dagster_sao/requested_by_condition"
 """On such a run: the nodes that a condition composed by the user requested, which the run builds in any case."""
 TESTS_TAG = "dagster_sao/tests"
 """On such a run: the requested tests that Dagster does not show as a check of the run."""
+CARRIERS_TAG = "dagster_sao/carriers"
+"""On a run that was asked only for such tests: "yes". Its nodes are there because Dagster takes a run without any for a run of all."""
 _UNSETTLED_TAG = "dagster_sao/unsettled."
 
 

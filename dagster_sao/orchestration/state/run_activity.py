@@ -10,7 +10,14 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_sao.core.state.state import FailureKind
-from dagster_sao.orchestration.events.event_schema import FAILURE_KEY, PROJECT_TAG, TESTS_TAG, from_timestamp, plain
+from dagster_sao.orchestration.events.event_schema import (
+    CARRIERS_TAG,
+    FAILURE_KEY,
+    PROJECT_TAG,
+    TESTS_TAG,
+    from_timestamp,
+    plain,
+)
 from dagster_sao.orchestration.events.record_json import failure_from_json
 from dagster_sao.orchestration.private.dagster_internals import (
     NOT_FINISHED_STATUSES,
@@ -72,7 +79,8 @@ def run_activity(
     ended: dict[str, EndedRun] = {}
     recent = RunsFilter(tags={PROJECT_TAG: project_name}, updated_after=since)
     for record in reversed(instance.get_run_records(recent)):
-        if record.dagster_run.is_finished and record.end_time is not None:
+        is_asked_for_nodes = CARRIERS_TAG not in record.dagster_run.tags
+        if record.dagster_run.is_finished and record.end_time is not None and is_asked_for_nodes:
             answer = EndedRun(record.create_timestamp, from_timestamp(record.end_time), record.dagster_run.run_id)
             ended.update(
                 {keys.unique_ids[k]: answer for k in record.dagster_run.asset_selection or () if k in keys.unique_ids}

@@ -82,6 +82,7 @@ STORED_KEYS = {
     "PROJECT_TAG": "dagster_sao/project",
     "CONDITION_TAG": "dagster_sao/requested_by_condition",
     "TESTS_TAG": "dagster_sao/tests",
+    "CARRIERS_TAG": "dagster_sao/carriers",
     "_UNSETTLED_TAG": "dagster_sao/unsettled.",
 }
 
