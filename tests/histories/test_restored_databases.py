@@ -242,3 +242,16 @@ def test_an_attached_database_at_another_path_is_another_one(tmp_path):
         case.settle()
         with duckdb.connect(str(case.folder / "copy.duckdb")) as db:
             assert db.sql("select sum(amount) from main.orders").fetchall() == [(200,)]
+
+
+def test_a_function_that_nothing_calls_is_created_again_when_a_database_was_put_back(tmp_path):
+    files = {**FILES, **with_functions.functions(taxed="x * 2")}
+    with lab(tmp_path, files, SETUP) as case:
+        case.job()
+        copy(case)
+        case.edit({"functions/taxed.sql": "x * 3"})
+        edit_orders(case)
+        case.job()
+        put_back(case)
+        case.settle()
+        assert case.sql("select main.taxed(1)") == [(3,)]

@@ -124,8 +124,10 @@ class RelationWatch:
         for database, count in copies.older.items():
             seen.update(_restored(look, seen, database, f"restored at checkpoint {count}"))
         if copies.older:
-            # Models that are switched off now come from the copy too.
-            event_log_state(instance, self._project).writers.forget_all_but(view.graph.nodes)
+            # Models that are switched off now come from the copy too, and so do functions.
+            log_state = event_log_state(instance, self._project)
+            log_state.writers.forget_all_but(view.graph.nodes)
+            log_state.functions.forget()
         if seen != before.seen:
             write_relation_notes(instance, self._project.state_name, RelationNotes(seen))
         copies.note(instance, self._project.state_name)

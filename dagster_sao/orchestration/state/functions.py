@@ -82,6 +82,10 @@ class FunctionTable:
 
         retried(write_once, "The functions cannot be stored", FunctionTableError)
 
+    def forget(self) -> None:
+        """Note that it is not known from which code the warehouse has any function. Raises FunctionTableError."""
+        self.write({uid: replace(known, code="") for uid, known in self.read().items() if known.code})
+
     def _rows(self, engine: sa.Engine) -> list[Any]:
         with engine.connect() as connection:
             found = connection.execute(sa.select(_FUNCTIONS.c.record).where(_FUNCTIONS.c.scope == self._scope))
