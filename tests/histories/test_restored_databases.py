@@ -244,13 +244,15 @@ def test_an_attached_database_at_another_path_is_another_one(tmp_path):
             assert db.sql("select sum(amount) from main.orders").fetchall() == [(200,)]
 
 
-def test_a_function_that_nothing_calls_is_created_again_when_a_database_was_put_back(tmp_path):
+@pytest.mark.parametrize("edits_a_model_too", [True, False])
+def test_a_function_that_nothing_calls_is_created_again_when_a_database_was_put_back(tmp_path, edits_a_model_too):
     files = {**FILES, **with_functions.functions(taxed="x * 2")}
     with lab(tmp_path, files, SETUP) as case:
         case.job()
         copy(case)
         case.edit({"functions/taxed.sql": "x * 3"})
-        edit_orders(case)
+        if edits_a_model_too:
+            edit_orders(case)
         case.job()
         put_back(case)
         case.settle()

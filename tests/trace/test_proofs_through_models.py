@@ -54,7 +54,10 @@ class Warehouse:
 
     def columns(self, unique_id):
         self.asked.append(unique_id)
-        return {("order_id" if name == "id" and unique_id not in {RAW, STG} else name): kind for name, kind in COLUMNS.items()}
+        return {
+            ("order_id" if name == "id" and unique_id not in {RAW, STG} else name): kind
+            for name, kind in COLUMNS.items()
+        }
 
     def comparable(self, columns):
         return columns

@@ -275,9 +275,10 @@ class _Execution:
         The run's own hooks may have moved it, which is news once only.
         """
         built, setup = self._outcomes.built, self._setup
+        # Functions alone change a database too.
+        self._capture.note_database()
         if not built or self._outcomes.lost:
             return
-        self._capture.note_database()
         try:
             found = self._capture.found_at_end(self._recorder.state, built)
             state = read_state(setup.instance, setup.project, setup.loaded, clock.now())
