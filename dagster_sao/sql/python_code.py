@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from dagster_sao.sql.compiled_sql import read_statements
+from dagster_sao.sql.dialects import DUCKDB
 from dagster_sao.sql.jinja_reads import ANY, Read
 
 _READERS = frozenset(
@@ -168,11 +169,11 @@ def _inputs_of_call(call: ast.Call, dialect: str, imports: Mapping[str, str]) ->
 
 
 def _is_query(call: ast.Call, name: str, root: str, text: ast.expr | None) -> bool:
-    """Return whether a call asks a database for the rows of a query or a relation."""
-    if name not in _QUERIES | _RELATIONS or not (isinstance(call.func, ast.Attribute) or root == "duckdb"):
+    """Return whether a call asks a database for the rows of a query or a relation. DuckDB's module has the functions of a session."""
+    if name not in _QUERIES | _RELATIONS or not (isinstance(call.func, ast.Attribute) or root == DUCKDB):
         return False
     if name == _SESSION_ONLY:
-        return root in {"duckdb", "session"}
+        return root in {DUCKDB, "session"}
     return name != _OF_FRAMES or text is None or not _is_condition(text)
 
 
