@@ -111,6 +111,11 @@ class Worker:
         """Return the processes of the worker's group that still run."""
         return [process for process in psutil.process_iter() if _group(process) == self.process.pid]
 
+    @property
+    def has_dbt(self) -> bool:
+        """Whether a dbt of the worker's group runs."""
+        return any(process.name() == "dbt" for process in self.left_behind())
+
     def bury(self, instance: dg.DagsterInstance) -> None:
         """Let the leases run out, once nothing writes any more: what a minute does.
 
