@@ -92,12 +92,12 @@ def imported_modules(code: str) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and _is_text(node.args[:1]) and _called(node, imports) in _IMPORTERS:
+        elif (
+            isinstance(node, ast.Call)
+            and _is_text(node.args[:1])
+            and _path_of(node.func, imports).rpartition(".")[2] in _IMPORTERS
+        ):
             yield str(node.args[0].value).partition(".")[0]  # type: ignore[attr-defined]
-
-
-def _called(call: ast.Call, imports: Mapping[str, str]) -> str:
-    return _path_of(call.func, imports).rpartition(".")[2]
 
 
 def _is_text(arguments: list[ast.expr]) -> bool:
@@ -153,7 +153,8 @@ def _path_of(node: ast.AST, imports: Mapping[str, str]) -> str:
 
 
 def _inputs_of_call(call: ast.Call, dialect: str, imports: Mapping[str, str]) -> Iterator[str]:
-    root, name = _path_of(call.func, imports).partition(".")[0], _called(call, imports)
+    path = _path_of(call.func, imports)
+    root, name = path.partition(".")[0], path.rpartition(".")[2]
     arguments, own = call.args, ""
     if name == _OF_FRAMES and len(arguments) > 1 and _is_text(arguments) and _is_condition(arguments[0]):
         # `frame.query("name", sql)` of DuckDB: what the SQL calls the rows of the frame.

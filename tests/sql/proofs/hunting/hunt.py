@@ -80,8 +80,9 @@ class Hunt:
         """Return a property that is claimed and does not hold, or in one sentence which columns are other than claimed."""
         try:
             with made(self.database, 0, sql):
-                claims = self.claims(world, sql, self.database.columns(), report)
-                wrong = self.other_columns(world, sql, report) or self.failing(claims)
+                proofs = QueryProofs(sql, self.database.dialect, world.relations)
+                claims = self.claims(proofs, world, sql, report)
+                wrong = self.other_columns(proofs, report) or self.failing(claims)
         except QueryError:
             report.errors += 1
             return None
@@ -90,10 +91,9 @@ class Hunt:
         report.provable_queries += bool(claims)
         return wrong or self.wrong(world, sql, claims, range(1, len(world.fillings)))
 
-    def claims(self, world: World, sql: str, columns: list[str], report: Report) -> list:
-        proofs = QueryProofs(sql, self.database.dialect, world.relations)
+    def claims(self, proofs: QueryProofs, world: World, sql: str, report: Report) -> list:
         found = []
-        for wanted in tests_of(columns, world):
+        for wanted in tests_of(self.database.columns(), world):
             answer = proofs.prove(wanted)
             if isinstance(answer, Proof):
                 found.append(wanted)
@@ -102,10 +102,9 @@ class Hunt:
                     report.kinds[word] += 1
         return found
 
-    def other_columns(self, world: World, sql: str, report: Report) -> object | None:
-        """Return the columns that are certain for the prover, if the table `made` has others."""
-        certain = QueryProofs(sql, self.database.dialect, world.relations).columns
-        if certain is None:
+    def other_columns(self, proofs: QueryProofs, report: Report) -> str | None:
+        """Return in one sentence the columns that are certain for the prover, if the table `made` has others."""
+        if (certain := proofs.columns) is None:
             return None
         report.kinds["certain columns"] += 1
         real = [(name.lower(), family_of(type_)) for name, type_ in self.database.types("made").items()]

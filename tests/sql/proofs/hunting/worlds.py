@@ -201,8 +201,8 @@ def with_model(database, world: World, sql: str, random: Random) -> World:
     names = tuple(columns) if random.random() < 0.8 else None
     types = {name: type_ for name, type_ in columns.items() if family_of(type_) not in {TEXT, None}}
     relation = Relation("m", names, (), types if random.random() < 0.8 else None, proofs.rows)
-    if proofs.columns is not None and random.random() < 0.5:
-        own = comparable_types(proofs.columns, database.dialect, lambda query: database.run(query)[0])
+    if (certain := proofs.columns) is not None and random.random() < 0.5:
+        own = comparable_types(certain, database.dialect, lambda query: database.run(query)[0])
         relation = replace(relation, columns=tuple(own), types={name: family for name, family in own.items() if family})
     return replace(found, relations={**world.relations, "m": relation})
 
