@@ -26,7 +26,7 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
 """How the names begin that stand for Jinja tags."""
-FORM_VERSION = 5
+FORM_VERSION = 6
 """Part of the key under which forms and reads are kept: raise it when texts get others."""
 
 # These make columns from the columns, or the rows, of what a query reads.

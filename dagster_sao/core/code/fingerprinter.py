@@ -29,9 +29,11 @@ from dagster_sao.core.manifest import inert_settings
 from dagster_sao.core.manifest.functions import Function, definition, is_deterministic, language
 from dagster_sao.core.manifest.graph import Node, ProjectGraph, ProjectTest
 from dagster_sao.core.manifest.macros import Macros, is_dbts_own
+from dagster_sao.core.manifest.policy import read_policy
 from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, settings_of_columns, stored_names
-from dagster_sao.sql.python_code import python_form, reads_of_python
+from dagster_sao.sql.python.code import python_form, reads_of_python
+from dagster_sao.sql.python.libraries import is_of
 
 _POINTER = "latest_version_pointer"
 _UNIT_TEST_PARTS = ("given", "expect", "overrides", "checksum")
@@ -165,10 +167,17 @@ class Fingerprinter:
         """Return the relations and files that a node's own templates, hooks too, name without `ref` and `source`."""
         raw = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
         if node.language == "python":
-            modules = [raw[0], *self._imported(raw[0]).values()]
-            return list(dict.fromkeys(name for text in modules for name in self._facts.python_inputs(text)))
+            return self._inputs_of_python(raw[0], self._nodes[node.unique_id])
         texts = [*hooks_of(self._nodes[node.unique_id]), *(raw if node.resource_type != "seed" else ())]
         return list(dict.fromkeys(name for text in texts for name in self._facts.relations(text)))
+
+    def _inputs_of_python(self, code: str, props: Mapping[str, Any]) -> list[str]:
+        """Return what a Python model and the project's modules read, and the libraries that may read anything."""
+        own = self._imported(code)
+        texts = [code, *own.values()]
+        known = {*(name.partition("/")[0] for name in own), *read_policy(props).policy.trusted_imports}
+        libraries = [label for text in texts for label in self._facts.python_libraries(text) if not is_of(label, known)]
+        return list(dict.fromkeys([name for text in texts for name in self._facts.python_inputs(text)] + libraries))
 
     def has_own_steps(self, node: Node) -> bool:
         """Return whether code of the project or a package takes part in building a node, beside its SQL."""

@@ -9,6 +9,7 @@ from dagster_sao.core.durations import format_duration
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.core.manifest.policy import Policy, SettingWarning
 from dagster_sao.sql.compiled_sql import relation_key
+from dagster_sao.sql.python.libraries import IMPORT
 
 
 class KnownRelations:
@@ -57,10 +58,25 @@ def unknown_relation_warnings(code: Fingerprinter, policies: Mapping[str, Policy
         unknown = [name for name in named if not is_among(name, readable)]
         if unknown:
             interval = format_duration(policies[uid].untracked_interval)
-            text = f"{reads_unknown(unknown)}, so it counts as updated every {interval}."
+            text = f"{reads_unknown(unknown)}. Until then it counts as updated every {interval}."
             yield SettingWarning(node.name, node.file, text)
 
 
 def reads_unknown(names: Iterable[str]) -> str:
-    """Return the message about a node that reads relations or files that dbt does not know."""
-    return f"reads {', '.join(names)}, which dbt does not know: add a source"
+    """Return the message about a node that reads relations or files, or imports libraries, that dbt does not know.
+
+    >>> reads_unknown(["raw.rates"])
+    'reads raw.rates, which dbt does not know: add a source'
+    >>> reads_unknown(["import acme"])
+    'has `import acme`, which may read anything: name it in `meta.dagster_sao.trusted_imports` if it does not'
+    """
+    labels = [*names]
+    libraries = [name for name in labels if name.startswith(IMPORT)]
+    inputs = [name for name in labels if name not in libraries]
+    said = [f"reads {', '.join(inputs)}, which dbt does not know: add a source"] if inputs else []
+    if libraries:
+        said.append(
+            f"has {', '.join(f'`{name}`' for name in libraries)}, which may read anything: name"
+            " it in `meta.dagster_sao.trusted_imports` if it does not"
+        )
+    return "; ".join(said)

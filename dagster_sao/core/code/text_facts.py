@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, MutableMapping
 from collections.abc import Set as AbstractSet
 
@@ -10,7 +11,8 @@ from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.compiled_sql import relations_in_template
 from dagster_sao.sql.jinja_reads import JinjaReads, jinja_reads
 from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
-from dagster_sao.sql.python_code import inputs_of_python
+from dagster_sao.sql.python.code import inputs_of_python
+from dagster_sao.sql.python.libraries import libraries_of_python
 from dagster_sao.sql.volatility import is_volatile
 
 
@@ -53,18 +55,19 @@ class TextFacts:
 
     def relations(self, template: str) -> list[str]:
         """Return the relations and files that a SQL template names without `ref` and `source`."""
-        names: list[str] = json.loads(self._cached("relations", template, self._relations_to_json))
-        return names
+        return self._labels("relations", template, lambda text: sorted(relations_in_template(text, self._dialect)))
 
     def python_inputs(self, code: str) -> list[str]:
         """Return what a Python model reads beside `dbt.ref` and `dbt.source`."""
-        labels: list[str] = json.loads(
-            self._cached("python inputs", code, lambda text: json.dumps(inputs_of_python(text, self._dialect)))
-        )
-        return labels
+        return self._labels("python inputs", code, lambda text: inputs_of_python(text, self._dialect))
 
-    def _relations_to_json(self, template: str) -> str:
-        return json.dumps(sorted(relations_in_template(template, self._dialect)))
+    def python_libraries(self, code: str) -> list[str]:
+        """Return the libraries that Python code imports and that may read anything."""
+        return self._labels(f"python libraries {sys.version_info[:2]}", code, libraries_of_python)
+
+    def _labels(self, what: str, text: str, find: Callable[[str], list[str]]) -> list[str]:
+        labels: list[str] = json.loads(self._cached(what, text, lambda text: json.dumps(find(text))))
+        return labels
 
     def _cached(self, what: str, text: str, compute: Callable[[str], str]) -> str:
         key = digest([what, FORM_VERSION, self._dialect, text])

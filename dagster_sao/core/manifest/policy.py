@@ -28,6 +28,7 @@ _NODE_SETTINGS = frozenset(
         "untracked_interval",
         "on_code_change",
         "external_changes",
+        "trusted_imports",
     }
 )
 _TEST_SETTINGS = frozenset({"untracked_interval", "efficient_testing"})
@@ -110,6 +111,8 @@ class Policy:
     """How often the inputs of the node whose changes cannot be detected count as updated."""
     expire_with_sources: bool = False
     """Whether `rebuild_every` follows from the freshness thresholds of the sources above (`core.expiry`)."""
+    trusted_imports: frozenset[str] = frozenset()
+    """The libraries that a Python model imports and that read nothing of their own accord."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,7 @@ class _Reader:
             external_changes=self._external_changes(settings.get("external_changes")),
             untracked_interval=self._untracked_interval(settings) or DEFAULT_UNTRACKED_INTERVAL,
             expire_with_sources=self._flag("expire_with_sources", settings.get("expire_with_sources")),
+            trusted_imports=self._names("trusted_imports", settings.get("trusted_imports")),
         )
         return PolicyReading(policy, tuple(self._warnings))
 
@@ -334,6 +338,12 @@ class _Reader:
         if value is None or isinstance(value, bool):
             return bool(value)
         raise self._invalid(f"`{name}` is true or false, not {_quoted(value)}")
+
+    def _names(self, name: str, value: object) -> frozenset[str]:
+        names = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(each, str) for each in names):
+            raise self._invalid(f"`{name}` is a list of names, not {_quoted(value)}")
+        return frozenset(names)
 
     def _choice(self, choices: type[_E], name: str, value: object, default: _E) -> _E:
         if value is None:

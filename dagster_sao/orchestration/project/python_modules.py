@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from dagster_sao.sql.python_code import imported_modules
+from dagster_sao.sql.python.imports import imported_modules
 
 
 class ImportedModules:

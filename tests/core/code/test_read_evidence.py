@@ -182,12 +182,32 @@ def test_what_is_asked_of_a_relation_counts_though_a_statement_makes_it_anew(see
     assert (found.follows_state, found.asks_rows) == (follows_state, asks_rows)
 
 
+def _python(code, imported=None, trusted=()):
+    node = world(code, materialized="table", meta={"dagster_sao": {"trusted_imports": [*trusted]}})
+    node._manifest["nodes"]["model.shop.m"]["language"] = "python"
+    return Fingerprinter(node._manifest, imported=lambda _code: imported or {})
+
+
 def test_a_python_model_tells_what_dbt_does_not_know():
-    code = world("def model(dbt, session): return session.sql('select * from raw.items')", materialized="table")
-    props = code._manifest["nodes"]["model.shop.m"]
-    props["language"] = "python"
-    code = Fingerprinter(code._manifest)
+    code = _python("def model(dbt, session): return session.sql('select * from raw.items')")
     assert evidence(trace(), "", code=code).untracked == ("raw.items",)
+
+
+IMPORTS = "import acme.rates, pandas, rates\n\ndef model(dbt, session): return rates.of(dbt.ref('orders'))"
+
+
+@pytest.mark.parametrize(
+    ("imported", "trusted", "untracked"),
+    [
+        ({}, (), ("import acme.rates", "import rates")),
+        ({"rates": "import fees"}, (), ("import acme.rates", "import fees")),
+        ({"rates/__init__.py": "import acme", "rates/of.py": "import rates.tables"}, (), ("import acme", "import acme.rates")),
+        ({"rates": ""}, ("acme",), ()),
+        ({"rates": "open('x')"}, ("acme.rates",), ("open('x')",)),
+    ],
+)  # fmt: skip
+def test_a_library_that_is_not_known_to_compute_only_may_read_anything(imported, trusted, untracked):
+    assert evidence(trace(), "", code=_python(IMPORTS, imported, trusted)).untracked == untracked
 
 
 SNAPSHOT = (

@@ -261,6 +261,10 @@ def test_meta_beside_config_counts_where_config_says_nothing():
             {"meta": {"dagster_sao": {"content_fingerprint": "yes"}}},
             "`content_fingerprint` is true or false, not 'yes'.",
         ),
+        (
+            {"meta": {"dagster_sao": {"trusted_imports": ["torch", 1]}}},
+            "`trusted_imports` is a list of names, not ['torch', 1].",
+        ),
         ({"meta": {"dagster_sao": "on"}}, "`meta.dagster_sao` is a mapping of settings, not 'on'."),
         ({"freshness": "1h"}, "`freshness` is a mapping, not '1h'."),
         ({"freshness": {"build_after": "1h"}}, "`freshness.build_after` is a mapping, not '1h'."),
@@ -291,7 +295,7 @@ VALUES = [
 ]  # fmt: skip
 NAMES = [
     "code_changes", "rebuild_every", "expire_with_sources", "content_fingerprint", "untracked_interval", "on_code_change",
-    "external_changes", "probe_every", "blocking", "trust_metadata", "unknown", 5, None, (1, 2),
+    "external_changes", "probe_every", "blocking", "trust_metadata", "trusted_imports", "unknown", 5, None, (1, 2),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The code of Python models and functions: its normal form, and the config that it reads."""
+"""The code of Python models and functions: its normal form, the config that it reads, and its other inputs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,37 @@ from collections.abc import Iterator, Mapping
 from dagster_sao.sql.compiled_sql import read_statements
 from dagster_sao.sql.dialects import DUCKDB
 from dagster_sao.sql.jinja_reads import ANY, Read
+from dagster_sao.sql.python.imports import IMPORTERS, imports_of, is_text, names_of_imports, path_of
 
 _READERS = frozenset(
     {
-        "ParquetDataset", "ParquetFile", "call", "connect", "create_engine", "forName", "forPath", "from_csv_auto", "from_parquet",
-        "genfromtxt", "get_stream", "getenv", "glob", "iglob", "iterdir", "listTables", "listdir", "load_model", "load_workbook", "loadtxt", "open", "rglob", "scandir",
-        "table_function", "urlopen", "urlretrieve",
+        "BZ2File", "Booster", "ConfigParser", "FileInput", "GzipFile", "LZMAFile", "ParquetDataset", "ParquetFile",
+        "RawConfigParser", "TarFile", "ZipFile", "build_opener", "call", "connect", "create_engine", "exists",
+        "forName", "forPath", "from_csv_auto", "from_parquet", "fromfile", "fwalk", "genfromtxt", "get_data",
+        "get_stream", "getctime", "getenv", "getline", "getlines", "getmtime", "getsize", "glob", "iglob", "is_dir",
+        "is_file", "isdir", "isfile", "iterdir", "listTables", "listdir", "load_model", "load_npz", "load_workbook",
+        "loadmat", "loadtxt", "memmap", "open", "popen", "rglob", "scandir", "stat", "table_function", "urlopen",
+        "urlretrieve", "walk",
     }
 )  # fmt: skip
 _READER_NAMES = ("read_", "scan_")
 """Functions and methods, by name or its beginning, that read a file, a database or the environment."""
-_OUTSIDE = frozenset(
-    {
-        "aiohttp", "boto3", "dbutils", "deltalake", "fsspec", "ftplib", "gcsfs", "gspread", "http", "httpx", "joblib", "paramiko",
-        "pyiceberg", "pymongo", "redis", "requests", "s3fs", "socket", "subprocess", "torch", "urllib3",
-    }
-)  # fmt: skip
-"""Modules, and an object of Databricks, whose functions may read anything."""
+_READER_PATHS = (
+    "ElementTree.parse",
+    "etree.parse",
+    "minidom.parse",
+    "numpy.load",
+    "resources.files",
+    "resources.path",
+    "sax.parse",
+)
+"""Such functions whose names alone say too little."""
+_FILES_OF_DATABRICKS = "dbutils."
+_OPEN = "open"
+_RUN_CODE = frozenset({"eval", "exec"})
 _FRAME_READERS = frozenset({"read", "readStream"})
 """Attributes of a session of Spark or Snowpark: what reads files, after options."""
 _OPTIONS = frozenset({"format", "option", "options", "schema", "with_metadata"})
-_IMPORTERS = frozenset({"__import__", "import_module"})
 _RELATIONS = frozenset({"list_rows", "table", "view"})
 _QUERIES = frozenset({"execute", "from_query", "query", "query_and_wait", "sql"})
 """Methods of a session of a database, with the name of a relation or with SQL."""
@@ -76,35 +86,6 @@ def reads_of_python(code: str) -> Iterator[Read]:
             yield "config", ANY
 
 
-def imported_modules(code: str) -> Iterator[str]:
-    """Yield the first names of the modules that code imports, as far as it spells them out.
-
-    >>> sorted(imported_modules("import a.b; from c.d import e; from importlib import import_module as i; i('f')"))
-    ['a', 'c', 'f', 'importlib']
-    """
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return
-    imports = dict(_imports(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-        elif (
-            isinstance(node, ast.Call)
-            and _is_text(node.args[:1])
-            and _path_of(node.func, imports).rpartition(".")[2] in _IMPORTERS
-        ):
-            yield str(node.args[0].value).partition(".")[0]  # type: ignore[attr-defined]
-
-
-def _is_text(arguments: list[ast.expr]) -> bool:
-    """Return whether the first of some arguments is a text that is spelled out."""
-    return bool(arguments) and isinstance(arguments[0], ast.Constant) and isinstance(arguments[0].value, str)
-
-
 def _is_config(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "config"
 
@@ -124,44 +105,35 @@ def inputs_of_python(code: str, dialect: str) -> list[str]:
     # A query of a data frame, as DuckDB allows it, names a variable.
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    imports = dict(_imports(tree))
+    names = dict(names_of_imports(tree))
+    modules = {module.partition(".")[0] for module, _ in imports_of(tree)}
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     found: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            found.update(dict.fromkeys(name for name in _inputs_of_call(node, dialect, imports) if name not in own))
-        elif isinstance(node, ast.Attribute | ast.Name) and _path_of(node, imports).endswith(".environ"):
-            found["os.environ"] = None
+            if not (isinstance(node.func, ast.Name) and node.func.id in functions):
+                found.update(dict.fromkeys(name for name in _inputs_of_call(node, dialect, names) if name not in own))
+        elif isinstance(node, ast.Attribute | ast.Name) and node not in called:
+            path = path_of(node, names)
+            if path.endswith(".environ"):
+                found["os.environ"] = None
+            elif _is_reader(path) and (path == _OPEN or path.partition(".")[0] in modules):
+                # It is passed on, as in `map(pandas.read_csv, files)`.
+                found[ast.unparse(node)] = None
     return list(found)
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield the names that code gives to what it imports, each with its full name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def _path_of(node: ast.AST, imports: Mapping[str, str]) -> str:
-    """Return the full name of what code names, such as `os.environ`; it begins with a dot where it is of some other value."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    return ".".join([imports.get(node.id, node.id) if isinstance(node, ast.Name) else "", *parts])
-
-
-def _inputs_of_call(call: ast.Call, dialect: str, imports: Mapping[str, str]) -> Iterator[str]:
-    path = _path_of(call.func, imports)
+def _inputs_of_call(call: ast.Call, dialect: str, names: Mapping[str, str]) -> Iterator[str]:
+    path = path_of(call.func, names)
     root, name = path.partition(".")[0], path.rpartition(".")[2]
     arguments, own = call.args, ""
-    if name == _OF_FRAMES and len(arguments) > 1 and _is_text(arguments) and _is_condition(arguments[0]):
+    if name == _OF_FRAMES and len(arguments) > 1 and is_text(arguments) and _is_condition(arguments[0]):
         # `frame.query("name", sql)` of DuckDB: what the SQL calls the rows of the frame.
         own, arguments = str(arguments[0].value), arguments[1:]  # type: ignore[attr-defined]
     argument = arguments[0] if arguments else None
-    is_query, is_import = _is_query(call, name, root, argument), name in _IMPORTERS
-    if _reads(call, name, root) or ((is_query or is_import) and not _is_text(arguments)):
+    is_query, is_import = _is_query(call, name, root, argument), name in IMPORTERS
+    if _reads(call, path) or ((is_query or is_import) and not is_text(arguments)):
         yield f"{name}({ast.unparse(argument) if argument is not None else ''})"
     elif is_query and isinstance(argument, ast.Constant):
         query = str(argument.value)
@@ -186,12 +158,18 @@ def _is_condition(text: ast.expr) -> bool:
     return isinstance(first, ast.Constant) and not str(first.value).lstrip().lower().startswith(_QUERY_STARTS)
 
 
-def _reads(call: ast.Call, name: str, root: str) -> bool:
-    """Return whether a call reads from outside, other than by a query."""
-    if name in _READERS or name.startswith(_READER_NAMES) or (root in _OUTSIDE and name != root):
+def _reads(call: ast.Call, path: str) -> bool:
+    """Return whether a call, of a function of this full name, reads from outside, other than by a query."""
+    if _is_reader(path) or path.startswith(_FILES_OF_DATABRICKS) or path in _RUN_CODE:
         return True
+    name = path.rpartition(".")[2]
     is_method = isinstance(call.func, ast.Attribute) and name not in _OPTIONS | _QUERIES | _RELATIONS
     return is_method and _is_frame_reader(call.func.value)  # type: ignore[attr-defined]
+
+
+def _is_reader(path: str) -> bool:
+    name = path.rpartition(".")[2]
+    return name in _READERS or name.startswith(_READER_NAMES) or path.endswith(_READER_PATHS)
 
 
 def _is_frame_reader(node: ast.AST) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_sao.sql.python_code import inputs_of_python
+from dagster_sao.sql.python.code import inputs_of_python
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,6 @@ from dagster_sao.sql.python_code import inputs_of_python
         ("spark.readStream.table('raw.a').filter(b); spark.read.table('raw.c')", ["raw.a", "raw.c"]),
         ("DeltaTable.forName(spark, 'x').toDF()", ["forName(spark)"]),
         ("dbutils.fs.head('/x')", ["head('/x')"]),
-        ("requests.get('https://x').json()", ["get('https://x')"]),
         ("session.call('p')", ["call('p')"]),
         ("bpd.read_gbq('a.b'); pl.scan_parquet(p)", ["read_gbq('a.b')", "scan_parquet(p)"]),
         ("session.query('select * from raw.a'); session.from_query('from raw.b')", ["raw.a", "raw.b"]),
@@ -36,12 +35,20 @@ from dagster_sao.sql.python_code import inputs_of_python
         ("frame.query('f', 'select * from f join raw.a using (id)'); frame.query('f', sql)", ["raw.a", "query(sql)"]),
         ("session.view('raw.v'); array.view('int32'); tensor.view(-1, 2)", ["raw.v"]),
         ("from duckdb import sql, query as q; sql('from raw.a'); q('from raw.b')", ["raw.a", "raw.b"]),
-        ("import requests as r; r.get(url)", ["get(url)"]),
-        ("from requests import get as fetch; fetch(url)", ["get(url)"]),
+        ("import pandas as pd; pd.concat(map(pd.read_csv, files))", ["pd.read_csv"]),
+        ("from pandas import read_csv as rows; [*map(rows, files)]", ["rows"]),
+        ("import os; lookup = os.getenv; [*map(open, files)]", ["os.getenv", "open"]),
+        ("def model(dbt, session):\n    walk = dbt.ref('a').stat\n    return walk", []),
+        ("import numpy as np; np.load(path); np.fromfile(path)", ["load(path)", "fromfile(path)"]),
+        ("import xml.etree.ElementTree as ET; ET.parse(path); ET.fromstring(text)", ["parse(path)"]),
+        ("from dateutil.parser import parse; parse(text); df.eval('a + b')", []),
+        ("import zipfile, gzip; zipfile.ZipFile(path); gzip.decompress(data)", ["ZipFile(path)"]),
+        ("from pathlib import Path; Path('x').exists()", ["exists()"]),
+        ("def walk(tree): return tree\nwalk(a); b.walk(c)", ["walk(c)"]),
+        ("exec(code); eval('1')", ["exec(code)", "eval('1')"]),
         ("from os import environ, environ as e; e['A']; environ.get('B')", ["os.environ"]),
         ("import os as system; system.environ.get('B')", ["os.environ"]),
         ("from pandas import read_csv as rows; rows(path)", ["read_csv(path)"]),
-        ("from deltalake import DeltaTable; DeltaTable(path).to_pandas()", ["DeltaTable(path)"]),
         ("from helpers import query, table; query(a); table(b); from math import sqrt; sqrt(4)", []),
         ("f.read(); a.get('b'); df.load(c); json.loads(d); read(e)", []),
     ],
