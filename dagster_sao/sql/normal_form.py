@@ -26,8 +26,6 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PLACEHOLDER = "jinja"
 """How the names begin that stand for Jinja tags."""
-FORM_VERSION = 6
-"""Part of the key under which forms and reads are kept: raise it when texts get others."""
 
 # These make columns from the columns, or the rows, of what a query reads.
 _STARS = (exp.Star, exp.Columns, exp.Pivot)

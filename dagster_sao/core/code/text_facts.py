@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, MutableMapping
 from collections.abc import Set as AbstractSet
 
 from dagster_sao.core.code.versions import digest
 from dagster_sao.sql.compiled_sql import relations_in_template
 from dagster_sao.sql.jinja_reads import JinjaReads, jinja_reads
-from dagster_sao.sql.normal_form import FORM_VERSION, macro_form, may_select_star, normal_form
+from dagster_sao.sql.normal_form import macro_form, may_select_star, normal_form
 from dagster_sao.sql.python.code import inputs_of_python
 from dagster_sao.sql.python.libraries import libraries_of_python
 from dagster_sao.sql.volatility import is_volatile
@@ -20,7 +19,7 @@ class TextFacts:
     """Facts about texts in one SQL dialect."""
 
     def __init__(self, dialect: str, cache: MutableMapping[str, str] | None = None) -> None:
-        """Keep the facts in `cache`, which may outlive this object; None: in memory only."""
+        """Keep the facts in `cache`, which may outlive this object but not these rules; None: in memory only."""
         self._dialect = dialect
         self._cache = cache if cache is not None else {}
         self._known_reads: dict[str, JinjaReads] = {}
@@ -63,14 +62,14 @@ class TextFacts:
 
     def python_libraries(self, code: str) -> list[str]:
         """Return the libraries that Python code imports and that may read anything."""
-        return self._labels(f"python libraries {sys.version_info[:2]}", code, libraries_of_python)
+        return self._labels("python libraries", code, libraries_of_python)
 
     def _labels(self, what: str, text: str, find: Callable[[str], list[str]]) -> list[str]:
         labels: list[str] = json.loads(self._cached(what, text, lambda text: json.dumps(find(text))))
         return labels
 
     def _cached(self, what: str, text: str, compute: Callable[[str], str]) -> str:
-        key = digest([what, FORM_VERSION, self._dialect, text])
+        key = digest([what, self._dialect, text])
         if key not in self._cache:
             self._cache[key] = compute(text)
         return self._cache[key]

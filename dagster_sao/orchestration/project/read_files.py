@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from dagster_dbt import DbtProject
 
+from dagster_sao.core.code import text_facts
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.core.manifest.read_graph import check_manifest_version
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
+from dagster_sao.sql import normal_form
 from dagster_sao.warehouse.dbt_private.environment import dbt_version
 
 Stamp = tuple[int, int, int]
@@ -128,15 +131,14 @@ def known_forms(dbt_project: DbtProject) -> dict[str, str]:
 
 @cache
 def _makers() -> str:
-    """Return the packages that facts about code follow from, with their versions: another version may see more in it."""
-    return ", ".join(f"{name} {_version(name)}" for name in ("dagster-sao", "sqlglot", "Jinja2"))
+    """Return what facts about code follow from: another parser, or another rule of this package, may see more in it."""
+    return f"Python {sys.version_info[:2]}, sqlglot {version('sqlglot')}, Jinja2 {version('Jinja2')}, {_rules()}"
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # on the path, and not installed
-        return ""
+def _rules() -> str:
+    """Return the digest of this package's modules that analyse code."""
+    modules = sorted([*Path(normal_form.__file__).parent.rglob("*.py"), Path(text_facts.__file__)])
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 
 
 def _cache_path(dbt_project: DbtProject) -> Path:

@@ -12,7 +12,6 @@ from dagster_sao.core.code.fingerprint import Fingerprint
 from dagster_sao.core.code.fingerprinter import Fingerprinter
 from dagster_sao.core.code.variables import Variables
 from dagster_sao.core.manifest.graph import NodeKind
-from dagster_sao.sql.normal_form import FORM_VERSION
 from tests.conftest import CORE_PROJECT, copy_core_project, run_dbt
 from tests.core.manifests import macro, manifest, model, seed, source
 
@@ -455,15 +454,6 @@ def test_the_cache_changes_no_fingerprint(plain):
     first = of(plain, cache=cache)["m"]
     assert cache
     assert of(plain, cache=cache)["m"] == first == of(plain)["m"]
-
-
-def test_forms_that_an_older_rule_left_in_the_cache_are_not_used(plain, monkeypatch):
-    cache = {}
-    with monkeypatch.context() as older:
-        older.setattr("dagster_sao.core.code.text_facts.FORM_VERSION", FORM_VERSION - 1)
-        of(plain, cache=cache)
-    cache = dict.fromkeys(cache, "old")
-    assert of(plain, cache=cache) == of(plain)
 
 
 @pytest.mark.parametrize(

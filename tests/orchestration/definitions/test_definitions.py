@@ -129,11 +129,11 @@ def test_definitions_are_pure_reading(tmp_path):
     assert project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders") == first
 
 
-def test_what_another_version_saw_in_the_code_is_looked_up_again(tmp_path):
+def test_what_other_rules_saw_in_the_code_is_looked_up_again(tmp_path):
     first = project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders")
     cache = tmp_path / "target" / "dagster_sao_normal_forms.json"
     found = json.loads(cache.read_text())
-    other = dict.fromkeys(found, "[[], []]") | {"made by": "dagster-sao 0.0.1, sqlglot 27.0.0, Jinja2 3.1.6"}
+    other = dict.fromkeys(found, "[[], []]") | {"made by": found["made by"][:-1]}
     cache.write_text(json.dumps(other))
     assert project_in(definitions(tmp_path, rich_manifest())).code_version("model.shop.orders") == first
     assert json.loads(cache.read_text()) == found
