@@ -25,7 +25,7 @@ LOCATION = """
 from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
 
-defs = build_state_aware_definitions(DbtProject({folder!r}), jobs=[{jobs}])
+defs = build_state_aware_definitions(DbtProject({folder!r}), warm_runs={warm}, jobs=[{jobs}])
 """
 JOBS = {
     "shop.py": """
@@ -53,7 +53,9 @@ class Deployment:
         run_dbt(kiosk, "parse")
         for file, jobs in JOBS.items():
             project = self.world.folder if file == "shop.py" else kiosk
-            (folder / file).write_text(LOCATION.format(folder=str(project), jobs=jobs))
+            # One code server forks its runs, the other starts a new Python for each.
+            warm = file == "shop.py"
+            (folder / file).write_text(LOCATION.format(folder=str(project), warm=warm, jobs=jobs))
         (folder / "workspace.yaml").write_text("load_from: [python_file: shop.py, python_file: kiosk.py]")
 
     @property

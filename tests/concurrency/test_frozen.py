@@ -34,12 +34,13 @@ def last_run(world):
 
 # That the next run builds nothing failed once in three times, in a run of the whole folder: it built all models once more.
 @pytest.mark.parametrize("next_run_too", [False, pytest.param(True, marks=pytest.mark.rare)])
-def test_a_frozen_worker_whose_leases_lapsed_writes_nothing_beside_another(world, next_run_too):
+def test_a_frozen_worker_whose_leases_lapsed_writes_nothing_beside_another(world, request, next_run_too):
     world.start().finish(RUN_SECONDS)
     shop.load(world.ask, range(shop.SOURCES), 1)
     since = world.now()
     with world.locked(f"shop.{MODEL}"):
         frozen = world.start(how=How.SHORT_LEASES)
+        request.addfinalizer(frozen.end)
         wait_for(
             "dbt to be at the model", lambda: (frozen.run_id, MODEL, None) in world.builds(since), seconds=RUN_SECONDS
         )

@@ -183,16 +183,20 @@ class DagsterClient:
         """Materialize assets as the UI does, and return the run's id."""
         return self._launch("__ASSET_JOB", assetSelection=[_key(asset) for asset in assets], assetCheckSelection=[])
 
-    def launch_job(self, job: str) -> str:
-        """Start a job with its own config, and return the run's id."""
-        return self._launch(job)
+    def launch_job(self, job: str, config: Mapping[str, Any] | None = None) -> str:
+        """Start a job with its own config or the given one, and return the run's id."""
+        return self._launch(job, config)
 
-    def _launch(self, job: str, **selected: Any) -> str:
+    def _launch(self, job: str, config: Mapping[str, Any] | None = None, **selected: Any) -> str:
         selector = {**self.selector, "pipelineName": job, **selected}
-        answer = self.query(_LAUNCH, params={"selector": selector, "runConfigData": {}, "mode": "default"})
+        answer = self.query(_LAUNCH, params={"selector": selector, "runConfigData": config or {}, "mode": "default"})
         if answer["launchRun"]["__typename"] != "LaunchRunSuccess":
             raise GraphQLError(json.dumps(answer))
         return answer["launchRun"]["run"]["runId"]
+
+    def terminate(self, run_id: str) -> None:
+        """Ask a run to end."""
+        self.query(_TERMINATE, run=run_id)
 
     def run_messages(self, run_id: str) -> list[tuple[str, str]]:
         """Return level and message of a run's events, with the error of those that have one."""
@@ -325,6 +329,7 @@ mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params)
     ... on InvalidSubsetError { message }
 } }
 """
+_TERMINATE = "mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"
 _RUN_LOGS = """
 query Logs($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
     ... on MessageEvent { level message } ... on ErrorEvent { error { message } }

@@ -139,9 +139,13 @@ class Worker:
     def finish(self, seconds: float) -> None:
         """Wait for its end; raise AssertionError when it fails or takes longer."""
         self.process.join(seconds)
+        self.end()
+        assert self.process.exitcode == 0, self.log()
+
+    def end(self) -> None:
+        """End it if it still runs, stopped or not."""
         if self.is_running:
             self.kill(group=True)
-        assert self.process.exitcode == 0, self.log()
 
     def log(self) -> str:
         return f"{self.config}\n" + (self.folder.parent / f"{self.run_id}.log").read_text()[-6000:]

@@ -19,6 +19,7 @@ from dagster_sao.orchestration.definitions.selections import warn_of_other_selec
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
 from dagster_sao.orchestration.definitions.shared_keys import refuse_shared_keys
 from dagster_sao.orchestration.definitions.translator import models_of, state_aware_spec
+from dagster_sao.orchestration.private.warm_runs import fork_runs
 from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
     check_no_selection,
@@ -37,6 +38,11 @@ from dagster_sao.orchestration.sources.age_checks import build_freshness_checks
 from dagster_sao.orchestration.sources.sensor import FreshnessProber, build_freshness_sensor
 
 _LOG = dg.get_dagster_logger("dagster_sao")
+_IMPORTED_BY_RUNS = (
+    "dagster_sao.orchestration.definitions.build",
+    "dagster_sao.orchestration.definitions.component",
+    "dbt.cli.main",
+)
 
 
 def orchestrate(  # noqa: PLR0913 (what a project consists of)
@@ -93,6 +99,8 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     ensure_manifest(project.dbt_project, project.variables)
     warn_of_other_selections(project)
     loaded = project.load()
+    if settings.warm_runs:
+        fork_runs([*_IMPORTED_BY_RUNS, f"dbt.adapters.{loaded.project.graph.adapter_type}"])
     refuse_shared_keys(loaded)
     refuse_partitions(loaded)
     made = list(make_models(loaded))

@@ -54,6 +54,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     kept_dbt_folders: int = DEFAULT_KEPT,
     efficient_testing: EfficientTesting | str = EfficientTesting.AGGREGATE,
     verify_proofs: float = DEFAULT_VERIFIED_SHARE,
+    warm_runs: bool = False,
     jobs: Sequence[StateAwareJob] = (),
 ) -> dg.Definitions:
     """Return the assets, the sources, the two sensors and the jobs of a dbt project.
@@ -79,6 +80,8 @@ def build_state_aware_definitions(  # noqa: PLR0913
         efficient_testing: How to save queries of data tests: `off`, `reuse` (proofs), `aggregate` (several tests of a relation in
             one query) or `all`.
         verify_proofs: The share of proven tests that are run all the same, 0 to 1.
+        warm_runs: Whether the code server forks the processes of runs, of all that it launches, from one that has imported Dagster
+            and dbt, instead of starting a new Python for each.
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
@@ -110,6 +113,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
         kept_dbt_folders=kept_dbt_folders,
         efficient_testing=efficient_testing,  # type: ignore[arg-type]  # checked by the settings
         verify_proofs=verify_proofs,
+        warm_runs=warm_runs,
         jobs=list(jobs),
     )
     return define(

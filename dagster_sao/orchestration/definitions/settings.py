@@ -87,6 +87,16 @@ class StateAwareSettings(dg.Resolvable):
         ),
     ] = DEFAULT_VERIFIED_SHARE
 
+    warm_runs: Annotated[
+        bool,
+        Resolver.default(
+            description=(
+                "Whether the code server forks the processes of runs, of all that it launches, from one that has imported Dagster and"
+                " dbt, instead of starting a new Python for each."
+            )
+        ),
+    ] = False
+
     jobs: Annotated[
         list[StateAwareJob],
         Resolver.default(

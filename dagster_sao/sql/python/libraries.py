@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterable
 
+from dagster_sao.sql.dialects import DUCKDB
 from dagster_sao.sql.python.imports import imports_of
 
 IMPORT = "import "
@@ -14,7 +15,7 @@ _COMPUTING = frozenset(
     {
         "Levenshtein", "annotated_types", "arrow", "attr", "attrs", "babel", "bigframes", "bs4", "cachetools",
         "catboost", "category_encoders", "cloudpickle", "cvxpy", "cytoolz", "dask", "dateparser", "dateutil", "delta",
-        "duckdb", "emoji", "faker", "fastparquet", "feature_engine", "ftfy", "fuzzywuzzy", "geopandas",
+        DUCKDB, "emoji", "faker", "fastparquet", "feature_engine", "ftfy", "fuzzywuzzy", "geopandas",
         "google.cloud.bigquery", "h3", "holidays", "humanize", "ibis", "imblearn", "inflection", "isodate", "jellyfish",
         "jinja2", "jmespath", "jsonschema", "langdetect", "lifelines", "lightgbm", "markdown", "mmh3", "modin",
         "more_itertools", "msgpack", "narwhals", "networkx", "numba", "numexpr", "numpy", "openpyxl", "orjson",

@@ -1,0 +1,151 @@
+"""CPU of a run that the code server of `dagster dev` launches and that builds one model, with `warm_runs` and without.
+
+    python benchmarks/warm_runs.py [100] [--repeats 3]
+
+Each has its own copy of one made-up project, on DuckDB. CPU seconds of the code server and of
+all that it starts, dbt too, from the request until the run has ended; and the wall time until dbt is started, because it is what
+people wait for. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._support import print_table
+from benchmarks.state_aware_job import BIN, _dbt_environment, make_project
+from tests.support.dagster_dev import DagsterDev, dagster_dev_of
+from tests.support.polling import wait_for
+
+DEFINITIONS = """
+from dagster_dbt import DbtProject
+from dagster_sao import build_state_aware_definitions, build_state_aware_job
+
+defs = build_state_aware_definitions(
+    DbtProject("{folder}"), warm_runs={warm}, jobs=[build_state_aware_job("nightly")]
+)
+"""
+SECONDS = 300
+LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+@dataclass
+class Deployment:
+    """A `dagster dev` with one project."""
+
+    name: str
+    dev: DagsterDev
+    folder: Path
+    seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+
+    def measure(self, model: str) -> None:
+        """Measure a run of the job that builds a model."""
+        config = {"ops": {"bench_dbt_assets": {"config": {"force": [model]}}}}
+        before, started = self._cpu_seconds(), time.time()
+        done = self.dev.ended(self.dev.client.launch_job("nightly", config))
+        wait_for("the run's process to end", lambda: not self._is_at_work(), seconds=SECONDS)
+        assert done.status == "SUCCESS", self.dev.log()[-3000:]
+        self.seconds.append(self._cpu_seconds() - before)
+        self.waited.append(self._time_of_dbt(done.id) - started)
+        print(f"{self.name}: {self.seconds[-1]:.2f}, dbt after {self.waited[-1]:.1f} s", file=sys.stderr)
+
+    def _time_of_dbt(self, run_id: str) -> float:
+        with dg.DagsterInstance.from_config(self.dev.environment["DAGSTER_HOME"]) as instance:
+            events = instance.all_logs(run_id)
+        return min(event.timestamp for event in events if "Running dbt command" in event.user_message)
+
+    def _servers(self) -> list[psutil.Process]:
+        home = self.dev.environment["DAGSTER_HOME"]
+        servers = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if "grpc" in process.cmdline() and process.environ().get("DAGSTER_HOME") == home:
+                    servers.append(process)
+        return servers
+
+    def _cpu_seconds(self) -> float:
+        (server,) = self._servers()
+        return sum(sum(p.cpu_times()[:4]) for p in [server, *server.children(recursive=True)])
+
+    def _is_at_work(self) -> bool:
+        """Whether the process of a run, or its dbt, goes on."""
+        (server,) = self._servers()
+        return any(_is_at_work(process, server.pid) for process in server.children(recursive=True))
+
+
+def _is_at_work(process: psutil.Process, server: int) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return False
+    return process.ppid() != server or not any(name in command for name in LASTING)
+
+
+def dbt(folder: Path, *arguments: str) -> float:
+    """Run dbt in a project, and return its CPU seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, **_dbt_environment(folder)}
+    subprocess.run([BIN / "dbt", "-q", *arguments], cwd=folder, env=environment, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("models", nargs="?", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    model = f"m{options.models - 1}"
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        deployments, alone = [], []
+        for warm in (False, True):
+            folder = Path(name).resolve() / str(warm)
+            make_project(folder, options.models)
+            dbt(folder, "parse")
+            definitions = folder / "definitions.py"
+            definitions.write_text(DEFINITIONS.format(folder=folder, warm=warm))
+            dev = stack.enter_context(dagster_dev_of(definitions, _dbt_environment(folder)))
+            deployments.append(Deployment(f"warm_runs={warm}", dev, folder))
+        plain = Path(name).resolve() / "dbt"
+        make_project(plain, options.models)
+        dbt(plain, "build")
+        for _ in range(options.repeats + 1):
+            for deployment in deployments:
+                deployment.measure(model)
+            alone.append(dbt(plain, "build", "--select", model))
+    print_table(
+        f"A run that builds one model of {options.models}, launched by a code server (medians of {options.repeats})",
+        ["", "CPU seconds", "ratio to dbt build", "seconds until dbt"],
+        [
+            *(
+                [
+                    one.name,
+                    f"{statistics.median(one.seconds[1:]):.2f}",
+                    f"{statistics.median(a / b for a, b in zip(one.seconds[1:], alone[1:], strict=True)):.1f} ×",
+                    f"{statistics.median(one.waited[1:]):.1f}",
+                ]
+                for one in deployments
+            ),
+            [f"`dbt build --select {model}`", f"{statistics.median(alone[1:]):.2f}", "1", ""],
+        ],
+        "The first run of each, which builds all models, is not counted.",
+    )
+
+
+if __name__ == "__main__":
+    main()

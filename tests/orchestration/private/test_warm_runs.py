@@ -1,0 +1,61 @@
+"""What `warm_runs` relies on in Dagster's code server: an upgrade that moves it fails here first."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import sys
+
+import pytest
+from dagster._grpc.server import DagsterApiServer
+
+from dagster_sao.orchestration.private import warm_runs
+
+
+def test_the_code_server_takes_the_processes_of_runs_from_its_context():
+    assert 'self._mp_ctx = multiprocessing.get_context("spawn")' in inspect.getsource(DagsterApiServer.__init__)
+    start_run = inspect.getsource(DagsterApiServer.StartRun)
+    used = {"Queue()", "Event()", "Process(\n            target=start_run_in_subprocess,\n            args=["}
+    assert all(f"self._mp_ctx.{name}" in start_run for name in used)
+    assert start_run.count("_mp_ctx") == len(used)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The class of the code server, with its own way to start runs again afterwards."""
+    monkeypatch.setattr(DagsterApiServer, "StartRun", lambda self, _request: self._mp_ctx)
+    return DagsterApiServer
+
+
+def test_only_a_code_server_forks_runs(server, monkeypatch):
+    start_run = server.StartRun
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delitem(sys.modules, "dagster._grpc.server")
+        warm_runs.fork_runs([])
+    assert server.StartRun is start_run
+
+
+def test_a_forked_run_has_the_modules_of_all_projects_and_the_environment_of_its_start(server, monkeypatch):
+    warm_runs.fork_runs(["colorsys"])
+    warm_runs.fork_runs(["colorsys", "chunk_that_is_not_there", "quopri"])
+    context = server.StartRun(server.__new__(server), None)
+    answers = context.Queue()
+    monkeypatch.setenv("SET_LATER", "1")
+    process = context.Process(target=_tell, args=[answers, os.getpid()])
+    process.start()
+    assert answers.get(timeout=120) == (True, True, "1", False)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def _tell(answers, starter):
+    imported = ("colorsys" in sys.modules, "quopri" in sys.modules)
+    answers.put((*imported, os.environ.get("SET_LATER"), os.getppid() == starter))
+
+
+def test_where_nothing_can_be_forked_nothing_changes(server, monkeypatch):
+    start_run = server.StartRun
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    warm_runs.fork_runs([])
+    assert server.StartRun is start_run
