@@ -1,10 +1,10 @@
 """How long a new row waits for its run, under `dagster dev` with both sensors on.
 
-    python benchmarks/latency.py [--changes 30] [--intervals 5 30]
+    python benchmarks/latency.py [--changes 30] [--intervals 5 30] [--warm-runs]
 
 A project of ten models over ten sources, on PostgreSQL. After each run, and a random part of an interval, a row is inserted into one
 source. *requested* is the time from its commit until the run is in the instance, *building* until dbt is started for it. Wall time:
-it is what people wait for. Needs PostgreSQL's server programs.
+it is what people wait for. `--warm-runs` switches `warm_runs` on. Needs PostgreSQL's server programs.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ defs = build_state_aware_definitions(
     default_sensor_status=dg.DefaultSensorStatus.RUNNING,
     freshness_interval_seconds={interval},
     automation_interval_seconds={interval},
+    warm_runs={warm},
 )
 """
 
@@ -76,12 +77,13 @@ def make_project(folder: Path, server: Server, database: str) -> None:
 
 
 @contextmanager
-def dagster_dev(folder: Path, interval: int) -> Iterator[dg.DagsterInstance]:
+def dagster_dev(folder: Path, interval: int, *, warm: bool) -> Iterator[dg.DagsterInstance]:
     """Run `dagster dev` on the project, and yield its instance."""
     home = folder / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    (folder / "defs.py").write_text(DEFINITIONS.format(folder=str(folder / "project"), interval=interval))
+    text = DEFINITIONS.format(folder=str(folder / "project"), interval=interval, warm=warm)
+    (folder / "defs.py").write_text(text)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "dagster", "dev", "-f", "defs.py", "-h", "127.0.0.1", "-p", str(free_port())]
@@ -98,13 +100,13 @@ def dagster_dev(folder: Path, interval: int) -> Iterator[dg.DagsterInstance]:
             end_with_children(process, home)
 
 
-def measure(interval: int, changes: int, server: Server) -> list[Latency]:
+def measure(interval: int, changes: int, server: Server, *, warm: bool) -> list[Latency]:
     """Return the latency of each change."""
     chance, database, found = random.Random(interval), f"latency_{interval}", []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         make_project(folder / "project", server, database)
-        with dagster_dev(folder, interval) as instance:
+        with dagster_dev(folder, interval, warm=warm) as instance:
             wait_for("the first run", lambda: _finished(instance) == 1, seconds=SECONDS)
             for number in range(changes):
                 # A row lands at any moment between two ticks.
@@ -113,7 +115,8 @@ def measure(interval: int, changes: int, server: Server) -> list[Latency]:
                 inserted = time.time()
                 wait_for("its run", lambda done=number + 2: _finished(instance) == done, seconds=SECONDS)
                 record = instance.get_run_records(limit=1)[0]
-                started = instance.get_run_stats(record.dagster_run.run_id).start_time or 0.0
+                logs = instance.all_logs(record.dagster_run.run_id)
+                started = min(event.timestamp for event in logs if "Running dbt command" in event.user_message)
                 found.append(Latency(record.create_timestamp.timestamp() - inserted, started - inserted))
     return found
 
@@ -126,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", type=int, default=30)
     parser.add_argument("--intervals", type=int, nargs="+", default=[5, 30])
+    parser.add_argument("--warm-runs", action="store_true")
     args = parser.parse_args()
     binaries = programs()
     if binaries is None:
@@ -133,14 +137,14 @@ def main() -> None:
     rows = []
     with running_server(binaries) as server:
         for interval in args.intervals:
-            found = measure(interval, args.changes, server)
+            found = measure(interval, args.changes, server, warm=args.warm_runs)
             for what in ("requested", "building"):
                 seconds = sorted(getattr(one, what) for one in found)
                 p95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds)))]
                 figures = (statistics.median(seconds), p95, seconds[-1])
                 rows.append([f"{interval} s", what, *(f"{figure:.1f}" for figure in figures)])
     print_table(
-        f"Seconds from a new row to its run, {args.changes} changes",
+        f"Seconds from a new row to its run, {args.changes} changes, {'warm' if args.warm_runs else 'ordinary'} runs",
         ["interval", "until", "median", "p95", "max"],
         rows,
     )
