@@ -15,7 +15,6 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-_METHOD = "forkserver"
 _SERVER = "dagster._grpc.server"
 _IMPORTED_BY_RUNS = ("dagster._cli", "dagster._grpc.impl")
 _FORKED = "_dagster_sao_forked"
@@ -25,12 +24,12 @@ def fork_runs(preloaded: Sequence[str]) -> None:
     """From now on, let the code server of this process fork the processes of its runs. Does nothing in other processes.
 
     They are forked from a process of their own, which has imported the modules `preloaded`, those of all calls together. It has
-    no threads and no definitions: each run loads these as ever. Where there is no such start method, as on Windows, or no such code
-    server, as perhaps in a later Dagster, nothing changes.
+    no threads and no definitions: each run loads these as ever. Nothing changes outside of Linux, as libraries of macOS do not survive
+    a fork, and where there is no such code server, as perhaps in a later Dagster.
     https://docs.python.org/3/library/multiprocessing.html#contexts-and-start-methods
     """
     # Only a code server has it loaded, which takes a while.
-    if _SERVER not in sys.modules or _METHOD not in multiprocessing.get_all_start_methods():
+    if _SERVER not in sys.modules or not sys.platform.startswith("linux"):
         return
     server = getattr(import_module(_SERVER), "DagsterApiServer", None)
     start_run = getattr(server, "StartRun", None)
@@ -57,7 +56,7 @@ class _ForkedRuns:
     """Stands in for the code server's context of `multiprocessing`."""
 
     def __init__(self) -> None:
-        self._context: Any = multiprocessing.get_context(_METHOD)
+        self._context: Any = multiprocessing.get_context("forkserver")
         self._preloaded = dict.fromkeys(_IMPORTED_BY_RUNS)
 
     def preload(self, modules: Sequence[str]) -> None:
