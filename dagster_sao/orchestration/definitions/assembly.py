@@ -38,6 +38,7 @@ from dagster_sao.orchestration.sources.age_checks import build_freshness_checks
 from dagster_sao.orchestration.sources.sensor import FreshnessProber, build_freshness_sensor
 
 _LOG = dg.get_dagster_logger("dagster_sao")
+_DAEMON_SECONDS = 5
 _IMPORTED_BY_RUNS = (
     "dagster_sao.orchestration.definitions.build",
     "dagster_sao.orchestration.definitions.component",
@@ -205,7 +206,7 @@ def _build_sensors(
             project,
             prober,
             name=project.freshness_sensor_name,
-            interval_seconds=settings.freshness_interval_seconds,
+            interval_seconds=_asked_interval(settings.freshness_interval_seconds),
             default_status=settings.default_sensor_status,
         ),
         StateAwareAutomationSensor(
@@ -213,11 +214,20 @@ def _build_sensors(
             project=project,
             before_plan=prober.probe_before_plan,
             target=_target(models),
-            minimum_interval_seconds=settings.automation_interval_seconds,
+            minimum_interval_seconds=_asked_interval(settings.automation_interval_seconds),
             default_status=settings.default_sensor_status,
             description=f"Builds the models of the dbt project {project.name} whose code or upstream data changed.",
         ),
     ]
+
+
+def _asked_interval(seconds: int) -> int:
+    """Return the interval to ask Dagster for, so that ticks are `seconds` apart.
+
+    Its daemon looks every five seconds (`MIN_INTERVAL_LOOP_TIME` in dagster/_daemon/sensor.py) whether a sensor is due, and finds what
+    becomes due at that very moment at this look or the next, as it happens.
+    """
+    return seconds - 1 if seconds % _DAEMON_SECONDS == 0 else seconds
 
 
 def _target(models: dg.AssetsDefinition) -> dg.AssetSelection:

@@ -115,6 +115,14 @@ def test_the_sensors_are_stopped_until_somebody_starts_them(tmp_path):
     assert {s.default_status for s in running.sensors} == {dg.DefaultSensorStatus.RUNNING}
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(1, 1), (5, 4), (7, 7), (30, 29)])
+def test_a_sensor_is_due_before_the_daemon_looks_and_not_while_it_does(tmp_path, seconds, asked):
+    defs = definitions(
+        tmp_path, rich_manifest(), freshness_interval_seconds=seconds, automation_interval_seconds=seconds
+    )
+    assert {sensor.minimum_interval_seconds for sensor in defs.sensors} == {asked}
+
+
 def test_a_selection_makes_the_rest_sources(tmp_path):
     defs = definitions(tmp_path, rich_manifest(), select="orders")
     graph = project_in(defs).load().project.graph
@@ -361,7 +369,7 @@ def test_a_component_is_loaded_from_yaml_with_a_state_aware_block(component):
             freshness_interval_seconds=300, sensors_enabled=True, loaded_by_dagster=["raw.*"]
         )
         sensors = {s.name: s for s in defs.sensors}
-        assert sensors["shop_freshness_sensor"].minimum_interval_seconds == 300
+        assert sensors["shop_freshness_sensor"].minimum_interval_seconds == 299
         assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
         assert found._orchestrated_project.loaded_by_dagster == {ORDERS_KEY}
 

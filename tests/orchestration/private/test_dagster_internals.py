@@ -13,9 +13,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.execution.context.system import StepExecutionContext
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 from dagster_dbt import DbtProject
 
 import dagster_sao
+from dagster_sao.orchestration.definitions import assembly
 from dagster_sao.orchestration.private import automation, dagster_internals
 
 # Module, name, and the parameters or attributes that we rely on.
@@ -284,3 +286,7 @@ def test_a_tick_of_a_schedule_uses_the_instance_that_it_is_lent(tmp_path):
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance, dg.build_schedule_context(instance) as context:
         dagster_internals.lend_instance(context, instance)
         assert context.instance is instance
+
+
+def test_the_daemon_looks_for_due_sensors_as_often_as_their_intervals_assume():
+    assert MIN_INTERVAL_LOOP_TIME == assembly._DAEMON_SECONDS
