@@ -294,6 +294,9 @@ class Fingerprinter:
             yield Part("sql", short(python_form(raw)))
             if imported := self._imported(raw):
                 yield Part("imports", short(imported))
+            # A build from before these were found did not record them.
+            if inputs := self._inputs_of_python(raw, props):
+                yield Part("inputs", short(inputs))
             for read in reads_of_python(raw):
                 yield from self._reached.value_parts(read, props)
         else:

@@ -124,9 +124,9 @@ def known_forms(dbt_project: DbtProject) -> dict[str, str]:
     """Return the normal forms of code and other facts about it, by content, that were computed before by the same packages."""
     try:
         found = json.loads(_cache_path(dbt_project).read_bytes())
+        return found if isinstance(found, dict) and found.get(_MADE_BY) == _makers() else {}
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get(_MADE_BY) == _makers() else {}
 
 
 @cache

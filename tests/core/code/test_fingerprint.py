@@ -673,3 +673,15 @@ def test_what_a_python_model_reads_of_its_config_counts(code, changed):
         for a in (1, 2)
     )
     assert changes(old, new) == changed
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [("import acme", ("inputs",)), ("import json", ()), ("open('x')", ()), ("import others", ())],
+)
+def test_what_is_known_of_a_library_that_a_python_model_imports_counts(code, changed):
+    old, new = (
+        with_macros(language="python", raw_code=code, config={"meta": {"dagster_sao": {"trusted_imports": trusted}}})
+        for trusted in ([], ["acme"])
+    )
+    assert changes(old, new) == changed
