@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
@@ -73,6 +74,11 @@ def median_cpu(work: Callable[[], object], repeats: int, before: Callable[[], ob
         before()
         spent.append(cpu_seconds(work))
     return statistics.median(spent)
+
+
+def time_of_dbt(instance: dg.DagsterInstance, run_id: str) -> float:
+    """Return when a run first started dbt, in seconds since the epoch."""
+    return min(event.timestamp for event in instance.all_logs(run_id) if "Running dbt command" in event.user_message)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:

@@ -26,7 +26,7 @@ import dagster as dg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._support import print_table
+from benchmarks._support import print_table, time_of_dbt
 from tests.conftest import run_dbt
 from tests.support.dagster_dev import end_with_children, free_port
 from tests.support.polling import wait_for
@@ -115,8 +115,7 @@ def measure(interval: int, changes: int, server: Server, *, warm: bool) -> list[
                 inserted = time.time()
                 wait_for("its run", lambda done=number + 2: _finished(instance) == done, seconds=SECONDS)
                 record = instance.get_run_records(limit=1)[0]
-                logs = instance.all_logs(record.dagster_run.run_id)
-                started = min(event.timestamp for event in logs if "Running dbt command" in event.user_message)
+                started = time_of_dbt(instance, record.dagster_run.run_id)
                 found.append(Latency(record.create_timestamp.timestamp() - inserted, started - inserted))
     return found
 

@@ -26,7 +26,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._support import print_table
+from benchmarks._support import print_table, time_of_dbt
 from benchmarks.state_aware_job import BIN, _dbt_environment, make_project
 from tests.support.dagster_dev import DagsterDev, dagster_dev_of
 from tests.support.polling import wait_for
@@ -61,13 +61,9 @@ class Deployment:
         wait_for("the run's process to end", lambda: not self._is_at_work(), seconds=SECONDS)
         assert done.status == "SUCCESS", self.dev.log()[-3000:]
         self.seconds.append(self._cpu_seconds() - before)
-        self.waited.append(self._time_of_dbt(done.id) - started)
-        print(f"{self.name}: {self.seconds[-1]:.2f}, dbt after {self.waited[-1]:.1f} s", file=sys.stderr)
-
-    def _time_of_dbt(self, run_id: str) -> float:
         with dg.DagsterInstance.from_config(self.dev.environment["DAGSTER_HOME"]) as instance:
-            events = instance.all_logs(run_id)
-        return min(event.timestamp for event in events if "Running dbt command" in event.user_message)
+            self.waited.append(time_of_dbt(instance, done.id) - started)
+        print(f"{self.name}: {self.seconds[-1]:.2f}, dbt after {self.waited[-1]:.1f} s", file=sys.stderr)
 
     def _servers(self) -> list[psutil.Process]:
         home = self.dev.environment["DAGSTER_HOME"]
@@ -97,7 +93,10 @@ def _is_at_work(process: psutil.Process, server: int) -> bool:
 
 
 def dbt(folder: Path, *arguments: str) -> float:
-    """Run dbt in a project, and return its CPU seconds."""
+    """Run dbt in a project, and return its CPU seconds.
+
+    `state_aware_job.run` would also end what this process has started before: `dagster dev`.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, **_dbt_environment(folder)}
     subprocess.run([BIN / "dbt", "-q", *arguments], cwd=folder, env=environment, check=True)

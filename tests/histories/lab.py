@@ -48,6 +48,11 @@ class Told:
     """By name: what Dagster was told of it in the run, with the asset it is shown on."""
 
 
+def built(told: Told) -> set[str]:
+    """Return the names of the nodes that a run built."""
+    return {name for name, (what, _) in told.nodes.items() if what == "build"}
+
+
 class Lab(Station):
     """One case in progress."""
 

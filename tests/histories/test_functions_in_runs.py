@@ -7,7 +7,7 @@ import pytest
 from dagster_sao.orchestration.leases.leases import Leases
 from dagster_sao.orchestration.leases.relation_keys import lease_keys
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
-from tests.histories.lab import TABLE, VIEW, lab
+from tests.histories.lab import TABLE, VIEW, built, lab
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_an_edited_function_is_created_before_all_that_calls_it(folder, edit):
         case.edit(edit)
         (run,) = case.cycle()
         assert run.success
-        assert {name for name, (what, _) in run.nodes.items() if what == "build"} == {"v", "below", "t"}
+        assert built(run) == {"v", "below", "t"}
         assert run.nodes["t"] == ("build", "Code changed: function: taxed")
         assert run.tests == {"dear": "pass"}
         assert amounts(case) == [(92, 90)]

@@ -7,7 +7,7 @@ import pytest
 
 from dagster_sao import build_state_aware_job
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
-from tests.histories.lab import TABLE, lab
+from tests.histories.lab import TABLE, built, lab
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +28,6 @@ def folder(tmp_path):
 
 def accident(**what):
     InProcessDbt.stage.accident = Accident(**what)
-
-
-def built(told):
-    return {name for name, (what, _) in told.nodes.items() if what == "build"}
 
 
 def test_what_a_killed_dbt_had_not_finished_was_interrupted_and_did_not_fail(folder):

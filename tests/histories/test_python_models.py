@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.histories.lab import TABLE, lab
+from tests.histories.lab import TABLE, built, lab
 
 pytestmark = pytest.mark.slow
 
@@ -19,10 +19,6 @@ TRUSTED = ", meta={'dagster_sao': {'trusted_imports': ['idna']}}"
 
 def python_model(library, config=""):
     return {"models/p.py": MODEL.format(library=library, config=config)}
-
-
-def built(run):
-    return {name for name, (what, _) in run.nodes.items() if what == "build"}
 
 
 @pytest.mark.parametrize(("library", "again"), [("idna", {"p"}), ("json", set())])

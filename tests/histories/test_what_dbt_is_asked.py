@@ -9,7 +9,7 @@ from dbt.artifacts.schemas.results import RunStatus
 from dbt.artifacts.schemas.run import RunResult
 from dbt.task.run import ModelRunner
 
-from tests.histories.lab import TABLE, VIEW, lab
+from tests.histories.lab import TABLE, VIEW, built, lab
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +27,6 @@ FILES = {"models/sources.yml": SOURCES, "models/other.sql": TABLE + "select 1 as
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path
-
-
-def built(run):
-    return {name for name, (what, _) in run.nodes.items() if what == "build"}
 
 
 # What is passed selects what was planned

@@ -164,7 +164,10 @@ class Fingerprinter:
         return (read, entry) if entry is not None else (name, self._nodes[unique_id])
 
     def relations_spelled_out(self, node: Node) -> list[str]:
-        """Return the relations and files that a node's own templates, hooks too, name without `ref` and `source`."""
+        """Return what a node's own templates or Python code, and its hooks, name without `ref` and `source`.
+
+        Relations and files, and of Python code the libraries that may read anything, by label.
+        """
         raw = [str(self._nodes[uid].get("raw_code") or "") for uid in (node.unique_id, *node.ephemerals)]
         if node.language == "python":
             return self._inputs_of_python(raw[0], self._nodes[node.unique_id])
