@@ -118,10 +118,14 @@ class DagsterDev:
         )
 
     def a_full_round(self, moment: float, count: int = 1, *, seconds: float = TICK_SECONDS) -> None:
-        """Wait until the sensors looked at the sources, and then at the models, `count` times after a moment."""
-        looked = self.ticks_after(moment, FRESHNESS_SENSOR, count, seconds=seconds)
-        self.ticks_after(looked[-1].timestamp, AUTOMATION_SENSOR, seconds=seconds)
+        """Wait until both sensors have ticked `count` times after a moment, and what either of them found is shown.
+
+        The sensors take turns in probing the sources. The freshness sensor shows what the automation sensor found.
+        """
+        first = self.ticks_after(moment, FRESHNESS_SENSOR, count, seconds=seconds)[-1]
         self.ticks_after(moment, AUTOMATION_SENSOR, count, seconds=seconds)
+        planned = self.ticks_after(first.timestamp, AUTOMATION_SENSOR, seconds=seconds)[0]
+        self.ticks_after(planned.timestamp, FRESHNESS_SENSOR, seconds=seconds)
 
     def run_after(self, moment: float, *, seconds: float = RUN_SECONDS) -> Run:
         """Return the first run created after a moment, once it has ended."""
