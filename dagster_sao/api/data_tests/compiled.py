@@ -13,7 +13,7 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dagster_internals import lean_resource
+from dagster_sao.orchestration.private.dbt_commands import lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import vars_arguments
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject

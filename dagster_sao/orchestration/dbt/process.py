@@ -30,7 +30,7 @@ from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import masked_lines
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dagster_internals import DbtCliInvocation, mask_stdout
+from dagster_sao.orchestration.private.dbt_commands import DbtCliInvocation, interrupts_afterwards, mask_stdout
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.project.read_files import read_manifest
@@ -174,12 +174,12 @@ class DbtProcess:
             undo.callback(self._remove_requests)
             self._requests[TEST_REQUEST] = _write_request(request.to_json() if request is not None else "")
             self._requests[BUILD_SECONDS] = _write_request(json.dumps(dict(seconds)) if seconds else "")
-            with temporary_environment({**changes, TRACE_FILE: _TRACES, **self._requests}):
+            with interrupts_afterwards(), temporary_environment({**changes, TRACE_FILE: _TRACES, **self._requests}):
                 self.invocation: DbtCliInvocation = dbt.cli(
                     arguments, manifest=loaded.manifest, dagster_dbt_translator=loaded.translator, raise_on_error=False
                 )
-            # Without its watchdog, dbt would go on after the leases of its run have ended.
-            undo.callback(self.stop)
+                # Without its watchdog, dbt would go on after the leases of its run have ended.
+                undo.callback(self.stop)
             mask_stdout(self.invocation, masked_lines)
             mark_folder(self.invocation.target_path, context.run.run_id)
             self._traces = TraceFile(self.invocation.target_path / _TRACES)

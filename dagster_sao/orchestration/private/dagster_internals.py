@@ -1,4 +1,4 @@
-"""All imports from the internals of Dagster and dagster-dbt, except those for automation, which are in `automation`.
+"""All imports from the internals of Dagster and dagster-dbt, except those in `automation` and `dbt_commands`.
 
 `tests/orchestration/private/test_dagster_internals.py` names each of them, so that an upgrade which moves one fails there first.
 """
@@ -24,16 +24,14 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES, RunsFilter
 from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource
+from dagster_dbt import DagsterDbtTranslator
 from dagster_dbt.asset_utils import (
     DAGSTER_DBT_MANIFEST_METADATA_KEY,
     DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
     build_dbt_specs,
     get_asset_check_key_for_test,
 )
-from dagster_dbt.compat import DBT_PYTHON_VERSION
 from dagster_dbt.components.dbt_project.scaffolder import DbtProjectComponentScaffolder
-from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
 from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 from dagster_dbt.dbt_manifest import validate_manifest
 from dagster_dbt.dbt_project import DagsterDbtProjectPreparer, DbtProject, using_dagster_dev
@@ -46,7 +44,6 @@ __all__ = [
     "FINISHED_STATUSES",
     "NOT_FINISHED_STATUSES",
     "DagsterEventType",
-    "DbtCliInvocation",
     "DbtEventIterator",
     "DbtProjectComponentScaffolder",
     "DbtProjectManager",
@@ -66,7 +63,6 @@ __all__ = [
     "fresh_translator",
     "get_asset_check_key_for_test",
     "last_check_evaluations",
-    "lean_resource",
     "lend_instance",
     "listen_to_run",
     "maximum_event_id",
@@ -356,30 +352,3 @@ def on_one_connection(storage: SqliteEventLogStorage) -> Iterator[SqliteEventLog
         shared = copy.copy(storage)
         shared.index_connection = lambda: nullcontext(connection)  # type: ignore[method-assign]
         yield shared
-
-
-_START = ("cli", "_cli_version", "_initialize_dbt_core_adapter")
-"""What dagster-dbt's resource does to start a command."""
-
-
-def lean_resource(dbt: DbtCliResource, *, is_imported: bool, needs_adapter: bool) -> DbtCliResource:
-    """Return a resource whose commands start without unneeded work.
-
-    dagster-dbt runs `dbt --version` before the first command of each run, which takes seconds and asks PyPI for newer
-    releases, and opens an adapter that only `fetch_row_counts` and `fetch_column_metadata` use. `is_imported` tells that the
-    executable is the dbt of this Python environment, so that its version is known. A resource that starts commands in its own
-    way stays as it is.
-    """
-    if any(getattr(type(dbt), name) is not getattr(DbtCliResource, name) for name in _START):
-        return dbt
-    lean = dbt.model_copy()
-    if is_imported and DBT_PYTHON_VERSION is not None:
-        vars(lean)["_cli_version"] = DBT_PYTHON_VERSION
-    if not needs_adapter:
-        vars(lean)["_initialize_dbt_core_adapter"] = lambda _args: None
-    return lean
-
-
-def mask_stdout(invocation: DbtCliInvocation, masked: Callable[[Callable[[], Iterator[Any]]], Any]) -> None:
-    """Pass the output of dbt through `masked` before dagster-dbt copies it to the logs of the run."""
-    invocation._stream_stdout = masked(invocation._stream_stdout)  # type: ignore[method-assign]

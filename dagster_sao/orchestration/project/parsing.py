@@ -26,7 +26,8 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dagster_internals import lean_resource, prepare_arguments, using_dagster_dev
+from dagster_sao.orchestration.private.dagster_internals import prepare_arguments, using_dagster_dev
+from dagster_sao.orchestration.private.dbt_commands import lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import has_own_manifest
 from dagster_sao.orchestration.project.manifest_inputs import FileContent, FileReader, FileStat, InputFiles, difference
 from dagster_sao.warehouse.dbt_private.environment import (

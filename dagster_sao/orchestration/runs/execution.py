@@ -29,10 +29,10 @@ from dagster_sao.orchestration.leases.dead_runs import end_dead_runs
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import (
     expect_no_check_results,
-    lean_resource,
     remember_outputs,
     report_engine_event,
 )
+from dagster_sao.orchestration.private.dbt_commands import lean_resource
 from dagster_sao.orchestration.private.open_files import kept_open
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject

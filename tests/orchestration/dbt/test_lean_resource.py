@@ -11,7 +11,7 @@ from dagster_dbt.core import resource
 from dbt.cli.main import dbtRunner
 
 from dagster_sao import StateAwareProject, build_state_aware_definitions
-from dagster_sao.orchestration.private.dagster_internals import lean_resource
+from dagster_sao.orchestration.private.dbt_commands import lean_resource
 from dagster_sao.warehouse.dbt_private.environment import is_imported_dbt
 
 ENTRY = "import sys\nfrom dbt.cli.main import cli\nsys.exit(cli())\n"

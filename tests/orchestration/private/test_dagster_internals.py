@@ -18,7 +18,7 @@ from dagster_dbt import DbtProject
 
 import dagster_sao
 from dagster_sao.orchestration.definitions import assembly
-from dagster_sao.orchestration.private import automation, dagster_internals
+from dagster_sao.orchestration.private import automation, dagster_internals, dbt_commands
 
 # Module, name, and the parameters or attributes that we rely on.
 RELIED_ON = [
@@ -114,6 +114,8 @@ RELIED_ON = [
         [],
     ),
     ("dagster._daemon.asset_daemon", "asset_daemon_cursor_to_instigator_serialized_cursor", ["cursor"], []),
+    ("dagster._utils.interrupts", "capture_interrupts", [], []),
+    ("dagster._utils.interrupts", "pop_captured_interrupt", [], []),
     ("dagster_shared.check", "CheckError", [], []),
     ("dagster_dbt.asset_utils", "DAGSTER_DBT_MANIFEST_METADATA_KEY", [], []),
     ("dagster_dbt.asset_utils", "DAGSTER_DBT_UNIQUE_ID_METADATA_KEY", [], []),
@@ -126,6 +128,7 @@ RELIED_ON = [
     ),
     ("dagster_dbt.compat", "DBT_PYTHON_VERSION", [], ["major"]),
     ("dagster_dbt.components.dbt_project.scaffolder", "DbtProjectComponentScaffolder", [], ["scaffold"]),
+    ("dagster_dbt.core", "dbt_cli_invocation", [], ["subprocess"]),
     (
         "dagster_dbt.core.dbt_cli_invocation",
         "DbtCliInvocation",
@@ -170,7 +173,7 @@ def test_it_is_where_it_was_and_takes_what_we_give(module, name, parameters, att
 def test_every_private_import_is_named_here():
     ours = {
         (m, n)
-        for module in (automation, dagster_internals)
+        for module in (automation, dagster_internals, dbt_commands)
         for m, n in imported(Path(module.__file__))
         if m and m.startswith(("dagster.", "dagster_dbt.", "dagster_shared."))
     }
@@ -185,7 +188,7 @@ def test_no_other_module_of_the_package_imports_what_is_private():
         for module, _ in imported(path)
         if module and module.startswith(("dagster._", "dagster_shared", "dagster_dbt."))
     }
-    assert {name for name, _ in strays} == {"automation.py", "dagster_internals.py"}
+    assert {name for name, _ in strays} == {"automation.py", "dagster_internals.py", "dbt_commands.py"}
 
 
 def test_the_event_log_is_asked_in_the_way_we_ask():
