@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 RUN_SECONDS = 300
 MODEL = "m0_0"
+LOADS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,16 @@ def last_run(world):
 
 
 # That the next run builds nothing failed once in three times, in a run of the whole folder: it built all models once more.
-@pytest.mark.parametrize("next_run_too", [False, pytest.param(True, marks=pytest.mark.rare)])
-def test_a_frozen_worker_whose_leases_lapsed_writes_nothing_beside_another(world, request, next_run_too):
+@pytest.mark.parametrize(
+    ("next_run_too", "forks_dbt"),
+    [(False, False), (False, True), pytest.param(True, False, marks=pytest.mark.rare)],
+)
+def test_a_frozen_worker_whose_leases_lapsed_writes_nothing_beside_another(world, request, next_run_too, forks_dbt):
     world.start().finish(RUN_SECONDS)
-    shop.load(world.ask, range(shop.SOURCES), 1)
+    shop.load(world.ask, range(shop.SOURCES), next(LOADS))
     since = world.now()
     with world.locked(f"shop.{MODEL}"):
-        frozen = world.start(how=How.SHORT_LEASES)
+        frozen = world.start(how=How.SHORT_LEASES, forks_dbt=forks_dbt)
         request.addfinalizer(frozen.end)
         wait_for(
             "dbt to be at the model", lambda: (frozen.run_id, MODEL, None) in world.builds(since), seconds=RUN_SECONDS

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 ROUNDS = int(os.environ.get("DAGSTER_SAO_CONCURRENCY_ROUNDS", "3"))
 SEED = os.environ.get("DAGSTER_SAO_CONCURRENCY_SEED", "1")
 WORKERS = 4
+WAYS = [(How.ONE_PROCESS, False), (How.ONE_PROCESS, True), (How.STEP_IN_ITS_OWN_PROCESS, False)]
+"""How a worker executes its run, and whether it forks its dbt."""
 ROUND_SECONDS = 300
 
 
@@ -92,8 +94,8 @@ def test_runs_at_once_never_meet_and_leave_every_model_current(world):
         loaded = chance.sample(range(shop.SOURCES), chance.randint(1, shop.SOURCES)) if number > 1 else range(4)
         shop.load(world.ask, loaded, number)
         since, began = world.now(), time.monotonic()
-        hows = [chance.choice([How.ONE_PROCESS, How.STEP_IN_ITS_OWN_PROCESS]) for _ in range(WORKERS)]
-        workers = [world.start(selection(chance), how) for how in hows]
+        hows = chance.choices(WAYS, k=WORKERS)
+        workers = [world.start(selection(chance), how, forks_dbt=forks_dbt) for how, forks_dbt in hows]
         kill_some(world, workers, chance, since, seconds)
         world.start().finish(ROUND_SECONDS)
         taken = time.monotonic() - began

@@ -7,6 +7,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,7 @@ from dagster_sao import build_state_aware_definitions, build_state_aware_job
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.leases.leases import _LEASES, Claim, Leases
 from dagster_sao.orchestration.leases.tables import find_table
+from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands, path_of_new_python
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 
@@ -33,7 +35,7 @@ def job_of(folder: str, in_process: bool) -> dg.JobDefinition:
     return build_state_aware_definitions(DbtProject(folder), jobs=[job]).resolve_job_def("all")
 
 
-def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any], how: How) -> None:
+def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any], how: How, forks_dbt: bool) -> None:
     """Execute a run; the body of a worker, which ends with 0 when the run succeeded."""
     # A group of its own, with all that it starts.
     os.setsid()
@@ -47,12 +49,13 @@ def execute(folder: Path, home: Path, run_id: str, config: dict[str, Any], how: 
     if how is How.WITHOUT_LEASES:
         Leases.claim = lambda _leases, relations: Claim(frozenset(relations), {})
         Leases.write = _write_anyway
+    forking = forked_dbt_commands(path_of_new_python()) if forks_dbt else nullcontext()
     job = dg.build_reconstructable_job(
         __name__, job_of.__name__, reconstructable_args=(str(folder), how is not How.STEP_IN_ITS_OWN_PROCESS)
     )
     definition = job.get_definition()
     (op,) = definition.graph.node_dict
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with forking, dg.DagsterInstance.from_config(str(home)) as instance:
         run_config = {"ops": {op: {"config": config}}}
         run = instance.create_run_for_job(definition, run_id=run_id, run_config=run_config)
         # What `dagster api execute_run` calls, which a run launcher starts.
@@ -83,12 +86,13 @@ class Worker:
     home: Path
     config: dict[str, Any] = field(default_factory=dict)
     how: How = How.ONE_PROCESS
+    forks_dbt: bool = False
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     was_killed: bool = False
 
     def __post_init__(self) -> None:
         self.process: BaseProcess = PROCESSES.Process(
-            target=execute, args=(self.folder, self.home, self.run_id, self.config, self.how)
+            target=execute, args=(self.folder, self.home, self.run_id, self.config, self.how, self.forks_dbt)
         )
         self.process.start()
 

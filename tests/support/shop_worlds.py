@@ -51,8 +51,8 @@ class DuckDBWorld:
         with closing(duckdb.connect(str(self._database))) as connection:
             return connection.execute(statement).fetchall()
 
-    def start(self, select: str = "", how: How = How.ONE_PROCESS) -> Worker:
-        return Worker(self.folder, self.home, {"select": select}, how)
+    def start(self, select: str = "", how: How = How.ONE_PROCESS, *, forks_dbt: bool = False) -> Worker:
+        return Worker(self.folder, self.home, {"select": select}, how, forks_dbt)
 
     def bury(self, worker: Worker) -> None:
         """Return when nothing of a killed worker writes any more."""

@@ -11,9 +11,12 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import cached_property, wraps
 from importlib import import_module
 from typing import Any
+
+from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands, path_of_new_python
+from dagster_sao.warehouse.dbt_private.command_line import start_anew
 
 _SERVER = "dagster._grpc.server"
 _IMPORTED_BY_RUNS = ("dagster._cli", "dagster._grpc.impl")
@@ -69,10 +72,16 @@ class _ForkedRuns:
 
     def Process(self, *, target: Callable[..., Any], args: Sequence[Any]) -> Any:  # noqa: N802 (as `multiprocessing` has it)
         """Return a process that will have the environment variables of this moment, as a new Python has."""
-        return self._context.Process(target=_run_with, args=(dict(os.environ), target, args))
+        return self._context.Process(target=_run_with, args=(dict(os.environ), self._path_of_new_python, target, args))
+
+    @cached_property
+    def _path_of_new_python(self) -> Sequence[str]:
+        return path_of_new_python()
 
 
-def _run_with(environment: Mapping[str, str], target: Callable[..., Any], args: Sequence[Any]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    target(*args)
+def _run_with(
+    environment: Mapping[str, str], python_path: Sequence[str], target: Callable[..., Any], args: Sequence[Any]
+) -> None:
+    start_anew(environment)
+    with forked_dbt_commands(python_path):
+        target(*args)
