@@ -24,7 +24,8 @@ from dagster_sao import build_state_aware_definitions, build_state_aware_job
 from dagster_sao.orchestration.leases import leases
 from dagster_sao.orchestration.leases.leases import _LEASES, Claim, Leases
 from dagster_sao.orchestration.leases.tables import find_table
-from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands, path_of_new_python
+from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands
+from dagster_sao.orchestration.private.new_python import path_of_new_python
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 

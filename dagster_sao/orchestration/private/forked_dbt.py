@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dagster_sao.orchestration.private.dbt_commands import commands_started_by
-from dagster_sao.warehouse.dbt_private.command_line import be_dbt
-from dagster_sao.warehouse.dbt_private.environment import is_imported_dbt
+from dagster_sao.orchestration.private.new_python import as_new_python
+from dagster_sao.warehouse.dbt_private.command_line import run_as_script
+from dagster_sao.warehouse.dbt_private.environment import environment_of_file, is_imported_dbt
 
 _NOBODY_KNOWS = 1
 """The exit code of a dbt whose starter was killed before it."""
@@ -35,15 +36,6 @@ class _Command(NamedTuple):
     args: list[str]
     env: dict[str, str]
     cwd: Path
-
-
-def path_of_new_python() -> list[str]:
-    """Return the folders in which a new Python with the environment of this process looks for modules, except the current one.
-
-    Raises subprocess.CalledProcessError and OSError.
-    """
-    code = "import sys; print(*filter(None, sys.path), sep='\\n')"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @contextmanager
@@ -204,4 +196,10 @@ def _run_dbt(command: _Command, stdout: int, to_close: Sequence[int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(stdout, stream.fileno())
     os.close(stdout)
-    be_dbt(command.args, command.env, command.cwd)
+    os.chdir(command.cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("dbt")  # what `ps` and `top` show
+    # dbt reads the `.env` of the current folder when it is imported, which it was elsewhere.
+    with as_new_python({**environment_of_file(command.cwd), **command.env}):
+        run_as_script(command.args)

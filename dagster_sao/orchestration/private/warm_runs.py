@@ -15,8 +15,8 @@ from functools import cached_property, wraps
 from importlib import import_module
 from typing import Any
 
-from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands, path_of_new_python
-from dagster_sao.warehouse.dbt_private.command_line import start_anew
+from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands
+from dagster_sao.orchestration.private.new_python import as_new_python, path_of_new_python
 
 _SERVER = "dagster._grpc.server"
 _IMPORTED_BY_RUNS = ("dagster._cli", "dagster._grpc.impl")
@@ -82,6 +82,5 @@ class _ForkedRuns:
 def _run_with(
     environment: Mapping[str, str], python_path: Sequence[str], target: Callable[..., Any], args: Sequence[Any]
 ) -> None:
-    start_anew(environment)
-    with forked_dbt_commands(python_path):
+    with as_new_python(environment), forked_dbt_commands(python_path):
         target(*args)

@@ -25,14 +25,15 @@ def test_an_interrupt_waits_for_the_end_of_the_block():
 
 
 def test_an_error_in_the_block_is_told_beside_the_interrupt():
-    with (
-        raise_interrupts_as(RunInterruptedError),
-        pytest.raises(RunInterruptedError) as raised,
-        interrupts_afterwards(),
-    ):  # noqa: PT012
+    with raise_interrupts_as(RunInterruptedError), pytest.raises(RunInterruptedError) as raised:
+        _fail_while_interrupted()
+    assert isinstance(raised.value.__context__, OSError)
+
+
+def _fail_while_interrupted():
+    with interrupts_afterwards():
         signal.raise_signal(signal.SIGINT)
         raise OSError
-    assert isinstance(raised.value.__context__, OSError)
 
 
 def test_without_an_interrupt_nothing_happens():

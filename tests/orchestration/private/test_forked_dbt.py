@@ -15,7 +15,8 @@ import psutil
 import pytest
 from dagster_dbt.core import dbt_cli_invocation
 
-from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands, path_of_new_python
+from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands
+from dagster_sao.orchestration.private.new_python import path_of_new_python
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import sys
@@ -58,3 +59,15 @@ def test_outside_of_linux_nothing_changes(server, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     warm_runs.fork_runs([])
     assert server.StartRun is start_run
+
+
+def test_a_forked_run_ends_as_a_new_python_does(server, tmp_path):
+    """Libraries send at the end what they have gathered."""
+    warm_runs.fork_runs([])
+    context = server.StartRun(server.__new__(server), None)
+    sent = tmp_path / "sent"
+    process = context.Process(target=atexit.register, args=[sent.touch])
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    assert sent.exists()
