@@ -1,10 +1,10 @@
 """How long a new row waits for its run, under `dagster dev` with both sensors on.
 
-    python benchmarks/latency.py [--changes 30] [--intervals 5 30] [--warm-runs]
+    python benchmarks/latency.py [--changes 30] [--intervals 5 30] [--cold-runs]
 
 A project of ten models over ten sources, on PostgreSQL. After each run, and a random part of an interval, a row is inserted into one
 source. *requested* is the time from its commit until the run is in the instance, *building* until dbt is started for it. Wall time:
-it is what people wait for. `--warm-runs` switches `warm_runs` on. Needs PostgreSQL's server programs.
+it is what people wait for. `--cold-runs` switches `warm_runs` off. Needs PostgreSQL's server programs.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", type=int, default=30)
     parser.add_argument("--intervals", type=int, nargs="+", default=[5, 30])
-    parser.add_argument("--warm-runs", action="store_true")
+    parser.add_argument("--cold-runs", action="store_true")
     args = parser.parse_args()
     binaries = programs()
     if binaries is None:
@@ -136,14 +136,14 @@ def main() -> None:
     rows = []
     with running_server(binaries) as server:
         for interval in args.intervals:
-            found = measure(interval, args.changes, server, warm=args.warm_runs)
+            found = measure(interval, args.changes, server, warm=not args.cold_runs)
             for what in ("requested", "building"):
                 seconds = sorted(getattr(one, what) for one in found)
                 p95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds)))]
                 figures = (statistics.median(seconds), p95, seconds[-1])
                 rows.append([f"{interval} s", what, *(f"{figure:.1f}" for figure in figures)])
     print_table(
-        f"Seconds from a new row to its run, {args.changes} changes, {'warm' if args.warm_runs else 'ordinary'} runs",
+        f"Seconds from a new row to its run, {args.changes} changes, {'cold' if args.cold_runs else 'warm'} runs",
         ["interval", "until", "median", "p95", "max"],
         rows,
     )

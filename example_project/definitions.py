@@ -43,8 +43,6 @@ defs = dg.Definitions.merge(
         default_sensor_status=dg.DefaultSensorStatus.RUNNING,
         freshness_interval_seconds=10,
         automation_interval_seconds=10,
-        # New rows are built about two seconds earlier, on Linux.
-        warm_runs=True,
         # What the sensors do anyway, for those who would rather have a schedule: stop the sensors and start it.
         jobs=[build_state_aware_job("hourly", schedule="0 * * * *", schedule_enabled=False)],
     ),

@@ -18,7 +18,7 @@ from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
 
 jobs = [build_state_aware_job(name, select=name) for name in ("quick", "sleeping")]
-defs = build_state_aware_definitions(DbtProject({folder!r}), jobs=jobs, warm_runs=True)
+defs = build_state_aware_definitions(DbtProject({folder!r}), jobs=jobs)
 """
 PROFILE = (
     "shop: {{target: dev, outputs: {{dev: {{type: postgres, host: 127.0.0.1, port: {port}, user: {user},"

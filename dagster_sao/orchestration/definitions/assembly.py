@@ -100,8 +100,8 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     ensure_manifest(project.dbt_project, project.variables)
     warn_of_other_selections(project)
     loaded = project.load()
-    if settings.warm_runs:
-        fork_runs([*_IMPORTED_BY_RUNS, f"dbt.adapters.{loaded.project.graph.adapter_type}"])
+    imported = [*_IMPORTED_BY_RUNS, f"dbt.adapters.{loaded.project.graph.adapter_type}"]
+    fork_runs(imported, is_wanted=settings.warm_runs)
     refuse_shared_keys(loaded)
     refuse_partitions(loaded)
     made = list(make_models(loaded))

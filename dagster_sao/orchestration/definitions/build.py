@@ -54,7 +54,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
     kept_dbt_folders: int = DEFAULT_KEPT,
     efficient_testing: EfficientTesting | str = EfficientTesting.AGGREGATE,
     verify_proofs: float = DEFAULT_VERIFIED_SHARE,
-    warm_runs: bool = False,
+    warm_runs: bool = True,
     jobs: Sequence[StateAwareJob] = (),
 ) -> dg.Definitions:
     """Return the assets, the sources, the two sensors and the jobs of a dbt project.
@@ -81,7 +81,7 @@ def build_state_aware_definitions(  # noqa: PLR0913
             one query) or `all`.
         verify_proofs: The share of proven tests that are run all the same, 0 to 1.
         warm_runs: Whether the code server forks the processes of runs, of all that it launches, from one that has imported Dagster
-            and dbt, instead of starting a new Python for each.
+            and dbt, instead of starting a new Python for each. On Linux.
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:

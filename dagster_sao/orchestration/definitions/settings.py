@@ -92,10 +92,10 @@ class StateAwareSettings(dg.Resolvable):
         Resolver.default(
             description=(
                 "Whether the code server forks the processes of runs, of all that it launches, from one that has imported Dagster and"
-                " dbt, instead of starting a new Python for each."
+                " dbt, instead of starting a new Python for each. On Linux."
             )
         ),
-    ] = False
+    ] = True
 
     jobs: Annotated[
         list[StateAwareJob],

@@ -23,12 +23,12 @@ _IMPORTED_BY_RUNS = ("dagster._cli", "dagster._grpc.impl")
 _FORKED = "_dagster_sao_forked"
 
 
-def fork_runs(preloaded: Sequence[str]) -> None:
-    """From now on, let the code server of this process fork the processes of its runs. Does nothing in other processes.
+def fork_runs(preloaded: Sequence[str], *, is_wanted: bool) -> None:
+    """From now on, let the code server of this process fork the processes of its runs, unless one of its projects does not want it.
 
     They are forked from a process of their own, which has imported the modules `preloaded`, those of all calls together. It has
-    no threads and no definitions: each run loads these as ever. Nothing changes outside of Linux, as libraries of macOS do not survive
-    a fork, and where there is no such code server, as perhaps in a later Dagster.
+    no threads and no definitions: each run loads these as ever. Does nothing in other processes, outside of Linux, as libraries of macOS
+    do not survive a fork, and where there is no such code server, as perhaps in a later Dagster.
     https://docs.python.org/3/library/multiprocessing.html#contexts-and-start-methods
     """
     # Only a code server has it loaded, which takes a while.
@@ -40,7 +40,9 @@ def fork_runs(preloaded: Sequence[str]) -> None:
         return
     if not hasattr(start_run, _FORKED):
         server.StartRun = start_run = _forking(start_run)
-    getattr(start_run, _FORKED).preload(preloaded)
+    forked: _ForkedRuns = getattr(start_run, _FORKED)
+    forked.preload(preloaded)
+    forked.are_wanted &= is_wanted
 
 
 def _forking(start_run: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,7 +50,8 @@ def _forking(start_run: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(start_run)
     def start_forked_run(self: Any, *request: Any) -> Any:
-        self._mp_ctx = forked
+        if forked.are_wanted:
+            self._mp_ctx = forked
         return start_run(self, *request)
 
     setattr(start_forked_run, _FORKED, forked)
@@ -59,6 +62,7 @@ class _ForkedRuns:
     """Stands in for the code server's context of `multiprocessing`."""
 
     def __init__(self) -> None:
+        self.are_wanted = True
         self._context: Any = multiprocessing.get_context("forkserver")
         self._preloaded = dict.fromkeys(_IMPORTED_BY_RUNS)
 

@@ -32,13 +32,13 @@ def test_only_a_code_server_forks_runs(server, monkeypatch):
     start_run = server.StartRun
     with monkeypatch.context() as elsewhere:
         elsewhere.delitem(sys.modules, "dagster._grpc.server")
-        warm_runs.fork_runs([])
+        warm_runs.fork_runs([], is_wanted=True)
     assert server.StartRun is start_run
 
 
 def test_a_forked_run_has_the_modules_of_all_projects_and_the_environment_of_its_start(server, monkeypatch):
-    warm_runs.fork_runs(["colorsys"])
-    warm_runs.fork_runs(["colorsys", "chunk_that_is_not_there", "quopri"])
+    warm_runs.fork_runs(["colorsys"], is_wanted=True)
+    warm_runs.fork_runs(["colorsys", "chunk_that_is_not_there", "quopri"], is_wanted=True)
     context = server.StartRun(server.__new__(server), None)
     answers = context.Queue()
     monkeypatch.setenv("SET_LATER", "1")
@@ -54,16 +54,25 @@ def _tell(answers, starter):
     answers.put((*imported, os.environ.get("SET_LATER"), os.getppid() == starter))
 
 
+@pytest.mark.parametrize("wanted", [[False], [False, True], [True, False]])
+def test_one_project_that_does_not_want_it_is_enough(server, wanted):
+    for is_wanted in wanted:
+        warm_runs.fork_runs([], is_wanted=is_wanted)
+    of_dagster = server.__new__(server)
+    of_dagster._mp_ctx = "Dagster's own"
+    assert server.StartRun(of_dagster, None) == "Dagster's own"
+
+
 def test_outside_of_linux_nothing_changes(server, monkeypatch):
     start_run = server.StartRun
     monkeypatch.setattr(sys, "platform", "darwin")
-    warm_runs.fork_runs([])
+    warm_runs.fork_runs([], is_wanted=True)
     assert server.StartRun is start_run
 
 
 def test_a_forked_run_ends_as_a_new_python_does(server, tmp_path):
     """Libraries send at the end what they have gathered."""
-    warm_runs.fork_runs([])
+    warm_runs.fork_runs([], is_wanted=True)
     context = server.StartRun(server.__new__(server), None)
     sent = tmp_path / "sent"
     process = context.Process(target=atexit.register, args=[sent.touch])
