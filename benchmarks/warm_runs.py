@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -32,11 +34,18 @@ from tests.support.dagster_dev import DagsterDev, dagster_dev_of
 from tests.support.polling import wait_for
 
 DEFINITIONS = """
+import dagster as dg
 from dagster_dbt import DbtProject
 from dagster_sao import build_state_aware_definitions, build_state_aware_job
 
-defs = build_state_aware_definitions(
-    DbtProject("{folder}"), warm_runs={warm}, jobs=[build_state_aware_job("nightly")]
+@dg.multi_asset(specs=[dg.AssetSpec(f"bare_{{number}}") for number in range({models})])
+def bare():
+    for number in range({models}):
+        yield dg.MaterializeResult(f"bare_{{number}}")
+
+defs = dg.Definitions.merge(
+    build_state_aware_definitions(DbtProject("{folder}"), warm_runs={warm}, jobs=[build_state_aware_job("nightly")]),
+    dg.Definitions(assets=[bare], jobs=[dg.define_asset_job("bare_job", dg.AssetSelection.assets(bare))]),
 )
 """
 SECONDS = 300
@@ -52,18 +61,28 @@ class Deployment:
     folder: Path
     seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
 
     def measure(self, selection: str) -> None:
         """Measure a run of the job that builds a selection, though nothing has changed."""
         config = {"ops": {"bench_dbt_assets": {"config": {"force": [selection]}}}}
-        before, started = self._cpu_seconds(), time.time()
-        done = self.dev.ended(self.dev.client.launch_job("nightly", config))
+        started = time.time()
+        seconds, run_id = self._run("nightly", config)
+        self.seconds.append(seconds)
+        with dg.DagsterInstance.from_config(self.dev.environment["DAGSTER_HOME"]) as instance:
+            self.waited.append(time_of_dbt(instance, run_id) - started)
+        print(f"{self.name}: {self.seconds[-1]:.2f}, dbt after {self.waited[-1]:.1f} s", file=sys.stderr)
+
+    def measure_bare(self) -> None:
+        """Measure a run that only records materializations."""
+        self.bare.append(self._run("bare_job", {})[0])
+
+    def _run(self, job: str, config: dict[str, Any]) -> tuple[float, str]:
+        before = self._cpu_seconds()
+        done = self.dev.ended(self.dev.client.launch_job(job, config))
         wait_for("the run's process to end", lambda: not self._is_at_work(), seconds=SECONDS)
         assert done.status == "SUCCESS", self.dev.log()[-3000:]
-        self.seconds.append(self._cpu_seconds() - before)
-        with dg.DagsterInstance.from_config(self.dev.environment["DAGSTER_HOME"]) as instance:
-            self.waited.append(time_of_dbt(instance, done.id) - started)
-        print(f"{self.name}: {self.seconds[-1]:.2f}, dbt after {self.waited[-1]:.1f} s", file=sys.stderr)
+        return self._cpu_seconds() - before, done.id
 
     def _servers(self) -> list[psutil.Process]:
         home = self.dev.environment["DAGSTER_HOME"]
@@ -118,7 +137,7 @@ def main() -> None:
             make_project(folder, options.models)
             dbt(folder, "parse")
             definitions = folder / "definitions.py"
-            definitions.write_text(DEFINITIONS.format(folder=folder, warm=warm))
+            definitions.write_text(DEFINITIONS.format(folder=folder, warm=warm, models=options.models))
             dev = stack.enter_context(dagster_dev_of(definitions, _dbt_environment(folder)))
             deployments.append(Deployment(f"warm_runs={warm}", dev, folder))
         plain = Path(name).resolve() / "dbt"
@@ -127,24 +146,28 @@ def main() -> None:
         for _ in range(options.repeats + 1):
             for deployment in deployments:
                 deployment.measure(selection)
+                if options.all:
+                    deployment.measure_bare()
             alone.append(dbt(plain, "build", "--select", selection))
     print_table(
         f"A run of {options.models} models that builds {selection}, launched by a code server (medians of {options.repeats})",
         ["", "CPU seconds", "ratio to dbt build", "seconds until dbt"],
         [
             *(
-                [
-                    one.name,
-                    f"{statistics.median(one.seconds[1:]):.2f}",
-                    f"{statistics.median(a / b for a, b in zip(one.seconds[1:], alone[1:], strict=True)):.1f} ×",
-                    f"{statistics.median(one.waited[1:]):.1f}",
-                ]
+                [one.name, *_ratio(one.seconds, alone), f"{statistics.median(one.waited[1:]):.1f}"]
                 for one in deployments
             ),
-            [f"`dbt build --select {selection}`", f"{statistics.median(alone[1:]):.2f}", "1", ""],
+            *([f"{one.name}, only events", *_ratio(one.bare, alone), ""] for one in deployments if one.bare),
+            [f"`dbt build --select {selection}`", *_ratio(alone, alone), ""],
         ],
         "The first run of each, which builds all models, is not counted.",
     )
+
+
+def _ratio(seconds: Sequence[float], alone: Sequence[float]) -> tuple[str, str]:
+    """Return the median without the first, and its ratio to dbt's in the same turn."""
+    ratios = [one / other for one, other in zip(seconds[1:], alone[1:], strict=True)]
+    return f"{statistics.median(seconds[1:]):.2f}", f"{statistics.median(ratios):.2f} ×"
 
 
 if __name__ == "__main__":
