@@ -1,10 +1,10 @@
 """How long a new row waits for its run, under `dagster dev` with both sensors on.
 
-    python benchmarks/latency.py [--changes 30] [--intervals 5 30] [--cold-runs]
+    python benchmarks/latency.py [--changes 30] [--intervals 5 30] [--queue-seconds 5] [--cold-runs]
 
 A project of ten models over ten sources, on PostgreSQL. After each run, and a random part of an interval, a row is inserted into one
 source. *requested* is the time from its commit until the run is in the instance, *building* until dbt is started for it. Wall time:
-it is what people wait for. `--cold-runs` switches `warm_runs` off. Needs PostgreSQL's server programs.
+it is what people wait for. `--queue-seconds` is how often Dagster's run queue looks, and `--cold-runs` switches `warm_runs` off. Needs PostgreSQL's server programs.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ defs = build_state_aware_definitions(
     warm_runs={warm},
 )
 """
+INSTANCE = """
+telemetry: {{enabled: false}}
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {{dequeue_interval_seconds: {queue_seconds}}}
+"""
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,12 @@ def make_project(folder: Path, server: Server, database: str) -> None:
 
 
 @contextmanager
-def dagster_dev(folder: Path, interval: int, *, warm: bool) -> Iterator[dg.DagsterInstance]:
+def dagster_dev(folder: Path, interval: int, options: argparse.Namespace) -> Iterator[dg.DagsterInstance]:
     """Run `dagster dev` on the project, and yield its instance."""
     home = folder / "home"
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    text = DEFINITIONS.format(folder=str(folder / "project"), interval=interval, warm=warm)
+    (home / "dagster.yaml").write_text(INSTANCE.format(queue_seconds=options.queue_seconds))
+    text = DEFINITIONS.format(folder=str(folder / "project"), interval=interval, warm=not options.cold_runs)
     (folder / "defs.py").write_text(text)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)}
@@ -100,15 +107,15 @@ def dagster_dev(folder: Path, interval: int, *, warm: bool) -> Iterator[dg.Dagst
             end_with_children(process, home)
 
 
-def measure(interval: int, changes: int, server: Server, *, warm: bool) -> list[Latency]:
+def measure(interval: int, server: Server, options: argparse.Namespace) -> list[Latency]:
     """Return the latency of each change."""
     chance, database, found = random.Random(interval), f"latency_{interval}", []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         make_project(folder / "project", server, database)
-        with dagster_dev(folder, interval, warm=warm) as instance:
+        with dagster_dev(folder, interval, options) as instance:
             wait_for("the first run", lambda: _finished(instance) == 1, seconds=SECONDS)
-            for number in range(changes):
+            for number in range(options.changes):
                 # A row lands at any moment between two ticks.
                 time.sleep(chance.uniform(0, interval))
                 server.ask(f"insert into raw.s{number % SOURCES} values ({number})", database=database)
@@ -128,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", type=int, default=30)
     parser.add_argument("--intervals", type=int, nargs="+", default=[5, 30])
+    parser.add_argument("--queue-seconds", type=int, default=5)
     parser.add_argument("--cold-runs", action="store_true")
     args = parser.parse_args()
     binaries = programs()
@@ -136,14 +144,15 @@ def main() -> None:
     rows = []
     with running_server(binaries) as server:
         for interval in args.intervals:
-            found = measure(interval, args.changes, server, warm=not args.cold_runs)
+            found = measure(interval, server, args)
             for what in ("requested", "building"):
                 seconds = sorted(getattr(one, what) for one in found)
                 p95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds)))]
                 figures = (statistics.median(seconds), p95, seconds[-1])
                 rows.append([f"{interval} s", what, *(f"{figure:.1f}" for figure in figures)])
     print_table(
-        f"Seconds from a new row to its run, {args.changes} changes, {'cold' if args.cold_runs else 'warm'} runs",
+        f"Seconds from a new row to its run, {args.changes} changes, {'cold' if args.cold_runs else 'warm'} runs,"
+        f" a queue that looks every {args.queue_seconds} s",
         ["interval", "until", "median", "p95", "max"],
         rows,
     )

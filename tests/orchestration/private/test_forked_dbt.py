@@ -17,6 +17,7 @@ from dagster_dbt.core import dbt_cli_invocation
 
 from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands
 from dagster_sao.orchestration.private.new_python import path_of_new_python
+from dagster_sao.warehouse.dbt_private.environment import dbt_version
 from tests.support.polling import wait_for
 from tests.support.processes import PROCESSES
 
@@ -82,6 +83,16 @@ def test_it_has_the_arguments_folder_variables_and_path_of_a_new_python(tmp_path
     said, code = in_a_run(output_and_code, tell, DBT, tmp_path)
     assert said == f"{[DBT, 'build']} {tmp_path} heard None {Path(DBT).parent} False\ndbt\n"
     assert code == 0
+
+
+def tell_of_the_file():
+    print(os.environ.get("OF_THE_FILE"), os.environ.get("WORD"))
+
+
+def test_it_reads_the_env_file_of_its_folder_as_its_version_of_dbt_does(tmp_path):
+    (tmp_path / ".env").write_text("OF_THE_FILE=1\nWORD=of the file\n")
+    of_the_file = "1" if dbt_version() >= (1, 12) else None
+    assert in_a_run(output_and_code, tell_of_the_file, DBT, tmp_path) == (f"{of_the_file} heard\n", 0)
 
 
 def fail():
