@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def forked_dbt_commands(python_path: Sequence[str]) -> Iterator[None]:
 class ForkedDbt:
     """A dbt command that was forked. It has what is used of `subprocess.Popen`."""
 
-    def __init__(self, args: list[str], pid: int, stdout: int, exit_code: int) -> None:
+    def __init__(self, args: Sequence[str], pid: int, stdout: int, exit_code: int) -> None:
         """Take the pipes to read the output and, once dbt has ended, the exit code from."""
         self.args = args
         self.pid = pid
@@ -131,11 +132,13 @@ class _Starter:
 
     def popen(self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, **pipes: Any) -> Any:  # noqa: ANN401 (see `ForkedDbt`)
         """Start a command as dagster-dbt does. Raises OSError."""
-        if not is_imported_dbt(args[0]):
+        script = shutil.which(args[0])
+        if script is None or not is_imported_dbt(script):
             return subprocess.Popen(args, env=env, cwd=cwd, **pipes)
-        return self._start(_Command([*map(str, args)], dict(env), cwd))
+        return ForkedDbt(args, *self._start(_Command([script, *args[1:]], dict(env), cwd)))
 
-    def _start(self, command: _Command) -> ForkedDbt:
+    def _start(self, command: _Command) -> tuple[int, int, int]:
+        """Return the process id of a dbt, and the pipes of its output and its exit code."""
         stdout, to_stdout = os.pipe()
         exit_code, to_exit_code = os.pipe()
         try:
@@ -152,7 +155,7 @@ class _Starter:
         finally:
             os.close(to_stdout)
             os.close(to_exit_code)
-        return ForkedDbt(command.args, pid, stdout, exit_code)
+        return pid, stdout, exit_code
 
     def end(self) -> None:
         """End it, once the commands have ended that it started."""

@@ -26,7 +26,7 @@ DBT = str(Path(sys.executable).with_name("dbt"))
 
 
 def in_a_run(run, cli, *args):
-    """Return what `run` returns in the process of a run, for which `cli` stands in for dbt's command line."""
+    """Return what `run` returns in the process of a run, for which `cli`, if there is one, stands in for dbt's command line."""
     ours, theirs = PROCESSES.Pipe()
     process = PROCESSES.Process(target=_in_a_run, args=(theirs, run, cli, args))
     process.start()
@@ -41,7 +41,9 @@ def in_a_run(run, cli, *args):
 
 
 def _in_a_run(answers, run, cli, args):
-    dbt.cli.main.cli = cli
+    os.environ["PATH"] = os.pathsep.join([str(Path(DBT).parent), os.environ["PATH"]])
+    if cli is not None:
+        dbt.cli.main.cli = lambda prog_name: cli()
     before = dbt_cli_invocation.subprocess
     # As the code server's own files are among those of its runs.
     sys.path.insert(0, "/of/the/code/server")
@@ -50,10 +52,10 @@ def _in_a_run(answers, run, cli, args):
     assert dbt_cli_invocation.subprocess is before
 
 
-def start(executable=DBT, cwd=Path("/"), **env):
+def start(executable=DBT, cwd=Path("/"), arguments=("build",), **env):
     """Start a command as dagster-dbt does."""
     return dbt_cli_invocation.subprocess.Popen(
-        args=[executable, "build"],
+        args=[executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], **env},
@@ -79,10 +81,17 @@ def tell():
     print(psutil.Process().name(), file=sys.stderr)
 
 
-def test_it_has_the_arguments_folder_variables_and_path_of_a_new_python(tmp_path):
-    said, code = in_a_run(output_and_code, tell, DBT, tmp_path)
+@pytest.mark.parametrize("executable", [DBT, "dbt"])
+def test_it_has_the_arguments_folder_variables_and_path_of_a_new_python(tmp_path, executable):
+    said, code = in_a_run(output_and_code, tell, executable, tmp_path)
     assert said == f"{[DBT, 'build']} {tmp_path} heard None {Path(DBT).parent} False\ndbt\n"
     assert code == 0
+
+
+def test_a_message_names_dbt(tmp_path):
+    said, code = in_a_run(output_and_code, None, DBT, tmp_path, ("build", "--nonsense"))
+    assert "Usage: dbt build" in said
+    assert code == 2
 
 
 def tell_of_the_file():
