@@ -95,14 +95,16 @@ def dagster_dev(folder: Path, interval: int, options: argparse.Namespace) -> Ite
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "dagster", "dev", "-f", "defs.py", "-h", "127.0.0.1", "-p", str(free_port())]
     with (
+        # Before `dagster dev`: two processes cannot create one instance.
+        dg.DagsterInstance.from_config(str(home)) as instance,
         (folder / "dev.log").open("w") as log,
         subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         ) as process,
     ):
+        instance.get_runs_count()
         try:
-            with dg.DagsterInstance.from_config(str(home)) as instance:
-                yield instance
+            yield instance
         finally:
             end_with_children(process, home)
 
