@@ -231,7 +231,7 @@ def _first_row(s: Situation) -> Decision:
         return Decision(Action.BUILD, Reason.NEVER_BUILT, NEVER_BUILT)
     # 5
     if s.relation_missing:
-        return Decision(Action.BUILD, Reason.RELATION_MISSING, relation_missing(s.relation_name))
+        return Decision(Action.BUILD, Reason.RELATION_MISSING, relation_missing(s.relation_name, s.code_changes))
     changes = s.code_changes
     wants_full = s.is_incremental and s.policy.on_code_change is OnCodeChange.FULL_REFRESH
     full = wants_full and not s.settings.refuses_full_refresh

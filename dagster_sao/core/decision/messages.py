@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from dagster_sao.core.code.fingerprint import RELATION_NAME
 from dagster_sao.core.durations import format_duration
 from dagster_sao.core.state.state import FailedAttempt, FailureKind, Writer
 
@@ -48,9 +49,15 @@ def upstream_test_failed(tests: Sequence[str], labels: Mapping[str, str]) -> str
     return f"Upstream test failed: {named(tests, labels)}"
 
 
-def relation_missing(relation_name: str) -> str:
-    """Return the message about a relation that is missing from the warehouse."""
-    return f"{relation_name} no longer exists"
+def relation_missing(relation_name: str, code_changes: Collection[str] = ()) -> str:
+    """Return the message about a relation that is missing from the warehouse, with what changed in the code since its build.
+
+    >>> relation_missing("main.orders", [RELATION_NAME])
+    'main.orders does not exist yet'
+    """
+    return (
+        f"{relation_name} does not exist yet" if RELATION_NAME in code_changes else f"{relation_name} no longer exists"
+    )
 
 
 def relation_restored(relation_name: str) -> str:
