@@ -268,7 +268,7 @@ def _state_after_look(view: ProjectView, asked: AskedOfRun, notes: list[str]) ->
         )
         found = with_new_tokens(read_state(instance, project, loaded, now), look, loaded, now)
         # A run reads the columns after it has recorded the tokens.
-        found = read_columns(instance, project.state_name).added_to(found)
+        found = read_columns(instance, project.state_name).added_to(found, loaded.project)
     said = (observation.error or observation.warning for observation in look.observations.values())
     notes.extend(dict.fromkeys(problem for problem in said if problem))
     if look.problem:

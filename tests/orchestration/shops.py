@@ -114,7 +114,9 @@ class Log:
         """Record builds as a run does; return the last."""
         self.runs += 1
         at = at or datetime.now(timezone.utc)
-        state = read_columns(self.instance, self.project.state_name).added_to(self.snapshot())
+        state = read_columns(self.instance, self.project.state_name).added_to(
+            self.snapshot(), self.project.load().project
+        )
         ledger = Ledger(self.project.load().project, state)
         build = None
         for uid in uids or self.project.load().project.graph.nodes:

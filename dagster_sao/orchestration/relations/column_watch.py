@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from dagster_sao.core.decision.view_rules import has_definition, is_bound_to
+from dagster_sao.core.decision.view_rules import has_definition
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -61,7 +61,8 @@ def note_columns(view: ProjectView, found: Mapping[str, Existence], recheck: Rec
             hidden.discard(uid)
         elif existence.presence is not Presence.MISSING and uid in seen:
             hidden.add(uid)
-    if Columns(seen, _bound(view.loaded, state, seen, before), frozenset(hidden)) == before:
+    project = view.loaded.project
+    if Columns(seen, before.bound, frozenset(hidden)).learned(state, project) == before:
         return
     # A run may have started meanwhile and replaced what was listed.
     after, building = recheck()
@@ -69,30 +70,8 @@ def note_columns(view: ProjectView, found: Mapping[str, Existence], recheck: Rec
     for uid in moved:
         seen.pop(uid, None)
     seen.update({uid: before.seen[uid] for uid in moved if uid in before.seen})
-    columns = Columns(seen, _bound(view.loaded, after, seen, before), frozenset(hidden))
+    columns = Columns(seen, before.bound, frozenset(hidden)).learned(after, project)
     write_columns(view.instance, state_name, columns)
-
-
-def _bound(
-    loaded: LoadedProject, state: StateSnapshot, seen: Mapping[str, tuple[str, str]], before: Columns
-) -> dict[str, tuple[str, Mapping[str, str]]]:
-    """Return the columns that each view was created on, of the parents whose columns are listed only after that."""
-    graph, builds = loaded.project.graph, state.builds
-    found: dict[str, tuple[str, Mapping[str, str]]] = {}
-    for uid, build in builds.items():
-        node = graph.nodes.get(uid)
-        if node is None or not has_definition(node, loaded.project):
-            continue
-        mark, known = before.bound.get(uid, ("", {}))
-        columns = dict(known) if mark == build_id(build) else {}
-        for parent in node.parents:
-            is_learned = parent in columns or parent in build.columns
-            is_listed = parent in builds and seen.get(parent, ("", ""))[0] == build_id(builds[parent])
-            if not is_learned and is_listed and is_bound_to(build, parent, state):
-                columns[parent] = seen[parent][1]
-        if columns:
-            found[uid] = build_id(build), columns
-    return found
 
 
 def _build_of(unique_id: str, state: StateSnapshot) -> str:

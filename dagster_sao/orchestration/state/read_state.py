@@ -77,9 +77,8 @@ def read_state(
     state = log_state.snapshot(loaded.keys, now)
     state = with_writers(state, writers, partial(log_state.writers.read, loaded), log_state.wipes(loaded.keys))
     state = read_resets(instance, project.state_name).hide(state)
-    state = read_columns(instance, project.state_name).added_to(state)
     relations = read_relation_notes(instance, project.state_name)
-    return replace(
+    state = replace(
         state,
         verdicts=_about(state.verdicts, loaded.database),
         missing_relations=relations.missing(state.builds),
@@ -89,6 +88,7 @@ def read_state(
         blocked=blocked_sources(instance, project, loaded),
         functions=log_state.functions.read() if loaded.project.graph.functions else {},
     )
+    return read_columns(instance, project.state_name).added_to(state, loaded.project)
 
 
 def _about(verdicts: Mapping[str, Verdict], database: str) -> Mapping[str, Verdict]:

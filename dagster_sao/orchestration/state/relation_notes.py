@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import dagster as dg
 
+from dagster_sao.core.decision.view_rules import has_definition, is_bound_to
+from dagster_sao.core.project import Project
 from dagster_sao.core.state.state import LastBuild, StateSnapshot
 from dagster_sao.orchestration.state.documents import Document
 
@@ -88,22 +90,38 @@ class Columns:
     seen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The signatures of sources and nodes."""
     bound: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
-    """The signatures that a view was created on, of parents that the same run built: by view, with its build, then by parent."""
+    """The signatures that a view was created on, of parents that were listed only after that: by view, with its build, then by parent."""
     hidden: frozenset[str] = frozenset()
     """The sources and nodes whose columns were seen once, but could not be listed at the last look."""
 
-    def added_to(self, state: StateSnapshot) -> StateSnapshot:
-        """Return the state with the known columns."""
+    def added_to(self, state: StateSnapshot, project: Project) -> StateSnapshot:
+        """Return the state with the known columns. All else that is known of relations must be in it."""
         builds = dict(state.builds)
-        for uid, (built_at, columns) in self.bound.items():
-            if uid in builds and build_id(builds[uid]) == built_at:
-                builds[uid] = replace(builds[uid], columns={**columns, **builds[uid].columns})
+        for uid, (_, columns) in self.learned(state, project).bound.items():
+            builds[uid] = replace(builds[uid], columns={**columns, **builds[uid].columns})
         sources = {
             uid: replace(source, columns=self.seen.get(uid, ("", ""))[1]) for uid, source in state.sources.items()
         }
         listed = self.seen.keys() - self.hidden
         known = {uid: self.seen[uid][1] for uid in listed if self.seen[uid][0] == _mark(uid, state)}
         return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(listed))
+
+    def learned(self, state: StateSnapshot, project: Project) -> Columns:
+        """Return the columns with those that each view was created on, as far as they are listed by now."""
+        graph, bound = project.graph, {}
+        for uid, build in state.builds.items():
+            node = graph.nodes.get(uid)
+            if node is None or not has_definition(node, project):
+                continue
+            mark, known = self.bound.get(uid, ("", {}))
+            columns = dict(known) if mark == build_id(build) else {}
+            for parent in node.parents:
+                is_listed = parent in state.builds and self.seen.get(parent, ("", ""))[0] == _mark(parent, state)
+                if parent not in columns and is_listed and is_bound_to(build, parent, state):
+                    columns[parent] = self.seen[parent][1]
+            if columns:
+                bound[uid] = build_id(build), columns
+        return replace(self, bound=bound)
 
 
 def _mark(unique_id: str, state: StateSnapshot) -> str:

@@ -48,7 +48,7 @@ class Noted:
 
     @property
     def state(self):
-        return read_columns(self.instance, "shop").added_to(self.bare)
+        return read_columns(self.instance, "shop").added_to(self.bare, self.project)
 
 
 def has(columns):
@@ -95,6 +95,17 @@ def test_a_look_may_have_seen_them_while_the_view_was_created(noted):
     noted.look(stg=has("second"))
     noted.build("run 3", "clean", parents_built_in={"stg": "run 2"})
     noted.look(stg=has("second"))
+    assert noted.state.builds["clean"].columns == {"stg": "second"}
+
+
+def test_what_was_listed_before_the_view_was_created_is_known_without_another_look(noted):
+    """Another run may plan in between."""
+    noted.build("run 2", "stg")
+    noted.look(stg=has("second"))
+    noted.build("run 2", "clean")
+    assert noted.state.builds["clean"].columns == {"stg": "second"}
+    noted.look(stg=has("second"))
+    noted.build("run 4", "stg")
     assert noted.state.builds["clean"].columns == {"stg": "second"}
 
 

@@ -121,7 +121,7 @@ def story(tmp_path_factory):
                 raise_on_error=False,
             )
             state = EventLogState(instance, project.name).snapshot(project.load().keys, datetime.now(timezone.utc))
-            state = read_columns(instance, project.state_name).added_to(state)
+            state = read_columns(instance, project.state_name).added_to(state, project.load().project)
             said = [record.event_log_entry.dagster_event for record in events_of_run(instance, result.run_id)]
             reused = [node for event in said for node in reused_nodes(metadata_of_engine_event(event))]
             return Run(result, state, started_at, {node.unique_id.split(".")[-1]: node for node in reused})
