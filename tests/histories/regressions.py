@@ -8,6 +8,7 @@ from tests.histories.kinds import FILES, SEED_COLUMNS
 from tests.histories.steps import History
 
 REGRESSIONS: dict[str, History] = {
+    "a run that was terminated and deleted is asked for again": [("terminate", 1), ("cycle",), ("delete run",)],
     "new rows pass through views": [("insert", "plain"), ("cycle",)],
     "a state that is restored is news": [
         ("insert", "events"),

@@ -73,7 +73,7 @@ class Station(ABC):
         """Whether a dry run must show what a run decides."""
         self._instance, self._time = instance, time
         self._pending: list[Run] = []
-        self._deletable: str | None = None
+        self._deletable: Run | None = None
         self._running: Run | None = None
         self._last: Run | None = None
         self._has_unseen_data = False
@@ -289,9 +289,13 @@ class Station(ABC):
 
     def _delete_run(self) -> None:
         """Delete the last run, as jobs that clean up do."""
-        if self._running is None and self._deletable is not None:
-            self._instance.delete_run(self._deletable)
-            self._deletable = None
+        if self._running is not None or self._deletable is None:
+            return
+        run = self._instance.get_run_by_id(self._deletable.run.run_id)
+        if run is not None and run.status is dg.DagsterRunStatus.CANCELED:
+            self.watch.learned(self._deletable.names)  # nothing tells any more that somebody terminated it
+        self._instance.delete_run(self._deletable.run.run_id)
+        self._deletable = None
 
     def _execute(self, asked: Run, tick: Answer | None = None) -> None:
         """Execute a run. `tick` is what the schedule of a job answered right before."""
@@ -321,7 +325,7 @@ class Station(ABC):
         self.watch.learned(self._moved_under(asked.run.run_id))
         # What dbt itself said, lest an attempt that is not recorded goes unnoticed.
         failed |= self._names & InProcessDbt.stage.broken
-        self._deletable = asked.run.run_id
+        self._deletable = asked
         self.watch.ended(EndedRun(asked.is_automated, started_at, self._time.now(), built, failed, asked.names))
 
     def _dry_run(self, asked: Run) -> Plan | None:
