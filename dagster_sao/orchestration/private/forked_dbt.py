@@ -201,6 +201,8 @@ def _run_dbt(command: _Command, stdout: int, to_close: Sequence[int]) -> None:
     os.close(stdout)
     os.chdir(command.cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Dagster lets it do what an interrupt does, which nothing does to a service that was started in the background.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):
         Path("/proc/self/comm").write_text("dbt")  # what `ps` and `top` show
     # dbt reads the `.env` of the current folder when it is imported, which it was elsewhere.

@@ -45,6 +45,8 @@ def _in_a_run(answers, run, cli, args):
     if cli is not None:
         dbt.cli.main.cli = lambda prog_name: cli()
     before = dbt_cli_invocation.subprocess
+    # As Dagster leaves it in a service that was started in the background.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # As the code server's own files are among those of its runs.
     sys.path.insert(0, "/of/the/code/server")
     with forked_dbt_commands(path_of_new_python()):
