@@ -9,7 +9,7 @@ from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.state.read_state import ProjectView
-from dagster_sao.orchestration.state.relation_notes import Columns, build_id, read_columns, write_columns
+from dagster_sao.orchestration.state.relation_notes import Columns, last_build_id, read_columns, write_columns
 from dagster_sao.warehouse.adapters import traits_of
 from dagster_sao.warehouse.relations.listing import Existence, Presence
 from dagster_sao.warehouse.relations.names import parse_relation_name
@@ -57,7 +57,7 @@ def note_columns(view: ProjectView, found: Mapping[str, Existence], recheck: Rec
     seen, hidden = dict(before.seen), set(before.hidden)
     for uid, existence in found.items():
         if existence.columns is not None:
-            seen[uid] = (_build_of(uid, state), existence.columns)
+            seen[uid] = (last_build_id(uid, state), existence.columns)
             hidden.discard(uid)
         elif existence.presence is not Presence.MISSING and uid in seen:
             hidden.add(uid)
@@ -66,14 +66,9 @@ def note_columns(view: ProjectView, found: Mapping[str, Existence], recheck: Rec
         return
     # A run may have started meanwhile and replaced what was listed.
     after, building = recheck()
-    moved = [uid for uid in seen if uid in building or _build_of(uid, after) != _build_of(uid, state)]
+    moved = [uid for uid in seen if uid in building or last_build_id(uid, after) != last_build_id(uid, state)]
     for uid in moved:
         seen.pop(uid, None)
     seen.update({uid: before.seen[uid] for uid in moved if uid in before.seen})
     columns = Columns(seen, before.bound, frozenset(hidden)).learned(after, project)
     write_columns(view.instance, state_name, columns)
-
-
-def _build_of(unique_id: str, state: StateSnapshot) -> str:
-    build = state.builds.get(unique_id)
-    return build_id(build) if build is not None else ""

@@ -103,7 +103,7 @@ class Columns:
             uid: replace(source, columns=self.seen.get(uid, ("", ""))[1]) for uid, source in state.sources.items()
         }
         listed = self.seen.keys() - self.hidden
-        known = {uid: self.seen[uid][1] for uid in listed if self.seen[uid][0] == _mark(uid, state)}
+        known = {uid: self.seen[uid][1] for uid in listed if self.seen[uid][0] == last_build_id(uid, state)}
         return replace(state, builds=builds, sources=sources, columns=known, listed=frozenset(listed))
 
     def learned(self, state: StateSnapshot, project: Project) -> Columns:
@@ -116,7 +116,9 @@ class Columns:
             mark, known = self.bound.get(uid, ("", {}))
             columns = dict(known) if mark == build_id(build) else {}
             for parent in node.parents:
-                is_listed = parent in state.builds and self.seen.get(parent, ("", ""))[0] == _mark(parent, state)
+                is_listed = parent in state.builds and self.seen.get(parent, ("", ""))[0] == last_build_id(
+                    parent, state
+                )
                 if parent not in columns and is_listed and is_bound_to(build, parent, state):
                     columns[parent] = self.seen[parent][1]
             if columns:
@@ -124,7 +126,8 @@ class Columns:
         return replace(self, bound=bound)
 
 
-def _mark(unique_id: str, state: StateSnapshot) -> str:
+def last_build_id(unique_id: str, state: StateSnapshot) -> str:
+    """Return the id of the last build of a node; empty for a source, and for a node without one."""
     build = state.builds.get(unique_id)
     return build_id(build) if build is not None else ""
 

@@ -140,7 +140,7 @@ def test_it_ends_as_a_new_python_does(cli, said, code):
 def sleep():
     print("begun", flush=True)
     try:
-        time.sleep(600)
+        time.sleep(600)  # until the test ends it; a bound, should the test be killed
     except KeyboardInterrupt:
         sys.exit(3)
 
@@ -223,4 +223,4 @@ def test_a_run_that_is_killed_leaves_a_dbt_that_its_starter_buries():
 
 def _tell_and_wait(pids):
     pids.send(begun().pid)
-    time.sleep(600)
+    time.sleep(600)  # until the test kills it; the same
