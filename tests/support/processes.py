@@ -5,4 +5,11 @@ from __future__ import annotations
 import multiprocessing
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.support.lease_claimer", "tests.support.run_worker", "dbt.cli.main"])
+PROCESSES.set_forkserver_preload(
+    [
+        "tests.support.lease_claimer",
+        "tests.support.run_worker",
+        "dbt.cli.main",
+        "dagster_sao.warehouse.dbt_private.warm_up",
+    ]
+)

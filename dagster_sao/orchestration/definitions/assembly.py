@@ -44,6 +44,7 @@ _IMPORTED_BY_RUNS = (
     "dagster_sao.orchestration.definitions.component",
     "dbt.cli.main",
 )
+_WARM_UP = "dagster_sao.warehouse.dbt_private.warm_up"
 
 
 def orchestrate(  # noqa: PLR0913 (what a project consists of)
@@ -100,8 +101,8 @@ def assemble(  # noqa: PLR0913 (what definitions consist of)
     ensure_manifest(project.dbt_project, project.variables)
     warn_of_other_selections(project)
     loaded = project.load()
-    imported = [*_IMPORTED_BY_RUNS, f"dbt.adapters.{loaded.project.graph.adapter_type}"]
-    fork_runs(imported, is_wanted=settings.warm_runs)
+    adapter = f"dbt.adapters.{loaded.project.graph.adapter_type}"
+    fork_runs([*_IMPORTED_BY_RUNS, adapter, _WARM_UP], is_wanted=settings.warm_runs)
     refuse_shared_keys(loaded)
     refuse_partitions(loaded)
     made = list(make_models(loaded))
