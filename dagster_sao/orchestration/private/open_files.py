@@ -33,17 +33,19 @@ def kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         return
     files = _OpenFiles(storage, {run_id, _INDEX})
     storage._connect = files.connect  # type: ignore[method-assign]
+    storage.has_table = files.has_table  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del storage._connect
+        del storage._connect, storage.has_table
         files.close()
 
 
 class _OpenFiles:
     def __init__(self, storage: SqliteEventLogStorage, shards: set[str]) -> None:
         self._storage, self._shards = storage, shards
-        self._connect = storage._connect
+        self._connect, self._has_table = storage._connect, storage.has_table
+        self._tables: set[str] = set()
         self._engines: dict[str, tuple[sa.Engine, tuple[int, int]]] = {}
 
     @contextmanager
@@ -56,6 +58,12 @@ class _OpenFiles:
             return
         with self._storage._db_lock, self._engine(shard, file).begin() as connection:
             yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the file across runs has a table. Dagster asks that for each event with tags and for each check."""
+        if table_name not in self._tables and self._has_table(table_name):
+            self._tables.add(table_name)  # Dagster never drops one
+        return table_name in self._tables
 
     def close(self) -> None:
         """Close the files."""

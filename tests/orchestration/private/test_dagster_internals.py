@@ -102,6 +102,7 @@ RELIED_ON = [
             "path_for_shard",
             "conn_string_for_shard",
             "_connect",
+            "has_table",
         ],
     ),
     ("dagster._core.scheduler.instigation", "InstigatorState", [], ["origin", "instigator_name", "selector_id"]),
