@@ -13,7 +13,7 @@ from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.environment import temporary_environment
 from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_secrets
 from dagster_sao.orchestration.messages import sentence
-from dagster_sao.orchestration.private.dbt_commands import lean_resource
+from dagster_sao.orchestration.private.dbt_commands import current_folder_kept, lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import vars_arguments
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
@@ -40,7 +40,7 @@ def compiled_manifest(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = Path(folder)
         try:
-            with dbt_messages_masked(), temporary_environment(changes):
+            with dbt_messages_masked(), current_folder_kept(), temporary_environment(changes):
                 dbt.cli(arguments, target_path=target).wait()
             return read_manifest(target / "manifest.json")
         except Exception as error:  # noqa: BLE001 (dagster-dbt's, and whatever the system has)

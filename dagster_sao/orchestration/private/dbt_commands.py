@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,22 @@ from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 from dagster_dbt import DbtCliResource
 from dagster_dbt.compat import DBT_PYTHON_VERSION
 from dagster_dbt.core import dbt_cli_invocation
+from dagster_dbt.core import resource as dbt_resource
 from dagster_dbt.core.dbt_cli_invocation import DbtCliInvocation
 
-__all__ = ["DbtCliInvocation", "commands_started_by", "interrupts_afterwards", "lean_resource", "mask_stdout"]
+__all__ = [
+    "DbtCliInvocation",
+    "commands_started_by",
+    "current_folder_kept",
+    "interrupts_afterwards",
+    "lean_resource",
+    "mask_stdout",
+]
 
 _START = ("cli", "_cli_version", "_initialize_dbt_core_adapter")
 """What dagster-dbt's resource does to start a command."""
+_KEEPS_FOLDER: ContextVar[bool] = ContextVar("_KEEPS_FOLDER", default=False)
+_CHANGE_FOLDER: Callable[[str], AbstractContextManager[str]] = vars(dbt_resource)["pushd"]
 
 
 def lean_resource(dbt: DbtCliResource, *, is_imported: bool, needs_adapter: bool) -> DbtCliResource:
@@ -52,6 +63,26 @@ def commands_started_by(popen: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         vars(dbt_cli_invocation)["subprocess"] = before
+
+
+@contextmanager
+def current_folder_kept() -> Iterator[None]:
+    """Let dagster-dbt start commands in this thread without a change of the current folder, which all threads of the process share.
+
+    dagster-dbt changes it to the project's while it starts a command, for seconds. A run that a code server launches meanwhile does not
+    find its definitions, and two projects that are parsed at once may leave the process in the folder of one of them. The command needs
+    none of this: it is given its folder. For other threads, nothing changes.
+    """
+    vars(dbt_resource)["pushd"] = _change_folder
+    token = _KEEPS_FOLDER.set(True)
+    try:
+        yield
+    finally:
+        _KEEPS_FOLDER.reset(token)
+
+
+def _change_folder(folder: str) -> AbstractContextManager[str]:
+    return nullcontext(folder) if _KEEPS_FOLDER.get() else _CHANGE_FOLDER(folder)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from dagster_sao.orchestration.events.door import dbt_messages_masked, learn_sec
 from dagster_sao.orchestration.files import write_json
 from dagster_sao.orchestration.messages import sentence
 from dagster_sao.orchestration.private.dagster_internals import prepare_arguments, using_dagster_dev
-from dagster_sao.orchestration.private.dbt_commands import lean_resource
+from dagster_sao.orchestration.private.dbt_commands import current_folder_kept, lean_resource
 from dagster_sao.orchestration.project.dbt_arguments import has_own_manifest
 from dagster_sao.orchestration.project.manifest_inputs import FileContent, FileReader, FileStat, InputFiles, difference
 from dagster_sao.warehouse.dbt_private.environment import (
@@ -184,7 +184,7 @@ def prepare_manifest(dbt_project: DbtProject, variables: Mapping[str, Any]) -> N
     before = _inputs_before(dbt_project, variables)
     learn_secrets(dbt_project, variables)
     try:
-        with dbt_messages_masked():
+        with dbt_messages_masked(), current_folder_kept():
             dbt_project.preparer.prepare(dbt_project)
     except Exception as error:  # noqa: BLE001 (dagster-dbt's, and whatever the system has)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir}: {sentence(error)}"
@@ -204,7 +204,7 @@ def parse(dbt_project: DbtProject, variables: Mapping[str, Any]) -> None:
     before = _inputs_before(dbt_project, variables)
     learn_secrets(dbt_project, variables)
     try:
-        with dbt_messages_masked():
+        with dbt_messages_masked(), current_folder_kept():
             _run_parse(dbt_project)
     except Exception as error:  # noqa: BLE001 (as above)
         msg = f"dbt cannot parse the project in {dbt_project.project_dir} for this run: {sentence(error)}"

@@ -130,6 +130,7 @@ RELIED_ON = [
     ("dagster_dbt.compat", "DBT_PYTHON_VERSION", [], ["major"]),
     ("dagster_dbt.components.dbt_project.scaffolder", "DbtProjectComponentScaffolder", [], ["scaffold"]),
     ("dagster_dbt.core", "dbt_cli_invocation", [], ["subprocess"]),
+    ("dagster_dbt.core", "resource", [], ["pushd"]),
     (
         "dagster_dbt.core.dbt_cli_invocation",
         "DbtCliInvocation",
