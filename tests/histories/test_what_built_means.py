@@ -120,6 +120,17 @@ def test_a_model_that_was_reused_for_days_builds_their_batches(tmp_path):
         assert case.sql("from main.total") == [(6, 55)]
 
 
+def test_a_model_that_is_always_refreshed_keeps_the_batches_before_its_new_data(tmp_path):
+    files = daily()
+    files["models/daily.sql"] = files["models/daily.sql"].replace("lookback=1", "lookback=0, full_refresh=true")
+    with lab(tmp_path, files, EVENTS) as case:
+        case.settle()
+        case.advance(days=2)
+        case.sql("insert into raw.events values (9, cast(current_date as timestamp) + interval 1 hour, '5')")
+        case.settle()
+        assert case.sql("from main.total") == [(6, 55)]
+
+
 # Builds of a part
 
 PLAIN = {

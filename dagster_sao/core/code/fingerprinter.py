@@ -305,7 +305,8 @@ class Fingerprinter:
         else:
             yield Part("sql", form(raw))
         yield from self._inlined_parts(props, node.ephemerals, node.parents, form)
-        yield from (Part(name, short(value), parent) for parent, name, value in parts_of_parents(node, self.graph))
+        of_parents = parts_of_parents(node, self.graph, self._nodes)
+        yield from (Part(name, short(value), parent) for parent, name, value in of_parents)
         yield from self._function_parts(node.functions)
 
     def _inlined_parts(

@@ -108,7 +108,9 @@ def steps(node: NodeToBuild) -> Steps:
         should = keeps_old_code and (is_unknown or node.has_sql_of_answers)
     if must and settings.refuses_full_refresh:
         return Steps(obstacle=_refused(node))
-    if node.wants_full_refresh or must or should:
+    # Only then does dbt build all batches, and a full refresh of a part of them would lose the rest.
+    always = settings.always_full_refresh and heeds_full_refresh(node.materialized)
+    if node.wants_full_refresh or must or should or always:
         return Steps(full_refresh=True)
     if settings.batches is not None:
         return _batches_to_build(node, settings.batches)

@@ -40,6 +40,8 @@ class BuildSettings:
 
     refuses_full_refresh: bool = False
     """`full_refresh: false`: dbt does not do a full refresh, whatever the flags."""
+    always_full_refresh: bool = False
+    """`full_refresh: true`: dbt does a full refresh at each build, whatever the flags."""
     fails_on_configuration_change: bool = False
     batches: Batches | None = None
     """How dbt cuts it, if it is a microbatch model."""
@@ -55,6 +57,7 @@ def read_build_settings(props: Mapping[str, Any]) -> BuildSettings:
     config = props.get("config") or {}
     return BuildSettings(
         refuses_full_refresh=config.get("full_refresh") is False,
+        always_full_refresh=config.get("full_refresh") is True,
         fails_on_configuration_change=str(config.get("on_configuration_change")) == "fail",
         file=_file(config) if config.get("materialized") == "external" else "",
         batches=_batches(config) if config.get("incremental_strategy") == "microbatch" else None,

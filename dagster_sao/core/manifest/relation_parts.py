@@ -16,20 +16,24 @@ _OF_COLUMNS = frozenset(
 """What dbt itself knows of a column. All else is a setting of an adapter."""
 
 
-def parts_of_parents(node: Node, graph: ProjectGraph) -> Iterator[tuple[str, str, object]]:
+def parts_of_parents(
+    node: Node, graph: ProjectGraph, entries: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, object]]:
     """Yield by parent and name what a node's build depends on of its parents, beside their rows.
 
-    A parent with another relation has another version too, so that rows are built again. But what stores its SQL, as a view does,
+    `entries` are the manifest's, by unique id. A parent with another relation has another version too, so that rows are built again. But what stores its SQL, as a view does,
     would go on to read the old relation.
     """
     if node.materialized not in _WITHOUT_STORED_SQL:
         yield from stored_names(node.parents, graph)
     if node.settings.batches is not None:
         # dbt filters each batch by it: https://docs.getdbt.com/reference/resource-configs/event-time
-        for source in (graph.sources[parent] for parent in node.parents if parent in graph.sources):
-            event_time = (source.definition.get("config") or {}).get("event_time")
-            if event_time:
-                yield source.unique_id, f"source: {source.label}", ["event_time", event_time]
+        sources = (graph.sources[parent] for parent in node.parents if parent in graph.sources)
+        filtered = [(source.unique_id, f"source: {source.label}", source.definition) for source in sources]
+        filtered += [(uid, f"ephemeral: {entries[uid]['name']}", entries[uid]) for uid in node.ephemerals]
+        for unique_id, name, definition in filtered:
+            if event_time := (definition.get("config") or {}).get("event_time"):
+                yield unique_id, name, ["event_time", event_time]
 
 
 def stored_names(parents: Iterable[str], graph: ProjectGraph) -> Iterator[tuple[str, str, object]]:

@@ -57,6 +57,15 @@ def test_batches_depend_on_the_event_time_of_sources(strategy, expected):
     assert changes((world(), {}), (world(event_time="at"), {})) == expected
 
 
+@pytest.mark.parametrize(("strategy", "expected"), [("microbatch", ("ephemeral: a",)), ("append", ())])
+def test_and_of_ephemeral_models(strategy, expected):
+    def world(**config):
+        node = model("m", "a", config={"materialized": "incremental", "incremental_strategy": strategy})
+        return manifest([model("a", config={"materialized": "ephemeral", **config}), node])
+
+    assert changes((world(), {}), (world(event_time="at"), {})) == expected
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

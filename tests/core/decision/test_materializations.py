@@ -53,6 +53,14 @@ def test_no_batch_is_left_out(last_build, failure, expected):
     assert needed(BuildSettings(batches=BATCHES), last_build, failure) == expected
 
 
+@pytest.mark.parametrize("failure", [None, failed((day(4), day(6)))])
+def test_a_model_that_dbt_always_refreshes_is_built_with_all_its_batches(failure):
+    settings = read_build_settings(
+        {"config": {"full_refresh": True, "incremental_strategy": "microbatch", "begin": "2026-03-02"}}
+    )
+    assert needed(settings, built(day(10, 5)), failure) == Steps(full_refresh=True)
+
+
 def test_a_copy_of_any_age_may_lack_any_batch():
     settings = BuildSettings(batches=BATCHES)
     assert needed(settings, built(day(20, 1)), None, is_copy=True) == Steps(full_refresh=True)
