@@ -174,3 +174,21 @@ def test_a_plan_knows_the_dbt_command_of_the_definitions(tmp_path):
     with lab(tmp_path, {"models/a.sql": TABLE + "select 1 as n"}, [], dbt_args=("run", "--full-refresh")) as case:
         for _ in range(2):
             assert case.job().nodes["a"] == ("build", "Full refresh requested")
+
+
+def test_a_command_that_builds_models_alone_gives_way_where_a_seed_is_due(tmp_path):
+    files = {"models/a.sql": TABLE + "select * from {{ ref('s') }}", "seeds/s.csv": "n\n1\n"}
+    with lab(tmp_path, files, [], dbt_args=("run",)) as case:
+        (run,) = case.cycle()
+        assert (run.success, built(run)) == (True, {"s", "a"})
+
+
+def test_tests_run_alone_whatever_only_builds_take_among_dbts_arguments(tmp_path):
+    tests = "models: [{name: a, columns: [{name: n, data_tests: [TESTS]}]}]"
+    files = {"models/a.sql": TABLE + "select 1 as n", "models/p.yml": tests.replace("TESTS", "not_null")}
+    with lab(tmp_path, files, [], dbt_args=("--no-print", "build", "--show")) as case:
+        (run,) = case.cycle()
+        assert run.tests == {"not_null_a_n": "pass"}
+        case.edit({"models/p.yml": tests.replace("TESTS", "not_null, unique")})
+        (run,) = case.cycle()
+        assert (run.success, run.tests["unique_a_n"], built(run)) == (True, "pass", set())

@@ -14,13 +14,14 @@ from dagster_sao.core.manifest.build_settings import in_utc
 from dagster_sao.core.manifest.functions import needed
 from dagster_sao.core.manifest.graph import ProjectGraph
 from dagster_sao.orchestration import clock
+from dagster_sao.orchestration.project.dbt_arguments import for_tests
 from dagster_sao.orchestration.project.loaded import LoadedProject
 from dagster_sao.orchestration.selection.words import LONGEST_SELECTION, SelectionWords
 
 _EVERYTHING = "fqn:*"
 _BUILD, _TEST = "build", "test"
-# dbt creates functions with `build` alone.
-_WITHOUT_FUNCTIONS = frozenset({"run", "seed", "snapshot"})
+_OF_ONE_TYPE = {"run": "model", "seed": "seed", "snapshot": "snapshot"}
+"""The type of resource that a command builds, where it leaves out all others. `build` alone creates functions."""
 
 
 @dataclass
@@ -89,11 +90,12 @@ class Invocations:
         exactly this.
         """
         arguments = list(args)
-        if functions and arguments[0] in _WITHOUT_FUNCTIONS:
+        only = _OF_ONE_TYPE.get(arguments[0])
+        if only and (functions or any(self._graph.nodes[uid].resource_type != only for uid in nodes)):
             arguments[0] = _BUILD
         elif not nodes and not functions and arguments[:1] == [_BUILD]:
             # `dbt build` leaves out the tests of what is below one that fails, and the unit tests of what it does not build.
-            arguments = [_TEST, *(argument for argument in arguments[1:] if argument != "--full-refresh")]
+            arguments = [_TEST, *for_tests(arguments)]
         if nodes and invocation.full_refresh and "--full-refresh" not in arguments:
             arguments.append("--full-refresh")
         if nodes and invocation.batches:

@@ -23,6 +23,7 @@ from dagster_sao.orchestration.private.warm_runs import fork_runs
 from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
     check_no_selection,
+    in_standard_form,
     project_with,
     read_arguments,
     together,
@@ -59,9 +60,10 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
     """Return the project with the variables, the target and the profile that its runs have.
 
     They are in the `arguments` of the dbt command, with their name in messages, and in `others`, by name. Raises
-    InvalidProjectError when two of these contradict each other.
+    InvalidProjectError when two of these contradict each other, or the command builds nothing.
     """
-    name, args = arguments
+    name, given = arguments
+    args = in_standard_form(given, name)
     check_no_selection(args, name)
     settings, environment = with_environment(
         project, together([(f"`{name}`", read_arguments(args, name)), *others.items()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -26,6 +27,19 @@ from dagster_sao.warehouse.dbt_private.environment import environment_of_dbt
 from dagster_sao.warehouse.profiles import default_target
 
 _OPTIONS = {"--vars": "--vars", "--target": "--target", "-t": "--target", "--profile": "--profile"}
+_SHORT = {
+    "d": "--debug", "f": "--full-refresh", "m": "--models", "q": "--quiet", "r": "--record-timing-info", "s": "--select", "t": "--target",
+    "x": "--fail-fast",
+}  # fmt: skip
+_SHORT_WITH_VALUE = frozenset({"m", "r", "s", "t"})
+_BUILDING = ("build", "run", "seed", "snapshot")
+_OF_BUILDS = frozenset(
+    {
+        "--empty", "--export-saved-queries", "--full-refresh", "--include-saved-query", "--no-empty", "--no-export-saved-queries",
+        "--no-include-saved-query", "--show",
+    }
+)  # fmt: skip
+_OF_BUILDS_WITH_VALUE = frozenset({"--event-time-end", "--event-time-start", "--sample"})
 _OWN_FOLDER = "dagster_sao"
 _SELECTIONS = (
     "--select", "-s", "--models", "--model", "-m", "--exclude", "--selector", "--resource-type", "--resource-types",
@@ -97,6 +111,53 @@ def flags_in(arguments: Iterable[str | Mapping[str, Any]]) -> Mapping[str, Any]:
     return found
 
 
+def in_standard_form(arguments: Iterable[str | Mapping[str, Any]], where: str) -> list[Any]:
+    """Return the words of a dbt command that builds, with the command first and long names for short ones. `where` names it in errors.
+
+    A word that only a run can fill in may be the command. Raises InvalidProjectError when the command is another one.
+
+    >>> in_standard_form(["--debug", "build", "-xft", "prod", {"--vars": "{a: 1}"}], "dbt_args")
+    ['build', '--debug', '--fail-fast', '--full-refresh', '--target', 'prod', '--vars', '{a: 1}']
+    """
+    found: list[Any] = []
+    command: str | None = None
+    for option, words in _split(_with_long_names(arguments)):
+        if command is None and not option and words[0] in _BUILDING:
+            command = words[0]
+        else:
+            found += words
+    if command is not None:
+        return [command, *found]
+    if any("{{" in str(word) for word in found):
+        return found
+    msg = f"`{where}` has no dbt command that builds: begin it with `build`, or with `run`, `seed` or `snapshot`."
+    raise InvalidProjectError(msg)
+
+
+def _with_long_names(arguments: Iterable[Any]) -> Iterator[Any]:
+    for _, words in _split(arguments):
+        yield from [*_long_names(words[0]), *words[1:]]
+
+
+def _long_names(word: Any) -> list[Any]:  # noqa: ANN401 (text, or what somebody gave instead)
+    """Return a word with the long names of the options in it: `-ft` and `-tprod` are two words each."""
+    if not isinstance(word, str) or word[:1] != "-" or word[1:2] not in _SHORT:
+        return [word]
+    found: list[str] = []
+    for index, letter in enumerate(word[1:], start=2):
+        if letter not in _SHORT:
+            return [word]
+        found.append(_SHORT[letter])
+        if letter in _SHORT_WITH_VALUE:
+            return [*found, *([word[index:]] if word[index:] else [])]
+    return found
+
+
+def for_tests(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of `dbt build` without its command, and without those that `dbt test` refuses."""
+    return _without(arguments[1:], _OF_BUILDS, _OF_BUILDS_WITH_VALUE)
+
+
 def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
     """Raise InvalidProjectError when the arguments of a dbt command choose nodes, or where these are read from.
 
@@ -119,13 +180,17 @@ def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str)
 
 def without_hiding(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of a dbt command without those that keep its results from a run, or let it run more tests."""
+    return _without(arguments, _HIDING, _HIDING_WITH_VALUE)
+
+
+def _without(arguments: Sequence[str], options: AbstractSet[str], with_value: AbstractSet[str]) -> list[str]:
     found: list[str] = []
     is_value = False
     for word in arguments:
         name = word.split("=", 1)[0]
-        if not is_value and name not in _HIDING | _HIDING_WITH_VALUE:
+        if not is_value and name not in options | with_value:
             found.append(word)
-        is_value = not is_value and name in _HIDING_WITH_VALUE and "=" not in word
+        is_value = not is_value and name in with_value and "=" not in word
     return found
 
 

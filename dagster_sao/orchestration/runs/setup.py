@@ -36,6 +36,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
 )
 from dagster_sao.orchestration.project.dbt_arguments import (
     check_no_selection,
+    in_standard_form,
     read_arguments,
     vars_arguments,
     without_hiding,
@@ -215,6 +216,7 @@ def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Orc
 
     Raises InvalidSelectionError when `args` select something, or when `defer` has no `state`.
     """
+    args = in_standard_form(args, "dbt_args")
     check_no_selection(args, "dbt_args")
     arguments = without_hiding(without_settings(args, "--vars"))
     if project.dbt_project.target is not None:

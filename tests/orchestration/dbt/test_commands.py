@@ -80,6 +80,7 @@ def test_functions_come_with_what_calls_them_in_the_order_of_creation(nodes, tes
         (["build"], [A, B, C], [T], [F, G], ["build", "--select", "fqn:*"]),
         (["build"], [A, B, C], [T], [F], ["build", "--select", "shop.f shop.a shop.b shop.c shop.t"]),
         (["build"], [], [T], [], ["test", "--select", "shop.t"]),
+        (["build", "--show", "--full-refresh", "--sample", "3 days"], [], [T], [], ["test", "--select", "shop.t"]),
         (["build"], [], [], [F], ["build", "--select", "shop.f"]),
         (["run"], [A], [], [], ["run", "--select", "shop.a"]),
         (["run"], [B], [], [F, G], ["build", "--select", "shop.f shop.g shop.b"]),

@@ -18,6 +18,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
     check_no_selection,
     has_own_manifest,
+    in_standard_form,
     project_with,
     read_arguments,
     settings_of,
@@ -143,6 +144,27 @@ def test_a_run_has_each_setting_once(project):
     made = dbt_arguments(args, StateAwareRunConfig(), orchestrated)
     assert made[:3] == ["build", "--no-partial-parse", "--vars"]
     assert json.loads(made[3]) == {"r": 2, "s": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["build", "--full-refresh"], ["build", "--full-refresh"]),
+        (["-f", "build", "-tprod"], ["build", "--full-refresh", "--target", "prod"]),
+        (["-xt", "build", "run"], ["run", "--fail-fast", "--target", "build"]),
+        (["--log-level", "debug", "build", "-xy"], ["build", "--log-level", "debug", "-xy"]),
+        ([{"--vars": "{a: -f}"}, "seed"], ["seed", "--vars", "{a: -f}"]),
+        (["{{ command }}", "-f"], ["{{ command }}", "--full-refresh"]),
+    ],
+)
+def test_the_command_comes_first_and_options_have_their_long_names(arguments, expected):
+    assert in_standard_form(arguments, "dbt_args") == expected
+
+
+@pytest.mark.parametrize("arguments", [[], ["compile"], ["test", "--target", "build"], ["docs", "generate"]])
+def test_a_command_that_builds_nothing_is_refused(arguments, project):
+    with pytest.raises(InvalidProjectError, match="`dbt_args` has no dbt command that builds"):
+        build_state_aware_definitions(project, dbt_args=arguments)
 
 
 @pytest.mark.parametrize(
