@@ -22,7 +22,7 @@ from dagster_sao.orchestration.definitions.translator import models_of, state_aw
 from dagster_sao.orchestration.private.warm_runs import fork_runs
 from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
-    check_no_selection,
+    check_arguments,
     in_standard_form,
     project_with,
     read_arguments,
@@ -64,7 +64,7 @@ def orchestrate(  # noqa: PLR0913 (what a project consists of)
     """
     name, given = arguments
     args = in_standard_form(given, name)
-    check_no_selection(args, name)
+    check_arguments(args, name)
     settings, environment = with_environment(
         project, together([(f"`{name}`", read_arguments(args, name)), *others.items()])
     )

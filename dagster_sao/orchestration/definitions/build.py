@@ -16,7 +16,7 @@ from dagster_sao.orchestration.definitions.assembly import assemble, execute, or
 from dagster_sao.orchestration.definitions.jobs import StateAwareJob
 from dagster_sao.orchestration.definitions.settings import StateAwareSettings
 from dagster_sao.orchestration.definitions.translator import StateAwareDbtTranslator, checked_translator
-from dagster_sao.orchestration.project.dbt_arguments import DbtSettings, settings_of
+from dagster_sao.orchestration.project.dbt_arguments import DbtSettings, check_places, command_of, settings_of
 from dagster_sao.orchestration.project.loaded import LoadedProject, Selection
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
@@ -85,16 +85,18 @@ def build_state_aware_definitions(  # noqa: PLR0913
         jobs: Jobs over parts of the project, as `build_state_aware_job` makes them.
 
     Raises:
-        InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, or assets
-            have partitions.
+        InvalidProjectError: There is no dbt project, no manifest that can be used, a variable has two values, assets
+            have partitions, or dbt's arguments or its resource are not those that a run can have.
         InvalidPolicyError: A `freshness`, `state` or `meta.dagster_sao` setting, or one of the arguments above, has no
             meaning.
         InvalidJobError: The selection or a setting of a job has no meaning.
     """
+    check_places(dbt, project)
+    has_flags = dbt is not None and dbt.global_config_flags
     orchestrated_project = orchestrate(
         project,
         checked_translator(translator),
-        arguments=("dbt_args", dbt_args),
+        arguments=("global_config_flags + dbt_args" if has_flags else "dbt_args", command_of(dbt, dbt_args)),
         others={
             "`variables`": DbtSettings(variables or {}),
             "the DbtProject": settings_of(project),

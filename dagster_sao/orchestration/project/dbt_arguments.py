@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -46,6 +47,7 @@ _SELECTIONS = (
     "--exclude-resource-type", "--exclude-resource-types",
 )  # fmt: skip
 _DEFERRING = ("--defer", "--defer-state", "--favor-state")
+_PLACES = ("--profiles-dir", "--project-dir", "--target-path")
 _HIDING = frozenset({"--quiet", "-q", "--no-write-json", "--no-quiet", "--write-json"})
 _HIDING_WITH_VALUE = frozenset({"--indirect-selection", "--log-level", "--log-format"})
 
@@ -158,10 +160,10 @@ def for_tests(arguments: Sequence[str]) -> list[str]:
     return _without(arguments[1:], _OF_BUILDS, _OF_BUILDS_WITH_VALUE)
 
 
-def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
-    """Raise InvalidProjectError when the arguments of a dbt command choose nodes, or where these are read from.
+def check_arguments(arguments: Iterable[str | Mapping[str, Any]], where: str) -> None:
+    """Raise InvalidProjectError when the arguments of a dbt command choose nodes, or where these or dbt's files are read from.
 
-    Each run does that by itself, and records it.
+    Each run chooses by itself, and records it. Whoever makes its plan reads the same files.
     """
     given = {str(word).split("=", 1)[0] for one in arguments for word in (one if isinstance(one, Mapping) else [one])}
     if found := [option for option in _SELECTIONS if option in given]:
@@ -176,6 +178,29 @@ def check_no_selection(arguments: Iterable[str | Mapping[str, Any]], where: str)
             " `favor_state` and `state` of a job or a run."
         )
         raise InvalidProjectError(msg)
+    if found := [option for option in _PLACES if option in given]:
+        msg = (
+            f"`{where}` has {', '.join(found)}, but the sensors and the plan have to read the same files as dbt. Set"
+            " `project_dir`, `profiles_dir` and `target_path` of the DbtProject."
+        )
+        raise InvalidProjectError(msg)
+
+
+def check_places(dbt: DbtCliResource | None, project: DbtProject) -> None:
+    """Raise InvalidProjectError when the resource that runs dbt reads another project or profile than the project has."""
+    for name in ("project_dir", "profiles_dir") if dbt is not None else ():
+        given, own = getattr(dbt, name), getattr(project, name)
+        if given is not None and Path(given).resolve() != Path(own).resolve():
+            msg = (
+                f"The DbtCliResource has the `{name}` {given}, and the DbtProject {own}, which the sensors and the plan read."
+                f" Give it to the DbtProject, and make the resource from that: `DbtCliResource(project)`."
+            )
+            raise InvalidProjectError(msg)
+
+
+def command_of(dbt: DbtCliResource | None, arguments: Sequence[Any]) -> list[Any]:
+    """Return the words of a dbt command with those that the resource puts before all of its commands."""
+    return [*(dbt.global_config_flags if dbt is not None else ()), *arguments]
 
 
 def without_hiding(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ leads to. So a run that is killed at any instant leaves the state at or behind t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -34,6 +35,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
 )
 from dagster_sao.orchestration.private.dbt_commands import lean_resource
 from dagster_sao.orchestration.private.open_files import kept_open
+from dagster_sao.orchestration.project.dbt_arguments import command_of
 from dagster_sao.orchestration.project.in_memory import refuse_what_does_not_survive
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.capture import RunCapture
@@ -80,6 +82,7 @@ def execute_dbt_assets(  # noqa: PLR0913
             variant = project.variant(config.target, config.vars)
             if variant is not project:
                 refuse_what_does_not_survive(variant, variant.load())
+            args = command_of(dbt, args)
             dbt = _for_project(dbt, variant, needs_adapter=finish is not None)
             execution = _Execution(read_setup(context, dbt, variant, args, config, finish, testing or TestSettings()))
             try:
@@ -295,9 +298,10 @@ class _Execution:
 def _for_project(dbt: DbtCliResource, project: OrchestratedProject, *, needs_adapter: bool) -> DbtCliResource:
     """Return the resource with the target and profile that the plan was made for, also where the environment names them.
 
-    `needs_adapter` tells whether something will ask the warehouse through dagster-dbt.
+    Its flags are among the run's arguments. `needs_adapter` tells whether something will ask the warehouse through dagster-dbt.
     """
     own = project.dbt_project
     named = {"target": own.target, "profile": own.profile}
-    own_dbt = dbt.model_copy(update={name: value for name, value in named.items() if value is not None})
+    given = {name: value for name, value in named.items() if value is not None}
+    own_dbt = dbt.model_copy(update={**given, "profiles_dir": os.fspath(own.profiles_dir), "global_config_flags": []})
     return lean_resource(own_dbt, is_imported=is_imported_dbt(dbt.dbt_executable), needs_adapter=needs_adapter)

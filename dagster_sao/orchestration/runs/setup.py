@@ -35,7 +35,7 @@ from dagster_sao.orchestration.private.dagster_internals import (
     metadata_of_engine_event,
 )
 from dagster_sao.orchestration.project.dbt_arguments import (
-    check_no_selection,
+    check_arguments,
     in_standard_form,
     read_arguments,
     vars_arguments,
@@ -217,7 +217,7 @@ def dbt_arguments(args: Sequence[str], config: StateAwareRunConfig, project: Orc
     Raises InvalidSelectionError when `args` select something, or when `defer` has no `state`.
     """
     args = in_standard_form(args, "dbt_args")
-    check_no_selection(args, "dbt_args")
+    check_arguments(args, "dbt_args")
     arguments = without_hiding(without_settings(args, "--vars"))
     if project.dbt_project.target is not None:
         arguments = without_settings(arguments, "--target")

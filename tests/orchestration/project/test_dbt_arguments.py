@@ -16,7 +16,8 @@ from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.errors import InvalidProjectError
 from dagster_sao.orchestration.project.dbt_arguments import (
     DbtSettings,
-    check_no_selection,
+    check_arguments,
+    command_of,
     has_own_manifest,
     in_standard_form,
     project_with,
@@ -172,15 +173,37 @@ def test_a_command_that_builds_nothing_is_refused(arguments, project):
 )
 def test_a_selection_among_the_arguments_is_refused(arguments):
     with pytest.raises(InvalidProjectError, match="makes its own selection"):
-        check_no_selection(arguments, "dbt_args")
-    check_no_selection(["build", "--full-refresh", "--vars", "{a: --select}"], "dbt_args")
+        check_arguments(arguments, "dbt_args")
+    check_arguments(["build", "--full-refresh", "--vars", "{a: --select}"], "dbt_args")
 
 
 @pytest.mark.parametrize("arguments", [["build", "--defer", "--state", "p"], ["build", {"--favor-state": ""}]])
 def test_arguments_that_read_another_environment_are_refused(arguments):
     with pytest.raises(InvalidProjectError, match="reads from another environment"):
-        check_no_selection(arguments, "dbt_args")
-    check_no_selection(["build", "--state", "p", "--no-defer"], "dbt_args")
+        check_arguments(arguments, "dbt_args")
+    check_arguments(["build", "--state", "p", "--no-defer"], "dbt_args")
+
+
+@pytest.mark.parametrize("option", ["--profiles-dir", "--project-dir", "--target-path"])
+def test_arguments_that_read_other_files_are_refused(option, project):
+    with pytest.raises(InvalidProjectError, match="have to read the same files as dbt"):
+        build_state_aware_definitions(project, dbt_args=["build", option, "elsewhere"])
+
+
+def test_a_resource_that_reads_another_profile_than_the_sensors_is_refused(project, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "profiles.yml").write_text((tmp_path / "profiles.yml").read_text())
+    with pytest.raises(InvalidProjectError, match="which the sensors and the plan read"):
+        build_state_aware_definitions(project, dbt=DbtCliResource(project, profiles_dir=str(other)))
+
+
+def test_flags_of_the_resource_are_arguments_of_dbt(project):
+    dbt = DbtCliResource(project, global_config_flags=["--state", "p", "--favor-state"])
+    with pytest.raises(InvalidProjectError, match="reads from another environment"):
+        build_state_aware_definitions(project, dbt=dbt)
+    quiet = DbtCliResource(project, global_config_flags=["--quiet", "-x"])
+    assert in_standard_form(command_of(quiet, ["build"]), "dbt_args") == ["build", "--quiet", "--fail-fast"]
 
 
 def test_arguments_that_hide_results_are_left_out():
