@@ -149,3 +149,31 @@ def test_what_was_built_by_hand_before_anything_was_looked_at_is_not_built_again
     with lab(tmp_path, files, SETUP) as case:
         case.materialize("v", "c")
         assert case.cycle() == []
+
+
+def test_a_view_with_an_enforced_contract_is_compared_with_it_when_the_types_below_it_change(tmp_path):
+    columns_of_v = "columns: [{name: n, data_type: integer}]"
+    files = {
+        "models/a.sql": TABLE + "select 1 as n",
+        "models/u.sql": VIEW + "select * from {{ ref('a') }}",
+        "models/v.sql": VIEW + "select n from {{ ref('u') }}",
+        "models/t.sql": TABLE + "select count(*) as n from {{ ref('v') }}",
+        "models/p.yml": "models: [{name: v, config: {contract: {enforced: true}}, COLUMNS}]".replace(
+            "COLUMNS", columns_of_v
+        ),
+    }
+    with lab(tmp_path, files, []) as case:
+        case.settle()
+        case.edit({"models/a.sql": TABLE + "select 2::bigint as n"})
+        (run,) = case.cycle()
+        assert {name: what for name, (what, _) in run.nodes.items()} == {
+            "a": "build",
+            "u": "build",
+            "v": "failed",
+            "t": "skip",
+        }
+        assert "has an enforced contract that failed" in run.failure
+        case.edit({"models/p.yml": files["models/p.yml"].replace("integer", "bigint")})
+        case.settle()
+        assert case.decision("t")[0] == "reuse"
+        assert is_as_rebuilt(case, "a", "v", "t")

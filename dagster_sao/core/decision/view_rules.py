@@ -32,7 +32,7 @@ class Relations:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is None or not self._is_dropped(node):
             return frozenset()
-        binds_views = self._project.traits.binds_views and node.is_view
+        binds_views = follows_columns(node, self._project)
         bindings = last_build.view_bindings or dict.fromkeys(node.parents, "")
         bound_to = {uid: marker.rpartition(" ")[0] if binds_views else marker for uid, marker in bindings.items()}
         return frozenset(uid for uid, run in bound_to.items() if self._replaced_in.get(uid, run) != run)
@@ -72,12 +72,12 @@ def changed_columns(
 ) -> Mapping[str, str]:
     """Return the columns of its parents that a stored definition is not known to be bound to.
 
-    Empty for a view where the database binds it whenever it is read, unless its templates asked for columns.
+    Empty for a view that need not follow them (see `follows_columns`), unless its templates asked for columns.
     """
     if last_build is None or not has_definition(node, project):
         return {}
     reads = last_build.evidence.reads
-    if node.is_view and not project.traits.binds_views and (reads is None or not reads.asks_columns):
+    if node.is_view and not follows_columns(node, project) and (reads is None or not reads.asks_columns):
         return {}
     return {parent: signature for parent, signature in columns.items() if last_build.columns.get(parent) != signature}
 
@@ -107,7 +107,7 @@ def asked_parents(
     if reads is None or reads.asks_rows:
         return node.parents
     # Where the database binds views, their nodes' column signatures are compared too.
-    bound = project.graph.nodes if project.traits.binds_views else ()
+    bound = project.graph.nodes if follows_columns(node, project) else ()
     return tuple(p for p in node.parents if p in elsewhere or (p not in columns and p not in bound))
 
 
@@ -135,6 +135,15 @@ def other_text(last_build: LastBuild | None, fingerprint: Fingerprint, evidence:
     if last_build is None or not before or evidence.definition in {"", before}:
         return {}
     return {"": evidence.definition} if code_digest(fingerprint, evidence) == last_build.code else {}
+
+
+def follows_columns(node: Node, project: Project) -> bool:
+    """Return whether a view has to be created anew when its parents get other columns.
+
+    It has to where the database binds views. With an enforced contract it has to everywhere, since dbt compares its columns with
+    the contract when it creates the view, and never again; so have the views that it reads, which pass them on.
+    """
+    return node.is_view and (project.traits.binds_views or node.unique_id in project.graph.views_under_contract)
 
 
 def has_definition(node: Node, project: Project) -> bool:
@@ -181,13 +190,11 @@ def views_to_renew(
     project: Project, state: StateSnapshot, selected: Iterable[str], builds: Iterable[str]
 ) -> frozenset[str]:
     """Return the views to create anew because a node below them is built and the columns of their `*` are unknown."""
-    if not project.traits.binds_views:
-        return frozenset()
     nodes, built = project.graph.nodes, set(builds)
     candidates = {
         uid
         for uid in project.selects_star.intersection(selected, state.builds)
-        if nodes[uid].is_view and unlisted_parents(nodes[uid], state)
+        if follows_columns(nodes[uid], project) and unlisted_parents(nodes[uid], state)
     }
     return frozenset(uid for uid in candidates if not built.isdisjoint(project.graph.descendants([uid])))
 
@@ -223,7 +230,7 @@ def view_bindings(
     table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
     """
     drops_views = project.traits.drops_dependent_views
-    binds_views = project.traits.binds_views and node.is_view
+    binds_views = follows_columns(node, project)
     if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
         return {}
     return {

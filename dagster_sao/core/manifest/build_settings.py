@@ -43,6 +43,8 @@ class BuildSettings:
     always_full_refresh: bool = False
     """`full_refresh: true`: dbt does a full refresh at each build, whatever the flags."""
     fails_on_configuration_change: bool = False
+    enforces_contract: bool = False
+    """Whether dbt compares its columns with a contract when it creates it."""
     batches: Batches | None = None
     """How dbt cuts it, if it is a microbatch model."""
     file: str = ""
@@ -59,6 +61,7 @@ def read_build_settings(props: Mapping[str, Any]) -> BuildSettings:
         refuses_full_refresh=config.get("full_refresh") is False,
         always_full_refresh=config.get("full_refresh") is True,
         fails_on_configuration_change=str(config.get("on_configuration_change")) == "fail",
+        enforces_contract=bool((config.get("contract") or {}).get("enforced")),
         file=_file(config) if config.get("materialized") == "external" else "",
         batches=_batches(config) if config.get("incremental_strategy") == "microbatch" else None,
     )

@@ -144,6 +144,16 @@ class ProjectGraph:
         return {unique_id: tuple(children) for unique_id, children in found.items()}
 
     @cached_property
+    def views_under_contract(self) -> AbstractSet[str]:
+        """The views with an enforced contract, and the views that these read, through views too: their columns are compared with it."""
+        found: set[str] = set()
+        for node in reversed([*self.nodes.values()]):  # children first
+            reaches = not found.isdisjoint(self.children[node.unique_id])
+            if node.is_view and (node.settings.enforces_contract or reaches):
+                found.add(node.unique_id)
+        return found
+
+    @cached_property
     def tests_about(self) -> Mapping[str, tuple[str, ...]]:
         """The tests that read each node and source, and the unit tests of each model; without those that have none."""
         found: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from dagster_sao.core.decision.view_rules import has_definition
+from dagster_sao.core.decision.view_rules import follows_columns, has_definition
 from dagster_sao.core.manifest.graph import Node, Source
 from dagster_sao.core.state.state import StateSnapshot
 from dagster_sao.orchestration.project.loaded import LoadedProject
@@ -26,7 +26,7 @@ def relations_with_columns(loaded: LoadedProject) -> dict[str, Node | Source]:
         return {}
     found: dict[str, Node | Source] = {uid: source for uid, source in graph.sources.items() if graph.children[uid]}
     bound = (node for node in graph.nodes.values() if has_definition(node, project))
-    read = {parent for node in bound if project.traits.binds_views or not node.is_view for parent in node.parents}
+    read = {parent for node in bound if follows_columns(node, project) or not node.is_view for parent in node.parents}
     found.update({uid: node for uid, node in graph.nodes.items() if uid in read})
     # No catalog lists a file that is read as a table.
     return {
