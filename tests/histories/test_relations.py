@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dagster_sao import StateAwareProject
+from dagster_sao import StateAwareProject, build_state_aware_job
 from tests.histories.inprocess_dbt import Accident, InProcessDbt
 from tests.histories.lab import TABLE, VIEW, lab
 
@@ -263,3 +263,26 @@ def test_nor_is_what_was_read_from_there_because_it_was_dropped_here(tmp_path):
         assert case.sql("select n from main.c") == [(1,)]
         assert case.decision("m") == ("build", '"warehouse"."main"."m" no longer exists')
         assert case.decision("c") == ("build", "New changes detected: m")
+
+
+def test_a_version_that_takes_the_alias_of_another_is_not_built_on_its_rows(tmp_path):
+    """The alias is the asset key of a version, so the new one finds the record of the other."""
+    versions = "models: [{name: m, versions: [{v: 1, config: {alias: ONE}}, {v: 2, config: {alias: TWO}}]}]"
+    appended = "{{ config(materialized='incremental') }} select N as n"
+    files = {
+        "models/m_v1.sql": appended.replace("N", "1"),
+        "models/m_v2.sql": appended.replace("N", "2"),
+        "models/p.yml": versions.replace("ONE", "m").replace("TWO", "m_v2"),
+    }
+    with lab(tmp_path, files, [], jobs=[build_state_aware_job("all_of_it")]) as case:
+        run_job(case, "all_of_it")
+        case.edit({"models/p.yml": versions.replace("ONE", "m_v1").replace("TWO", "m")})
+        case.restart()
+        run_job(case, "all_of_it")
+        assert case.sql("from main.m") == [(2,)]
+        assert {case.decision(name)[0] for name in ("v1", "v2")} == {"reuse"}
+
+
+def run_job(case, name):
+    job = case._repository.get_job(name)
+    assert job.execute_in_process(instance=case.instance, raise_on_error=False).success

@@ -191,6 +191,8 @@ class Writer:
     """The project and environment that it was built in, where these are not the node's."""
     is_own: bool = True
     """Whether it is the node itself, in its own environment."""
+    is_neighbour: bool = False
+    """Whether it is another node that the project still has, and not one that was renamed."""
     is_open: bool = False
     """Whether the attempt is under way: what comes of it is not known yet."""
     data_version: str = ""
@@ -359,8 +361,11 @@ class StateSnapshot:
     def other_writer(self, unique_id: str) -> Writer | None:
         """Return who has written a node's relation since its last build, None if nobody is known to."""
         build, writer = self.builds.get(unique_id), self.writers.get(unique_id)
-        if build is None or writer is None or writer.attempt_id == build.attempt_id:
+        if build is None or writer is None:
             return None
+        if writer.attempt_id == build.attempt_id:
+            # An asset key may pass on to another node, as when two versions of a model swap their aliases.
+            return writer if writer.is_neighbour else None
         # The same code made the same rows of the same data.
         return None if writer.data_version and writer.data_version == build.data_version else writer
 

@@ -62,6 +62,7 @@ class WriterTable:
         engine = self._engine
         if engine is None:
             return {}
+        nodes = loaded.project.graph.nodes
         of_relation: dict[str, list[str]] = {}
         for uid, key in writer_keys(loaded).items():
             of_relation.setdefault(key, []).append(uid)
@@ -76,7 +77,7 @@ class WriterTable:
                 ]
 
         noted = {
-            uid: self._writer(uid, row.attempt_id, json.loads(row.record), is_open=bool(row.is_open))
+            uid: self._writer(uid, row.attempt_id, json.loads(row.record), nodes, is_open=bool(row.is_open))
             for row in retried(rows, "The last writers of relations cannot be read", WriterError)
             for uid in of_relation[row.relation]
         }
@@ -105,7 +106,9 @@ class WriterTable:
     def _is_of_another(self, record: Mapping[str, Any], nodes: Collection[str]) -> bool:
         return record["project"] == self._state_name and record["node"] not in nodes
 
-    def _writer(self, uid: str, attempt_id: str, record: Mapping[str, Any], *, is_open: bool) -> Writer:
+    def _writer(
+        self, uid: str, attempt_id: str, record: Mapping[str, Any], nodes: Collection[str], *, is_open: bool
+    ) -> Writer:
         project = record["project"]
         return Writer(
             attempt_id=attempt_id,
@@ -114,6 +117,7 @@ class WriterTable:
             at=datetime.fromisoformat(record["at"]),
             elsewhere="" if project == self._state_name else project,
             is_own=record["node"] == uid and project == self._state_name,
+            is_neighbour=record["node"] != uid and project == self._state_name and record["node"] in nodes,
             is_open=is_open,
             data_version=record.get("data_version", ""),
             turns=record.get("turns", 0),
