@@ -283,6 +283,22 @@ def test_a_version_that_takes_the_alias_of_another_is_not_built_on_its_rows(tmp_
         assert {case.decision(name)[0] for name in ("v1", "v2")} == {"reuse"}
 
 
+def test_a_new_model_that_takes_the_alias_of_another_is_not_built_on_its_rows(tmp_path):
+    appended = "{{ config(materialized='incremental', alias='NAME') }} select N as n"
+    files = {"models/a.sql": appended.replace("NAME", "m").replace("N", "1")}
+    with lab(tmp_path, files, [], jobs=[build_state_aware_job("all_of_it")]) as case:
+        run_job(case, "all_of_it")
+        case.edit(
+            {
+                "models/a.sql": appended.replace("NAME", "old_m").replace("N", "1"),
+                "models/b.sql": appended.replace("NAME", "m").replace("N", "2"),
+            }
+        )
+        case.restart()
+        run_job(case, "all_of_it")
+        assert case.sql("from main.m") == [(2,)]
+
+
 def run_job(case, name):
     job = case._repository.get_job(name)
     assert job.execute_in_process(instance=case.instance, raise_on_error=False).success

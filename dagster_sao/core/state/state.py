@@ -379,7 +379,14 @@ class StateSnapshot:
         )
 
     def has_foreign_rows(self, unique_id: str) -> bool:
-        """Return whether a node's relation may hold rows of another node, which has written it since the node's last build."""
+        """Return whether a node's relation may hold rows of another node, which has written it since the node's last build.
+
+        Or before its first one, if the project still has the other node.
+        """
+        if unique_id not in self.builds:
+            # A node that was renamed goes on with its rows.
+            first = self.writers.get(unique_id)
+            return first is not None and (first.is_neighbour or first.is_on_foreign_rows)
         writer = self.other_writer(unique_id)
         return writer is not None and (writer.node != unique_id or writer.is_on_foreign_rows)
 
