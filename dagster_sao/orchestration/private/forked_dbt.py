@@ -199,12 +199,16 @@ def _run_dbt(command: _Command, stdout: int, to_close: Sequence[int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(stdout, stream.fileno())
     os.close(stdout)
+    # dagster-dbt asks Python for it (`PYTHONUNBUFFERED`), so that what a macro prints stands in its place among dbt's messages.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.chdir(command.cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Dagster lets it do what an interrupt does, which nothing does to a service that was started in the background.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):
         Path("/proc/self/comm").write_text("dbt")  # what `ps` and `top` show
-    # dbt reads the `.env` of the current folder when it is imported, which it was elsewhere.
-    with as_new_python({**environment_of_file(command.cwd), **command.env}):
+    with as_new_python(command.env):
+        # dbt reads the `.env` of the current folder when it is imported, which it was elsewhere.
+        for name, value in environment_of_file(command.cwd).items():
+            os.environ.setdefault(name, value)
         run_as_script(command.args)

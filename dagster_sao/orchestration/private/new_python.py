@@ -7,18 +7,20 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
 @contextmanager
 def as_new_python(environment: Mapping[str, str]) -> Iterator[None]:
-    """Give this process environment variables and random numbers of its own, and end it as Python ends itself.
+    """Give this process environment variables, the time zone among them, and random numbers of its own, and end it as Python ends itself.
 
     `multiprocessing` does not do that in a forked process: libraries send there what they have gathered, and close databases.
     """
     os.environ.clear()
     os.environ.update(environment)
+    time.tzset()  # Python reads the time zone at its start
     # Python's own generator does it by itself.
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()

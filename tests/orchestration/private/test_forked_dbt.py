@@ -47,6 +47,8 @@ def _in_a_run(answers, run, cli, args):
     before = dbt_cli_invocation.subprocess
     # As Dagster leaves it in a service that was started in the background.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # As that of a code server, which writes into a file or a pipe.
+    sys.stdout.reconfigure(write_through=False)
     # As the code server's own files are among those of its runs.
     sys.path.insert(0, "/of/the/code/server")
     with forked_dbt_commands(path_of_new_python()):
@@ -121,6 +123,15 @@ def say_why():
 def close_at_the_end():
     atexit.register(print, "closed")
     sys.exit(1)
+
+
+def print_and_be_killed():
+    print("printed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_it_prints_is_told_at_once():
+    assert in_a_run(output_and_code, print_and_be_killed) == ("printed\n", -signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 from dagster_sao.orchestration.private.new_python import as_new_python, path_of_new_python
@@ -32,6 +33,15 @@ def tell_environment(answers):
 
 def test_it_has_its_own_environment_only():
     assert in_a_fork(tell_environment) == {"ITS_OWN": "2"}
+
+
+def tell_time_zone(answers):
+    with as_new_python({"TZ": "Asia/Tokyo"}):
+        answers.send(time.localtime(0).tm_hour)
+
+
+def test_it_has_the_time_zone_of_its_environment():
+    assert in_a_fork(tell_time_zone) == 9
 
 
 def tell_random_numbers(answers):
