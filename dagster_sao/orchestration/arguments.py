@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
@@ -68,8 +68,14 @@ def _what(value: object) -> str:
     if value is None:
         return "None"
     name = type(value).__name__
-    items = sorted({type(item).__name__ for item in value}) if isinstance(value, (list, tuple)) else []
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}{' of ' if items else ''}{' and '.join(items)}"
+    items = _types(value) if isinstance(value, (list, tuple)) else ""
+    if isinstance(value, Mapping) and value:
+        items = f"{_types(value)} to {_types(value.values())}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}{' of ' if items else ''}{items}"
+
+
+def _types(values: Iterable[object]) -> str:
+    return " and ".join(sorted({type(value).__name__ for value in values}))
 
 
 def _is_a(kind: Any, value: object) -> bool:  # noqa: ANN401 (a type, or a union of some)

@@ -40,6 +40,12 @@ def test_definitions_refuse_an_argument_of_another_type(name, tmp_path):
     assert str(refused.value) == f"`{name}` takes {words}."
 
 
+def test_the_types_in_a_mapping_are_named():
+    tags = {"dagster/max_retries": 2, "team": "finance"}
+    with pytest.raises(InvalidJobError, match=r"^`tags` takes dict\[str, str\], not a dict of str to int and str\.$"):
+        check_types({"tags": dict[str, str]}, {"tags": tags}, InvalidJobError)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")

@@ -261,7 +261,7 @@ class RunReport:
         if self.tests:
             text += f"; tests: {self._counted_tests()}"
         if self.source_problems:
-            text += f"; new data may not be detected in sources: {_first_of(self.source_problems)}"
+            text += f"; new data may not be detected in sources: {_first_of(self.source_problems).rstrip('.')}"
         if self.is_untraced:
             text += ". dbt did not record its reads, so everything that its templates may read counts as code"
             if traits_of(self.graph.adapter_type).is_embedded:
