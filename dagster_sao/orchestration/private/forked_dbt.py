@@ -27,6 +27,9 @@ from dagster_sao.orchestration.private.new_python import as_new_python
 from dagster_sao.warehouse.dbt_private.command_line import run_as_script
 from dagster_sao.warehouse.dbt_private.environment import environment_of_file, is_imported_dbt
 
+_READ_AT_START = ("PYTHON", "LD_")
+"""How the names of variables begin that Python and the system's loader read when a program starts, and never again."""
+_OF_DAGSTER_DBT = frozenset({"PYTHONLEGACYWINDOWSSTDIO", "PYTHONUNBUFFERED"})
 _NOBODY_KNOWS = 1
 """The exit code of a dbt whose starter was killed before it."""
 
@@ -42,6 +45,8 @@ class _Command(NamedTuple):
 @contextmanager
 def forked_dbt_commands(python_path: Sequence[str]) -> Iterator[None]:
     """Fork the commands of this environment's dbt that dagster-dbt starts in this process. Other commands are started as ever.
+
+    So is a dbt that the run gives another `PYTHONPATH`, or another variable of that kind.
 
     Call it before this process has any thread. dbt looks for modules in `python_path`: with the folder of the code server's files, it
     would take each of them that begins with `dbt_` for a plugin. At the end, dbt commands that are still at work are waited for. Without
@@ -114,6 +119,7 @@ class _Starter:
     def __init__(self, process: ForkProcess, requests: Connection) -> None:
         self._process = process
         self._requests = requests
+        self._start_variables = _start_variables(os.environ)
         self._asking = threading.Lock()
 
     @classmethod
@@ -133,7 +139,8 @@ class _Starter:
     def popen(self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, **pipes: Any) -> Any:  # noqa: ANN401 (see `ForkedDbt`)
         """Start a command as dagster-dbt does. Raises OSError."""
         script = shutil.which(args[0])
-        if script is None or not is_imported_dbt(script):
+        is_other_python = _start_variables(env) != self._start_variables
+        if script is None or is_other_python or not is_imported_dbt(script):
             return subprocess.Popen(args, env=env, cwd=cwd, **pipes)
         return ForkedDbt(args, *self._start(_Command([script, *args[1:]], dict(env), cwd)))
 
@@ -161,6 +168,10 @@ class _Starter:
         """End it, once the commands have ended that it started."""
         self._requests.close()
         self._process.join()
+
+
+def _start_variables(environ: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: environ[name] for name in environ.keys() - _OF_DAGSTER_DBT if name.startswith(_READ_AT_START)}
 
 
 def _serve(requests: Connection, other_end: Connection, python_path: Sequence[str]) -> None:

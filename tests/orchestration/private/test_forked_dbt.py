@@ -15,7 +15,7 @@ import psutil
 import pytest
 from dagster_dbt.core import dbt_cli_invocation
 
-from dagster_sao.orchestration.private.forked_dbt import forked_dbt_commands
+from dagster_sao.orchestration.private.forked_dbt import ForkedDbt, forked_dbt_commands
 from dagster_sao.orchestration.private.new_python import path_of_new_python
 from dagster_sao.warehouse.dbt_private.environment import dbt_version
 from tests.support.polling import wait_for
@@ -62,7 +62,10 @@ def start(executable=DBT, cwd=Path("/"), arguments=("build",), **env):
         args=[executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={"PATH": os.environ["PATH"], **env},
+        env={
+            **{name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "LD_"))},
+            **env,
+        },
         cwd=cwd,
     )
 
@@ -210,6 +213,19 @@ def left_by_its_starter():
 
 def test_it_is_watched_and_ended_also_when_the_process_it_was_forked_from_was_killed():
     assert in_a_run(left_by_its_starter, sleep) == (True, "the process that dbt is forked from has ended", 1)
+
+
+def kinds_of_process(*environments):
+    processes = [start(arguments=["--version"], **env) for env in environments]
+    for process in processes:
+        process.stdout.read()
+        assert process.wait(SECONDS) == 0
+    return [type(process) for process in processes]
+
+
+def test_a_dbt_with_another_module_path_is_started_as_ever(tmp_path):
+    environments = {"PYTHONUNBUFFERED": "1"}, {"PYTHONPATH": str(tmp_path)}
+    assert in_a_run(kinds_of_process, None, *environments) == [ForkedDbt, subprocess.Popen]
 
 
 def test_another_command_is_started_as_ever(tmp_path):
