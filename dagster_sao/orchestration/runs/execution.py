@@ -303,5 +303,7 @@ def _for_project(dbt: DbtCliResource, project: OrchestratedProject, *, needs_ada
     own = project.dbt_project
     named = {"target": own.target, "profile": own.profile}
     given = {name: value for name, value in named.items() if value is not None}
-    own_dbt = dbt.model_copy(update={**given, "profiles_dir": os.fspath(own.profiles_dir), "global_config_flags": []})
+    own_dbt = dbt.model_copy(
+        update={**given, "profiles_dir": os.fspath(own.profiles_dir.absolute()), "global_config_flags": []}
+    )
     return lean_resource(own_dbt, is_imported=is_imported_dbt(dbt.dbt_executable), needs_adapter=needs_adapter)

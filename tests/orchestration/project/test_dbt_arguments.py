@@ -10,7 +10,7 @@ from datetime import date
 
 import pytest
 import yaml
-from dagster_dbt import DbtCliResource, DbtProject
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject
 
 from dagster_sao import build_state_aware_definitions
 from dagster_sao.core.errors import InvalidProjectError
@@ -31,6 +31,7 @@ from dagster_sao.orchestration.project.dbt_arguments import (
 )
 from dagster_sao.orchestration.project.orchestrated import OrchestratedProject
 from dagster_sao.orchestration.runs.config import StateAwareRunConfig
+from dagster_sao.orchestration.runs.execution import _for_project
 from dagster_sao.orchestration.runs.setup import dbt_arguments
 from dagster_sao.warehouse.dbt_private.environment import other_dbt, settings_of_all_runs
 
@@ -261,3 +262,12 @@ def test_the_env_file_of_the_current_folder_does_not_stay_in_the_process(tmp_pat
         (tmp_path / name).write_text(text)
     found = subprocess.run([sys.executable, "look.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout == "None\n"
+
+
+def test_dbt_finds_the_profile_of_a_project_with_a_relative_folder(project, monkeypatch):
+    """dbt starts in the project's folder, and the folder of the definitions is another."""
+    monkeypatch.chdir(project.project_dir.parent)
+    relative = DbtProject(project.project_dir.name)
+    orchestrated = OrchestratedProject(relative, DagsterDbtTranslator())
+    dbt = _for_project(DbtCliResource(relative), orchestrated, needs_adapter=False)
+    assert dbt.profiles_dir == str(project.project_dir)
