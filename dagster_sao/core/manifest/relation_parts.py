@@ -21,8 +21,8 @@ def parts_of_parents(
 ) -> Iterator[tuple[str, str, object]]:
     """Yield by parent and name what a node's build depends on of its parents, beside their rows.
 
-    `entries` are the manifest's, by unique id. A parent with another relation has another version too, so that rows are built again. But what stores its SQL, as a view does,
-    would go on to read the old relation.
+    `entries` are the manifest's, by unique id. A parent with another relation has another version too, so that rows are built again.
+    But what stores its SQL, as a view does, would go on to read the old relation.
     """
     if node.materialized not in _WITHOUT_STORED_SQL:
         yield from stored_names(node.parents, graph)
