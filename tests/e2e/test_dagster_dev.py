@@ -361,9 +361,9 @@ def test_a_broken_model_is_held_and_not_tried_again_at_each_tick(dev: DagsterDev
 
 def test_a_repaired_model_and_its_children_are_built_after_a_reload(dev: DagsterDev) -> None:
     dev.client.stop_sensor(AUTOMATION_SENSOR)
+    moment = time.time()  # a tick that is at work goes on, and may see the edit before the reload
     dev.edit("models/marts/core/dim_products.sql", "products.no_such_column", "upper(products.category) as category")
     dev.client.reload()
-    moment = time.time()
     dev.client.start_sensor(AUTOMATION_SENSOR)
     run = dev.run_after(moment)
     assert run.status == "SUCCESS"
