@@ -32,9 +32,9 @@ class Relations:
         last_build = self._state.builds.get(node.unique_id)
         if last_build is None or not self._is_dropped(node):
             return frozenset()
-        binds_views = follows_columns(node, self._project)
+        has_signatures = follows_columns(node, self._project)
         bindings = last_build.view_bindings or dict.fromkeys(node.parents, "")
-        bound_to = {uid: marker.rpartition(" ")[0] if binds_views else marker for uid, marker in bindings.items()}
+        bound_to = {uid: marker.rpartition(" ")[0] if has_signatures else marker for uid, marker in bindings.items()}
         return frozenset(uid for uid, run in bound_to.items() if self._replaced_in.get(uid, run) != run)
 
     def is_lost_view(self, node: Node) -> bool:
@@ -106,7 +106,7 @@ def asked_parents(
     reads = last_build.evidence.reads
     if reads is None or reads.asks_rows:
         return node.parents
-    # Where the database binds views, their nodes' column signatures are compared too.
+    # Of what a view follows, the column signatures of nodes are compared too.
     bound = project.graph.nodes if follows_columns(node, project) else ()
     return tuple(p for p in node.parents if p in elsewhere or (p not in columns and p not in bound))
 
@@ -230,13 +230,13 @@ def view_bindings(
     table drops the views on it, a view is bound to each parent's relation: to the run in which it was last replaced.
     """
     drops_views = project.traits.drops_dependent_views
-    binds_views = follows_columns(node, project)
-    if not (drops_views and is_dropped(node.unique_id, project.graph)) and not binds_views:
+    has_signatures = follows_columns(node, project)
+    if not (drops_views and is_dropped(node.unique_id, project.graph)) and not has_signatures:
         return {}
     return {
         parent: " ".join(
             ([replaced_in.get(parent, "")] if drops_views else [])
-            + ([signatures.get(parent, "")] if binds_views else [])
+            + ([signatures.get(parent, "")] if has_signatures else [])
         )
         for parent in node.parents
         if parent in project.graph.nodes
