@@ -32,6 +32,7 @@ from dagster_sao.core.manifest.macros import Macros, is_dbts_own
 from dagster_sao.core.manifest.policy import read_policy
 from dagster_sao.core.manifest.read_graph import build_graph
 from dagster_sao.core.manifest.relation_parts import contract_of, parts_of_parents, settings_of_columns, stored_names
+from dagster_sao.sql.built_rows import has_contract
 from dagster_sao.sql.python.code import python_form, reads_of_python
 from dagster_sao.sql.python.libraries import is_of
 
@@ -251,7 +252,7 @@ class Fingerprinter:
                 yield Part(f"config: {hook}", short(forms), node.unique_id)
         yield Part(RELATION_NAME, short(node.relation_name))
         yield from self._pointer_parts(props)
-        if (config.get("contract") or {}).get("enforced"):
+        if has_contract(props):
             yield Part("config: contract", short(contract_of(props)))
         if settings_at_columns := settings_of_columns(props):
             yield Part("config: columns", short(settings_at_columns))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from dagster_sao.sql.built_rows import has_contract
+
 
 @dataclass(frozen=True, slots=True)
 class Batches:
@@ -61,7 +63,7 @@ def read_build_settings(props: Mapping[str, Any]) -> BuildSettings:
         refuses_full_refresh=config.get("full_refresh") is False,
         always_full_refresh=config.get("full_refresh") is True,
         fails_on_configuration_change=str(config.get("on_configuration_change")) == "fail",
-        enforces_contract=bool((config.get("contract") or {}).get("enforced")),
+        enforces_contract=has_contract(props),
         file=_file(config) if config.get("materialized") == "external" else "",
         batches=_batches(config) if config.get("incremental_strategy") == "microbatch" else None,
     )
